@@ -1,0 +1,1 @@
+"""Federated distillation with optimal transport: private teachers, shared soft labels, one student."""

@@ -1,0 +1,257 @@
+"""Configuration of a run and of a node, parsed once; the defaults of a run live in `pyproject.toml`."""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from knot_fed.errors import ConfigError
+from knot_fed.labels import LabelSpace
+
+Scalar: TypeAlias = bool | int | float | str
+Positive: TypeAlias = Annotated[int, Field(gt=0)]
+Natural: TypeAlias = Annotated[int, Field(ge=0)]
+Trainable: TypeAlias = Literal["all", "head"]
+
+
+def _kebab(field: str) -> str:
+    return field.replace("_", "-")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=_kebab, protected_namespaces=())
+
+
+class LabelsConfig(_Section):
+    """The label space, where the task's preset does not fit."""
+
+    names: str
+    coordinates: str
+
+
+class DataConfig(_Section):
+    """Which files play which role, and what their columns are called."""
+
+    root: str
+    clients: str
+    public: str
+    transfer: str
+    text: str
+    text_a: str
+    text_b: str
+    label: str
+    split: str
+    partition: Literal["iid", "dirichlet"]
+    alpha: Annotated[float, Field(gt=0)]
+
+    @property
+    def client_names(self) -> tuple[str, ...]:
+        """Names of the private files, in the order given."""
+        return tuple(name.strip() for name in self.clients.split(",") if name.strip())
+
+
+class TeacherConfig(_Section):
+    """How a teacher, or the student on the public labelled set, is trained."""
+
+    models: str
+    epochs: Positive
+    patience: Positive
+    batch_size: Positive
+    learning_rate: Annotated[float, Field(ge=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    class_weights: Literal["none", "balanced"]
+    max_length: Annotated[int, Field(ge=8, le=8192)]
+    temperature: Annotated[float, Field(gt=0)]
+
+
+class StudentConfig(_Section):
+    """The student's architecture, where it differs from the clients', and its start."""
+
+    model: str
+    pretrain: bool
+
+
+class WeightsConfig(_Section):
+    """How much each teacher counts."""
+
+    scheme: Literal["uniform", "size", "confidence"]
+
+
+class TransportConfig(_Section):
+    """The ground cost between labels and the solver of the transport problem."""
+
+    cost: str
+    solver: Literal["auto", "line", "sinkhorn", "lp"]
+    entropic_epsilon: Annotated[float, Field(gt=0)]
+
+
+class DistillConfig(_Section):
+    """How the student learns from the soft labels."""
+
+    loss: Literal["ot", "entropy", "kl"]
+    objective: Literal["pooled", "per-teacher"]
+    epochs: Positive
+    patience: Positive
+    batch_size: Positive
+    learning_rate: Annotated[float, Field(ge=0)]
+    validation: Annotated[float, Field(gt=0, lt=1)]
+
+
+class RunConfig(_Section):
+    """Everything that the server and all clients agree on for one run."""
+
+    name: str
+    task: str
+    seed: Natural
+    model: str
+    trainable: Trainable
+    rounds: Positive
+    fraction: Annotated[float, Field(gt=0, le=1)]
+    min_teachers: Positive
+    wait_for: Natural
+    timeout: Annotated[float, Field(gt=0)]
+    threads: Natural
+    runs_dir: str
+    state_dir: str
+    labels: LabelsConfig
+    data: DataConfig
+    teacher: TeacherConfig
+    student: StudentConfig
+    weights: WeightsConfig
+    transport: TransportConfig
+    distill: DistillConfig
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Scalar]) -> Self:
+        """Parse a flat mapping with dotted, kebab-case keys, as Flower hands it over.
+
+        Raises
+        ------
+        ConfigError
+            If a key is unknown (the nearest known keys are named), missing, or has a value out of range.
+        """
+        check_known_keys(mapping, known=known_keys(cls), where="run configuration")
+        return _validated(cls, _nested(mapping), where="run configuration")
+
+    def to_mapping(self) -> dict[str, Scalar]:
+        """Return the flat mapping that `from_mapping` reads."""
+        return flattened(self.model_dump(by_alias=True))
+
+    def label_space(self) -> LabelSpace:
+        """Return the label space named by `labels.names`, or else the task's preset."""
+        if self.labels.names:
+            return LabelSpace.from_text(self.labels.names, self.labels.coordinates)
+        return LabelSpace.preset(self.task)
+
+    @property
+    def student_model(self) -> str:
+        """The student's architecture."""
+        return self.student.model or self.model
+
+
+class NodeConfig(_Section):
+    """What one node knows about itself: `--node-config` of a SuperNode, or a virtual client's partition."""
+
+    name: str = ""
+    data: str = ""
+    transfer: str = ""
+    state_dir: str = ""
+    model: str = ""
+    trainable: Trainable | Literal[""] = ""
+    policy: str = ""
+    text: str = ""
+    text_a: str = ""
+    text_b: str = ""
+    label: str = ""
+    split: str = ""
+    partition_id: Natural = 0
+    num_partitions: Natural = 0
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Scalar]) -> Self:
+        """Parse a node's configuration.
+
+        Raises
+        ------
+        ConfigError
+            If a key is unknown, a value has the wrong type, or a path is not absolute.
+        """
+        check_known_keys(mapping, known=known_keys(cls), where="node configuration")
+        config = _validated(cls, dict(mapping), where="node configuration")
+        for key in ("data", "transfer", "state_dir", "policy"):
+            path = getattr(config, key)
+            if path and not Path(path).is_absolute():
+                raise ConfigError(
+                    f"node configuration: {_kebab(key)} is a relative path; the app runs from a copy, give an absolute path"
+                )
+        return config
+
+
+def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """List a configuration's dotted keys."""
+    keys: list[str] = []
+    for field, info in model.model_fields.items():
+        nested = info.annotation
+        if isinstance(nested, type) and issubclass(nested, BaseModel):
+            keys += known_keys(nested, prefix=f"{prefix}{_kebab(field)}.")
+        else:
+            keys.append(prefix + _kebab(field))
+    return keys
+
+
+def check_known_keys(mapping: Mapping[str, Scalar], *, known: list[str], where: str) -> None:
+    """Refuse keys that nothing reads.
+
+    Raises
+    ------
+    ConfigError
+        If a key is unknown; the message names the nearest known keys.
+    """
+    for key in mapping:
+        if key not in known:
+            last = key.rpartition(".")[2]
+            near = difflib.get_close_matches(key, known, n=3, cutoff=0.5) or [
+                name for name in known if difflib.get_close_matches(last, [name.rpartition(".")[2]], cutoff=0.6)
+            ]
+            hint = f"; nearest known: {', '.join(near)}" if near else "; see the table of keys in README.md"
+            raise ConfigError(f"{where}: unknown key {key!r}{hint}")
+
+
+def flattened(tree: Mapping[str, object], prefix: str = "") -> dict[str, Scalar]:
+    """Turn nested tables into dotted keys."""
+    flat: dict[str, Scalar] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flattened(value, prefix=f"{prefix}{key}.")
+        elif isinstance(value, bool | int | float | str):
+            flat[prefix + key] = value
+        else:
+            raise ConfigError(f"run configuration: {prefix}{key} is a {type(value).__name__}; use a string or a number")
+    return flat
+
+
+def _nested(mapping: Mapping[str, Scalar]) -> dict[str, object]:
+    tree: dict[str, object] = {}
+    for key, value in mapping.items():
+        section, _, field = key.rpartition(".")
+        if section:
+            tree.setdefault(section, {})[field] = value  # type: ignore[index]
+        else:
+            tree[key] = value
+    return tree
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _validated(model: type[_Model], tree: Mapping[str, object], *, where: str) -> _Model:
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "missing":
+            raise ConfigError(f"{where}: {key} is missing; give it a value") from None
+        raise ConfigError(f"{where}: {key} = {first['input']!r}: {first['msg'].lower()}") from None

@@ -1,0 +1,45 @@
+"""Errors that a user can act on: each message is one sentence with what, where, what was found and the remedy."""
+
+
+class KnotError(Exception):
+    """Base of every error that knot_fed raises on purpose; commands print it without a traceback."""
+
+
+class ConfigError(KnotError):
+    """A run or node configuration that cannot be used."""
+
+
+class DataError(KnotError):
+    """A data file that breaks a rule; the message names file, rule and count of rows, and quotes no text."""
+
+
+class LabelSpaceError(KnotError):
+    """Label names or coordinates that do not form a label space."""
+
+
+class GroundCostError(KnotError):
+    """A ground cost that is not what the solver needs; the message names the pair of labels."""
+
+
+class SoftLabelsError(KnotError):
+    """Soft labels that are not finite rows on the probability simplex."""
+
+
+class ModelError(KnotError):
+    """A classifier that cannot be built, saved or loaded."""
+
+
+class WireError(KnotError):
+    """A message that does not follow the protocol."""
+
+
+class PolicyError(KnotError):
+    """A request that the client's own release policy refuses."""
+
+
+class FederationError(KnotError):
+    """A federation that cannot go on, such as one with too few teachers."""
+
+
+class RunFolderError(KnotError):
+    """A run folder that is missing, incomplete or already taken."""

@@ -1,0 +1,149 @@
+"""Label spaces: the names of the labels and where each one lies in meaning."""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from knot_fed.errors import LabelSpaceError, SoftLabelsError
+from knot_fed.types import SoftLabels
+
+PRESETS: dict[str, dict[str, tuple[float, ...]]] = {
+    "sentiment": {
+        "very negative": (-2.0,),
+        "negative": (-1.0,),
+        "neutral": (0.0,),
+        "positive": (1.0,),
+        "very positive": (2.0,),
+    },
+    "emotion": {
+        "anger": (-0.4, 0.8),
+        "happiness": (0.9, 0.2),
+        "neutral": (0.0, 0.0),
+        "sadness": (-0.9, -0.4),
+        "surprise": (0.4, 0.9),
+    },
+    "nli": {"contradiction": (-1.0,), "neutral": (0.0,), "entailment": (1.0,)},
+}
+"""Label coordinates of the three tasks: ratings, (valence, arousal), and logical direction (KNOT, COLING 2022)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelSpace:
+    """Names of the labels, in index order, and their coordinates.
+
+    Parameters
+    ----------
+    names
+        Distinct, non-empty label names; position is the label's index.
+    coordinates
+        One row for each label, in any number of dimensions, finite.
+
+    Raises
+    ------
+    LabelSpaceError
+        If there are fewer than two labels, a name repeats, or the coordinates do not fit the names.
+    """
+
+    names: tuple[str, ...]
+    coordinates: Float[np.ndarray, "classes dimensions"]
+
+    def __post_init__(self) -> None:
+        if len(self.names) < 2:
+            raise LabelSpaceError(f"label space has {len(self.names)} label(s), expected at least 2; add label names")
+        if len(set(self.names)) != len(self.names) or not all(self.names):
+            raise LabelSpaceError(f"label names {list(self.names)} repeat or are empty; give each label its own name")
+        if self.coordinates.ndim != 2 or len(self.coordinates) != len(self.names):
+            raise LabelSpaceError(
+                f"coordinates have shape {self.coordinates.shape} for {len(self.names)} names; give one row for each"
+            )
+        if not np.isfinite(self.coordinates).all():
+            raise LabelSpaceError("label coordinates are not all finite; replace NaN and infinity by numbers")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @classmethod
+    def preset(cls, task: str) -> "LabelSpace":
+        """Return the label space of `sentiment`, `emotion` or `nli`.
+
+        Raises
+        ------
+        LabelSpaceError
+            If there is no preset of that name.
+
+        Examples
+        --------
+        >>> LabelSpace.preset("nli").names
+        ('contradiction', 'neutral', 'entailment')
+        """
+        if task not in PRESETS:
+            raise LabelSpaceError(f"no label space for task {task!r}; use one of {sorted(PRESETS)} or give labels.names")
+        places = PRESETS[task]
+        return cls(tuple(places), np.array(list(places.values()), dtype=np.float64))
+
+    @classmethod
+    def from_text(cls, names: str, coordinates: str) -> "LabelSpace":
+        """Parse configuration text: names apart by commas, coordinates by semicolons, dimensions by commas.
+
+        Without coordinates the labels lie on a line at 0, 1, 2, ...
+
+        Raises
+        ------
+        LabelSpaceError
+            If a coordinate is not a number, or names and coordinates do not fit.
+
+        Examples
+        --------
+        >>> LabelSpace.from_text("bad, good", "-1; 1").coordinates.tolist()
+        [[-1.0], [1.0]]
+        """
+        parsed_names = tuple(name.strip() for name in names.split(","))
+        if not coordinates.strip():
+            return cls(parsed_names, np.arange(len(parsed_names), dtype=np.float64)[:, None])
+        try:
+            rows = [[float(value) for value in row.split(",")] for row in coordinates.split(";")]
+            places = np.array(rows, dtype=np.float64)
+        except ValueError as error:
+            raise LabelSpaceError(
+                f"labels.coordinates = {coordinates!r} is not numbers in rows of one length;"
+                " write '-1; 0; 1' or '0.9,0.2; -0.4,0.8'"
+            ) from error
+        return cls(parsed_names, places)
+
+    def to_json(self) -> str:
+        """Return names and coordinates as canonical JSON, equal for equal label spaces."""
+        return json.dumps({"names": self.names, "coordinates": self.coordinates.tolist()})
+
+
+def check_soft_labels(soft_labels: SoftLabels, *, atol: float = 1e-4) -> None:
+    """Refuse soft labels that are not distributions; nothing is repaired.
+
+    Parameters
+    ----------
+    soft_labels
+        Candidate rows on the simplex.
+    atol
+        Largest allowed distance of a row's sum from 1, and of an entry below 0.
+
+    Raises
+    ------
+    SoftLabelsError
+        If an entry is not finite or negative, or a row does not sum to 1; the message names the first such row.
+    """
+    finite = np.isfinite(soft_labels).all(axis=1)
+    if not finite.all():
+        raise SoftLabelsError(
+            f"row {int(np.argmin(finite))} has an entry that is not finite"
+            f" ({int((~finite).sum())} of {len(finite)} rows do); check the teacher for divergence"
+        )
+    lowest = soft_labels.min(axis=1, initial=0.0)
+    if (lowest < -atol).any():
+        row = int(np.argmin(lowest))
+        raise SoftLabelsError(f"row {row} has entry {lowest[row]:.4f}, expected >= 0; apply softmax before packing")
+    sums = soft_labels.sum(axis=1, dtype=np.float64)
+    far = np.abs(sums - 1.0) > atol
+    if far.any():
+        row = int(np.argmax(far))
+        raise SoftLabelsError(f"row {row} sums to {sums[row]:.4f}, expected 1; apply softmax before packing")

@@ -1,0 +1,78 @@
+"""The few values that several rooms share: texts, labelled examples, soft labels and metrics."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float, Int
+
+Text: TypeAlias = str | tuple[str, str]
+"""One text, or a pair such as premise and hypothesis."""
+
+SoftLabels: TypeAlias = Float[np.ndarray, "examples classes"]
+"""Rows on the probability simplex, one for each text."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledTexts:
+    """Texts and their labels, in file order.
+
+    Parameters
+    ----------
+    texts
+        One text or one pair of texts for each example.
+    labels
+        Indices into the label space's names, one for each text.
+    """
+
+    texts: tuple[Text, ...]
+    labels: Int[np.ndarray, "examples"]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def select(self, rows: Sequence[int] | Int[np.ndarray, "rows"]) -> "LabelledTexts":
+        """Take the examples at the given positions, in the order given."""
+        return LabelledTexts(tuple(self.texts[row] for row in rows), self.labels[np.asarray(rows, dtype=np.int64)])
+
+
+@dataclass(frozen=True, slots=True)
+class SplitExamples:
+    """One owner's private examples: what it trains on, stops early by, and is judged on."""
+
+    train: LabelledTexts
+    val: LabelledTexts
+    test: LabelledTexts
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """How well soft labels fit the true labels of a test set.
+
+    Parameters
+    ----------
+    sd
+        Semantic Distance, 0 is best, in units of the label coordinates.
+    w1
+        Transport cost from the prediction to the true label, in the same units; never below `sd`.
+    accuracy
+        Share of arg-max predictions that are right, in [0, 1].
+    macro_f1
+        Mean F1 over the labels of the test set, in [0, 1].
+    ece
+        Expected calibration error, in [0, 1].
+    examples
+        Size of the test set.
+    """
+
+    sd: float
+    w1: float
+    accuracy: float
+    macro_f1: float
+    ece: float
+    examples: int
+
+    def to_mapping(self) -> dict[str, float | int]:
+        """Return the metrics as `summary.json` holds them."""
+        return asdict(self)
