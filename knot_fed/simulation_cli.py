@@ -1,0 +1,227 @@
+"""`flower-simulation`: virtual clients on one machine, on top of the supported `flwr run`."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import tomlkit
+import typer
+from rich.console import Console
+
+from knot_fed.config import RunConfig, Scalar, flattened
+from knot_fed.errors import ConfigError, FederationError, KnotError
+from knot_fed.reporting import RunFolder, summary_table
+
+CONNECTION = "knot-fed"
+START_SECONDS = 60.0
+STOP_SECONDS = 20.0
+
+console = Console()
+
+
+def main() -> None:
+    """Run the command."""
+    typer.run(simulate)
+
+
+def simulate(
+    app: Annotated[Path, typer.Option(help="Folder of the app's pyproject.toml.")] = Path(),
+    num_supernodes: Annotated[int, typer.Option(min=1, help="Number of virtual clients.")] = 3,
+    run_config: Annotated[list[str] | None, typer.Option(help="TOML file or 'key=value ...'; may repeat.")] = None,
+    backend_config: Annotated[str, typer.Option(help="JSON: client_resources and init_args.")] = "{}",
+    verbose: Annotated[bool, typer.Option(help="Show Flower's own log.")] = False,
+) -> None:
+    """Run a federation of virtual clients, print the table, and return non-zero when the run failed."""
+    try:
+        config = resolve_config(app, run_config or [], num_supernodes=num_supernodes)
+        resources = federation_settings(backend_config, num_supernodes=num_supernodes)
+        run_federation(app, config, resources, verbose=verbose)
+        folder = RunFolder.open(Path(config.runs_dir) / config.name)
+        console.print(summary_table(folder.read_summary()))
+        console.print(f"run folder: {Path(config.runs_dir) / config.name}", soft_wrap=True)
+    except KnotError as error:
+        typer.echo(f"flower-simulation: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def resolve_config(app: Path, overrides: list[str], *, num_supernodes: int) -> RunConfig:
+    """Merge the app's defaults with overrides, and make relative paths absolute from the current folder.
+
+    Raises
+    ------
+    ConfigError
+        If a file or a pair cannot be read, or the merged configuration is not valid.
+    """
+    merged = flattened(_table(app / "pyproject.toml").get("tool", {}).get("flwr", {}).get("app", {}).get("config", {}))
+    if not merged:
+        raise ConfigError(f"{app / 'pyproject.toml'}: no [tool.flwr.app.config]; give --app the project's folder")
+    for override in overrides:
+        merged |= _override(override)
+    RunConfig.from_mapping(merged)
+    merged["wait-for"] = merged["wait-for"] or num_supernodes
+    merged["name"] = merged["name"] or f"{merged['task']}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return RunConfig.from_mapping({key: _absolute(key, value) for key, value in merged.items()})
+
+
+def federation_settings(backend_config: str, *, num_supernodes: int) -> str:
+    """Translate the old `--backend-config` JSON into Flower's federation settings.
+
+    Raises
+    ------
+    ConfigError
+        If the text is not a JSON object, or holds a setting that nothing reads.
+    """
+    try:
+        parsed = json.loads(backend_config)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"--backend-config is not JSON ({error.msg} at {error.pos}); quote it in single quotes") from None
+    if not isinstance(parsed, dict) or not all(isinstance(value, dict) for value in parsed.values()):
+        raise ConfigError('--backend-config is not an object of objects; write \'{"client_resources": {"num_cpus": 1}}\'')
+    parsed.setdefault("client_resources", {}).setdefault("num_cpus", 1)
+    settings = {"num-supernodes": num_supernodes}
+    for section, values in parsed.items():
+        if section not in ("client_resources", "init_args"):
+            raise ConfigError(f"--backend-config: unknown key {section!r}; known: client_resources, init_args")
+        settings |= {f"{section}-{key}".replace("_", "-"): value for key, value in values.items()}
+    return " ".join(f"{key}={json.dumps(value)}" for key, value in settings.items())
+
+
+def run_federation(app: Path, config: RunConfig, settings: str, *, verbose: bool) -> None:
+    """Start a private SuperLink, run the app on it, and stop it.
+
+    Raises
+    ------
+    FederationError
+        If the SuperLink does not start or the run does not complete.
+    """
+    with tempfile.TemporaryDirectory(prefix="knot-fed-") as home, superlink(Path(home)) as environment:
+        overrides = Path(home) / "run-config.toml"
+        overrides.write_text(tomlkit.dumps(config.to_mapping()), encoding="utf-8")
+        command = [_script("flwr"), "run", str(app), CONNECTION, "--stream", "--run-config", str(overrides)]
+        run = subprocess.Popen(
+            [*command, "--federation-config", settings], env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        tail = _relay(run, verbose=verbose)
+        run.wait()
+        listed = subprocess.run(
+            [_script("flwr"), "list", CONNECTION, "--format", "json"],
+            env=environment, text=True, capture_output=True, check=False,
+        )  # fmt: skip
+        _check_completed(listed.stdout, tail)
+
+
+@contextmanager
+def superlink(home: Path) -> Iterator[dict[str, str]]:
+    """Run a SuperLink for simulations on a free loopback port; yields the environment that reaches it."""
+    port = _free_port()
+    address = f"127.0.0.1:{port}"
+    (home / "config.toml").write_text(f'[superlink.{CONNECTION}]\naddress = "{address}"\ninsecure = true\n')
+    environment = {**os.environ, "FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
+    command = [_script("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"]
+    command += ["--disable-runtime-dependency-installation", "--host", "127.0.0.1", "--port", str(port)]
+    log = (home / "superlink.log").open("wb")
+    process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        _wait_for_port(process, port)
+        yield environment
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        log.close()
+
+
+def _relay(run: subprocess.Popen[str], *, verbose: bool) -> list[str]:
+    tail: list[str] = []
+    for line in run.stdout or ():
+        tail = [*tail[-19:], line.rstrip()]
+        marker = line.find("knot_fed: ")
+        if verbose or marker >= 0:
+            console.print(line.rstrip() if verbose else line[marker:].rstrip(), markup=False, highlight=False)
+    return tail
+
+
+def _check_completed(listed: str, tail: list[str]) -> None:
+    try:
+        status = json.loads(listed)["runs"][0]["status"]
+    except (json.JSONDecodeError, KeyError, IndexError):
+        raise FederationError("the run never started: " + " ".join(tail[-3:]) + "; use --verbose") from None
+    if status != "finished:completed":
+        reasons = [line.partition("the run failed: ")[2] for line in tail if "the run failed: " in line]
+        raise FederationError(reasons[-1] if reasons else f"the run ended as {status}; use --verbose to see why")
+
+
+def _override(text: str) -> dict[str, Scalar]:
+    path = Path(text)
+    if path.suffix == ".toml":
+        return flattened(_table(path))
+    try:
+        return flattened(tomllib.loads(_pairs_as_lines(text)))
+    except tomllib.TOMLDecodeError:
+        raise ConfigError(f"--run-config {text!r} is neither a TOML file nor pairs; write 'seed=2 task=\"nli\"'") from None
+
+
+def _pairs_as_lines(text: str) -> str:
+    return re.sub(r"\s+(?=[\w.-]+\s*=)", "\n", text.strip())
+
+
+def _table(path: Path) -> dict[str, dict[str, dict[str, dict[str, dict[str, object]]]]]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise ConfigError(f"{path}: no such file; give a TOML file, or pairs like 'seed=2'") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML ({error}); mend the file") from None
+
+
+def _absolute(key: str, value: Scalar) -> Scalar:
+    if not isinstance(value, str) or not value:
+        return value
+    if key in ("runs-dir", "state-dir") or (key == "data.root" and value not in ("builtin", "hub")):
+        return str(Path(value).resolve())
+    if key in ("model", "student.model", "teacher.models"):
+        return ",".join(_absolute_model(name.strip()) for name in value.split(","))
+    if key == "transport.cost" and Path(value).is_file():
+        return str(Path(value).resolve())
+    return value
+
+
+def _absolute_model(name: str) -> str:
+    folder = Path(name.removeprefix("hf:"))
+    return f"hf:{folder.resolve()}" if name.startswith("hf:") and folder.is_dir() else name
+
+
+def _script(name: str) -> str:
+    beside = Path(sys.executable).parent / name
+    return str(beside) if beside.exists() else shutil.which(name) or name
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for_port(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise FederationError(f"the SuperLink did not open port {port} in {START_SECONDS:g} s; run flower-superlink by hand")
