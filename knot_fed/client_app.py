@@ -11,8 +11,9 @@ from flwr.app import ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 
 from knot_fed.config import NodeConfig, RunConfig
+from knot_fed.data.files import data_path
 from knot_fed.data.partition import client_shard, split_examples
-from knot_fed.data.private import Columns, data_path, read_labelled_texts
+from knot_fed.data.private import Columns, read_labelled_texts
 from knot_fed.data.transfer_set import TransferSet, read_transfer_set
 from knot_fed.errors import PolicyError, WireError
 from knot_fed.evaluation import evaluate_classifier

@@ -11,7 +11,8 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from knot_fed.config import RunConfig
-from knot_fed.data.private import Columns, data_path, read_labelled_texts
+from knot_fed.data.files import data_path
+from knot_fed.data.private import Columns, read_labelled_texts
 from knot_fed.data.transfer_set import TransferSet, read_transfer_set
 from knot_fed.errors import KnotError
 from knot_fed.evaluation import evaluate_classifier, mean_metrics

@@ -1,0 +1,112 @@
+"""Which virtual client holds which file, or which share of one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from datasets import Dataset
+from flwr_datasets.partitioner import DirichletPartitioner, IidPartitioner, Partitioner
+from jaxtyping import Int
+
+from knot_fed.errors import ConfigError, DataError
+from knot_fed.types import LabelledTexts, SplitExamples
+
+MIN_TRAIN = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One virtual client's place: the file, and which of how many shares of it."""
+
+    name: str
+    file: str
+    index: int
+    count: int
+
+
+def client_shard(index: int, total: int, files: Sequence[str]) -> Shard:
+    """Deal virtual clients over files in turn; a client is called like its file, or `<file>-<k>` when they share it.
+
+    Parameters
+    ----------
+    index
+        The virtual client's number, from 0.
+    total
+        Number of virtual clients.
+    files
+        Names of the private files.
+
+    Raises
+    ------
+    ConfigError
+        If there are fewer clients than files, which would leave files unread.
+
+    Examples
+    --------
+    >>> client_shard(4, 5, ["product", "tweets", "nyt"])
+    Shard(name='tweets-1', file='tweets', index=1, count=2)
+    """
+    if not files or total < len(files):
+        raise ConfigError(f"data.clients names {len(files)} file(s) for {total} clients; give one client or more to each")
+    place = index % len(files)
+    count = len(range(place, total, len(files)))
+    file = files[place]
+    base = file.rpartition("/")[2].removeprefix("hub:").replace(":", "-")
+    return Shard(base if count == 1 else f"{base}-{index // len(files)}", file, index // len(files), count)
+
+
+def split_examples(
+    examples: SplitExamples, *, index: int, count: int, scheme: str, alpha: float, seed: int
+) -> tuple[SplitExamples, dict[str, list[int]]]:
+    """Take one of several shares of an owner's examples.
+
+    Parameters
+    ----------
+    examples
+        All examples of the file.
+    index, count
+        Which of how many shares.
+    scheme
+        `iid`, or `dirichlet` over the labels.
+    alpha
+        Concentration of the Dirichlet distribution, > 0; smaller is more uneven.
+    seed
+        Of the assignment; every client draws the same one.
+
+    Returns
+    -------
+    share
+        The examples of this share.
+    assignment
+        Row positions by split.
+
+    Raises
+    ------
+    DataError
+        If the share has fewer than two classes to train on.
+    """
+    parts = {"train": examples.train, "val": examples.val, "test": examples.test}
+    rows = {
+        part: np.arange(len(owned)) if count == 1 else _rows(owned.labels, index, count, scheme, alpha, seed)
+        for part, owned in parts.items()
+    }
+    share = SplitExamples(**{part: owned.select(rows[part]) for part, owned in parts.items()})
+    if len(np.unique(share.train.labels)) < MIN_TRAIN or not len(share.val):
+        raise DataError(
+            f"share {index} of {count}: {len(share.train)} training and {len(share.val)} validation rows with fewer than"
+            " 2 classes; use fewer clients or a larger data.alpha"
+        )
+    return share, {part: chosen.tolist() for part, chosen in rows.items()}
+
+
+def _rows(
+    labels: Int[np.ndarray, "examples"], index: int, count: int, scheme: str, alpha: float, seed: int
+) -> Int[np.ndarray, "rows"]:
+    order = np.random.default_rng(seed).permutation(len(labels))
+    partitioner: Partitioner = IidPartitioner(num_partitions=count)
+    if scheme == "dirichlet":
+        partitioner = DirichletPartitioner(
+            num_partitions=count, partition_by="label", alpha=alpha, min_partition_size=MIN_TRAIN, seed=seed
+        )
+    partitioner.dataset = Dataset.from_dict({"row": order.tolist(), "label": labels[order].tolist()})
+    return np.sort(np.asarray(partitioner.load_partition(index)["row"], dtype=np.int64))

@@ -1,0 +1,137 @@
+"""Labelled text of one owner: read, checked and split; nothing in a message repeats what a row says."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from knot_fed.data.files import BUILTIN, read_columns, short_name
+from knot_fed.data.reviews import builtin_examples
+from knot_fed.errors import DataError
+from knot_fed.labels import LabelSpace
+from knot_fed.types import LabelledTexts, SplitExamples, Text
+
+SPLITS = {"train": "train", "val": "val", "validation": "val", "dev": "val", "test": "test"}
+VAL_SHARE, TEST_SHARE = 0.1, 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What the columns of a file are called; `split` need not exist, and a file has either `text` or both others."""
+
+    text: str = "text"
+    text_a: str = "text_a"
+    text_b: str = "text_b"
+    label: str = "label"
+    split: str = "split"
+
+    @property
+    def of_text(self) -> tuple[str, str, str]:
+        """The columns that hold text."""
+        return self.text, self.text_a, self.text_b
+
+
+def read_labelled_texts(path: str | Path, *, columns: Columns, labels: LabelSpace, seed: int = 0) -> SplitExamples:
+    """Read labelled texts with their splits.
+
+    A split that the file does not give is cut from the training rows, stratified by label: one tenth for
+    validation, one fifth for the test.
+
+    Parameters
+    ----------
+    path
+        csv, tsv, jsonl, jsonl.gz, parquet, `hub:<name>` or `builtin:<domain>`.
+    columns
+        Column names.
+    labels
+        The label space; a row's label is a name, or an index from 0.
+    seed
+        Of the split, where the file has none.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, empty, not UTF-8, lacks a column, has labels outside the names or empty texts, or
+        fewer than two classes to train on; the message counts rows and quotes no text.
+    """
+    path = str(path)
+    if path.startswith(BUILTIN):
+        return builtin_examples(path.removeprefix(BUILTIN), labels)
+    table = read_columns(path, {*columns.of_text, columns.label, columns.split}, split=columns.split)
+    name = short_name(path)
+    if columns.label not in table:
+        raise DataError(f"{name}: no column {columns.label!r} for the label; check the header line, or set data.label")
+    texts = texts_of(table, columns, name=name)
+    examples = LabelledTexts(texts, _label_indices(table[columns.label], labels, name=name, column=columns.label))
+    parts = _parts(table.get(columns.split), len(texts), name=name, column=columns.split)
+    generator = np.random.default_rng(seed)
+    _cut_missing(parts, "test", TEST_SHARE, examples.labels, generator)
+    _cut_missing(parts, "val", VAL_SHARE / (1 - TEST_SHARE), examples.labels, generator)
+    split = {part: examples.select(np.flatnonzero(parts == part)) for part in ("train", "val", "test")}
+    if len(np.unique(split["train"].labels)) < 2:
+        raise DataError(
+            f"{name}: {len(split['train'])} training rows with fewer than 2 classes, nothing to learn; add rows of others"
+        )
+    return SplitExamples(**split)
+
+
+def texts_of(table: dict[str, list[object]], columns: Columns, *, name: str) -> tuple[Text, ...]:
+    """Return one text or one pair for each row.
+
+    Raises
+    ------
+    DataError
+        If the text columns are not there, or some rows have no text.
+    """
+    paired = columns.text not in table and columns.text_a in table and columns.text_b in table
+    if columns.text not in table and not paired:
+        raise DataError(
+            f"{name}: no column {columns.text!r}, nor both {columns.text_a!r} and {columns.text_b!r};"
+            " check the header line, or set data.text"
+        )
+    parts = [table[column] for column in ((columns.text_a, columns.text_b) if paired else (columns.text,))]
+    bad = sum(not all(isinstance(text, str) and text.strip() for text in row) for row in zip(*parts, strict=True))
+    if bad:
+        raise DataError(f"{name}: {bad} of {len(parts[0])} rows have no text; fill or drop them")
+    if paired:
+        return tuple((str(a), str(b)) for a, b in zip(*parts, strict=True))
+    return tuple(str(text) for text in parts[0])
+
+
+def _label_indices(values: list[object], labels: LabelSpace, *, name: str, column: str) -> Int[np.ndarray, "examples"]:
+    known: dict[str, int] = {str(index): index for index in range(len(labels))}
+    known |= {f"{index}.0": index for index in range(len(labels))}
+    known |= {label: index for index, label in enumerate(labels.names)}
+    indices = np.array([-1 if isinstance(v, bool) else known.get(str(v).strip(), -1) for v in values], dtype=np.int64)
+    outside = int((indices < 0).sum())
+    if outside:
+        raise DataError(
+            f"{name}: column {column!r}: {outside} of {len(indices)} rows are neither one of the {len(labels)} label names"
+            f" nor 0..{len(labels) - 1}; mend these rows, or set labels.names"
+        )
+    return indices
+
+
+def _parts(values: list[object] | None, rows: int, *, name: str, column: str) -> np.ndarray:
+    if values is None:
+        return np.full(rows, "train", dtype=object)
+    parts = np.array([SPLITS.get(str(value).strip().lower(), "") for value in values], dtype=object)
+    unknown = int((parts == "").sum())
+    if unknown:
+        raise DataError(
+            f"{name}: column {column!r}: {unknown} of {rows} rows are not train, val or test; mend them,"
+            " or name another data.split"
+        )
+    return parts
+
+
+def _cut_missing(
+    parts: np.ndarray, part: str, share: float, labels: Int[np.ndarray, "examples"], generator: np.random.Generator
+) -> None:
+    if (parts == part).any():
+        return
+    rows = generator.permutation(np.flatnonzero(parts == "train"))
+    rows = rows[np.argsort(labels[rows], kind="stable")]
+    places = np.floor((np.arange(len(rows)) + 1) * share) > np.floor(np.arange(len(rows)) * share)
+    parts[rows[places]] = part

@@ -1,0 +1,81 @@
+"""The transfer set: ordered public texts that every teacher labels, known to both sides by a fingerprint."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from knot_fed.data.files import BUILTIN, read_columns, short_name
+from knot_fed.data.private import Columns, texts_of
+from knot_fed.data.reviews import builtin_texts
+from knot_fed.errors import DataError
+from knot_fed.types import Text
+
+
+@dataclass(frozen=True)
+class TransferSet:
+    """Unlabelled texts in an order that all sides share.
+
+    Parameters
+    ----------
+    texts
+        One text or one pair for each row; all of one kind.
+
+    Examples
+    --------
+    >>> TransferSet(("a", "b", "c")).slice(1, 2)
+    range(0, 1)
+    """
+
+    texts: tuple[Text, ...]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def paired(self) -> bool:
+        """Whether each row is a pair of texts."""
+        return bool(self.texts) and not isinstance(self.texts[0], str)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the texts and their order, in hexadecimal."""
+        digest = hashlib.sha256()
+        for text in self.texts:
+            digest.update(json.dumps(text, ensure_ascii=True).encode() + b"\n")
+        return digest.hexdigest()
+
+    def slice(self, round_number: int, rounds: int) -> range:
+        """Return the row positions of one round; the rounds cover every row once, in near-equal slices.
+
+        Parameters
+        ----------
+        round_number
+            From 1 to `rounds`.
+        rounds
+            Number of slices.
+
+        Raises
+        ------
+        DataError
+            If there are more rounds than texts.
+        """
+        if rounds > len(self):
+            raise DataError(f"{len(self)} transfer texts for {rounds} rounds; lower rounds or give more texts")
+        return range(len(self) * (round_number - 1) // rounds, len(self) * round_number // rounds)
+
+
+def read_transfer_set(path: str | Path, *, columns: Columns) -> TransferSet:
+    """Read all texts of a file, whatever their split; labels in the file are never read.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, empty, not UTF-8, without the text column, or has rows without text.
+    """
+    path = str(path)
+    if path.startswith(BUILTIN):
+        return TransferSet(builtin_texts(path.removeprefix(BUILTIN)))
+    table = read_columns(path, set(columns.of_text))
+    return TransferSet(texts_of(table, columns, name=short_name(path)))
