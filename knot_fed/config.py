@@ -83,7 +83,7 @@ class TransportConfig(_Section):
     """The ground cost between labels and the solver of the transport problem."""
 
     cost: str
-    solver: Literal["auto", "line", "sinkhorn", "lp"]
+    solver: Literal["auto", "line", "table", "sinkhorn", "lp"]
     entropic_epsilon: Annotated[float, Field(gt=0)]
 
 
