@@ -1,0 +1,30 @@
+"""Text classifiers: n-gram bags, transformers from scratch or pretrained, and heads on frozen encoders."""
+
+from knot_fed.models.fitting import Fit, Schedule, fit, predict_logits, use_threads
+from knot_fed.models.head import encoder_identity
+from knot_fed.models.storage import (
+    build_classifier,
+    load_classifier,
+    load_trained_state,
+    save_classifier,
+    trained_state,
+)
+from knot_fed.models.text_classifier import ModelSpec, TextClassifier
+from knot_fed.models.transformer import train_vocabulary
+
+__all__ = [
+    "Fit",
+    "ModelSpec",
+    "Schedule",
+    "TextClassifier",
+    "build_classifier",
+    "encoder_identity",
+    "fit",
+    "load_classifier",
+    "load_trained_state",
+    "predict_logits",
+    "save_classifier",
+    "train_vocabulary",
+    "trained_state",
+    "use_threads",
+]

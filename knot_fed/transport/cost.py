@@ -15,7 +15,7 @@ def transport_cost(
     ground_cost: GroundCost,
     *,
     solver: str = "auto",
-    entropic_epsilon: float = 0.02,
+    entropic_epsilon: float = 0.005,
 ) -> Float[torch.Tensor, "examples *teachers"]:
     """Return the cost of moving each distribution `a` onto `b`: `min_P <P, C>` over plans with these marginals.
 

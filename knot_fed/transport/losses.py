@@ -23,11 +23,11 @@ class OTLoss(nn.Module):
     >>> from knot_fed.labels import LabelSpace
     >>> from knot_fed.transport import make_ground_cost
     >>> loss = OTLoss(make_ground_cost("semantic", LabelSpace.preset("nli")))
-    >>> float(loss(torch.zeros(1, 3), torch.tensor([[[0.0, 1.0, 0.0]]]), torch.ones(1, 1)).round(decimals=3))
-    0.667
+    >>> round(float(loss(torch.zeros(1, 3), torch.tensor([[[0.0, 1.0, 0.0]]]), torch.ones(1, 1))), 2)
+    0.67
     """
 
-    def __init__(self, ground_cost: GroundCost, *, solver: str = "auto", entropic_epsilon: float = 0.02) -> None:
+    def __init__(self, ground_cost: GroundCost, *, solver: str = "auto", entropic_epsilon: float = 0.005) -> None:
         super().__init__()
         self.ground_cost = ground_cost
         self.solver = solver

@@ -1,0 +1,159 @@
+"""A small head on frozen, mean-pooled encoder features, which are computed once for each text and kept."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from torch import nn
+from typing_extensions import override
+
+from knot_fed.models.text_classifier import Item, ModelSpec, TextClassifier, pair_features
+from knot_fed.models.transformer import HF, load_tokenizer, not_loadable, random_token_items, tokenize
+from knot_fed.types import Text
+
+HIDDEN = 256
+DROPOUT = 0.2
+BATCH_SIZE = 64
+
+
+class HeadClassifier(TextClassifier):
+    """Dropout, linear, ReLU, linear on the encoder's features; a pair is read as u, v, |u - v| and u * v."""
+
+    default_learning_rate = 1e-3
+
+    def __init__(self, spec: ModelSpec, features: "FeatureExtractor") -> None:
+        super().__init__(spec)
+        self.head = nn.Sequential(
+            nn.Dropout(DROPOUT),
+            nn.Linear(features.width * (4 if spec.paired else 1), HIDDEN),
+            nn.ReLU(),
+            nn.Dropout(DROPOUT),
+            nn.Linear(HIDDEN, len(spec.labels)),
+        )
+        self._features = features
+
+    @override
+    def encode(self, texts: Sequence[Text]) -> list[Item]:
+        if not self.spec.paired:
+            return [(row,) for row in self._features([str(text) for text in texts])]
+        first, second = (self._features([text[side] for text in texts]) for side in (0, 1))
+        return list(zip(first, second, strict=True))
+
+    @override
+    def collate(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
+        return {f"side_{side}": torch.from_numpy(np.stack([item[side] for item in items])) for side in range(len(items[0]))}
+
+    @override
+    def item_length(self, item: Item) -> int:
+        return 1
+
+    @override
+    def random_items(self, generator: np.random.Generator, count: int) -> list[Item]:
+        sides = [self._features.random(generator, count) for _ in range(2 if self.spec.paired else 1)]
+        return list(zip(*sides, strict=True))
+
+    @override
+    def forward(self, **batch: torch.Tensor) -> Float[torch.Tensor, "examples classes"]:
+        features = pair_features(batch["side_0"], batch["side_1"]) if self.spec.paired else batch["side_0"]
+        logits: torch.Tensor = self.head(features)
+        return logits
+
+
+class FeatureExtractor:
+    """Mean-pooled last hidden states of a frozen encoder, kept in a folder by a digest of encoder and texts.
+
+    The encoder is loaded only when features are missing.
+
+    Parameters
+    ----------
+    spec
+        Names the encoder and the cut.
+    folder
+        Where features are kept; None: nowhere.
+
+    Raises
+    ------
+    ModelError
+        If the encoder cannot be loaded.
+    """
+
+    def __init__(self, spec: ModelSpec, folder: Path | None) -> None:
+        self._spec = spec
+        self._folder = folder
+        self._encoder: Any = None
+        self._tokenizer: Any = None
+        try:
+            self.width = int(transformers.AutoConfig.from_pretrained(spec.name.removeprefix(HF)).hidden_size)
+        except (OSError, ValueError, AttributeError) as error:
+            raise not_loadable(spec.name, error) from None
+
+    def __call__(self, texts: list[str]) -> Float[np.ndarray, "examples width"]:
+        """Return float32 features, computed or kept."""
+        kept = self._folder / f"{self._digest(texts)}.safetensors" if self._folder else None
+        if kept is not None and kept.is_file():
+            try:
+                return np.asarray(load_file(kept)["features"])
+            except (SafetensorError, KeyError):
+                kept.unlink()
+        self._load()
+        features = self._mean_pooled(tokenize(self._tokenizer, texts, max_length=self._spec.max_length))
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            partial = kept.with_suffix(".partial")
+            save_file({"features": features}, partial)
+            partial.rename(kept)
+        return features
+
+    def random(self, generator: np.random.Generator, count: int) -> Float[np.ndarray, "examples width"]:
+        """Return the features of random token sequences."""
+        self._load()
+        return self._mean_pooled(random_token_items(self._tokenizer, generator, count))
+
+    def _load(self) -> None:
+        if self._encoder is None:
+            self._tokenizer = load_tokenizer(self._spec)
+            encoder = transformers.AutoModel.from_pretrained(self._spec.name.removeprefix(HF))
+            self._encoder = encoder.float().eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+    @torch.no_grad()
+    def _mean_pooled(self, items: list[Item]) -> Float[np.ndarray, "examples width"]:
+        pad = transformers.DataCollatorWithPadding(self._tokenizer)
+        pooled = np.zeros((len(items), self.width), dtype=np.float32)
+        order = sorted(range(len(items)), key=lambda row: -len(items[row]["input_ids"]))
+        for start in range(0, len(order), BATCH_SIZE):
+            rows = order[start : start + BATCH_SIZE]
+            batch = {key: value.to(self._encoder.device) for key, value in pad([items[row] for row in rows]).items()}
+            hidden = self._encoder(**batch).last_hidden_state
+            mask = batch["attention_mask"][:, :, None].to(hidden)
+            pooled[rows] = ((hidden * mask).sum(dim=1) / mask.sum(dim=1)).cpu().numpy()
+        return pooled
+
+    def _digest(self, texts: list[str]) -> str:
+        described = [encoder_identity(self._spec.name), self._spec.max_length, texts]
+        return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+
+
+def encoder_identity(name: str) -> str:
+    """Return what tells one pretrained model from another: a folder's content, or the name itself.
+
+    Examples
+    --------
+    >>> encoder_identity("ngram-bag")
+    'ngram-bag'
+    """
+    folder = Path(name.removeprefix(HF))
+    if not name.startswith(HF) or not folder.is_dir():
+        return name
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.json")) + sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.bin")):
+        with file.open("rb") as content:
+            digest.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()

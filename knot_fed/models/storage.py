@@ -1,0 +1,122 @@
+"""Classifiers by name, their trained state, and classifiers in folders."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from knot_fed.errors import ModelError
+from knot_fed.models.head import FeatureExtractor, HeadClassifier
+from knot_fed.models.ngram_bag import NgramBag
+from knot_fed.models.text_classifier import ModelSpec, TextClassifier
+from knot_fed.models.transformer import HF, TransformerClassifier, build_pretrained, build_tiny_bert
+
+SPEC_FILE = "knot_fed.json"
+PARAMETERS_FILE = "parameters.safetensors"
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw initial parameters and dropout from a seed, and leave torch's global generator as it was."""
+    with torch.random.fork_rng():
+        torch.random.default_generator.manual_seed(seed)
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed_all(seed)
+        yield
+
+
+def build_classifier(spec: ModelSpec, *, seed: int, feature_cache: Path | None = None) -> TextClassifier:
+    """Build a classifier with initial parameters drawn from a seed, on the GPU where there is one.
+
+    Parameters
+    ----------
+    spec
+        What to build.
+    seed
+        Of the parameters that are not pretrained.
+    feature_cache
+        Folder for features of frozen encoders; None: they are not kept.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, or it cannot be loaded.
+    """
+    with seeded(seed):
+        model = _build(spec, feature_cache)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def trained_state(model: TextClassifier) -> dict[str, np.ndarray]:
+    """Return what training changes: everything but a frozen encoder."""
+    return {name: value.detach().cpu().numpy().copy() for name, value in model.state_dict().items()}
+
+
+def load_trained_state(model: TextClassifier, state: Mapping[str, np.ndarray]) -> None:
+    """Put a trained state into a classifier of the same specification.
+
+    Raises
+    ------
+    ModelError
+        If names, shapes or kinds of numbers differ.
+    """
+    own = model.state_dict()
+    wrong = [name for name in own if name not in state or tuple(state[name].shape) != tuple(own[name].shape)]
+    if wrong or len(state) != len(own):
+        raise ModelError(f"{len(wrong)} of {len(own)} arrays do not fit {model.spec.name}; use the same model on both sides")
+    try:
+        model.load_state_dict({name: torch.from_numpy(np.array(state[name])).to(own[name].dtype) for name in own})
+    except TypeError:
+        raise ModelError(f"the arrays for {model.spec.name} are not numbers; use trained_state") from None
+
+
+def save_classifier(model: TextClassifier, folder: Path) -> None:
+    """Write a classifier; a whole transformers one loads with `AutoModelForSequenceClassification.from_pretrained`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(model, TransformerClassifier):
+        model.save_pretrained(folder)
+    else:
+        save_file({name: np.ascontiguousarray(value) for name, value in trained_state(model).items()}, folder / PARAMETERS_FILE)
+    (folder / SPEC_FILE).write_text(model.spec.to_json(), encoding="utf-8")
+
+
+def load_classifier(folder: Path, *, feature_cache: Path | None = None) -> TextClassifier:
+    """Load what `save_classifier` wrote.
+
+    Raises
+    ------
+    ModelError
+        If the folder does not hold a classifier.
+    """
+    try:
+        spec = ModelSpec.from_json((folder / SPEC_FILE).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        raise ModelError(f"{folder}: no {SPEC_FILE}; give a folder that save_classifier wrote") from None
+    if (folder / PARAMETERS_FILE).is_file():
+        model = build_classifier(spec, seed=0, feature_cache=feature_cache)
+        try:
+            load_trained_state(model, load_file(folder / PARAMETERS_FILE))
+        except SafetensorError:
+            raise ModelError(f"{folder / PARAMETERS_FILE}: not a safetensors file; save the model again") from None
+        return model
+    saved = replace(spec, name=f"{HF}{folder}", trainable="all")
+    model = build_classifier(saved, seed=0)
+    model.spec = spec
+    return model
+
+
+def _build(spec: ModelSpec, feature_cache: Path | None) -> TextClassifier:
+    if spec.name == "ngram-bag":
+        return NgramBag(spec)
+    if spec.name == "tiny-bert":
+        return build_tiny_bert(spec)
+    if spec.name.startswith(HF):
+        if spec.trainable == "head":
+            return HeadClassifier(spec, FeatureExtractor(spec, feature_cache))
+        return build_pretrained(spec)
+    raise ModelError(f"no model {spec.name!r}; use ngram-bag, tiny-bert, or hf:<hub id or absolute folder>")

@@ -1,0 +1,113 @@
+"""What every classifier can do: turn texts into items once, batch items, and give logits."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import nn
+
+from knot_fed.errors import ModelError
+from knot_fed.types import Text
+
+Item: TypeAlias = Any
+"""One encoded text, in the form that its classifier likes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Everything that builds a classifier, apart from its trained parameters.
+
+    Parameters
+    ----------
+    name
+        `ngram-bag`, `tiny-bert`, or `hf:<hub id or absolute folder>`.
+    trainable
+        `all`, or `head`: a small head on frozen features of an `hf:` encoder; the others are always trained whole.
+    labels
+        Label names, in index order.
+    paired
+        Whether an example is a pair of texts.
+    max_length
+        Tokens of one example, beyond which it is cut.
+    vocabulary
+        WordPiece vocabulary of `tiny-bert`.
+    """
+
+    name: str
+    trainable: str
+    labels: tuple[str, ...]
+    paired: bool
+    max_length: int
+    vocabulary: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """Return the specification as canonical JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "ModelSpec":
+        """Parse what `to_json` wrote.
+
+        Raises
+        ------
+        ModelError
+            If the text is not a model specification.
+        """
+        try:
+            fields = json.loads(text)
+            lists = {key: tuple(str(value) for value in fields.pop(key)) for key in ("labels", "vocabulary")}
+            spec = cls(**fields, **lists)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise ModelError("the model specification is not what ModelSpec.to_json writes; save the model again") from None
+        if not isinstance(spec.name, str) or not isinstance(spec.max_length, int) or not isinstance(spec.paired, bool):
+            raise ModelError("the model specification has fields of wrong types; save the model again")
+        return spec
+
+
+class TextClassifier(nn.Module, ABC):
+    """A classifier of single texts or pairs; its state holds exactly what training changes."""
+
+    default_learning_rate: float
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    @abstractmethod
+    def encode(self, texts: Sequence[Text]) -> list[Item]:
+        """Turn texts into items; done once for each text, whatever the number of epochs."""
+
+    @abstractmethod
+    def collate(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
+        """Put items into one batch, padded to the longest of them."""
+
+    @abstractmethod
+    def item_length(self, item: Item) -> int:
+        """Return what an item costs, so that inference can batch items of like length."""
+
+    @abstractmethod
+    def random_items(self, generator: np.random.Generator, count: int) -> list[Item]:
+        """Draw items of random tokens, which say nothing about any label."""
+
+    @abstractmethod
+    def forward(self, **batch: torch.Tensor) -> Float[torch.Tensor, "examples classes"]:
+        """Return logits for a batch."""
+
+    def logits(self, items: Sequence[Item]) -> Float[torch.Tensor, "examples classes"]:
+        """Return logits for items, computed where the parameters are."""
+        device = next(self.parameters()).device
+        batch = {key: value.to(device) for key, value in self.collate(items).items()}
+        output: torch.Tensor = self(**batch)
+        return output
+
+
+def pair_features(
+    u: Float[torch.Tensor, "examples width"], v: Float[torch.Tensor, "examples width"]
+) -> Float[torch.Tensor, "examples pair_width"]:
+    """Join the features of two texts as u, v, |u - v| and u * v (Conneau et al. 2017; InferSent)."""
+    return torch.cat([u, v, (u - v).abs(), u * v], dim=1)

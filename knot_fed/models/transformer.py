@@ -1,0 +1,156 @@
+"""Whole transformers classifiers: any pretrained one, and tiny-bert, built from scratch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+import torch
+import transformers
+from jaxtyping import Float
+from typing_extensions import override
+
+from knot_fed.errors import ModelError
+from knot_fed.models.text_classifier import Item, ModelSpec, TextClassifier
+from knot_fed.types import Text
+
+HF = "hf:"
+RANDOM_TOKENS = (4, 24)
+VOCABULARY_SIZE = 8000
+SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+
+class TransformerClassifier(TextClassifier):
+    """A transformers sequence classifier with its tokenizer, trained whole."""
+
+    def __init__(self, spec: ModelSpec, network: Any, tokenizer: Any, *, learning_rate: float) -> None:
+        super().__init__(spec)
+        self.network = network
+        self.tokenizer = tokenizer
+        self.default_learning_rate = learning_rate
+        self._pad = transformers.DataCollatorWithPadding(tokenizer)
+
+    @override
+    def encode(self, texts: Sequence[Text]) -> list[Item]:
+        return tokenize(self.tokenizer, texts, max_length=self.spec.max_length)
+
+    @override
+    def collate(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
+        return dict(self._pad(list(items)))
+
+    @override
+    def item_length(self, item: Item) -> int:
+        return len(item["input_ids"])
+
+    @override
+    def random_items(self, generator: np.random.Generator, count: int) -> list[Item]:
+        return random_token_items(self.tokenizer, generator, count)
+
+    @override
+    def forward(self, **batch: torch.Tensor) -> Float[torch.Tensor, "examples classes"]:
+        logits: torch.Tensor = self.network(**batch).logits
+        return logits
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write network and tokenizer so that transformers loads them without this package."""
+        self.network.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+def build_pretrained(spec: ModelSpec) -> TransformerClassifier:
+    """Load a pretrained encoder and put a fresh classification head on it where the labels differ.
+
+    Raises
+    ------
+    ModelError
+        If the name is not a hub id that can be reached or a folder with a model.
+    """
+    names = dict(enumerate(spec.labels))
+    identifier = spec.name.removeprefix(HF)
+    try:
+        network = transformers.AutoModelForSequenceClassification.from_pretrained(
+            identifier,
+            num_labels=len(names),
+            id2label=names,
+            label2id={name: index for index, name in names.items()},
+            ignore_mismatched_sizes=True,
+        )
+    except (OSError, ValueError) as error:
+        raise not_loadable(spec.name, error) from None
+    return TransformerClassifier(spec, network.float(), load_tokenizer(spec), learning_rate=5e-5)
+
+
+def build_tiny_bert(spec: ModelSpec) -> TransformerClassifier:
+    """Build a BERT of 2 layers, 128 wide, over the specification's own vocabulary.
+
+    Raises
+    ------
+    ModelError
+        If the specification has no vocabulary.
+    """
+    if not spec.vocabulary:
+        raise ModelError("tiny-bert: the specification has no vocabulary; make one with train_vocabulary")
+    names = dict(enumerate(spec.labels))
+    config = transformers.BertConfig(
+        vocab_size=len(spec.vocabulary),
+        hidden_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=512,
+        max_position_embeddings=max(512, spec.max_length),
+        num_labels=len(names),
+        id2label=names,
+        label2id={name: index for index, name in names.items()},
+    )
+    wordpiece = tokenizers.BertWordPieceTokenizer({word: index for index, word in enumerate(spec.vocabulary)})
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=wordpiece._tokenizer, model_max_length=spec.max_length, **SPECIAL
+    )
+    return TransformerClassifier(
+        spec, transformers.BertForSequenceClassification(config), tokenizer, learning_rate=5e-4
+    )
+
+
+def train_vocabulary(texts: Sequence[Text], size: int = VOCABULARY_SIZE) -> tuple[str, ...]:
+    """Train a WordPiece vocabulary on public texts; the same texts give the same vocabulary."""
+    wordpiece = tokenizers.BertWordPieceTokenizer()
+    singles = (part for text in texts for part in ((text,) if isinstance(text, str) else text))
+    wordpiece.train_from_iterator(singles, vocab_size=size, min_frequency=2, show_progress=False)
+    vocabulary = wordpiece.get_vocab()
+    return tuple(sorted(vocabulary, key=vocabulary.__getitem__))
+
+
+def load_tokenizer(spec: ModelSpec) -> Any:
+    """Load the tokenizer of a pretrained encoder; raises ModelError when it has none."""
+    try:
+        return transformers.AutoTokenizer.from_pretrained(spec.name.removeprefix(HF))
+    except (OSError, ValueError) as error:
+        raise not_loadable(spec.name, error) from None
+
+
+def not_loadable(name: str, error: Exception) -> ModelError:
+    """Describe a pretrained model that cannot be loaded."""
+    return ModelError(f"model {name!r} cannot be loaded ({type(error).__name__}); give hf:<hub id or absolute folder>")
+
+
+def tokenize(tokenizer: Any, texts: Sequence[Text], *, max_length: int) -> list[Item]:
+    """Turn single texts or pairs into token ids, cut at `max_length` tokens."""
+    if not texts:
+        return []
+    single = isinstance(texts[0], str)
+    columns = [list(texts)] if single else [list(column) for column in zip(*texts, strict=True)]
+    encoded = tokenizer(*columns, truncation=True, max_length=min(max_length, tokenizer.model_max_length))
+    return [{key: values[row] for key, values in encoded.items()} for row in range(len(texts))]
+
+
+def random_token_items(tokenizer: Any, generator: np.random.Generator, count: int) -> list[Item]:
+    """Draw sequences of random, not special, token ids between the usual special ones."""
+    special = set(tokenizer.all_special_ids)
+    ordinary = np.array([index for index in range(len(tokenizer)) if index not in special])
+    start, end = ([token] if token is not None else [] for token in (tokenizer.cls_token_id, tokenizer.sep_token_id))
+    drawn = [generator.choice(ordinary, size=size).tolist() for size in generator.integers(*RANDOM_TOKENS, size=count)]
+    return [{"input_ids": start + ids + end, "attention_mask": [1] * (len(start) + len(ids) + len(end))} for ids in drawn]

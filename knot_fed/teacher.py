@@ -1,0 +1,165 @@
+"""Teachers: trained on one owner's examples, kept in its state folder, and asked for soft labels."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.special import softmax
+from sklearn.metrics import f1_score
+
+from knot_fed.config import TeacherConfig
+from knot_fed.errors import ModelError
+from knot_fed.models import (
+    ModelSpec,
+    Schedule,
+    TextClassifier,
+    build_classifier,
+    encoder_identity,
+    fit,
+    load_classifier,
+    predict_logits,
+    save_classifier,
+)
+from knot_fed.types import LabelledTexts, SoftLabels, SplitExamples, Text
+
+NOT_OF_TRAINING = {"models", "temperature"}
+RANDOM_SEQUENCES = 256
+
+
+def train_teacher(
+    spec: ModelSpec, examples: SplitExamples, settings: TeacherConfig, *, seed: int, feature_cache: Path | None = None
+) -> TextClassifier:
+    """Train a classifier by cross-entropy, stopped early by macro-F1 on the owner's own validation split.
+
+    Parameters
+    ----------
+    spec
+        The architecture.
+    examples
+        The owner's examples; its test split is not read.
+    settings
+        Epochs, patience, batch size, rates, class weights.
+    seed
+        Of initial parameters, order and dropout.
+    feature_cache
+        Folder for features of frozen encoders.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be built, or training diverges.
+    """
+    model = build_classifier(spec, seed=seed, feature_cache=feature_cache)
+    items = model.encode(examples.train.texts)
+    val_items = model.encode(examples.val.texts)
+    labels = torch.from_numpy(examples.train.labels)
+    weights = _class_weights(examples.train, len(spec.labels), settings.class_weights)
+
+    def batch_loss(logits: torch.Tensor, rows: Int[np.ndarray, "batch"]) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(logits, labels[rows].to(logits.device), weights.to(logits.device))
+
+    def macro_f1() -> float:
+        predicted = predict_logits(model, val_items).argmax(axis=1)
+        return float(f1_score(examples.val.labels, predicted, average="macro", zero_division=0.0))
+
+    schedule = Schedule(
+        settings.epochs, settings.patience, settings.batch_size, settings.learning_rate, settings.weight_decay
+    )
+    result = fit(model, items, batch_loss, macro_f1, schedule, seed=seed)
+    if not np.isfinite(result.train_losses).all():
+        raise ModelError(f"{spec.name}: training diverged, the loss is not finite; lower teacher.learning-rate")
+    return model
+
+
+def load_or_train_teacher(
+    spec: ModelSpec, examples: SplitExamples, settings: TeacherConfig, *, seed: int, folder: Path
+) -> tuple[TextClassifier, bool]:
+    """Load the teacher that this data, model, training settings and seed gave before, or train it.
+
+    Parameters
+    ----------
+    spec, examples, settings, seed
+        As in `train_teacher`.
+    folder
+        Where teachers are kept, each under its digest; encoder features go into its sibling `features`.
+
+    Returns
+    -------
+    teacher
+        The trained classifier.
+    reused
+        Whether it was loaded.
+    """
+    kept = folder / _digest(spec, examples, settings, seed)
+    cache = folder.parent / "features"
+    if kept.is_dir():
+        return load_classifier(kept, feature_cache=cache), True
+    teacher = train_teacher(spec, examples, settings, seed=seed, feature_cache=cache)
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix="partial-", dir=folder))
+    save_classifier(teacher, partial)
+    try:
+        partial.rename(kept)
+    except OSError:
+        shutil.rmtree(partial)
+    return teacher, False
+
+
+def predict_soft_labels(model: TextClassifier, texts: Sequence[Text], *, temperature: float = 1.0) -> SoftLabels:
+    """Return `softmax(logits / temperature)` for each text, float32.
+
+    Parameters
+    ----------
+    model
+        A trained classifier.
+    texts
+        Texts of the kind (single or paired) that the model was built for.
+    temperature
+        > 0; above 1 flattens the distributions.
+
+    Raises
+    ------
+    ModelError
+        If single texts are given to a model of pairs, or the other way round.
+    """
+    if texts and isinstance(texts[0], str) == model.spec.paired:
+        kinds = ("pairs", "single texts") if model.spec.paired else ("single texts", "pairs")
+        raise ModelError(f"the model reads {kinds[0]}, these are {kinds[1]}; use data of the run's task")
+    return _soft_labels(predict_logits(model, model.encode(texts)), temperature)
+
+
+def prediction_bias(model: TextClassifier, *, generator: np.random.Generator) -> Float[np.ndarray, "classes"]:
+    """Return the model's mean soft label on random token sequences: what it says when nothing is said."""
+    return _soft_labels(predict_logits(model, model.random_items(generator, RANDOM_SEQUENCES)), 1.0).mean(axis=0)
+
+
+def prediction_confidence(
+    soft_labels: SoftLabels, bias: Float[np.ndarray, "classes"]
+) -> Float[np.ndarray, "examples"]:
+    """Return the L2 distance of each soft label from the prediction bias, in [0, sqrt(2)] (KNOT, COLING 2022)."""
+    return np.linalg.norm(soft_labels - bias, axis=1).astype(np.float32)
+
+
+def _soft_labels(logits: Float[np.ndarray, "examples classes"], temperature: float) -> SoftLabels:
+    return softmax(logits.astype(np.float64) / temperature, axis=1).astype(np.float32)
+
+
+def _class_weights(train: LabelledTexts, classes: int, scheme: str) -> Float[torch.Tensor, "classes"]:
+    counts = np.bincount(train.labels, minlength=classes)
+    balanced = len(train) / (max(1, int((counts > 0).sum())) * np.maximum(counts, 1))
+    return torch.from_numpy((balanced if scheme == "balanced" else np.ones(classes)).astype(np.float32))
+
+
+def _digest(spec: ModelSpec, examples: SplitExamples, settings: TeacherConfig, seed: int) -> str:
+    digest = hashlib.sha256()
+    shaping = settings.model_dump(exclude=NOT_OF_TRAINING)
+    digest.update(json.dumps([spec.to_json(), encoder_identity(spec.name), shaping, seed], sort_keys=True).encode())
+    for part in (examples.train, examples.val):
+        digest.update(json.dumps([part.texts, part.labels.tolist()]).encode())
+    return digest.hexdigest()
