@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
+from jaxtyping import Float
 
 from knot_fed.config import NodeConfig, RunConfig
 from knot_fed.data.files import data_path
@@ -20,11 +21,18 @@ from knot_fed.evaluation import evaluate_classifier
 from knot_fed.federation import wire
 from knot_fed.federation.guard import only_declared_records, redact_errors
 from knot_fed.federation.ledger import Ledger
-from knot_fed.models import ModelSpec, build_classifier, load_trained_state, train_vocabulary, use_threads
+from knot_fed.models import (
+    ModelSpec,
+    TextClassifier,
+    build_classifier,
+    load_trained_state,
+    train_vocabulary,
+    use_threads,
+)
 from knot_fed.privacy.policy import ReleasePolicy, release_soft_labels
 from knot_fed.reporting import RunFolder
 from knot_fed.teacher import load_or_train_teacher, predict_soft_labels, prediction_bias, prediction_confidence
-from knot_fed.types import SplitExamples
+from knot_fed.types import SoftLabels, SplitExamples
 
 app = ClientApp()
 HELD_TEXTS = "held-texts"
@@ -85,6 +93,13 @@ class Client:
         """Draw this client's seed from the run's seed and its name."""
         return client_seed(self.run.seed, self.name)
 
+    def confidence(self, teacher: TextClassifier, soft_labels: SoftLabels) -> Float[np.ndarray, "examples"]:
+        """Return the per-text confidence where the run weighs by it; the prediction bias itself never leaves."""
+        if self.run.weights.scheme != "confidence":
+            return np.zeros(len(soft_labels), dtype=np.float32)
+        bias = prediction_bias(teacher, generator=np.random.default_rng(self.seed()))
+        return prediction_confidence(soft_labels, bias)
+
     def spec(self, transfer: TransferSet) -> ModelSpec:
         """Describe the teacher; a vocabulary is trained on the public transfer texts only."""
         return ModelSpec(
@@ -142,10 +157,9 @@ def train(message: Message, context: Context) -> Message:
         client.spec(transfer), examples, client.run.teacher, seed=client.seed(), folder=client.state / "teachers"
     )
     soft_labels = predict_soft_labels(teacher, rows, temperature=client.run.teacher.temperature)
-    bias = prediction_bias(teacher, generator=np.random.default_rng(client.seed()))
     release = release_soft_labels(
         soft_labels,
-        confidence=prediction_confidence(soft_labels, bias),
+        confidence=client.confidence(teacher, soft_labels),
         examples=len(examples.train),
         policy=client.policy,
         released_in_run=ledger.released_in_run(str(context.run_id)),

@@ -76,9 +76,7 @@ def make_loss(config: RunConfig) -> nn.Module:
     if config.distill.loss == "kl":
         return PooledKL()
     ground_cost = _ground_cost(config.transport.cost, config.label_space())
-    return OTLoss(
-        ground_cost, solver=config.transport.solver, entropic_epsilon=config.transport.entropic_epsilon
-    )
+    return OTLoss(ground_cost, solver=config.transport.solver, entropic_epsilon=config.transport.entropic_epsilon)
 
 
 def distil_student(
@@ -168,7 +166,11 @@ def _ground_cost(name: str, labels: LabelSpace) -> GroundCost:
     if path.suffix not in (".npy", ".csv"):
         return make_ground_cost(name, labels)
     try:
-        matrix = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, delimiter=",", ndmin=2)
+        matrix = (
+            np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, delimiter=",", ndmin=2)
+        )
     except (OSError, ValueError):
-        raise GroundCostError(f"{path.name}: cannot be read as a matrix; give a .npy or a .csv file of numbers") from None
+        raise GroundCostError(
+            f"{path.name}: cannot be read as a matrix; give a .npy or a .csv file of numbers"
+        ) from None
     return check_ground_cost(np.asarray(matrix, dtype=np.float64), names=labels.names)

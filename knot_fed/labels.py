@@ -79,7 +79,9 @@ class LabelSpace:
         ('contradiction', 'neutral', 'entailment')
         """
         if task not in PRESETS:
-            raise LabelSpaceError(f"no label space for task {task!r}; use one of {sorted(PRESETS)} or give labels.names")
+            raise LabelSpaceError(
+                f"no label space for task {task!r}; use one of {sorted(PRESETS)} or give labels.names"
+            )
         places = PRESETS[task]
         return cls(tuple(places), np.array(list(places.values()), dtype=np.float64))
 

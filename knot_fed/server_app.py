@@ -104,9 +104,7 @@ def start_student(
     return student, PublicTeacher(soft_labels, prediction_confidence(soft_labels, bias), len(public.train))
 
 
-def summarise(
-    config: RunConfig, outcome: Outcome, *, seconds: float, failure: KnotError | None
-) -> dict[str, object]:
+def summarise(config: RunConfig, outcome: Outcome, *, seconds: float, failure: KnotError | None) -> dict[str, object]:
     """Collect what `summary.json` holds; its keys are the outside interface in README.md."""
     names = [name for name in outcome.before if name in outcome.after]
     domains = {
@@ -156,4 +154,3 @@ class _Judge:
 def _columns(config: RunConfig) -> Columns:
     data = config.data
     return Columns(text=data.text, text_a=data.text_a, text_b=data.text_b, label=data.label, split=data.split)
-

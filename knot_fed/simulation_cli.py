@@ -85,9 +85,13 @@ def federation_settings(backend_config: str, *, num_supernodes: int) -> str:
     try:
         parsed = json.loads(backend_config)
     except json.JSONDecodeError as error:
-        raise ConfigError(f"--backend-config is not JSON ({error.msg} at {error.pos}); quote it in single quotes") from None
+        raise ConfigError(
+            f"--backend-config is not JSON ({error.msg} at {error.pos}); quote it in single quotes"
+        ) from None
     if not isinstance(parsed, dict) or not all(isinstance(value, dict) for value in parsed.values()):
-        raise ConfigError('--backend-config is not an object of objects; write \'{"client_resources": {"num_cpus": 1}}\'')
+        raise ConfigError(
+            '--backend-config is not an object of objects; write \'{"client_resources": {"num_cpus": 1}}\''
+        )
     parsed.setdefault("client_resources", {}).setdefault("num_cpus", 1)
     settings = {"num-supernodes": num_supernodes}
     for section, values in parsed.items():
@@ -173,7 +177,9 @@ def _override(text: str) -> dict[str, Scalar]:
     try:
         return flattened(tomllib.loads(_pairs_as_lines(text)))
     except tomllib.TOMLDecodeError:
-        raise ConfigError(f"--run-config {text!r} is neither a TOML file nor pairs; write 'seed=2 task=\"nli\"'") from None
+        raise ConfigError(
+            f"--run-config {text!r} is neither a TOML file nor pairs; write 'seed=2 task=\"nli\"'"
+        ) from None
 
 
 def _pairs_as_lines(text: str) -> str:
@@ -224,4 +230,6 @@ def _wait_for_port(process: subprocess.Popen[bytes], port: int) -> None:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.1)
-    raise FederationError(f"the SuperLink did not open port {port} in {START_SECONDS:g} s; run flower-superlink by hand")
+    raise FederationError(
+        f"the SuperLink did not open port {port} in {START_SECONDS:g} s; run flower-superlink by hand"
+    )

@@ -139,9 +139,7 @@ def prediction_bias(model: TextClassifier, *, generator: np.random.Generator) ->
     return _soft_labels(predict_logits(model, model.random_items(generator, RANDOM_SEQUENCES)), 1.0).mean(axis=0)
 
 
-def prediction_confidence(
-    soft_labels: SoftLabels, bias: Float[np.ndarray, "classes"]
-) -> Float[np.ndarray, "examples"]:
+def prediction_confidence(soft_labels: SoftLabels, bias: Float[np.ndarray, "classes"]) -> Float[np.ndarray, "examples"]:
     """Return the L2 distance of each soft label from the prediction bias, in [0, sqrt(2)] (KNOT, COLING 2022)."""
     return np.linalg.norm(soft_labels - bias, axis=1).astype(np.float32)
 

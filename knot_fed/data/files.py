@@ -90,7 +90,9 @@ def read_columns(path: str, wanted: Collection[str], *, split: str = "") -> dict
 def _read_file(path: Path, wanted: Collection[str]) -> dict[str, list[object]]:
     if path.name.endswith(".parquet"):
         names = [name for name in pq.read_schema(path).names if name in wanted]
-        return {name: column.to_pylist() for name, column in zip(names, pq.read_table(path, columns=names), strict=True)}
+        return {
+            name: column.to_pylist() for name, column in zip(names, pq.read_table(path, columns=names), strict=True)
+        }
     if path.stat().st_size == 0:
         raise DataError(f"{path.name}: 0 rows, the file is empty; give a file with rows")
     if path.name.endswith((".jsonl", ".jsonl.gz")):
@@ -102,7 +104,7 @@ def _read_file(path: Path, wanted: Collection[str]) -> dict[str, list[object]]:
 
 def _read_json_lines(path: Path, wanted: Collection[str]) -> dict[str, list[object]]:
     rows, broken = [], 0
-    with (gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")) as file:
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
         content = file.read().decode("utf-8")
     for line in content.split("\n"):
         if line.strip():
@@ -139,7 +141,9 @@ def _read_hub(path: str, wanted: Collection[str], *, split: str) -> dict[str, li
     try:
         loaded = datasets.load_dataset(name, configuration or None)
     except Exception as error:
-        raise DataError(f"{path}: cannot be loaded from the hub ({type(error).__name__}); check name and network") from None
+        raise DataError(
+            f"{path}: cannot be loaded from the hub ({type(error).__name__}); check name and network"
+        ) from None
     parts = [(HUB_SPLITS[part], loaded[part]) for part in HUB_SPLITS if part in loaded]
     if not parts:
         raise DataError(f"{path}: none of the splits {', '.join(HUB_SPLITS)}; choose another data set")

@@ -9,7 +9,7 @@ from flwr_datasets.partitioner import DirichletPartitioner, IidPartitioner, Part
 from jaxtyping import Int
 
 from knot_fed.errors import ConfigError, DataError
-from knot_fed.types import LabelledTexts, SplitExamples
+from knot_fed.types import SplitExamples
 
 MIN_TRAIN = 2
 
@@ -47,7 +47,9 @@ def client_shard(index: int, total: int, files: Sequence[str]) -> Shard:
     Shard(name='tweets-1', file='tweets', index=1, count=2)
     """
     if not files or total < len(files):
-        raise ConfigError(f"data.clients names {len(files)} file(s) for {total} clients; give one client or more to each")
+        raise ConfigError(
+            f"data.clients names {len(files)} file(s) for {total} clients; give one client or more to each"
+        )
     place = index % len(files)
     count = len(range(place, total, len(files)))
     file = files[place]

@@ -155,7 +155,9 @@ def builtin_examples(domain: str, labels: LabelSpace) -> SplitExamples:
         If there is no such domain, or the label space does not have the five ratings.
     """
     if len(labels) != len(SCORES):
-        raise DataError(f"builtin:{domain} has {len(SCORES)} ratings, the label space {len(labels)}; use task sentiment")
+        raise DataError(
+            f"builtin:{domain} has {len(SCORES)} ratings, the label space {len(labels)}; use task sentiment"
+        )
     return SplitExamples(**{part: _write(domain, part, size) for part, size in SIZES.items()})
 
 

@@ -36,7 +36,9 @@ def wait_for_nodes(grid: Grid, config: RunConfig) -> list[int]:
             logger.info("%d node(s) joined", seen)
             return node_ids
         if now > deadline:
-            raise FederationError(f"{seen} node(s) joined within {config.timeout:g} s, expected {needed}; start the rest")
+            raise FederationError(
+                f"{seen} node(s) joined within {config.timeout:g} s, expected {needed}; start the rest"
+            )
         time.sleep(POLL_SECONDS)
 
 

@@ -163,7 +163,9 @@ class KnotStrategy(Strategy):
         soft_labels, weights = self._teachers(answers, rows)
         pooled = pool_soft_labels(soft_labels, weights)
         self.folder.save_pooled(server_round, pooled)
-        logger.info("round %d: pooled %d teachers, %d without a valid answer", server_round, len(answers), len(rejected))
+        logger.info(
+            "round %d: pooled %d teachers, %d without a valid answer", server_round, len(answers), len(rejected)
+        )
         if self.config.distill.objective == "pooled":
             soft_labels, weights = pooled[None], np.ones((1, len(pooled)))
         distillation = distil_student(

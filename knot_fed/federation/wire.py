@@ -88,7 +88,9 @@ def check_handshake(ours: Handshake, theirs: Handshake) -> None:
         If protocol version, label space or transfer set differ, or the name is not a plain file name.
     """
     if theirs.protocol != ours.protocol:
-        raise WireError(f"speaks protocol {theirs.protocol}, expected {ours.protocol}; install the same knot_fed release")
+        raise WireError(
+            f"speaks protocol {theirs.protocol}, expected {ours.protocol}; install the same knot_fed release"
+        )
     if theirs.labels != ours.labels:
         raise WireError(f"has labels {theirs.labels[:200]}, expected {ours.labels[:200]}; agree on one label space")
     if theirs.fingerprint and ours.fingerprint and theirs.fingerprint != ours.fingerprint:

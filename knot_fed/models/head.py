@@ -49,7 +49,9 @@ class HeadClassifier(TextClassifier):
 
     @override
     def collate(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
-        return {f"side_{side}": torch.from_numpy(np.stack([item[side] for item in items])) for side in range(len(items[0]))}
+        return {
+            f"side_{side}": torch.from_numpy(np.stack([item[side] for item in items])) for side in range(len(items[0]))
+        }
 
     @override
     def item_length(self, item: Item) -> int:

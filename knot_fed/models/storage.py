@@ -68,7 +68,9 @@ def load_trained_state(model: TextClassifier, state: Mapping[str, np.ndarray]) -
     own = model.state_dict()
     wrong = [name for name in own if name not in state or tuple(state[name].shape) != tuple(own[name].shape)]
     if wrong or len(state) != len(own):
-        raise ModelError(f"{len(wrong)} of {len(own)} arrays do not fit {model.spec.name}; use the same model on both sides")
+        raise ModelError(
+            f"{len(wrong)} of {len(own)} arrays do not fit {model.spec.name}; use the same model on both sides"
+        )
     try:
         model.load_state_dict({name: torch.from_numpy(np.array(state[name])).to(own[name].dtype) for name in own})
     except TypeError:
@@ -81,7 +83,10 @@ def save_classifier(model: TextClassifier, folder: Path) -> None:
     if isinstance(model, TransformerClassifier):
         model.save_pretrained(folder)
     else:
-        save_file({name: np.ascontiguousarray(value) for name, value in trained_state(model).items()}, folder / PARAMETERS_FILE)
+        save_file(
+            {name: np.ascontiguousarray(value) for name, value in trained_state(model).items()},
+            folder / PARAMETERS_FILE,
+        )
     (folder / SPEC_FILE).write_text(model.spec.to_json(), encoding="utf-8")
 
 

@@ -63,7 +63,9 @@ class ModelSpec:
             lists = {key: tuple(str(value) for value in fields.pop(key)) for key in ("labels", "vocabulary")}
             spec = cls(**fields, **lists)
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise ModelError("the model specification is not what ModelSpec.to_json writes; save the model again") from None
+            raise ModelError(
+                "the model specification is not what ModelSpec.to_json writes; save the model again"
+            ) from None
         if not isinstance(spec.name, str) or not isinstance(spec.max_length, int) or not isinstance(spec.paired, bool):
             raise ModelError("the model specification has fields of wrong types; save the model again")
         return spec

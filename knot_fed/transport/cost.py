@@ -51,7 +51,9 @@ def transport_cost(
     """
     classes = len(ground_cost.matrix)
     if a.shape[-1] != classes or b.shape[-1] != classes:
-        raise GroundCostError(f"{a.shape[-1]} and {b.shape[-1]} classes for a ground cost of {classes}; use one label space")
+        raise GroundCostError(
+            f"{a.shape[-1]} and {b.shape[-1]} classes for a ground cost of {classes}; use one label space"
+        )
     student = _normalised(a.double())
     teachers = _normalised(b.detach().double())
     difference = (student if b.ndim == 2 else student[:, None]) - teachers

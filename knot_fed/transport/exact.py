@@ -68,5 +68,5 @@ def _program_potential(
     _, log = ot.emd(more[sources] / mass, less[targets] / less.sum(), part, numItermax=1_000_000, log=True)
     if log["warning"] is not None:
         raise GroundCostError("the linear program did not reach its optimum; use transport.solver = 'sinkhorn'")
-    potential: Float[np.ndarray, "classes"] = (cost[:, targets] - log["v"][None, :]).min(axis=1)
+    potential: Float[np.ndarray, classes] = (cost[:, targets] - log["v"][None, :]).min(axis=1)
     return potential

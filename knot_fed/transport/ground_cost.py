@@ -86,7 +86,9 @@ def check_ground_cost(matrix: np.ndarray, *, names: Sequence[str]) -> GroundCost
         non-negative off it, breaks the triangle inequality, or is zero throughout.
     """
     if matrix.shape != (len(names), len(names)):
-        raise GroundCostError(f"ground cost has shape {matrix.shape} for {len(names)} labels; give one row and column each")
+        raise GroundCostError(
+            f"ground cost has shape {matrix.shape} for {len(names)} labels; give one row and column each"
+        )
     matrix = matrix.astype(np.float64)
     _refuse(~np.isfinite(matrix), "is not finite", names)
     scale = np.abs(matrix).max()
@@ -97,7 +99,9 @@ def check_ground_cost(matrix: np.ndarray, *, names: Sequence[str]) -> GroundCost
     through = (matrix[:, :, None] + matrix[None, :, :]).min(axis=1)
     _refuse(matrix > through + tolerance, "breaks the triangle inequality: a detour is shorter", names)
     if scale == 0:
-        raise GroundCostError("ground cost is 0 between all labels, nothing can be learnt from it; spread the coordinates")
+        raise GroundCostError(
+            "ground cost is 0 between all labels, nothing can be learnt from it; spread the coordinates"
+        )
     metric = (matrix + matrix.T) / 2
     np.fill_diagonal(metric, 0.0)
     line = _positions_on_a_line(metric)

@@ -64,7 +64,9 @@ def test_gradients_are_central_differences_along_the_simplex(solver):
         up = transport_cost(a + step * direction, b, cost, solver=solver)
         down = transport_cost(a - step * direction, b, cost, solver=solver)
     slope = ((up - down) / (2 * step)).numpy()
-    np.testing.assert_allclose((a.grad * direction).sum(dim=1).numpy(), slope, atol=1e-6 if solver != "sinkhorn" else 1e-2)
+    np.testing.assert_allclose(
+        (a.grad * direction).sum(dim=1).numpy(), slope, atol=1e-6 if solver != "sinkhorn" else 1e-2
+    )
 
 
 @settings(deadline=None, max_examples=20)

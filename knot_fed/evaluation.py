@@ -1,0 +1,87 @@
+"""How well soft labels fit true labels: Semantic Distance, W1-to-truth, accuracy, macro-F1, calibration."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+from sklearn.metrics import f1_score
+
+from knot_fed.labels import LabelSpace
+from knot_fed.types import Metrics, SoftLabels
+
+BINS = 15
+
+
+def evaluate_classifier(
+    soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"], label_space: LabelSpace
+) -> Metrics:
+    """Measure soft labels against true labels.
+
+    Parameters
+    ----------
+    soft_labels
+        One distribution for each example.
+    labels
+        True labels; SD, W1 and macro-F1 are means over the labels that occur here.
+    label_space
+        Gives the coordinates of SD and W1.
+
+    Returns
+    -------
+    metrics
+        All zero, with `examples = 0`, for an empty test set.
+
+    Examples
+    --------
+    >>> evaluate_classifier(np.eye(3)[[0, 2]], np.array([0, 1]), LabelSpace.preset("nli")).sd
+    0.5
+    """
+    if len(labels) == 0:
+        return Metrics(sd=0.0, w1=0.0, accuracy=0.0, macro_f1=0.0, ece=0.0, examples=0)
+    predicted = soft_labels.argmax(axis=1)
+    present = np.unique(labels)
+    return Metrics(
+        sd=_macro(semantic_distances(soft_labels, labels, label_space), labels),
+        w1=_macro(distances_to_truth(soft_labels, labels, label_space), labels),
+        accuracy=float((predicted == labels).mean()),
+        macro_f1=float(f1_score(labels, predicted, labels=present, average="macro", zero_division=0.0)),
+        ece=calibration_error(soft_labels, labels),
+        examples=len(labels),
+    )
+
+
+def mean_metrics(metrics: Sequence[Metrics]) -> Metrics:
+    """Average over domains, each counting the same; examples are added up."""
+    fields = ("sd", "w1", "accuracy", "macro_f1", "ece")
+    means = {field: float(np.mean([getattr(domain, field) for domain in metrics])) for field in fields}
+    return Metrics(**means, examples=sum(domain.examples for domain in metrics))
+
+
+def semantic_distances(
+    soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"], label_space: LabelSpace
+) -> Float[np.ndarray, "examples"]:
+    """Return `|| sum_k p_k x_k - x_c ||`: how far the mean prediction is from the truth (KNOT, COLING 2022)."""
+    coordinates = label_space.coordinates
+    return np.linalg.norm(soft_labels @ coordinates - coordinates[labels], axis=1)
+
+
+def distances_to_truth(
+    soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"], label_space: LabelSpace
+) -> Float[np.ndarray, "examples"]:
+    """Return `sum_k p_k || x_k - x_c ||`: the cost of moving all mass to the truth, which SD never exceeds."""
+    coordinates = label_space.coordinates
+    apart = np.linalg.norm(coordinates[:, None] - coordinates[None], axis=2)
+    return (soft_labels * apart[labels]).sum(axis=1)
+
+
+def calibration_error(soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"]) -> float:
+    """Return the expected calibration error over 15 equal bins of the top probability (Guo et al. 2017)."""
+    top = soft_labels.max(axis=1)
+    right = soft_labels.argmax(axis=1) == labels
+    bins = np.clip((top * BINS).astype(np.int64), 0, BINS - 1)
+    gaps = np.bincount(bins, weights=right - top.astype(np.float64), minlength=BINS)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def _macro(values: Float[np.ndarray, "examples"], labels: Int[np.ndarray, "examples"]) -> float:
+    return float(np.mean([values[labels == label].mean() for label in np.unique(labels)]))

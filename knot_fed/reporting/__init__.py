@@ -1,0 +1,7 @@
+"""What a run leaves behind: its folder, its tables and its plots."""
+
+from knot_fed.reporting.report import write_report
+from knot_fed.reporting.run_folder import RunFolder
+from knot_fed.reporting.tables import summary_table
+
+__all__ = ["RunFolder", "summary_table", "write_report"]

@@ -1,0 +1,116 @@
+"""The run folder: resolved configuration, rounds, summary, pooled soft labels, student."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomlkit
+from jaxtyping import Float
+
+from knot_fed.errors import RunFolderError
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """One run's folder; make it with `create` or `open`."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, runs_dir: Path, name: str) -> "RunFolder":
+        """Make a new run folder.
+
+        Raises
+        ------
+        RunFolderError
+            If the name is not a plain file name, or is taken.
+        """
+        if not (_NAME.fullmatch(name) and name.strip(".")):
+            raise RunFolderError(
+                f"run name {name!r} is not letters, digits, dots, dashes and underscores; rename the run"
+            )
+        path = runs_dir / name
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            raise RunFolderError(
+                f"{path}: there is a run of this name; give another name, or delete the folder"
+            ) from None
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """Open an existing run folder.
+
+        Raises
+        ------
+        RunFolderError
+            If there is none.
+        """
+        if not (path / "config.toml").is_file():
+            raise RunFolderError(f"{path}: no run folder here (no config.toml); give the path that the run printed")
+        return cls(path)
+
+    @property
+    def student(self) -> Path:
+        """Folder of the distilled student."""
+        return self.path / "student"
+
+    def write_config(self, config: Mapping[str, bool | int | float | str]) -> None:
+        """Write the resolved configuration as TOML tables."""
+        document: dict[str, Any] = {}
+        for key, value in config.items():
+            section, _, field = key.rpartition(".")
+            (document.setdefault(section, {}) if section else document)[field] = value
+        self._write("config.toml", tomlkit.dumps(document))
+
+    def append_round(self, facts: Mapping[str, object]) -> None:
+        """Append one round's facts to `rounds.jsonl`."""
+        with (self.path / "rounds.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(facts, sort_keys=True) + "\n")
+
+    def save_pooled(self, round_number: int, pooled: Float[np.ndarray, "examples classes"]) -> None:
+        """Keep what the teachers said together in one round."""
+        np.save(self.path / f"pooled-soft-labels-{round_number}.npy", pooled)
+
+    def write_assignment(self, client: str, assignment: Mapping[str, list[int]]) -> None:
+        """Keep which rows of a shared file one virtual client holds."""
+        folder = self.path / "partition"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{client}.json").write_text(json.dumps(assignment), encoding="utf-8")
+
+    def write_summary(self, summary: Mapping[str, object]) -> None:
+        """Write `summary.json`, whole or not at all."""
+        self._write("summary.json", json.dumps(summary, indent=2, sort_keys=True) + "\n")
+
+    def read_summary(self) -> dict[str, Any]:
+        """Read `summary.json`.
+
+        Raises
+        ------
+        RunFolderError
+            If the run left none, or it is not JSON.
+        """
+        try:
+            summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise RunFolderError(
+                f"{self.path}: no readable summary.json; the run stopped early, start it again"
+            ) from None
+        return summary
+
+    def read_rounds(self) -> list[dict[str, Any]]:
+        """Read the rounds written so far."""
+        file = self.path / "rounds.jsonl"
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+
+    def _write(self, name: str, text: str) -> None:
+        partial = self.path / f"{name}.partial"
+        partial.write_text(text, encoding="utf-8")
+        partial.rename(self.path / name)

@@ -1,0 +1,52 @@
+"""The tables of a run, for the terminal."""
+
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+
+COLUMNS = (("sd", "SD ↓"), ("w1", "W1 ↓"), ("accuracy", "accuracy ↑"), ("macro_f1", "macro-F1 ↑"), ("ece", "ECE ↓"))
+
+
+def summary_table(summary: dict[str, Any]) -> Group:
+    """Return two tables: metrics before and after distillation by domain, and the clients."""
+    return Group(_metrics_table(summary), _clients_table(summary))
+
+
+def _metrics_table(summary: dict[str, Any]) -> Table:
+    distillation = summary["distillation"]
+    title = f"{summary['task']}: {distillation['loss']} loss, {distillation['objective']}, {distillation['weights']} weights"
+    table = Table(title=title, caption="before → after distillation")
+    table.add_column("domain")
+    for _, heading in COLUMNS:
+        table.add_column(heading, justify="right")
+    table.add_column("examples", justify="right")
+    for name, metrics in sorted(summary["domains"].items()):
+        table.add_row(name, *_cells(metrics))
+    table.add_section()
+    if summary["student"]["before"] and summary["student"]["after"]:
+        table.add_row("mean", *_cells(summary["student"]), style="bold")
+    return table
+
+
+def _clients_table(summary: dict[str, Any]) -> Table:
+    table = Table(title="clients")
+    for heading in ("client", "status"):
+        table.add_column(heading)
+    for heading in ("examples", "kB up", "kB down", "seconds"):
+        table.add_column(heading, justify="right")
+    for client in summary["clients"]:
+        table.add_row(
+            client["name"],
+            client["status"],
+            str(client["examples"]),
+            f"{client['bytes_up'] / 1e3:.1f}",
+            f"{client['bytes_down'] / 1e3:.1f}",
+            f"{client['seconds']:.1f}",
+        )
+    return table
+
+
+def _cells(metrics: dict[str, Any]) -> list[str]:
+    before, after = metrics["before"], metrics["after"]
+    return [f"{before[key]:.3f} → {after[key]:.3f}" for key, _ in COLUMNS] + [str(after["examples"])]
