@@ -17,7 +17,7 @@ from knot_fed.teacher import predict_soft_labels
 from knot_fed.types import Text
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at runs and ask their students.")
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 110)
 
 Run = Annotated[Path, typer.Argument(help="Run folder.")]
 

@@ -38,7 +38,7 @@ logger = logging.getLogger("knot_fed")
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run one federation; a failure leaves what was computed in the run folder and ends non-zero."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="knot_fed: %(message)s")
+    _log_to_stdout()
     config = RunConfig.from_mapping(context.run_config)
     folder = RunFolder.create(Path(config.runs_dir), config.name or f"{config.task}-{context.run_id}")
     folder.write_config(config.to_mapping())
@@ -137,6 +137,14 @@ def summarise(config: RunConfig, outcome: Outcome, *, seconds: float, failure: K
         "versions": {name: version(name) for name in VERSIONS},
         "wall_seconds": seconds,
     }
+
+
+def _log_to_stdout() -> None:
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("knot_fed: %(message)s"))
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 class _Judge:

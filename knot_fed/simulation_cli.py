@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-import tomlkit
+import tomli_w
 import typer
 from rich.console import Console
 
@@ -27,7 +27,7 @@ CONNECTION = "knot-fed"
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 110)
 
 
 def main() -> None:
@@ -111,7 +111,7 @@ def run_federation(app: Path, config: RunConfig, settings: str, *, verbose: bool
     """
     with tempfile.TemporaryDirectory(prefix="knot-fed-") as home, superlink(Path(home)) as environment:
         overrides = Path(home) / "run-config.toml"
-        overrides.write_text(tomlkit.dumps(config.to_mapping()), encoding="utf-8")
+        overrides.write_text(tomli_w.dumps(config.to_mapping()), encoding="utf-8")
         command = [_script("flwr"), "run", str(app), CONNECTION, "--stream", "--run-config", str(overrides)]
         run = subprocess.Popen(
             [*command, "--federation-config", settings], env=environment, text=True,
@@ -133,6 +133,7 @@ def superlink(home: Path) -> Iterator[dict[str, str]]:
     address = f"127.0.0.1:{port}"
     (home / "config.toml").write_text(f'[superlink.{CONNECTION}]\naddress = "{address}"\ninsecure = true\n')
     environment = {**os.environ, "FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     command = [_script("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"]
     command += ["--disable-runtime-dependency-installation", "--host", "127.0.0.1", "--port", str(port)]
     log = (home / "superlink.log").open("wb")

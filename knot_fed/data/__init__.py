@@ -1,0 +1,1 @@
+"""Private files, transfer sets, their partition, and the built-in reviews."""

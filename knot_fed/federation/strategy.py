@@ -170,7 +170,7 @@ class KnotStrategy(Strategy):
             soft_labels, weights = pooled[None], np.ones((1, len(pooled)))
         distillation = distil_student(
             self.student, self.transfer.texts[rows.start : rows.stop], soft_labels, weights, self.loss,
-            self.config.distill, seed=int(np.random.SeedSequence([self.config.seed, server_round]).generate_state(1)[0]),
+            self.config.distill, seed=round_seed(self.config.seed, server_round),
         )  # fmt: skip
         self.outcome.distillations.append(distillation)
         self._log_round(server_round, answers, distillation)
@@ -272,6 +272,11 @@ class KnotStrategy(Strategy):
                 "seconds": distillation.seconds,
             }
         )
+
+
+def round_seed(seed: int, server_round: int) -> int:
+    """Derive one round's seed from the run's."""
+    return int(np.random.SeedSequence([seed, server_round]).generate_state(1)[0])
 
 
 def _content(reply: Message) -> wire.RecordDict:

@@ -47,7 +47,7 @@ def _facts(summary: dict[str, Any]) -> str:
     distillation = summary["distillation"]
     facts = [
         f"Task {summary['task']}, seed {summary['seed']}, {len(summary['clients'])} clients.",
-        f"Loss {distillation['loss']} over the {distillation['cost']} ground cost, objective {distillation['objective']},"
+        f"Loss {distillation['loss']}, ground cost {distillation['cost']}, objective {distillation['objective']},"
         f" weights {distillation['weights']}, {distillation['epochs']} epochs.",
         f"Privacy: {summary['privacy']['guarantee']}.",
     ]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tomlkit
+import tomli_w
 from jaxtyping import Float
 
 from knot_fed.errors import RunFolderError
@@ -68,7 +68,7 @@ class RunFolder:
         for key, value in config.items():
             section, _, field = key.rpartition(".")
             (document.setdefault(section, {}) if section else document)[field] = value
-        self._write("config.toml", tomlkit.dumps(document))
+        self._write("config.toml", tomli_w.dumps(document))
 
     def append_round(self, facts: Mapping[str, object]) -> None:
         """Append one round's facts to `rounds.jsonl`."""

@@ -15,11 +15,12 @@ def summary_table(summary: dict[str, Any]) -> Group:
 
 def _metrics_table(summary: dict[str, Any]) -> Table:
     distillation = summary["distillation"]
-    title = f"{summary['task']}: {distillation['loss']} loss, {distillation['objective']}, {distillation['weights']} weights"
+    title = ", ".join([f"{summary['task']}: {distillation['loss']} loss", distillation["objective"]])
+    title += f", {distillation['weights']} weights"
     table = Table(title=title, caption="before → after distillation")
-    table.add_column("domain")
+    table.add_column("domain", no_wrap=True)
     for _, heading in COLUMNS:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("examples", justify="right")
     for name, metrics in sorted(summary["domains"].items()):
         table.add_row(name, *_cells(metrics))

@@ -1,4 +1,4 @@
-"""Exact transport costs with their Kantorovich potentials: points on a line, a table of potentials, a linear program."""
+"""Exact Kantorovich potentials: for points on a line, from a table of vertices, and by a linear program."""
 
 import numpy as np
 import ot
