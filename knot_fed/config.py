@@ -184,7 +184,7 @@ class NodeConfig(_Section):
             path = getattr(config, key)
             if path and not Path(path).is_absolute():
                 raise ConfigError(
-                    f"node configuration: {_kebab(key)} is a relative path; the app runs from a copy, give an absolute path"
+                    f"node configuration: {_kebab(key)} is a relative path; give an absolute one, since the app runs from a copy"
                 )
         return config
 

@@ -95,8 +95,8 @@ def split_examples(
     share = SplitExamples(**{part: owned.select(rows[part]) for part, owned in parts.items()})
     if len(np.unique(share.train.labels)) < MIN_TRAIN or not len(share.val):
         raise DataError(
-            f"share {index} of {count}: {len(share.train)} training and {len(share.val)} validation rows with fewer than"
-            " 2 classes; use fewer clients or a larger data.alpha"
+            f"share {index} of {count}: {len(share.train)} training rows and {len(share.val)} validation rows"
+            " with fewer than 2 classes; use fewer clients or a larger data.alpha"
         )
     return share, {part: chosen.tolist() for part, chosen in rows.items()}
 

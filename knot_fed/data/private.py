@@ -71,7 +71,7 @@ def read_labelled_texts(path: str | Path, *, columns: Columns, labels: LabelSpac
     split = {part: examples.select(np.flatnonzero(parts == part)) for part in ("train", "val", "test")}
     if len(np.unique(split["train"].labels)) < 2:
         raise DataError(
-            f"{name}: {len(split['train'])} training rows with fewer than 2 classes, nothing to learn; add rows of others"
+            f"{name}: {len(split['train'])} training rows with fewer than 2 classes; add rows of another class"
         )
     return SplitExamples(**split)
 
@@ -107,7 +107,7 @@ def _label_indices(values: list[object], labels: LabelSpace, *, name: str, colum
     outside = int((indices < 0).sum())
     if outside:
         raise DataError(
-            f"{name}: column {column!r}: {outside} of {len(indices)} rows are neither one of the {len(labels)} label names"
+            f"{name}: column {column!r}: {outside} of {len(indices)} rows are neither a label name"
             f" nor 0..{len(labels) - 1}; mend these rows, or set labels.names"
         )
     return indices
