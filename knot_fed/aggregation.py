@@ -48,7 +48,8 @@ def client_weights(
         raw = np.where(raw.sum(axis=0) > 0, raw, 1.0)
     else:
         raise ConfigError(f"weights.scheme = {scheme!r}: no such scheme; use uniform, size or confidence")
-    return raw / raw.sum(axis=0)
+    weights: Float[np.ndarray, "clients texts"] = raw / raw.sum(axis=0)
+    return weights
 
 
 def pool_soft_labels(

@@ -184,7 +184,8 @@ class NodeConfig(_Section):
             path = getattr(config, key)
             if path and not Path(path).is_absolute():
                 raise ConfigError(
-                    f"node configuration: {_kebab(key)} is a relative path; give an absolute one, since the app runs from a copy"
+                    f"node configuration: {_kebab(key)} is a relative path;"
+                    " give an absolute one, since the app runs from a copy"
                 )
         return config
 

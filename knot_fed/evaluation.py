@@ -62,7 +62,8 @@ def semantic_distances(
 ) -> Float[np.ndarray, "examples"]:
     """Return `|| sum_k p_k x_k - x_c ||`: how far the mean prediction is from the truth (KNOT, COLING 2022)."""
     coordinates = label_space.coordinates
-    return np.linalg.norm(soft_labels @ coordinates - coordinates[labels], axis=1)
+    distances: Float[np.ndarray, examples] = np.linalg.norm(soft_labels @ coordinates - coordinates[labels], axis=1)
+    return distances
 
 
 def distances_to_truth(
@@ -71,7 +72,8 @@ def distances_to_truth(
     """Return `sum_k p_k || x_k - x_c ||`: the cost of moving all mass to the truth, which SD never exceeds."""
     coordinates = label_space.coordinates
     apart = np.linalg.norm(coordinates[:, None] - coordinates[None], axis=2)
-    return (soft_labels * apart[labels]).sum(axis=1)
+    distances: Float[np.ndarray, examples] = (soft_labels * apart[labels]).sum(axis=1)
+    return distances
 
 
 def calibration_error(soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"]) -> float:

@@ -136,16 +136,20 @@ def predict_soft_labels(model: TextClassifier, texts: Sequence[Text], *, tempera
 
 def prediction_bias(model: TextClassifier, *, generator: np.random.Generator) -> Float[np.ndarray, "classes"]:
     """Return the model's mean soft label on random token sequences: what it says when nothing is said."""
-    return _soft_labels(predict_logits(model, model.random_items(generator, RANDOM_SEQUENCES)), 1.0).mean(axis=0)
+    drawn = _soft_labels(predict_logits(model, model.random_items(generator, RANDOM_SEQUENCES)), 1.0)
+    bias: Float[np.ndarray, classes] = drawn.mean(axis=0)
+    return bias
 
 
 def prediction_confidence(soft_labels: SoftLabels, bias: Float[np.ndarray, "classes"]) -> Float[np.ndarray, "examples"]:
     """Return the L2 distance of each soft label from the prediction bias, in [0, sqrt(2)] (KNOT, COLING 2022)."""
-    return np.linalg.norm(soft_labels - bias, axis=1).astype(np.float32)
+    distances: Float[np.ndarray, examples] = np.linalg.norm(soft_labels - bias, axis=1).astype(np.float32)
+    return distances
 
 
 def _soft_labels(logits: Float[np.ndarray, "examples classes"], temperature: float) -> SoftLabels:
-    return softmax(logits.astype(np.float64) / temperature, axis=1).astype(np.float32)
+    rows: SoftLabels = softmax(logits.astype(np.float64) / temperature, axis=1).astype(np.float32)
+    return rows
 
 
 def _class_weights(train: LabelledTexts, classes: int, scheme: str) -> Float[torch.Tensor, "classes"]:

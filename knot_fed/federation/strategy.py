@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from jaxtyping import Float
@@ -203,7 +203,7 @@ class KnotStrategy(Strategy):
         rows = sorted(generator.permutation(len(joined))[:count])
         return [joined[row] for row in rows]
 
-    def _message(self, content: wire.RecordDict, record: ClientRecord, kind: str) -> Message:
+    def _message(self, content: RecordDict, record: ClientRecord, kind: str) -> Message:
         record.bytes_down += wire.count_bytes(content)
         return Message(content, dst_node_id=record.node_id, message_type=kind)
 
@@ -279,7 +279,7 @@ def round_seed(seed: int, server_round: int) -> int:
     return int(np.random.SeedSequence([seed, server_round]).generate_state(1)[0])
 
 
-def _content(reply: Message) -> wire.RecordDict:
+def _content(reply: Message) -> RecordDict:
     if not reply.has_content():
         raise WireError(f"failed with error {reply.error.code}; see the client's log")
     reason = wire.refusal_of(reply.content)

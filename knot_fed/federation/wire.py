@@ -6,7 +6,7 @@ Every `unpack_` function raises `WireError` and nothing else, whatever the peer 
 import json
 import re
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -64,8 +64,9 @@ class TrainReply:
 
 def pack_handshake(handshake: Handshake) -> RecordDict:
     """Pack either side of the handshake."""
-    about = {"protocol": handshake.protocol, "labels": handshake.labels, "fingerprint": handshake.fingerprint}
-    return RecordDict({ABOUT: ConfigRecord({**about, "name": handshake.name})})
+    about = ConfigRecord({"protocol": handshake.protocol, "labels": handshake.labels, "name": handshake.name})
+    about["fingerprint"] = handshake.fingerprint
+    return RecordDict({ABOUT: about})
 
 
 def unpack_handshake(content: RecordDict) -> Handshake:
@@ -103,8 +104,9 @@ def check_handshake(ours: Handshake, theirs: Handshake) -> None:
 
 def pack_train_request(request: TrainRequest) -> RecordDict:
     """Pack what a client is asked in one round."""
-    about = {"protocol": PROTOCOL, "round": request.round, "fingerprint": request.fingerprint}
-    content = RecordDict({ABOUT: ConfigRecord({**about, "start": request.start, "stop": request.stop})})
+    about = ConfigRecord({"protocol": PROTOCOL, "round": request.round, "start": request.start, "stop": request.stop})
+    about["fingerprint"] = request.fingerprint
+    content = RecordDict({ABOUT: about})
     if request.transfer is not None:
         content[TEXTS] = pack_transfer_set(request.transfer)
     return content
@@ -180,7 +182,7 @@ def unpack_soft_labels(content: RecordDict, *, round_number: int, examples: int,
     """
     answer = _config(content, ANSWER, only={ANSWER, SOFT_LABELS})
     if _value(answer, "round", int) != round_number:
-        raise WireError(f"answers round {answer['round']}, expected {round_number}; drop the old reply")
+        raise WireError(f"answers round {answer['round']!r}, expected {round_number}; drop the old reply")
     arrays = content.get(SOFT_LABELS)
     if not isinstance(arrays, ArrayRecord) or set(arrays) != {SOFT_LABELS, CONFIDENCE}:
         raise WireError("does not hold exactly the arrays soft-labels and confidence; use pack_soft_labels")
@@ -237,7 +239,9 @@ def unpack_metrics(content: RecordDict) -> Metrics:
         raise WireError("does not hold exactly the record metrics; use pack_metrics")
     if set(record) != set(Metrics.__dataclass_fields__):
         raise WireError("does not hold exactly the metrics asked; use pack_metrics")
-    values = {name: value for name, value in record.items() if isinstance(value, int | float) and np.isfinite(value)}
+    values: dict[str, Any] = {
+        name: value for name, value in record.items() if isinstance(value, int | float) and np.isfinite(value)
+    }
     if len(values) != len(record) or min(values.values()) < 0:
         raise WireError("has a metric that is not a finite, non-negative number; check the client's evaluation")
     return Metrics(**{**values, "examples": int(values["examples"])})

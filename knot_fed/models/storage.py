@@ -24,7 +24,7 @@ PARAMETERS_FILE = "parameters.safetensors"
 def seeded(seed: int) -> Iterator[None]:
     """Draw initial parameters and dropout from a seed, and leave torch's global generator as it was."""
     with torch.random.fork_rng():
-        torch.random.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         if torch.cuda.is_available():
             torch.cuda.manual_seed_all(seed)
         yield

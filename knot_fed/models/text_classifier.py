@@ -59,9 +59,9 @@ class ModelSpec:
             If the text is not a model specification.
         """
         try:
-            fields = json.loads(text)
-            lists = {key: tuple(str(value) for value in fields.pop(key)) for key in ("labels", "vocabulary")}
-            spec = cls(**fields, **lists)
+            fields: dict[str, Any] = json.loads(text)
+            fields |= {key: tuple(str(value) for value in fields[key]) for key in ("labels", "vocabulary")}
+            spec = cls(**fields)
         except (ValueError, TypeError, KeyError, AttributeError):
             raise ModelError(
                 "the model specification is not what ModelSpec.to_json writes; save the model again"

@@ -26,8 +26,8 @@ SPECIAL = {
     "mask_token": "[MASK]",
 }
 
-transformers.utils.logging.set_verbosity_error()
-transformers.utils.logging.disable_progress_bar()
+transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 class TransformerClassifier(TextClassifier):
@@ -101,7 +101,7 @@ def build_tiny_bert(spec: ModelSpec) -> TransformerClassifier:
     if not spec.vocabulary:
         raise ModelError("tiny-bert: the specification has no vocabulary; make one with train_vocabulary")
     names = dict(enumerate(spec.labels))
-    config = transformers.BertConfig(
+    config = transformers.BertConfig(  # type: ignore[call-arg]
         vocab_size=len(spec.vocabulary),
         hidden_size=128,
         num_hidden_layers=2,
@@ -113,7 +113,7 @@ def build_tiny_bert(spec: ModelSpec) -> TransformerClassifier:
         label2id={name: index for index, name in names.items()},
     )
     wordpiece = tokenizers.BertWordPieceTokenizer({word: index for index, word in enumerate(spec.vocabulary)})
-    tokenizer = transformers.PreTrainedTokenizerFast(
+    tokenizer = transformers.PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=wordpiece._tokenizer, model_max_length=spec.max_length, **SPECIAL
     )
     return TransformerClassifier(

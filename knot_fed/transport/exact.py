@@ -37,7 +37,7 @@ def table_potentials(
 ) -> Float[torch.Tensor, "pairs classes"]:
     """Return the best potential of a table of vertices for each pair."""
     step = max(1, CHUNK // len(table))
-    best = [torch.argmax(part @ table.T, dim=1) for part in difference.split(step)]
+    best = [torch.argmax(part @ table.T, dim=1) for part in torch.split(difference, step)]
     return table[torch.cat(best)]
 
 

@@ -39,7 +39,8 @@ def potential_table(metric: Float[np.ndarray, "classes classes"]) -> Float[np.nd
     slack = scaled[None] - (vertices[:, :, None] - vertices[:, None, :])
     if slack.min() < -1e-9 or not np.isfinite(vertices).all():
         return None
-    return np.unique(np.round(vertices, 12), axis=0) * apart.max()
+    distinct: Float[np.ndarray, "vertices classes"] = np.unique(np.round(vertices, 12), axis=0) * apart.max()
+    return distinct
 
 
 def _vertices(metric: Float[np.ndarray, "classes classes"]) -> Float[np.ndarray, "vertices classes"]:
