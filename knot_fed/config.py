@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeAlias, TypeVar
+from typing import Annotated, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -124,7 +124,7 @@ class RunConfig(_Section):
     distill: DistillConfig
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Scalar]) -> Self:
+    def from_mapping(cls, mapping: Mapping[str, Scalar]) -> "RunConfig":
         """Parse a flat mapping with dotted, kebab-case keys, as Flower hands it over.
 
         Raises
@@ -170,7 +170,7 @@ class NodeConfig(_Section):
     num_partitions: Natural = 0
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Scalar]) -> Self:
+    def from_mapping(cls, mapping: Mapping[str, Scalar]) -> "NodeConfig":
         """Parse a node's configuration.
 
         Raises

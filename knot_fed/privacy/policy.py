@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float
@@ -38,7 +38,7 @@ class ReleasePolicy(BaseModel):
     take_part_in_evaluation: bool = True
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, object]) -> Self:
+    def from_mapping(cls, mapping: Mapping[str, object]) -> "ReleasePolicy":
         """Parse a policy file's content.
 
         Raises

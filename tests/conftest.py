@@ -1,0 +1,33 @@
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+from knot_fed.config import RunConfig, flattened
+
+ROOT = Path(__file__).parent.parent
+SMALL = {
+    "wait-for": 1,
+    "threads": 1,
+    "teacher.epochs": 2,
+    "distill.epochs": 2,
+    "timeout": 30.0,
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def run_config(tmp_path):
+    """The defaults of pyproject.toml, made small, with overrides by key."""
+
+    def build(**overrides):
+        defaults = flattened(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"])
+        folders = {"runs-dir": str(tmp_path / "runs"), "state-dir": str(tmp_path / "state")}
+        return RunConfig.from_mapping(defaults | SMALL | folders | overrides.pop("keys", {}) | overrides)
+
+    return build
