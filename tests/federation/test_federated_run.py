@@ -177,7 +177,7 @@ def test_a_canary_in_private_files_reaches_no_message_log_or_server_file(run_con
     for index, name in enumerate(("left", "right")):
         private = tmp_path / name / "private.jsonl"
         private.parent.mkdir()
-        write_private(private, "CANARY-9923")
+        write_private(private, "zugzwang-9923")
         node = {"name": name, "data": str(private), "state-dir": str(tmp_path / name / "state")}
         contexts[100 + index] = context(config, node=node, node_id=100 + index)
     grid = InProcessGrid(contexts)
@@ -185,12 +185,12 @@ def test_a_canary_in_private_files_reaches_no_message_log_or_server_file(run_con
     federate(grid, config, folder)
     assert folder.read_summary()["status"] == "ok"
     assert len(grid.wire) == 2 * 2 * 4
-    assert not any(b"CANARY" in sent or b"canary" in sent for sent in grid.wire)
+    assert not any(b"zugzwang" in sent for sent in grid.wire)
     files = [file for part in (folder.path, tmp_path / "state") for file in part.rglob("*") if file.is_file()]
     assert files
-    assert not any(b"canary" in file.read_bytes().lower() for file in files)
+    assert not any(b"zugzwang" in file.read_bytes().lower() for file in files)
     output = capfd.readouterr()
-    assert "canary" not in (caplog.text + output.out + output.err).lower()
+    assert "zugzwang" not in (caplog.text + output.out + output.err).lower()
 
 
 def test_a_silent_client_is_reported(run_config):
