@@ -77,6 +77,4 @@ def virtual_clients(config, count):
 
 def context(config, *, node, node_id):
     """Return one node's context."""
-    return Context(
-        run_id=RUN_ID, node_id=node_id, node_config=node, state=RecordDict(), run_config=config.to_mapping()
-    )
+    return Context(run_id=RUN_ID, node_id=node_id, node_config=node, state=RecordDict(), run_config=config.to_mapping())

@@ -128,7 +128,9 @@ def test_a_bad_reply_is_rejected_and_the_run_goes_on(run_config, change, reason)
 
 def test_too_few_answers_end_the_run_with_what_was_computed_saved(run_config):
     config = run_config(keys={"min-teachers": 3})
-    with pytest.raises(FederationError, match=r"2 client\(s\) answered round 1, min-teachers is 3 \(restaurants: rejected"):
+    with pytest.raises(
+        FederationError, match=r"2 client\(s\) answered round 1, min-teachers is 3 \(restaurants: rejected"
+    ):
         run(config, "short", tamper=spoil(set_rows(np.nan)))
     folder = RunFolder.open(folder_of(config) / "short")
     assert folder.read_summary()["status"] == "failed"
@@ -167,7 +169,9 @@ def test_a_broken_private_file_is_named_and_counted_but_never_quoted(run_config,
 
 
 def write_private(path, word, rows=60):
-    lines = [{"text": f"{word} it is {'good' if row % 5 > 2 else 'bad'} {row}", "label": row % 5} for row in range(rows)]
+    lines = [
+        {"text": f"{word} it is {'good' if row % 5 > 2 else 'bad'} {row}", "label": row % 5} for row in range(rows)
+    ]
     path.write_text("\n".join(map(json.dumps, lines)))
 
 

@@ -1,0 +1,143 @@
+import csv
+import gzip
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from knot_fed.data.files import data_path
+from knot_fed.data.private import Columns, read_labelled_texts
+from knot_fed.data.transfer_set import TransferSet, read_transfer_set
+from knot_fed.errors import DataError
+from knot_fed.labels import LabelSpace
+
+LABELS = LabelSpace.from_text("bad,fair,good", "")
+ROWS = [{"text": f'row "{i}", with\tsigns é', "label": i % 3} for i in range(60)]
+
+
+def write(path, rows):
+    if path.name.endswith(".parquet"):
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.name.endswith(".jsonl.gz"):
+        path.write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
+    elif path.name.endswith(".jsonl"):
+        path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    else:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+    return path
+
+
+def read(path, **columns):
+    return read_labelled_texts(path, columns=Columns(**columns), labels=LABELS, seed=3)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "jsonl.gz", "parquet"])
+def test_every_format_gives_the_same_examples(tmp_path, suffix):
+    examples = read(write(tmp_path / f"mine.{suffix}", ROWS))
+    every = examples.train.texts + examples.val.texts + examples.test.texts
+    assert sorted(every) == sorted(row["text"] for row in ROWS)
+    assert [len(part) for part in (examples.train, examples.val, examples.test)] == [42, 6, 12]
+
+
+def test_a_missing_split_is_stratified(tmp_path):
+    examples = read(write(tmp_path / "mine.csv", ROWS))
+    for part in (examples.train, examples.val, examples.test):
+        counts = np.bincount(part.labels, minlength=3)
+        assert counts.max() - counts.min() <= 2
+
+
+def test_given_splits_and_label_names_are_kept(tmp_path):
+    rows = [{"t": f"x{i}", "y": LABELS.names[i % 3], "part": ("train", "dev", "test")[i // 3 % 3]} for i in range(27)]
+    examples = read(write(tmp_path / "mine.csv", rows), text="t", label="y", split="part")
+    assert [len(part) for part in (examples.train, examples.val, examples.test)] == [9, 9, 9]
+    assert examples.train.labels.tolist() == [0, 1, 2] * 3
+
+
+def test_pairs_are_read_where_there_is_no_single_text(tmp_path):
+    rows = [{"text_a": f"a{i}", "text_b": f"b{i}", "label": i % 3} for i in range(30)]
+    path = write(tmp_path / "pairs.jsonl", rows)
+    assert read(path).train.texts[0] == ("a0", "b0")
+    assert read_transfer_set(path, columns=Columns()).paired
+
+
+def write_raw(content):
+    def make(folder):
+        (folder / "mine.csv").write_bytes(content)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: None, "no such file"),
+        (write_raw(b""), "0 rows"),
+        (write_raw(b"text,label\n"), "0 rows"),
+        (write_raw("text,label\nSECRET \xe9,1\n".encode("latin-1")), "not UTF-8 at byte 18"),
+        (write_raw(b"SECRET,1\nSECRET,2\n"), "no column 'label'"),
+        (write_raw(b"body,label\nSECRET,1\n"), "no column 'text'"),
+        (write_raw(b"text,label\nSECRET,1\nSECRET,7\nSECRET,great\n"), "2 of 3 rows are neither"),
+        (write_raw(b"text,label\n  ,1\nSECRET,2\n"), "1 of 2 rows have no text"),
+        (write_raw(b"text,label\nSECRET,1\nSECRET,1\n"), "fewer than 2 classes"),
+        (write_raw(b"text,label\nSECRET,1,2\n"), "1 of 1 rows do not have the header's 2 fields"),
+        (write_raw(b"text,label,split\nSECRET,1,holdout\n"), "1 of 1 rows are not train, val or test"),
+    ],
+)
+def test_a_bad_file_is_named_and_counted_in_one_sentence_without_its_text(tmp_path, make, message):
+    make(tmp_path)
+    with pytest.raises(DataError, match=message) as failure:
+        read(tmp_path / "mine.csv")
+    assert "mine.csv" in str(failure.value)
+    assert "SECRET" not in str(failure.value)
+    assert "\n" not in str(failure.value)
+
+
+def test_broken_containers_are_errors_not_tracebacks(tmp_path):
+    for name in ("a.jsonl.gz", "b.parquet", "c.jsonl", "d.docx"):
+        (tmp_path / name).write_bytes(b"SECRET")
+        with pytest.raises(DataError, match=name) as failure:
+            read(tmp_path / name)
+        assert "SECRET" not in str(failure.value)
+
+
+def test_transfer_sets_never_read_labels(tmp_path):
+    rows = [{"text": f"x{i}", "label": "nobody knows"} for i in range(5)]
+    assert len(read_transfer_set(write(tmp_path / "t.parquet", rows), columns=Columns())) == 5
+
+
+@given(st.lists(st.text(), min_size=1, max_size=8), st.integers(0, 7))
+def test_fingerprints_tell_texts_and_their_order_apart(texts, place):
+    transfer = TransferSet(tuple(texts))
+    changed = list(texts)
+    changed[place % len(texts)] += "x"
+    assert transfer.fingerprint == TransferSet(tuple(texts)).fingerprint
+    assert transfer.fingerprint != TransferSet(tuple(changed)).fingerprint
+    assert (transfer.fingerprint == TransferSet(tuple(texts[::-1])).fingerprint) == (texts == texts[::-1])
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 200), st.integers(1, 20))
+def test_slices_cover_every_text_once_in_near_equal_parts(texts, rounds):
+    transfer = TransferSet(tuple(map(str, range(texts))))
+    if rounds > texts:
+        with pytest.raises(DataError, match="lower rounds"):
+            transfer.slice(1, rounds)
+        return
+    slices = [transfer.slice(number, rounds) for number in range(1, rounds + 1)]
+    assert [row for rows in slices for row in rows] == list(range(texts))
+    assert max(map(len, slices)) - min(map(len, slices)) <= 1
+
+
+def test_names_find_files_by_any_suffix(tmp_path):
+    write(tmp_path / "one.jsonl.gz", ROWS)
+    assert data_path(str(tmp_path), "one") == str(tmp_path / "one.jsonl.gz")
+    assert data_path(str(tmp_path), "hub:org/name") == "hub:org/name"
+    with pytest.raises(DataError, match="two: no file two"):
+        data_path(str(tmp_path), "two")

@@ -1,0 +1,47 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from knot_fed.evaluation import calibration_error, distances_to_truth, evaluate_classifier, semantic_distances
+from knot_fed.labels import LabelSpace
+
+TASKS = st.sampled_from(["sentiment", "emotion", "nli"])
+
+
+@given(st.integers(0, 2**32 - 1), TASKS)
+def test_semantic_distance_never_exceeds_the_transport_cost_to_truth(seed, task):
+    generator, labels = np.random.default_rng(seed), LabelSpace.preset(task)
+    soft_labels = generator.dirichlet(np.ones(len(labels)), size=20)
+    truth = generator.integers(0, len(labels), size=20)
+    assert (
+        semantic_distances(soft_labels, truth, labels) <= distances_to_truth(soft_labels, truth, labels) + 1e-12
+    ).all()
+
+
+@given(st.integers(0, 2**32 - 1), TASKS)
+def test_a_perfect_prediction_has_perfect_metrics(seed, task):
+    labels = LabelSpace.preset(task)
+    truth = np.random.default_rng(seed).integers(0, len(labels), size=12)
+    metrics = evaluate_classifier(np.eye(len(labels))[truth], truth, labels)
+    assert (metrics.sd, metrics.w1, metrics.ece, metrics.accuracy, metrics.macro_f1) == (0, 0, 0, 1, 1)
+
+
+def test_mass_split_evenly_around_the_truth_fools_sd_but_not_w1():
+    labels = LabelSpace.preset("nli")
+    metrics = evaluate_classifier(np.array([[0.5, 0.0, 0.5]]), np.array([1]), labels)
+    assert (metrics.sd, metrics.w1) == (0.0, 1.0)
+
+
+def test_labels_count_the_same_however_often_they_occur():
+    labels = LabelSpace.preset("nli")
+    rows = np.array([[1.0, 0, 0]] * 9 + [[1.0, 0, 0]])
+    assert evaluate_classifier(rows, np.array([0] * 9 + [2]), labels).sd == 1.0
+
+
+def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
+    rows = np.tile([0.8, 0.2], (10, 1))
+    assert np.isclose(calibration_error(rows, np.array([0] * 5 + [1] * 5)), 0.3)
+
+
+def test_an_empty_test_set_has_no_examples():
+    assert evaluate_classifier(np.zeros((0, 3)), np.zeros(0, dtype=np.int64), LabelSpace.preset("nli")).examples == 0
