@@ -46,7 +46,7 @@ def main(grid: Grid, context: Context) -> None:
         federate(grid, config, folder)
     except KnotError as error:
         logger.error("the run failed: %s", error)
-        sys.exit(1)
+        raise
 
 
 def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tomli_w
 import typer
@@ -154,8 +154,9 @@ def superlink(home: Path) -> Iterator[dict[str, str]]:
 def _relay(run: subprocess.Popen[str], *, verbose: bool) -> list[str]:
     tail: list[str] = []
     for line in run.stdout or ():
-        tail = [*tail[-19:], line.rstrip()]
         marker = line.find("knot_fed: ")
+        if marker >= 0 or not tail or "the run failed: " not in tail[-1]:
+            tail = [*tail[-19:], line.rstrip()]
         if verbose or marker >= 0:
             console.print(line.rstrip() if verbose else line[marker:].rstrip(), markup=False, highlight=False)
     return tail
@@ -187,7 +188,7 @@ def _pairs_as_lines(text: str) -> str:
     return re.sub(r"\s+(?=[\w.-]+\s*=)", "\n", text.strip())
 
 
-def _table(path: Path) -> dict[str, dict[str, dict[str, dict[str, dict[str, object]]]]]:
+def _table(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError:

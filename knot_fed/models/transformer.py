@@ -122,10 +122,16 @@ def build_tiny_bert(spec: ModelSpec) -> TransformerClassifier:
 
 
 def train_vocabulary(texts: Sequence[Text], size: int = VOCABULARY_SIZE) -> tuple[str, ...]:
-    """Train a WordPiece vocabulary on public texts; the same texts give the same vocabulary."""
+    """Train a WordPiece vocabulary on public texts; the same texts give the same vocabulary.
+
+    The trainer numbers characters within words in the order of a hash map, and breaks ties by number; naming them
+    before it starts makes it repeatable.
+    """
     wordpiece = tokenizers.BertWordPieceTokenizer()
-    singles = (part for text in texts for part in ((text,) if isinstance(text, str) else text))
-    wordpiece.train_from_iterator(singles, vocab_size=size, min_frequency=2, show_progress=False)
+    singles = [part for text in texts for part in ((text,) if isinstance(text, str) else text)]
+    letters = sorted({letter for part in singles for letter in wordpiece.normalize(part) if not letter.isspace()})
+    first = [*SPECIAL.values(), *(f"##{letter}" for letter in letters)]
+    wordpiece.train_from_iterator(singles, vocab_size=size, min_frequency=2, special_tokens=first, show_progress=False)
     vocabulary = wordpiece.get_vocab()
     return tuple(sorted(vocabulary, key=vocabulary.__getitem__))
 

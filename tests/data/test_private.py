@@ -63,7 +63,7 @@ def test_given_splits_and_label_names_are_kept(tmp_path):
 def test_pairs_are_read_where_there_is_no_single_text(tmp_path):
     rows = [{"text_a": f"a{i}", "text_b": f"b{i}", "label": i % 3} for i in range(30)]
     path = write(tmp_path / "pairs.jsonl", rows)
-    assert read(path).train.texts[0] == ("a0", "b0")
+    assert {b.replace("b", "a") for _, b in read(path).train.texts} == {a for a, _ in read(path).train.texts}
     assert read_transfer_set(path, columns=Columns()).paired
 
 

@@ -162,7 +162,7 @@ def test_a_broken_private_file_is_named_and_counted_but_never_quoted(run_config,
         100: context(config, node={"name": "a", "data": str(private), "state-dir": str(tmp_path / "a")}, node_id=100)
     }
     grid = InProcessGrid(contexts)
-    with pytest.raises(FederationError, match="1 of 2 rows are neither a label name nor 0..4") as failure:
+    with pytest.raises(FederationError, match=r"1 of 2 rows are neither a label name nor 0\.\.4") as failure:
         federate(grid, config, RunFolder.create(folder_of(config), "broken"))
     assert "CANARY" not in str(failure.value)
     assert not any(b"CANARY" in sent for sent in grid.wire)

@@ -148,7 +148,7 @@ def test_states_and_specifications_that_do_not_fit_are_refused():
         load_trained_state(model, state | {"head.bias": np.zeros(4, dtype=np.float32)})
     with pytest.raises(ModelError, match="not numbers"):
         load_trained_state(model, state | {"head.bias": np.array(list("abcde"), dtype=object)})
-    with pytest.raises(ModelError, match="not what ModelSpec.to_json writes"):
+    with pytest.raises(ModelError, match="save the model again"):
         ModelSpec.from_json("{}")
     assert torch.isfinite(model.head.bias).all()
 
