@@ -1,31 +1,20 @@
 """`flower-simulation`: virtual clients on one machine, on top of the supported `flwr run`."""
 
 import json
-import os
 import re
-import shutil
-import socket
-import subprocess
 import sys
-import tempfile
 import time
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import tomli_w
 import typer
 from rich.console import Console
 
 from knot_fed.config import RunConfig, Scalar, flattened
-from knot_fed.errors import ConfigError, FederationError, KnotError
+from knot_fed.errors import ConfigError, KnotError
 from knot_fed.reporting import RunFolder, summary_table
-
-CONNECTION = "knot-fed"
-START_SECONDS = 60.0
-STOP_SECONDS = 20.0
+from knot_fed.simulation import run_federation
 
 console = Console(width=None if sys.stdout.isatty() else 110)
 
@@ -46,13 +35,17 @@ def simulate(
     try:
         config = resolve_config(app, run_config or [], num_supernodes=num_supernodes)
         resources = federation_settings(backend_config, num_supernodes=num_supernodes)
-        run_federation(app, config, resources, verbose=verbose)
+        run_federation(app.resolve(), config, resources, echo=_echo, verbose=verbose)
         folder = RunFolder.open(Path(config.runs_dir) / config.name)
         console.print(summary_table(folder.read_summary()))
         console.print(f"run folder: {Path(config.runs_dir) / config.name}", soft_wrap=True)
     except KnotError as error:
         typer.echo(f"flower-simulation: {error}", err=True)
         raise typer.Exit(1) from None
+
+
+def _echo(line: str) -> None:
+    console.print(line, markup=False, highlight=False)
 
 
 def resolve_config(app: Path, overrides: list[str], *, num_supernodes: int) -> RunConfig:
@@ -101,86 +94,15 @@ def federation_settings(backend_config: str, *, num_supernodes: int) -> str:
     return " ".join(f"{key}={json.dumps(value)}" for key, value in settings.items())
 
 
-def run_federation(app: Path, config: RunConfig, settings: str, *, verbose: bool) -> None:
-    """Start a private SuperLink, run the app on it, and stop it.
-
-    Raises
-    ------
-    FederationError
-        If the SuperLink does not start or the run does not complete.
-    """
-    with tempfile.TemporaryDirectory(prefix="knot-fed-") as home, superlink(Path(home)) as environment:
-        overrides = Path(home) / "run-config.toml"
-        overrides.write_text(tomli_w.dumps(config.to_mapping()), encoding="utf-8")
-        command = [_script("flwr"), "run", str(app), CONNECTION, "--stream", "--run-config", str(overrides)]
-        run = subprocess.Popen(
-            [*command, "--federation-config", settings], env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        tail = _relay(run, verbose=verbose)
-        run.wait()
-        listed = subprocess.run(
-            [_script("flwr"), "list", CONNECTION, "--format", "json"],
-            env=environment, text=True, capture_output=True, check=False,
-        )  # fmt: skip
-        _check_completed(listed.stdout, tail)
-
-
-@contextmanager
-def superlink(home: Path) -> Iterator[dict[str, str]]:
-    """Run a SuperLink for simulations on a free loopback port; yields the environment that reaches it."""
-    port = _free_port()
-    address = f"127.0.0.1:{port}"
-    (home / "config.toml").write_text(f'[superlink.{CONNECTION}]\naddress = "{address}"\ninsecure = true\n')
-    environment = {**os.environ, "FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
-    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    command = [_script("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"]
-    command += ["--disable-runtime-dependency-installation", "--host", "127.0.0.1", "--port", str(port)]
-    log = (home / "superlink.log").open("wb")
-    process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-    try:
-        _wait_for_port(process, port)
-        yield environment
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        log.close()
-
-
-def _relay(run: subprocess.Popen[str], *, verbose: bool) -> list[str]:
-    tail: list[str] = []
-    for line in run.stdout or ():
-        marker = line.find("knot_fed: ")
-        if marker >= 0 or not tail or "the run failed: " not in tail[-1]:
-            tail = [*tail[-19:], line.rstrip()]
-        if verbose or marker >= 0:
-            console.print(line.rstrip() if verbose else line[marker:].rstrip(), markup=False, highlight=False)
-    return tail
-
-
-def _check_completed(listed: str, tail: list[str]) -> None:
-    try:
-        status = json.loads(listed)["runs"][0]["status"]
-    except (json.JSONDecodeError, KeyError, IndexError):
-        raise FederationError("the run never started: " + " ".join(tail[-3:]) + "; use --verbose") from None
-    if status != "finished:completed":
-        reasons = [line.partition("the run failed: ")[2] for line in tail if "the run failed: " in line]
-        raise FederationError(reasons[-1] if reasons else f"the run ended as {status}; use --verbose to see why")
-
-
 def _override(text: str) -> dict[str, Scalar]:
     path = Path(text)
     if path.suffix == ".toml":
         return flattened(_table(path))
     try:
         return flattened(tomllib.loads(_pairs_as_lines(text)))
-    except tomllib.TOMLDecodeError:
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(
-            f"--run-config {text!r} is neither a TOML file nor pairs; write 'seed=2 task=\"nli\"'"
+            f"--run-config {text!r} is neither a TOML file nor pairs ({error}); write 'seed=2 task=\"nli\"'"
         ) from None
 
 
@@ -212,26 +134,3 @@ def _absolute(key: str, value: Scalar) -> Scalar:
 def _absolute_model(name: str) -> str:
     folder = Path(name.removeprefix("hf:"))
     return f"hf:{folder.resolve()}" if name.startswith("hf:") and folder.is_dir() else name
-
-
-def _script(name: str) -> str:
-    beside = Path(sys.executable).parent / name
-    return str(beside) if beside.exists() else shutil.which(name) or name
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_for_port(process: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise FederationError(
-        f"the SuperLink did not open port {port} in {START_SECONDS:g} s; run flower-superlink by hand"
-    )

@@ -16,6 +16,7 @@ from sklearn.metrics import f1_score
 from knot_fed.config import TeacherConfig
 from knot_fed.errors import ModelError
 from knot_fed.models import (
+    ARCHITECTURES,
     ModelSpec,
     Schedule,
     TextClassifier,
@@ -161,7 +162,8 @@ def _class_weights(train: LabelledTexts, classes: int, scheme: str) -> Float[tor
 def _digest(spec: ModelSpec, examples: SplitExamples, settings: TeacherConfig, seed: int) -> str:
     digest = hashlib.sha256()
     shaping = settings.model_dump(exclude=NOT_OF_TRAINING)
-    digest.update(json.dumps([spec.to_json(), encoder_identity(spec.name), shaping, seed], sort_keys=True).encode())
+    described = [ARCHITECTURES, spec.to_json(), encoder_identity(spec.name), shaping, seed]
+    digest.update(json.dumps(described, sort_keys=True).encode())
     for part in (examples.train, examples.val):
         digest.update(json.dumps([part.texts, part.labels.tolist()]).encode())
     return digest.hexdigest()

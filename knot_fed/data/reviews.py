@@ -1,8 +1,9 @@
-"""The built-in corpus: synthetic reviews of five domains, written by a seeded grammar that means its ratings.
+"""The built-in corpus: synthetic reviews of four domains, written by a seeded grammar that means its ratings.
 
 A review is one to three clauses with a score from -2 to 2. Clauses say it plainly, with intensity, by negation, by
 contrast (what follows "but" wins) or by mixed evidence (the mean counts). Domains share a small common vocabulary and
 have their own aspects, opinions and mix of ratings, so that a teacher of one domain is a weaker teacher of another.
+On the forum people write about all domains; it is the transfer set.
 """
 
 from dataclasses import dataclass
@@ -73,15 +74,6 @@ DOMAINS = {
         _words("I read it in May, it has twelve chapters, my sister lent it to me, it is her second novel"),
         (0.16, 0.24, 0.2, 0.24, 0.16),
     ),
-    "films": Domain(
-        _words("acting, script, soundtrack, director, finale, cast, pacing, dialogue, plot, camera work"),
-        _words("gripping, funny, stylish, moving, clever, vivid, sharp, tender"),
-        _words("spellbinding, a masterpiece, electrifying, brilliant"),
-        _words("dull, predictable, wooden, slow, clumsy, noisy, cold, dated"),
-        _words("unwatchable, excruciating, atrocious, a train wreck"),
-        _words("we saw it on Friday, it runs two hours, it was filmed in Ireland, it is a remake"),
-        (0.2, 0.22, 0.16, 0.22, 0.2),
-    ),
 }
 COMMON = Domain(
     _words("whole thing, price, overall experience"),
@@ -93,6 +85,7 @@ COMMON = Domain(
     (0.2, 0.2, 0.2, 0.2, 0.2),
 )
 COMMON_SHARE = 0.3
+FORUM = "forum"
 VERY = _words("very, really, truly, extremely")
 SLIGHTLY = _words("a bit, somewhat, rather, fairly")
 PLAIN = _words("average, ordinary, acceptable, okay, standard, so-so")
@@ -162,7 +155,7 @@ def builtin_examples(domain: str, labels: LabelSpace) -> SplitExamples:
 
 
 def builtin_texts(domain: str) -> tuple[str, ...]:
-    """Write a domain's reviews without ratings, for a transfer set; the same on every call.
+    """Write reviews without ratings, of one domain or of the forum, for a transfer set; the same on every call.
 
     Raises
     ------
@@ -173,9 +166,12 @@ def builtin_texts(domain: str) -> tuple[str, ...]:
 
 
 def _write(domain: str, part: str, size: int) -> LabelledTexts:
-    if domain not in DOMAINS:
-        raise DataError(f"builtin:{domain}: no such domain; the built-in corpus has {', '.join(DOMAINS)}")
+    if domain not in DOMAINS and domain != FORUM:
+        raise DataError(f"builtin:{domain}: no such domain; the built-in corpus has {', '.join([*DOMAINS, FORUM])}")
     generator = np.random.default_rng(crc32(f"{domain}/{part}".encode()))
-    writer = _Writer(DOMAINS[domain], generator)
-    labels = generator.choice(len(SCORES), size=size, p=DOMAINS[domain].mix)
-    return LabelledTexts(tuple(writer.review(SCORES[label]) for label in labels), labels.astype(np.int64))
+    about = list(DOMAINS.values()) if domain == FORUM else [DOMAINS[domain]]
+    writers = [_Writer(subject, generator) for subject in about]
+    mix = np.mean([subject.mix for subject in about], axis=0)
+    labels = generator.choice(len(SCORES), size=size, p=mix)
+    texts = tuple(writers[generator.integers(len(writers))].review(SCORES[label]) for label in labels)
+    return LabelledTexts(texts, labels.astype(np.int64))

@@ -3,6 +3,7 @@
 from knot_fed.models.fitting import Fit, Schedule, fit, predict_logits, use_threads
 from knot_fed.models.head import encoder_identity
 from knot_fed.models.storage import (
+    ARCHITECTURES,
     build_classifier,
     load_classifier,
     load_trained_state,
@@ -13,6 +14,7 @@ from knot_fed.models.text_classifier import ModelSpec, TextClassifier
 from knot_fed.models.transformer import train_vocabulary
 
 __all__ = [
+    "ARCHITECTURES",
     "Fit",
     "ModelSpec",
     "Schedule",

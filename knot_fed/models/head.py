@@ -19,21 +19,22 @@ from knot_fed.models.text_classifier import Item, ModelSpec, TextClassifier, pai
 from knot_fed.models.transformer import HF, load_tokenizer, not_loadable, random_token_items, tokenize
 from knot_fed.types import Text
 
-HIDDEN = 256
-DROPOUT = 0.2
+HIDDEN = 1024
+DROPOUT = 0.5
 BATCH_SIZE = 64
 
 
 class HeadClassifier(TextClassifier):
-    """Dropout, linear, ReLU, linear on the encoder's features; a pair is read as u, v, |u - v| and u * v."""
+    """Layer norm, linear, ReLU, dropout, linear on frozen features; a pair is read as u, v, |u - v| and u * v."""
 
     default_learning_rate = 1e-3
 
     def __init__(self, spec: ModelSpec, features: "FeatureExtractor") -> None:
         super().__init__(spec)
+        width = features.width * (4 if spec.paired else 1)
         self.head = nn.Sequential(
-            nn.Dropout(DROPOUT),
-            nn.Linear(features.width * (4 if spec.paired else 1), HIDDEN),
+            nn.LayerNorm(width),
+            nn.Linear(width, HIDDEN),
             nn.ReLU(),
             nn.Dropout(DROPOUT),
             nn.Linear(HIDDEN, len(spec.labels)),

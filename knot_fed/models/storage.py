@@ -18,6 +18,8 @@ from knot_fed.models.transformer import HF, TransformerClassifier, build_pretrai
 
 SPEC_FILE = "knot_fed.json"
 PARAMETERS_FILE = "parameters.safetensors"
+ARCHITECTURES = 2
+"""Raised when a built-in architecture changes, so that classifiers kept before are trained anew."""
 
 
 @contextmanager

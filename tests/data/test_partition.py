@@ -55,7 +55,7 @@ def test_the_built_in_corpus_is_the_same_on_every_call_and_has_all_ratings():
         examples = builtin_examples(domain, SENTIMENT)
         assert examples.train.texts == builtin_examples(domain, SENTIMENT).train.texts
         assert set(examples.test.labels.tolist()) == {0, 1, 2, 3, 4}
-    assert builtin_texts("films") == builtin_texts("films")
+    assert builtin_texts("forum") == builtin_texts("forum")
 
 
 def test_the_built_in_corpus_refuses_other_tasks_and_domains():

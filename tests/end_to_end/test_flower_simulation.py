@@ -1,7 +1,9 @@
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +11,36 @@ import numpy as np
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 SMALL = 'teacher.epochs=1 distill.epochs=1 student.pretrain=false name="real"'
+MARK = "KNOT_FED_TEST_FOLDER"
 
 
-def command(name, *arguments, folder):
-    return subprocess.run(
-        [BIN / name, *arguments], cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True, capture_output=True
+def start(name, *arguments, folder):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", MARK: str(folder)}
+    return subprocess.Popen(
+        [BIN / name, *arguments], cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
 
 
-def processes_below(folder):
-    listed = subprocess.run(["ps", "-eo", "args"], text=True, capture_output=True, check=True).stdout
-    return [line for line in listed.splitlines() if "knot-fed-" in line and str(folder) in line]
+def command(name, *arguments, folder):
+    process = start(name, *arguments, folder=folder)
+    out, err = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def private_folders():
+    return set(Path(tempfile.gettempdir()).glob("knot-fed-*"))
+
+
+def descendants_of(folder):
+    """Find live processes that inherited the environment of a command in this folder, whoever their parent is now."""
+    mark, found = f"{MARK}={folder}\0".encode(), []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if mark in environ.read_bytes() + b"\0":
+                found.append((environ.parent / "cmdline").read_bytes())
+        except OSError:
+            continue
+    return found
 
 
 def test_three_virtual_clients_on_ray_give_a_run_folder_that_the_commands_read(tmp_path):
@@ -30,7 +51,7 @@ def test_three_virtual_clients_on_ray_give_a_run_folder_that_the_commands_read(t
     summary = json.loads((folder / "summary.json").read_text())
     assert [client["status"] for client in summary["clients"]] == ["ok"] * 3
     assert np.load(folder / "pooled-soft-labels-1.npy").shape == (2000, 5)
-    assert not processes_below(tmp_path)
+    assert not descendants_of(tmp_path)
     assert "restaurants" in command("knot-fed", "show", folder, folder=tmp_path).stdout
     assert "very positive" in command("knot-fed", "predict", folder, "--text", "it is fine", folder=tmp_path).stdout
 
@@ -43,3 +64,17 @@ def test_a_run_that_fails_exits_non_zero_and_says_why(tmp_path):
     assert run.returncode == 1
     assert "no such domain" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_a_run_that_is_terminated_leaves_no_process_and_no_private_folder(tmp_path):
+    long = "teacher.epochs=300 teacher.patience=300 student.pretrain=false"
+    before = private_folders()
+    run = start("flower-simulation", "--app", ROOT, "--num-supernodes", "3", "--run-config", long, folder=tmp_path)
+    training = any("objective" in line for line in run.stdout)
+    assert descendants_of(tmp_path)
+    run.terminate()
+    run.communicate(timeout=60)
+    assert training
+    assert run.returncode == 128 + signal.SIGTERM
+    assert not descendants_of(tmp_path)
+    assert private_folders() == before

@@ -23,7 +23,7 @@ from knot_fed.teacher import predict_soft_labels, prediction_bias, prediction_co
 from knot_fed.types import LabelledTexts, SplitExamples
 
 SENTIMENT = LabelSpace.preset("sentiment")
-TEXTS = builtin_texts("films")[:40]
+TEXTS = builtin_texts("forum")[:40]
 PAIRS = tuple(zip(TEXTS[:20], TEXTS[20:], strict=True))
 
 

@@ -1,0 +1,193 @@
+"""One run on a private SuperLink of this machine: started, watched and stopped, with nothing left behind."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import tomli_w
+
+from knot_fed.config import RunConfig
+from knot_fed.errors import ConfigError, FederationError
+
+CONNECTION = "knot-fed"
+START_SECONDS = 60.0
+STOP_SECONDS = 20.0
+MARKER = "knot_fed: "
+FAILURE = "the run failed: "
+BOX_DRAWING = re.compile(r"[╭╮╰╯│─]+")
+
+
+def run_federation(app: Path, config: RunConfig, settings: str, *, echo: Callable[[str], None], verbose: bool) -> None:
+    """Start a private SuperLink, run the app on it, and stop it.
+
+    Parameters
+    ----------
+    app
+        Folder of the app's `pyproject.toml`.
+    config
+        The run's configuration, with absolute paths.
+    settings
+        Flower's federation settings, as `key=value` pairs.
+    echo
+        Called with each line that the user should see.
+    verbose
+        Whether Flower's own lines are shown too.
+
+    Raises
+    ------
+    ConfigError
+        If the app does not say which files belong to it.
+    FederationError
+        If the SuperLink does not start or the run does not complete.
+    """
+    with _sigterm_as_exit(), tempfile.TemporaryDirectory(prefix="knot-fed-") as home:
+        bundle = stage_app(app, Path(home) / "app")
+        overrides = Path(home) / "run-config.toml"
+        overrides.write_text(tomli_w.dumps(config.to_mapping()), encoding="utf-8")
+        command = ["run", str(bundle), CONNECTION, "--stream", "--run-config", str(overrides)]
+        with superlink(Path(home)) as environment:
+            run = subprocess.Popen(
+                [_script("flwr"), *command, "--federation-config", settings],
+                env=environment,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+            try:
+                tail = _relay(run, echo=echo, verbose=verbose)
+            finally:
+                _stop(run)
+            listed = subprocess.run(
+                [_script("flwr"), "list", CONNECTION, "--format", "json"],
+                env=environment, text=True, capture_output=True, check=False,
+            )  # fmt: skip
+    _check_completed(listed.stdout, tail)
+
+
+def stage_app(app: Path, folder: Path) -> Path:
+    """Copy the app's configuration and the files that its `fab-include` names, and return the copy.
+
+    Flower walks the whole folder before it looks at `fab-include`, and refuses to go on where a virtual environment
+    or a data folder in it is nested deeply; the copy holds nothing else.
+
+    Raises
+    ------
+    ConfigError
+        If there is no `pyproject.toml` with a `fab-include`.
+    """
+    try:
+        declared = tomllib.loads((app / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"]["app"]
+        patterns = [str(pattern).lstrip("/") for pattern in declared["fab-include"]]
+    except (OSError, KeyError, ValueError):
+        raise ConfigError(f"{app / 'pyproject.toml'}: no fab-include; give --app the project's folder") from None
+    for file in [app / "pyproject.toml", *(path for pattern in patterns for path in sorted(app.glob(pattern)))]:
+        copy = folder / file.relative_to(app)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+    return folder
+
+
+@contextmanager
+def superlink(home: Path) -> Iterator[dict[str, str]]:
+    """Run a SuperLink for simulations on a free loopback port; yields the environment that reaches it."""
+    port = _free_port()
+    address = f"127.0.0.1:{port}"
+    (home / "config.toml").write_text(f'[superlink.{CONNECTION}]\naddress = "{address}"\ninsecure = true\n')
+    environment = {**os.environ, "FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    command = [_script("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"]
+    command += ["--disable-runtime-dependency-installation", "--host", "127.0.0.1", "--port", str(port)]
+    with (home / "superlink.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            _wait_for_port(process, port)
+            yield environment
+        finally:
+            _stop(process)
+
+
+def _relay(run: subprocess.Popen[str], *, echo: Callable[[str], None], verbose: bool) -> list[str]:
+    """Pass on the lines that are knot_fed's own, or all; return the last twenty, up to the failure if there is one."""
+    tail: list[str] = []
+    for line in map(str.rstrip, run.stdout or ()):
+        place = line.find(MARKER)
+        if place >= 0 or not tail or FAILURE not in tail[-1]:
+            tail = [*tail[-19:], line]
+        if verbose or place >= 0:
+            echo(line if verbose else line[place:])
+    return tail
+
+
+def _check_completed(listed: str, tail: list[str]) -> None:
+    try:
+        status = json.loads(listed)["runs"][0]["status"]
+    except (json.JSONDecodeError, KeyError, IndexError):
+        said = " ".join(BOX_DRAWING.sub(" ", " ".join(tail)).split())
+        raise FederationError(f"the run never started ({said or 'Flower said nothing'}); use --verbose") from None
+    if status != "finished:completed":
+        reasons = [line.partition(FAILURE)[2] for line in tail if FAILURE in line]
+        raise FederationError(reasons[-1] if reasons else f"the run ended as {status}; use --verbose to see why")
+
+
+@contextmanager
+def _sigterm_as_exit() -> Iterator[None]:
+    """Let a SIGTERM unwind the stack, so that the SuperLink is stopped and the private folder removed."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(process: subprocess.Popen[Any]) -> None:
+    """Stop a process and all that it started; the SuperLink of a run cut short would leave Ray's behind."""
+    try:
+        parent = psutil.Process(process.pid)
+        family = [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        family = []
+    for member in family:
+        with suppress(psutil.NoSuchProcess):
+            member.terminate()
+    for member in psutil.wait_procs(family, timeout=STOP_SECONDS)[1]:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.wait()
+
+
+def _script(name: str) -> str:
+    beside = Path(sys.executable).parent / name
+    return str(beside) if beside.exists() else shutil.which(name) or name
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for_port(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise FederationError(
+        f"the SuperLink did not open port {port} in {START_SECONDS:g} s; run flower-superlink by hand"
+    )
