@@ -83,8 +83,9 @@ class TransportConfig(_Section):
     """The ground cost between labels and the solver of the transport problem."""
 
     cost: str
-    solver: Literal["auto", "line", "table", "sinkhorn", "lp"]
+    solver: Literal["auto", "line", "star", "table", "sinkhorn", "lp"]
     entropic_epsilon: Annotated[float, Field(gt=0)]
+    marginal_error: Annotated[float, Field(ge=0)]
 
 
 class DistillConfig(_Section):

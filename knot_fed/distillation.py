@@ -14,7 +14,7 @@ from knot_fed.config import DistillConfig, RunConfig
 from knot_fed.errors import GroundCostError
 from knot_fed.labels import LabelSpace
 from knot_fed.models import Schedule, TextClassifier, fit
-from knot_fed.transport import GroundCost, OTLoss, check_ground_cost, make_ground_cost
+from knot_fed.transport import Accuracy, GroundCost, OTLoss, check_ground_cost, make_ground_cost
 from knot_fed.types import Text
 
 SMALLEST_PROBABILITY = 1e-8
@@ -76,7 +76,8 @@ def make_loss(config: RunConfig) -> nn.Module:
     if config.distill.loss == "kl":
         return PooledKL()
     ground_cost = _ground_cost(config.transport.cost, config.label_space())
-    return OTLoss(ground_cost, solver=config.transport.solver, entropic_epsilon=config.transport.entropic_epsilon)
+    accuracy = Accuracy(config.transport.entropic_epsilon, config.transport.marginal_error or None)
+    return OTLoss(ground_cost, solver=config.transport.solver, accuracy=accuracy)
 
 
 def distil_student(

@@ -1,3 +1,4 @@
+import os
 import tomllib
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import torch
 
 from knot_fed.config import RunConfig, flattened
 
+os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
 ROOT = Path(__file__).parent.parent
 SMALL = {
     "wait-for": 1,

@@ -1,26 +1,73 @@
 """The transport cost between soft labels: one call over every solver."""
 
+from dataclasses import dataclass
+from typing import Literal, overload
+
 import torch
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
-from knot_fed.errors import GroundCostError
-from knot_fed.transport.exact import line_potentials, program_potentials, table_potentials
-from knot_fed.transport.ground_cost import GroundCost
-from knot_fed.transport.sinkhorn import sinkhorn_potentials
+from knot_fed.errors import GroundCostError, SoftLabelsError
+from knot_fed.transport.bounds import plan_cost, potential_bound
+from knot_fed.transport.ground_cost import GroundCost, check_ground_cost
+from knot_fed.transport.solve import DEFAULT, Accuracy, Solution, choose_solver, solve_pairs
+
+ATOL = 1e-3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TransportReport:
+    """The cost with certified bounds, and how it was found.
+
+    Parameters
+    ----------
+    cost
+        As `transport_cost` returns it.
+    lower, upper
+        Bounds of the exact cost: that of a feasible potential, and that of a plan with the exact marginals.
+    solver
+        The solver that ran.
+    iterations, marginal_error
+        Of Sinkhorn; 0 for the exact solvers.
+    """
+
+    cost: Float[torch.Tensor, "examples *teachers"]
+    lower: Float[torch.Tensor, "examples *teachers"]
+    upper: Float[torch.Tensor, "examples *teachers"]
+    solver: str
+    iterations: int
+    marginal_error: float
+
+
+@overload
+def transport_cost(
+    a: torch.Tensor, b: torch.Tensor, ground_cost: GroundCost | ArrayLike, *, solver: str = ...,
+    accuracy: Accuracy = ..., check: bool = ..., report: Literal[False] = ...,
+) -> torch.Tensor: ...  # fmt: skip
+
+
+@overload
+def transport_cost(
+    a: torch.Tensor, b: torch.Tensor, ground_cost: GroundCost | ArrayLike, *, solver: str = ...,
+    accuracy: Accuracy = ..., check: bool = ..., report: Literal[True],
+) -> TransportReport: ...  # fmt: skip
 
 
 def transport_cost(
     a: Float[torch.Tensor, "examples classes"],
     b: Float[torch.Tensor, "examples *teachers classes"],
-    ground_cost: GroundCost,
+    ground_cost: GroundCost | ArrayLike,
     *,
     solver: str = "auto",
-    entropic_epsilon: float = 0.005,
-) -> Float[torch.Tensor, "examples *teachers"]:
+    accuracy: Accuracy = DEFAULT,
+    check: bool = True,
+    report: bool = False,
+) -> Float[torch.Tensor, "examples *teachers"] | TransportReport:
     """Return the cost of moving each distribution `a` onto `b`: `min_P <P, C>` over plans with these marginals.
 
-    Differentiable in `a`; potentials are detached (Danskin). Both sides are normalised first, which takes away the
-    rounding of float32 and the arbitrary constant of the potential. Computed in float64, returned in `a`'s type.
+    Differentiable in `a` and `b`: the gradients are the potentials, which are detached (Danskin 1967), so that no
+    iteration is recorded. Rows are normalised first. Computed in float64 for float64 rows, else in float32, and
+    returned so; Sinkhorn and the linear program work in float64 inside.
 
     Parameters
     ----------
@@ -29,17 +76,25 @@ def transport_cost(
     b
         Teachers' distributions, one or several for each example.
     ground_cost
-        A metric between labels.
+        A prepared ground cost, or a matrix that is a metric; preparing takes milliseconds, so do it once.
     solver
-        `line`, `table` and `lp` are exact; `sinkhorn` is for many labels; `auto` takes the first of line, table and
-        sinkhorn that applies.
-    entropic_epsilon
-        Of `sinkhorn`, as a share of the largest ground cost, > 0.
+        `line` (labels on a line), `star` (labels equally far apart), `table` (up to 8 labels, or 10 where the ground
+        cost was prepared so) and `lp` are exact, `sinkhorn` approximate. `auto` takes the first of line, star and
+        table that applies, then `lp` up to 256 labels on a CPU, then Sinkhorn.
+    accuracy
+        Of Sinkhorn.
+    check
+        Whether to refuse rows that are not distributions, to 1e-3.
+    report
+        Whether to return a `TransportReport` instead, with certified bounds of the exact cost; it costs
+        O(classes^2) memory a pair.
 
     Raises
     ------
     GroundCostError
         If the solver does not apply to the ground cost, or the classes do not fit.
+    SoftLabelsError
+        If a row is not a distribution; the message names it.
 
     Examples
     --------
@@ -49,35 +104,63 @@ def transport_cost(
     >>> transport_cost(torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[0.0, 0.5, 0.5]]), cost).tolist()
     [1.5]
     """
-    classes = len(ground_cost.matrix)
-    if a.shape[-1] != classes or b.shape[-1] != classes:
+    known = ground_cost if isinstance(ground_cost, GroundCost) else check_ground_cost(ground_cost)
+    _check_rows(a, b, known, values=check)
+    dtype = torch.float64 if a.dtype == torch.float64 else torch.float32
+    student, teachers = _normalised(a.to(dtype)), _normalised(b.to(dtype))
+    student = student if b.ndim == 2 else student[:, None].expand_as(teachers)
+    first, second = student.reshape(-1, len(known)), teachers.reshape(-1, len(known))
+    chosen = choose_solver(known, solver, first.device)
+    with torch.no_grad():
+        solution = solve_pairs(first, second, known, solver=chosen, accuracy=accuracy)
+        moved = (solution.f * first).sum(dim=1) + (solution.g * second).sum(dim=1)
+    cost = (solution.cost - moved) + (solution.f * first).sum(dim=1) + (solution.g * second).sum(dim=1)
+    shaped = cost.reshape(b.shape[:-1])
+    return _report(shaped, solution, first.detach(), second.detach(), known, chosen) if report else shaped
+
+
+def _report(
+    cost: torch.Tensor,
+    solution: Solution,
+    a: Float[torch.Tensor, "pairs classes"],
+    b: Float[torch.Tensor, "pairs classes"],
+    ground_cost: GroundCost,
+    solver: str,
+) -> TransportReport:
+    matrix = ground_cost.placed(a.device, torch.float64).matrix
+    shared = torch.minimum(a, b).double() if ground_cost.metric else torch.zeros_like(a, dtype=torch.float64)
+    more, less = a.double() - shared, b.double() - shared
+    found = solution.sinkhorn
+    f, g = found.entropic if found is not None else (solution.f, solution.g)
+    lower = potential_bound(more, less, f.double(), g.double(), matrix)
+    upper = plan_cost(more, less, f.double(), matrix) if found is not None else solution.cost.double()
+    return TransportReport(
+        cost=cost,
+        lower=lower.to(a).reshape(cost.shape),
+        upper=upper.to(a).reshape(cost.shape),
+        solver=solver,
+        iterations=found.iterations if found else 0,
+        marginal_error=float(found.marginal_error.max()) if found else 0.0,
+    )
+
+
+def _check_rows(a: torch.Tensor, b: torch.Tensor, ground_cost: GroundCost, *, values: bool) -> None:
+    if a.shape[-1] != len(ground_cost) or b.shape[-1] != len(ground_cost):
         raise GroundCostError(
-            f"{a.shape[-1]} and {b.shape[-1]} classes for a ground cost of {classes}; use one label space"
+            f"{a.shape[-1]} and {b.shape[-1]} classes for a ground cost of {len(ground_cost)}; use one label space"
         )
-    student = _normalised(a.double())
-    teachers = _normalised(b.detach().double())
-    difference = (student if b.ndim == 2 else student[:, None]) - teachers
-    pairs = difference.reshape(-1, classes)
-    potentials = _potentials(pairs.detach(), ground_cost, solver, entropic_epsilon * ground_cost.diameter)
-    return (potentials * pairs).sum(dim=1).reshape(difference.shape[:-1]).to(a.dtype)
-
-
-def _potentials(
-    difference: Float[torch.Tensor, "pairs classes"], ground_cost: GroundCost, solver: str, entropic_epsilon: float
-) -> Float[torch.Tensor, "pairs classes"]:
-    if solver in ("auto", "line") and ground_cost.line is not None:
-        return line_potentials(difference, ground_cost.line.to(difference.device))
-    if solver in ("auto", "table") and ground_cost.table is not None:
-        return table_potentials(difference, ground_cost.table.to(difference.device))
-    if solver == "lp":
-        return program_potentials(difference, ground_cost.matrix)
-    if solver in ("auto", "sinkhorn"):
-        matrix = ground_cost.matrix.to(difference.device)
-        return sinkhorn_potentials(difference, matrix, entropic_epsilon=entropic_epsilon)
-    if solver in ("line", "table"):
-        raise GroundCostError(f"solver {solver!r} does not apply to this ground cost; use auto, sinkhorn or lp")
-    raise GroundCostError(f"no solver {solver!r}; use auto, line, table, sinkhorn or lp")
+    for side, rows in (("a", a), ("b", b)) if values else ():
+        wrong = ~((rows.double().sum(dim=-1) - 1).abs() <= ATOL) | (rows < -ATOL).any(dim=-1)
+        if wrong.any():
+            place = [int(index) for index in wrong.nonzero()[0]]
+            row = rows[tuple(place)].double()
+            where = f"row {place[0]}" + (f", teacher {place[1]}" if len(place) > 1 else "")
+            raise SoftLabelsError(
+                f"{side}: {where} sums to {float(row.sum()):.4f} with a lowest entry of {float(row.min()):.4f},"
+                " expected a distribution; apply softmax first"
+            )
 
 
 def _normalised(rows: Float[torch.Tensor, "*rows classes"]) -> Float[torch.Tensor, "*rows classes"]:
-    return rows / rows.sum(dim=-1, keepdim=True)
+    positive = rows.clamp(min=0)
+    return positive / positive.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)

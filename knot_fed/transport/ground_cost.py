@@ -1,60 +1,126 @@
-"""Ground costs: how far apart two labels are in meaning, as a metric."""
+"""Ground costs: how far apart two labels are in meaning, checked, with what the solvers need."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from knot_fed.errors import GroundCostError
 from knot_fed.labels import LabelSpace
-from knot_fed.transport.table import potential_table
+from knot_fed.transport.table import VertexTable, vertex_table
 
 TOLERANCE = 1e-9
-NAMED = ("semantic", "augmented", "zero-one")
+NAMED = ("semantic", "augmented", "zero-one", "cosine")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cuts:
+    """A metric on a tree: `C_ij = sum_e lengths_e |membership_ie - membership_je|`.
+
+    Parameters
+    ----------
+    shape
+        `line`, for labels on a line, or `star`, for labels that are all equally far apart.
+    membership
+        1 where a label lies beyond the edge, else 0.
+    lengths
+        Length of each edge, > 0.
+    """
+
+    shape: Literal["line", "star"]
+    membership: Float[torch.Tensor, "classes edges"]
+    lengths: Float[torch.Tensor, "edges"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Placed:
+    """A ground cost's tensors on one device, in one precision; empty where they do not apply."""
+
+    matrix: Float[torch.Tensor, "classes classes"]
+    membership: Float[torch.Tensor, "classes edges"]
+    lengths: Float[torch.Tensor, "edges"]
+    vertices: Float[torch.Tensor, "patterns candidates places"]
+    powers: Float[torch.Tensor, "places"]
+    merge: Float[torch.Tensor, "classes places"] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GroundCost:
-    """A checked metric between labels, with what the exact solvers need; make it with `check_ground_cost`.
+    """A checked ground cost; make it with `make_ground_cost` or `check_ground_cost`, once for many calls.
 
     Parameters
     ----------
     matrix
-        float64 distances between labels.
-    line
-        Positions of the labels, where the metric is that of points on a line; else None.
+        float64 costs between labels: symmetric, zero on the diagonal.
+    names
+        Label names, for messages.
+    metric
+        Whether the triangle inequality holds.
+    cuts
+        The metric as a tree, where labels lie on a line or are equally far apart; else None.
     table
         Vertices of the polytope of 1-Lipschitz potentials, where there are few labels; else None.
     """
 
     matrix: Float[torch.Tensor, "classes classes"]
-    line: Float[torch.Tensor, "classes"] | None
-    table: Float[torch.Tensor, "vertices classes"] | None
+    names: tuple[str, ...]
+    metric: bool
+    cuts: Cuts | None
+    table: VertexTable | None
+    _placed: dict[tuple[torch.device, torch.dtype], Placed] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
     @property
     def diameter(self) -> float:
-        """The largest distance between two labels."""
+        """The largest cost between two labels."""
         return float(self.matrix.max())
 
+    def placed(self, device: torch.device, dtype: torch.dtype) -> Placed:
+        """Return the tensors on a device, in float32 or float64; made once for each."""
+        key = (device, dtype)
+        if key not in self._placed:
+            self._placed[key] = self._place(device, dtype)
+        return self._placed[key]
 
-def make_ground_cost(name: str, labels: LabelSpace) -> GroundCost:
+    def _place(self, device: torch.device, dtype: torch.dtype) -> Placed:
+        cuts = self.cuts or Cuts("line", torch.zeros(len(self), 0), torch.zeros(0))
+        table = self.table or VertexTable(torch.zeros(0, 0, 0), None)
+        places = table.vertices.shape[2]
+        return Placed(
+            matrix=self.matrix.to(device, dtype),
+            membership=cuts.membership.to(device, dtype),
+            lengths=cuts.lengths.to(device, dtype),
+            vertices=table.vertices.to(device, dtype).contiguous(),
+            powers=(2.0 ** torch.arange(places)).to(device, dtype),
+            merge=None if table.merge is None else table.merge.to(device, dtype),
+        )
+
+
+def make_ground_cost(name: str, labels: LabelSpace, *, distinct: bool = True) -> GroundCost:
     """Build a ground cost from label coordinates `x`.
 
     Parameters
     ----------
     name
-        `semantic`: `||x_i - x_j||`; `augmented`: the same with a one-hot vector appended to each coordinate
-        (`sqrt(2 + ||x_i - x_j||^2)` off the diagonal: the public code of KNOT, COLING 2022); `zero-one`: 1 off the
-        diagonal.
+        `semantic`: `||x_i - x_j||`. `augmented`: the same with a one-hot vector appended to each coordinate,
+        `sqrt(2 + ||x_i - x_j||^2)` off the diagonal (the public code of KNOT, COLING 2022). `zero-one`: 1 off the
+        diagonal; the cost is then the total variation distance. `cosine`: `sqrt(2 - 2 cos(x_i, x_j))`, the metric
+        that cosine similarity induces, for coordinates that are embeddings.
     labels
         The label space.
+    distinct
+        Whether two labels at one place are an error.
 
     Raises
     ------
     GroundCostError
-        If there is no such ground cost, or all labels share one place.
+        If there is no such ground cost, labels coincide, or a cosine is asked of a label at the origin.
 
     Examples
     --------
@@ -63,64 +129,96 @@ def make_ground_cost(name: str, labels: LabelSpace) -> GroundCost:
     """
     if name not in NAMED:
         raise GroundCostError(f"no ground cost {name!r}; use {', '.join(NAMED)}, or a file with a matrix")
-    distances = np.linalg.norm(labels.coordinates[:, None] - labels.coordinates[None], axis=2)
+    places = labels.coordinates
+    if name == "cosine":
+        lengths = np.linalg.norm(places, axis=1)
+        if not lengths.all():
+            at = labels.names[int(np.argmin(lengths))]
+            raise GroundCostError(f"label {at!r} lies at the origin, where cosine has no direction; use 'semantic'")
+        places = places / lengths[:, None]
+    distances = np.linalg.norm(places[:, None] - places[None], axis=2)
     apart = 1.0 - np.eye(len(labels))
-    matrices = {"semantic": distances, "augmented": np.sqrt(2 * apart + distances**2), "zero-one": apart}
-    return check_ground_cost(matrices[name], names=labels.names)
+    matrix = {"zero-one": apart, "augmented": np.sqrt(2 * apart + distances**2)}.get(name, distances)
+    return check_ground_cost(matrix, names=labels.names, distinct=distinct)
 
 
-def check_ground_cost(matrix: np.ndarray, *, names: Sequence[str]) -> GroundCost:
-    """Check that a matrix is a metric on the labels (two labels may share a place).
+def check_ground_cost(
+    matrix: ArrayLike,
+    *,
+    names: Sequence[str] | None = None,
+    metric: bool = True,
+    distinct: bool = True,
+    most_table_labels: int = 8,
+) -> GroundCost:
+    """Check a user's matrix, and prepare what the exact solvers need.
 
     Parameters
     ----------
     matrix
-        Distances, one row and column for each label.
+        Costs, one row and column for each label; in the unit of the loss.
     names
-        Label names, for the messages.
+        Label names, for messages; None: their numbers.
+    metric
+        Whether to require the triangle inequality. Without it costs are solved by Sinkhorn or the linear program,
+        and mass that both sides share may move too.
+    distinct
+        Whether to require costs > 0 off the diagonal.
+    most_table_labels
+        Enumerate vertices for up to so many labels, at most 10; beyond 8 that takes seconds.
 
     Raises
     ------
     GroundCostError
-        If the matrix does not fit the labels, is not finite, not symmetric, not zero on the diagonal and
-        non-negative off it, breaks the triangle inequality, or is zero throughout.
+        If the matrix is not square, does not fit the names, is not finite, not symmetric, not zero on the diagonal,
+        negative, zero off the diagonal, or breaks the triangle inequality; the message names the pair of labels.
+
+    Examples
+    --------
+    >>> check_ground_cost([[0, 1, 3], [1, 0, 2], [3, 2, 0]]).cuts.shape
+    'line'
     """
-    if matrix.shape != (len(names), len(names)):
+    costs = np.array(matrix, dtype=np.float64)
+    known = tuple(names) if names is not None else tuple(str(label) for label in range(len(np.atleast_1d(costs))))
+    if costs.shape != (len(known), len(known)):
         raise GroundCostError(
-            f"ground cost has shape {matrix.shape} for {len(names)} labels; give one row and column each"
+            f"ground cost has shape {costs.shape} for {len(known)} labels; give one row and column each"
         )
-    matrix = matrix.astype(np.float64)
-    _refuse(~np.isfinite(matrix), "is not finite", names)
-    scale = np.abs(matrix).max()
-    tolerance = TOLERANCE * scale
-    _refuse(np.diag(np.abs(np.diag(matrix)) > tolerance), "is not 0 on the diagonal", names)
-    _refuse(matrix < -tolerance, "is negative", names)
-    _refuse(np.abs(matrix - matrix.T) > tolerance, "is not symmetric", names)
-    through = (matrix[:, :, None] + matrix[None, :, :]).min(axis=1)
-    _refuse(matrix > through + tolerance, "breaks the triangle inequality: a detour is shorter", names)
-    if scale == 0:
-        raise GroundCostError(
-            "ground cost is 0 between all labels, nothing can be learnt from it; spread the coordinates"
+    _refuse(~np.isfinite(costs), "is not finite", known)
+    tolerance = TOLERANCE * np.abs(costs).max()
+    off_diagonal = ~np.eye(len(known), dtype=bool)
+    _refuse(~off_diagonal & (np.abs(costs) > tolerance), "is not 0 on the diagonal", known)
+    _refuse(costs < -tolerance, "is negative", known)
+    _refuse(np.abs(costs - costs.T) > tolerance, "is not symmetric", known)
+    if distinct:
+        _refuse(
+            off_diagonal & (costs <= tolerance), "is 0 though they are two labels (distinct=False allows it)", known
         )
-    metric = (matrix + matrix.T) / 2
-    np.fill_diagonal(metric, 0.0)
-    line = _positions_on_a_line(metric)
-    table = None if line is not None else potential_table(metric)
-    return GroundCost(
-        matrix=torch.from_numpy(metric),
-        line=None if line is None else torch.from_numpy(line),
-        table=None if table is None else torch.from_numpy(table),
-    )
+    if metric:
+        detours = np.stack([(row[:, None] + costs).min(axis=0) for row in costs])
+        _refuse(costs > detours + tolerance, "breaks the triangle inequality: a detour is shorter", known)
+    clean = np.where(off_diagonal, np.maximum((costs + costs.T) / 2, 0.0), 0.0)
+    cuts = _cuts(clean) if metric else None
+    table = vertex_table(clean, most_labels=most_table_labels) if metric else None
+    return GroundCost(torch.from_numpy(clean), known, metric, cuts, table)
 
 
 def _refuse(broken: np.ndarray, rule: str, names: Sequence[str]) -> None:
     if broken.any():
         row, column = (int(place) for place in np.argwhere(broken)[0])
-        raise GroundCostError(f"ground cost between {names[row]!r} and {names[column]!r} {rule}; give a metric")
+        raise GroundCostError(f"ground cost between {names[row]!r} and {names[column]!r} {rule}; give another matrix")
 
 
-def _positions_on_a_line(metric: Float[np.ndarray, "classes classes"]) -> Float[np.ndarray, "classes"] | None:
-    end = int(np.unravel_index(np.argmax(metric), metric.shape)[0])
-    positions = metric[end]
-    apart = np.abs(positions[:, None] - positions[None])
-    return positions.copy() if np.allclose(apart, metric, rtol=0, atol=TOLERANCE * metric.max()) else None
+def _cuts(metric: Float[np.ndarray, "classes classes"]) -> Cuts | None:
+    """Recognise labels on a line and labels that are all equally far apart."""
+    close = TOLERANCE * metric.max()
+    positions = metric[int(np.unravel_index(np.argmax(metric), metric.shape)[0])]
+    if np.allclose(np.abs(positions[:, None] - positions[None]), metric, rtol=0, atol=close):
+        order = np.sort(positions)
+        edges = np.flatnonzero(np.diff(order) > 0)
+        beyond = (positions[:, None] > order[None, edges]).astype(np.float64)
+        return Cuts("line", torch.from_numpy(beyond), torch.from_numpy(np.diff(order)[edges]))
+    distance = metric.max()
+    if np.allclose(metric, distance * (1 - np.eye(len(metric))), rtol=0, atol=close):
+        lengths = np.full(len(metric), distance / 2)
+        return Cuts("star", torch.eye(len(metric), dtype=torch.float64), torch.from_numpy(lengths))
+    return None

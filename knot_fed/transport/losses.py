@@ -1,56 +1,156 @@
 """The distillation loss: weighted transport cost from the student's soft labels to the teachers'."""
 
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
 import torch
 from jaxtyping import Float
 from torch import nn
+from torch.autograd.function import once_differentiable
 
-from knot_fed.transport.cost import transport_cost
 from knot_fed.transport.ground_cost import GroundCost
+from knot_fed.transport.solve import DEFAULT, Accuracy, choose_solver, solve_pairs
+
+RowsAndGradient: TypeAlias = tuple[Float[torch.Tensor, "examples"], Float[torch.Tensor, "examples classes"]]
 
 
 class OTLoss(nn.Module):
-    """Mean over examples of `sum_k w_k W(softmax(logits), q_k)` (KNOT, COLING 2022, its eq. for the student).
+    """Mean over examples of `sum_k w_k W(softmax(logits), q_k)` (KNOT, COLING 2022, its loss for the student).
+
+    Built once for a ground cost. Differentiable in the logits, once: the gradient is computed with the value (envelope
+    theorem), and nothing else is kept. Logits of any floating type are read in float32. Up to 8 labels, the exact cost
+    and its gradient come from one fused kernel, by Numba on a CPU and by Triton on a GPU; `fused` says so.
 
     Parameters
     ----------
     ground_cost
-        A metric between labels.
-    solver, entropic_epsilon
+        As `make_ground_cost` or `check_ground_cost` prepare it.
+    solver, accuracy
         As in `transport_cost`.
+    reduction
+        `mean` over examples, or `none`: one loss for each example.
+
+    Raises
+    ------
+    GroundCostError
+        If the solver does not apply to the ground cost.
 
     Examples
     --------
     >>> from knot_fed.labels import LabelSpace
     >>> from knot_fed.transport import make_ground_cost
     >>> loss = OTLoss(make_ground_cost("semantic", LabelSpace.preset("nli")))
-    >>> round(float(loss(torch.zeros(1, 3), torch.tensor([[[0.0, 1.0, 0.0]]]), torch.ones(1, 1))), 2)
+    >>> loss
+    OTLoss(3 labels, solver=line, fused)
+    >>> round(float(loss(torch.zeros(1, 3), torch.tensor([[0.0, 1.0, 0.0]]))), 2)
     0.67
     """
 
-    def __init__(self, ground_cost: GroundCost, *, solver: str = "auto", entropic_epsilon: float = 0.005) -> None:
+    def __init__(
+        self,
+        ground_cost: GroundCost,
+        *,
+        solver: str = "auto",
+        accuracy: Accuracy = DEFAULT,
+        reduction: Literal["mean", "none"] = "mean",
+    ) -> None:
         super().__init__()
         self.ground_cost = ground_cost
         self.solver = solver
-        self.entropic_epsilon = entropic_epsilon
+        self.accuracy = accuracy
+        self.reduction = reduction
+        table = ground_cost.table
+        exact = choose_solver(ground_cost, solver, torch.device("cpu")) in ("line", "star", "table")
+        self.fused = exact and table is not None and table.merge is None
 
     def forward(
         self,
         logits: Float[torch.Tensor, "examples classes"],
-        soft_labels: Float[torch.Tensor, "examples teachers classes"],
-        weights: Float[torch.Tensor, "examples teachers"],
-    ) -> Float[torch.Tensor, ""]:
-        """Return the loss; differentiable in the logits.
+        soft_labels: Float[torch.Tensor, "examples *teachers classes"],
+        weights: torch.Tensor | None = None,
+    ) -> Float[torch.Tensor, "*examples"]:
+        """Return the loss.
 
-        Raises
-        ------
-        GroundCostError
-            If the solver does not apply, or the classes do not fit.
+        Parameters
+        ----------
+        logits
+            Of the student.
+        soft_labels
+            One distribution for each example, or one of each teacher. Taken as they are: rows that sum to 1 up to
+            rounding move the cost by as much as that rounding.
+        weights
+            Client weights, (teachers,) or (examples, teachers); None: equal weights that sum to 1.
         """
-        costs = transport_cost(
-            torch.softmax(logits.float(), dim=1),
-            soft_labels,
-            self.ground_cost,
-            solver=self.solver,
-            entropic_epsilon=self.entropic_epsilon,
-        )
-        return (weights.to(costs) * costs).sum(dim=1).mean()
+        teachers = (soft_labels if soft_labels.ndim == 3 else soft_labels[:, None]).float()
+        shares = _shares(weights, teachers)
+        mean = self.reduction == "mean"
+        if self.fused:
+            kernel = _fused_kernel(logits.device)
+            placed = self.ground_cost.placed(logits.device, torch.float32)
+            return _with_gradient(logits.float(), lambda z: kernel(z, teachers, shares, placed), mean)
+        a = torch.softmax(logits.float(), dim=1)
+        return _with_gradient(a, lambda p: self._rows(p, teachers, shares), mean)
+
+    def extra_repr(self) -> str:
+        """Name the solver, as it is on a CPU, in the module's representation."""
+        solver = choose_solver(self.ground_cost, self.solver, torch.device("cpu"))
+        return f"{len(self.ground_cost)} labels, solver={solver}" + (", fused" if self.fused else "")
+
+    def _rows(
+        self,
+        a: Float[torch.Tensor, "examples classes"],
+        teachers: Float[torch.Tensor, "examples teachers classes"],
+        shares: Float[torch.Tensor, "examples teachers"],
+    ) -> RowsAndGradient:
+        solver = choose_solver(self.ground_cost, self.solver, a.device)
+        first = a[:, None].expand_as(teachers).reshape(-1, a.shape[1])
+        second = teachers.reshape(-1, a.shape[1])
+        with torch.autocast(a.device.type, enabled=False):
+            solution = solve_pairs(first, second, self.ground_cost, solver=solver, accuracy=self.accuracy)
+            gradient = torch.bmm(shares[:, None], solution.f.view(teachers.shape))[:, 0]
+        return (shares * solution.cost.view(shares.shape)).sum(dim=1), gradient
+
+
+class _WithGradient(torch.autograd.Function):
+    """One value a row, or their mean, of a function that gives its gradient along."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Float[torch.Tensor, "examples classes"], solve: Callable[..., RowsAndGradient], mean: bool
+    ) -> torch.Tensor:
+        values, gradient = solve(rows.detach())
+        ctx.save_for_backward(gradient)
+        ctx.mean = mean
+        return values.mean() if mean else values
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * (upstream / len(gradient) if ctx.mean else upstream[:, None]), None, None
+
+
+def _with_gradient(
+    rows: Float[torch.Tensor, "examples classes"], solve: Callable[..., RowsAndGradient], mean: bool
+) -> torch.Tensor:
+    values: torch.Tensor = _WithGradient.apply(rows, solve, mean)  # type: ignore[no-untyped-call]
+    return values
+
+
+def _fused_kernel(device: torch.device) -> Callable[..., RowsAndGradient]:
+    """Load the compiler that the device needs, and no sooner."""
+    if device.type == "cuda":
+        from knot_fed.transport import gpu_kernel
+
+        return gpu_kernel.fused_table_loss
+    from knot_fed.transport import cpu_kernel
+
+    return cpu_kernel.fused_table_loss
+
+
+def _shares(
+    weights: torch.Tensor | None, teachers: Float[torch.Tensor, "examples teachers classes"]
+) -> Float[torch.Tensor, "examples teachers"]:
+    if weights is None:
+        weights = torch.full(teachers.shape[1:2], 1 / teachers.shape[1], device=teachers.device)
+    return weights.to(teachers.device, torch.float32).expand(teachers.shape[:2])

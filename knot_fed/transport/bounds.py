@@ -1,0 +1,71 @@
+"""Certified bounds of a transport cost: a feasible potential from below, a feasible plan from above."""
+
+import torch
+from jaxtyping import Float
+
+SHARPNESS = 1000.0
+"""Of the plan, in units of 1 / the largest cost."""
+
+Rows = Float[torch.Tensor, "pairs classes"]
+Bounds = Float[torch.Tensor, "pairs"]
+Matrix = Float[torch.Tensor, "classes classes"]
+
+
+def potential_bound(a: Rows, b: Rows, f: Rows, g: Rows, matrix: Matrix) -> Bounds:
+    """Return the cost of feasible potentials near the given ones, which no plan's cost is below (weak duality).
+
+    From one potential follow the best others that `f_i + g_j <= C_ij` allows; the better start counts.
+
+    Parameters
+    ----------
+    a, b
+        Marginals of equal mass.
+    f, g
+        Any potentials of a and of b; read only where there is mass.
+    matrix
+        Ground cost.
+    """
+    from_g = _best_partner(g, b, matrix)
+    from_f = _best_partner(f, a, matrix)
+    bounds = [
+        (from_g * a).sum(dim=1) + (_best_partner(from_g, a, matrix) * b).sum(dim=1),
+        (_best_partner(from_f, b, matrix) * a).sum(dim=1) + (from_f * b).sum(dim=1),
+    ]
+    return torch.maximum(*bounds)
+
+
+def plan_cost(a: Rows, b: Rows, f: Rows, matrix: Matrix) -> Bounds:
+    """Return the cost of a plan with exactly these marginals.
+
+    Each label of b draws its mass from where f nearly allows it; the plan is then rounded to the marginals (Altschuler,
+    Weed and Rigollet 2017, algorithm 2).
+
+    Parameters
+    ----------
+    a, b
+        Marginals of equal mass.
+    f
+        Any potential of a.
+    matrix
+        Ground cost.
+    """
+    tiny = torch.finfo(a.dtype).tiny
+    sharpness = SHARPNESS / matrix.max().clamp(min=tiny)
+    logits = sharpness * (f[:, :, None] - matrix[None]) + a.clamp(min=tiny).log()[:, :, None]
+    plan = torch.softmax(logits, dim=1) * b[:, None, :]
+    plan = plan * _shrink(a, plan.sum(dim=2))[:, :, None]
+    plan = plan * _shrink(b, plan.sum(dim=1))[:, None, :]
+    rest_a, rest_b = a - plan.sum(dim=2), b - plan.sum(dim=1)
+    rest = rest_a.sum(dim=1).clamp(min=tiny)
+    return (plan * matrix[None]).sum(dim=(1, 2)) + ((rest_a @ matrix) * rest_b).sum(dim=1) / rest
+
+
+def _best_partner(potential: Rows, mass: Rows, matrix: Matrix) -> Rows:
+    """Return `min_j C_ij - potential_j` over the labels with mass, or over all where there is none."""
+    somewhere = (mass > 0) | ~(mass > 0).any(dim=1, keepdim=True)
+    known = torch.where(somewhere, potential, torch.full_like(potential, -torch.inf))
+    return (matrix[None] - known[:, None, :]).amin(dim=2)
+
+
+def _shrink(wanted: Rows, have: Rows) -> Rows:
+    return (wanted / have.clamp(min=torch.finfo(have.dtype).tiny)).clamp(max=1.0)

@@ -1,0 +1,78 @@
+"""The whole table loss in one Triton kernel: logits and soft labels are read once, the gradient is written once.
+
+Each program takes a block of examples, softmax and all teachers included. The table of vertices is small and stays in
+the cache.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Float
+
+from knot_fed.transport.ground_cost import Placed
+
+BLOCK = 128
+
+
+def fused_table_loss(
+    logits: Float[torch.Tensor, "examples classes"],
+    soft_labels: Float[torch.Tensor, "examples teachers classes"],
+    weights: Float[torch.Tensor, "examples teachers"],
+    placed: Placed,
+) -> tuple[Float[torch.Tensor, "examples"], Float[torch.Tensor, "examples classes"]]:
+    """Return `sum_k w_k W(softmax(logits), q_k)` for each example, and its gradient with respect to the logits.
+
+    Parameters
+    ----------
+    logits, soft_labels, weights
+        float32 on one device.
+    placed
+        The ground cost there, with a table that merges no labels.
+    """
+    _, candidates, classes = placed.vertices.shape
+    examples, teachers = weights.shape
+    rows, gradients = torch.empty_like(logits[:, 0]), torch.empty_like(logits, memory_format=torch.contiguous_format)
+    _table_loss[(triton.cdiv(examples, BLOCK),)](
+        logits.contiguous(), soft_labels.contiguous(), weights.contiguous(), placed.vertices, rows, gradients,
+        examples, teachers,
+        classes=classes, candidates=candidates, width=triton.next_power_of_2(classes), block=BLOCK,
+    )  # fmt: skip
+    return rows, gradients
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _table_loss(
+    logits: Any, soft_labels: Any, weights: Any, vertices: Any, rows: Any, gradients: Any, examples: Any, teachers: Any,
+    classes: tl.constexpr, candidates: tl.constexpr, width: tl.constexpr, block: tl.constexpr,
+) -> None:  # fmt: skip
+    example = tl.program_id(0) * block + tl.arange(0, block)
+    label = tl.arange(0, width)
+    here = (example < examples)[:, None] & (label < classes)[None, :]
+    place = example[:, None] * classes + label[None, :]
+    z = tl.load(logits + place, mask=here, other=float("-inf"))
+    z = tl.where((example < examples)[:, None], z, 0.0)
+    a = tl.exp(z - tl.max(z, axis=1)[:, None])
+    a = a / tl.sum(a, axis=1)[:, None]
+    loss = tl.zeros((block,), dtype=tl.float32)
+    potential = tl.zeros((block, width), dtype=tl.float32)
+    for teacher in range(teachers):
+        asked = (example * teachers + teacher)[:, None] * classes + label[None, :]
+        difference = tl.where(here, a - tl.load(soft_labels + asked, mask=here, other=0.0), 0.0)
+        pattern = tl.sum(tl.where(difference > 0, 1 << label[None, :], 0), axis=1)
+        best = tl.full((block,), float("-inf"), dtype=tl.float32)
+        winner = tl.zeros((block, width), dtype=tl.float32)
+        for candidate in range(candidates):
+            at = (pattern * candidates + candidate)[:, None] * classes + label[None, :]
+            vertex = tl.load(vertices + at, mask=here, other=0.0)
+            value = tl.sum(difference * vertex, axis=1)
+            better = (value > best) | (value != value)
+            best = tl.where(better, value, best)
+            winner = tl.where(better[:, None], vertex, winner)
+        weight = tl.load(weights + example * teachers + teacher, mask=example < examples, other=0.0)
+        loss += weight * best
+        potential += weight[:, None] * winner
+    gradient = a * (potential - tl.sum(a * potential, axis=1)[:, None])
+    tl.store(rows + example, loss, mask=example < examples)
+    tl.store(gradients + place, gradient, mask=here)
