@@ -55,7 +55,7 @@ def plan_cost(a: Rows, b: Rows, f: Rows, matrix: Matrix) -> Bounds:
     plan = torch.softmax(logits, dim=1) * b[:, None, :]
     plan = plan * _shrink(a, plan.sum(dim=2))[:, :, None]
     plan = plan * _shrink(b, plan.sum(dim=1))[:, None, :]
-    rest_a, rest_b = a - plan.sum(dim=2), b - plan.sum(dim=1)
+    rest_a, rest_b = (a - plan.sum(dim=2)).clamp(min=0), (b - plan.sum(dim=1)).clamp(min=0)
     rest = rest_a.sum(dim=1).clamp(min=tiny)
     return (plan * matrix[None]).sum(dim=(1, 2)) + ((rest_a @ matrix) * rest_b).sum(dim=1) / rest
 
