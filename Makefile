@@ -23,6 +23,7 @@ check: $(INSTALLED)
 	$(MAKE) test
 
 bench: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.transport
 
 clean:

@@ -1,55 +1,136 @@
-"""Our transport cost beside POT's linear programs, value and gradient to the logits, in one process."""
+"""The transport loss, forward and backward to the logits, beside geomloss and POT, all in one process.
 
+Times are medians over turns, CPU time of one thread (or the card's own clock with `--device cuda`). Methods take turns;
+within its turn a method repeats its step for 0.1 s, after one that does not count, as a training loop would. Errors
+are those of the first rows' losses (largest, relative) and gradients (L2, relative) against POT's linear program in
+float64. Memory is how much the process grew at most in one step, in a process of its own.
+"""
+
+import argparse
+import ctypes
+import multiprocessing
+import re
 import statistics
 import time
+from pathlib import Path
 
-import numpy as np
-import ot
 import torch
 
-from knot_fed.labels import LabelSpace
-from knot_fed.transport import OTLoss, make_ground_cost
+from benchmarks.methods import methods_for
+from benchmarks.problems import CHECKED_ROWS, LINES, SHAPES, exact_answer, make_problem
 
-REPEATS = 7
-SHAPES = ((64, 4), (256, 4))
+REPEATS = 9
+TURN_SECONDS = 0.1
+BUDGET_SECONDS = 20.0
+HEADER = ("problem", "method", "ms", "times faster", "value error", "gradient error", "MiB", "runs")
 
 
-def seconds_of(step):
-    step()
-    times = []
+def step(method, problem):
+    problem.logits.grad = None
+    rows = method(problem)
+    rows.mean().backward()
+    return rows
+
+
+def seconds(method, problem, steps):
+    """Return the seconds of one step, out of several."""
+    if problem.logits.is_cuda:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        start.record()
+        for _ in range(steps):
+            step(method, problem)
+        end.record()
+        torch.cuda.synchronize()
+        return start.elapsed_time(end) / 1e3 / steps
+    started = time.process_time()
+    for _ in range(steps):
+        step(method, problem)
+    return (time.process_time() - started) / steps
+
+
+def timed_in_turns(methods, problem):
+    """Return the times of each method; one is dropped from the turns when it has used its budget."""
+    first = {name: seconds(method, problem, 1) for name, method in methods.items()}
+    first = {name: seconds(methods[name], problem, 1) if once < 1 else once for name, once in first.items()}
+    steps = {name: max(1, round(TURN_SECONDS / once)) for name, once in first.items()}
+    times = {name: [] for name in methods}
     for _ in range(REPEATS):
-        started = time.process_time()
-        step()
-        times.append(time.process_time() - started)
-    return statistics.median(times)
+        for name, method in methods.items():
+            if sum(times[name]) + first[name] < BUDGET_SECONDS:
+                step(method, problem)
+                times[name].append(seconds(method, problem, steps[name]))
+    return {name: taken or [first[name]] for name, taken in times.items()}
 
 
-def programs_one_by_one(logits, soft_labels, weights, matrix):
-    a = torch.softmax(logits.double(), dim=1)
-    costs = [
-        weights[row, teacher] * ot.emd2(a[row], soft_labels[row, teacher], matrix)
-        for row in range(soft_labels.shape[0])
-        for teacher in range(soft_labels.shape[1])
-    ]
-    return torch.stack(costs).sum() / len(a)
+def errors(method, problem, truth):
+    rows = step(method, problem).detach()[:CHECKED_ROWS].double().cpu()
+    gradient = problem.logits.grad[:CHECKED_ROWS].double().cpu() * len(problem.logits)
+    losses, slopes = truth
+    return float((rows / losses - 1).abs().max()), float((gradient - slopes).norm() / slopes.norm())
 
 
-def measure(batch, teachers):
-    generator = np.random.default_rng(1)
-    cost = make_ground_cost("augmented", LabelSpace.preset("sentiment"))
-    logits = torch.from_numpy(generator.normal(size=(batch, 5))).requires_grad_()
-    soft_labels = torch.from_numpy(generator.dirichlet(np.ones(5), size=(batch, teachers)))
-    weights = torch.full((batch, teachers), 1 / teachers, dtype=torch.float64)
-    loss = OTLoss(cost)
-    ours = seconds_of(lambda: loss(logits, soft_labels, weights).backward())
-    peer = seconds_of(lambda: programs_one_by_one(logits, soft_labels, weights, cost.matrix).backward())
-    print(
-        f"{batch:5d} x {teachers}: ours {1e3 * ours:7.2f} ms, POT {1e3 * peer:8.2f} ms, {peer / ours:6.1f} times faster"
-    )
+def resident(field):
+    """Return a figure of this process in KiB."""
+    return int(re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text()).group(1))
+
+
+def memory(method, problem):
+    """Return the growth of the process in MiB during one step, in a forked process; on a GPU the peak there."""
+    if problem.logits.is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step(method, problem)
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+    def child(send):
+        torch.set_num_threads(1)
+        step(method, problem)
+        problem.logits.grad = None
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+        before = resident("VmRSS")
+        step(method, problem)
+        send.send((resident("VmHWM") - before) / 2**10)
+
+    receive, send = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("fork").Process(target=child, args=(send,))
+    process.start()
+    grown = receive.recv()
+    process.join()
+    return max(grown, 0.0)
+
+
+def measure(problem, device):
+    truth = exact_answer(problem)
+    problem = problem.to(device)
+    methods = methods_for(problem)
+    times = timed_in_turns(methods, problem)
+    reference = statistics.median(next(iter(times.values())))
+    for name, taken in times.items():
+        value, gradient = errors(methods[name], problem, truth)
+        middle = statistics.median(taken)
+        grown = memory(methods[name], problem)
+        yield (
+            problem.name, name, f"{1e3 * middle:.3g}", f"{reference / middle:.3g}", f"{value:.1e}", f"{gradient:.1e}",
+            f"{grown:.1f}", str(len(taken)),
+        )  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--shapes", default="", help="B,L,K;B,L,K;... instead of all")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    problems = [make_problem(*shape) for shape in SHAPES] + [make_problem(*shape, line=True) for shape in LINES]
+    if arguments.shapes:
+        problems = [make_problem(*map(int, shape.split(","))) for shape in arguments.shapes.split(";")]
+    print("| " + " | ".join(HEADER) + " |\n|" + " --- |" * len(HEADER))
+    for problem in problems:
+        for line in measure(problem, arguments.device):
+            print("| " + " | ".join(line) + " |", flush=True)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    print(f"median CPU time of {REPEATS}, 5 labels, augmented cost, forward and backward")
-    for shape in SHAPES:
-        measure(*shape)
+    main()

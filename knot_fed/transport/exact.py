@@ -14,7 +14,7 @@ from knot_fed.transport.ground_cost import Placed
 
 MOST_PIVOTS = 1_000_000
 OPTIMAL = 1
-CHUNK = 1 << 18
+CHUNK = 1 << 19
 """Candidate values that the table solver holds at once; they stay in the cache."""
 
 Costs = Float[torch.Tensor, "pairs"]
@@ -61,12 +61,11 @@ def _best_of_chunk(difference: Float[torch.Tensor, "pairs places"], placed: Plac
 
 
 def program_solution(
-    a: Float[torch.Tensor, "pairs classes"], b: Float[torch.Tensor, "pairs classes"], placed: Placed, *, metric: bool
+    a: Float[torch.Tensor, "pairs classes"], b: Float[torch.Tensor, "pairs classes"], placed: Placed
 ) -> tuple[Costs, Potentials, Potentials]:
     """Solve each pair's linear program by POT's network simplex (Bonneel et al. 2011), in float64 on the CPU.
 
-    Over a metric only the mass that differs is moved, and the potentials are those of `a - b`. Returns the cost and
-    the potentials of `a` and of `b`.
+    Returns the cost and the potentials of `a` and of `b`, for rows of any equal masses.
 
     Raises
     ------
@@ -74,13 +73,10 @@ def program_solution(
         If the network simplex does not reach the optimum.
     """
     cost = placed.matrix.double().cpu().numpy()
-    firsts, seconds = a.detach().double().cpu().numpy(), b.detach().double().cpu().numpy()
-    if metric:
-        shared = np.minimum(firsts, seconds)
-        firsts, seconds = firsts - shared, seconds - shared
+    firsts, seconds = (side.detach().double().cpu().numpy() for side in (a, b))
     solved = [_program(first, second, cost) for first, second in zip(firsts, seconds, strict=True)]
     totals, f, g = (torch.from_numpy(np.array(column)).to(a) for column in zip(*solved, strict=True))
-    return totals, f, -f if metric else g
+    return totals, f, g
 
 
 def _program(

@@ -103,10 +103,8 @@ class OTLoss(nn.Module):
         shares: Float[torch.Tensor, "examples teachers"],
     ) -> RowsAndGradient:
         solver = choose_solver(self.ground_cost, self.solver, a.device)
-        first = a[:, None].expand_as(teachers).reshape(-1, a.shape[1])
-        second = teachers.reshape(-1, a.shape[1])
         with torch.autocast(a.device.type, enabled=False):
-            solution = solve_pairs(first, second, self.ground_cost, solver=solver, accuracy=self.accuracy)
+            solution = solve_pairs(a[:, None], teachers, self.ground_cost, solver=solver, accuracy=self.accuracy)
             gradient = torch.bmm(shares[:, None], solution.f.view(teachers.shape))[:, 0]
         return (shares * solution.cost.view(shares.shape)).sum(dim=1), gradient
 

@@ -94,8 +94,8 @@ def sinkhorn(
         Costs.
     entropic_epsilon
         Strength of the entropy at the last stage, relative to the product of the marginals, as a share of the largest
-        cost, > 0; raised to 1/900 (1/450 without a metric) where it is smaller. From 1/110 (1/55) up float32 is enough for
-        marginal errors from 1e-4 up; float64 does the rest.
+        cost, > 0; raised to 1/900 (1/450 without a metric) where it is smaller. From 1/110 (1/55) up float32 is
+        enough, for marginal errors from 1e-4 up; float64 does the rest.
     marginal_error
         A pair has converged when the L1 error of both marginals is below this; at most 2,000 iterations a stage.
     metric
@@ -125,7 +125,8 @@ def _stages(
     """Plan rising sharpness: early stages, then halves, all in float32 as far as it goes."""
     single = SINGLE_SHARPNESS / spread
     last = min(wanted, DOUBLE_SHARPNESS / spread)
-    converged = [last / 2, last] if last <= single else [single / 2, single, *([last / 2] * (last > 2 * single)), last]
+    converged = [single / 2, single, last / 2, last] if last > 2 * single else [single / 2, single, last]
+    converged = [last / 2, last] if last <= single else converged
     plan: list[tuple[float, float | None]] = [(sharpness, None) for sharpness in EARLY if sharpness < converged[0]]
     plan += [(sharpness, marginal_error if sharpness == last else EARLY_ERROR) for sharpness in converged]
     return [_stage(matrix, *step, single) for step in plan]

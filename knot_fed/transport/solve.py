@@ -49,16 +49,23 @@ class Solution:
     ----------
     cost
         Transport cost.
-    f, g
-        Potentials of `a` and of `b`: subgradients of the cost along the simplex, each up to a constant a row.
+    f
+        Potential of `a`: a subgradient of the cost along the simplex, up to a constant a row.
+    second
+        Potential of `b`, likewise; None where it is `-f`, as over a metric.
     sinkhorn
         What Sinkhorn's algorithm came to; None for the exact solvers.
     """
 
     cost: Float[torch.Tensor, "pairs"]
     f: Float[torch.Tensor, "pairs classes"]
-    g: Float[torch.Tensor, "pairs classes"]
+    second: Float[torch.Tensor, "pairs classes"] | None = None
     sinkhorn: Sinkhorn | None = None
+
+    @property
+    def g(self) -> Float[torch.Tensor, "pairs classes"]:
+        """The potential of `b`."""
+        return -self.f if self.second is None else self.second
 
 
 def choose_solver(ground_cost: GroundCost, solver: str, device: torch.device) -> str:
@@ -82,39 +89,57 @@ def choose_solver(ground_cost: GroundCost, solver: str, device: torch.device) ->
 
 
 def solve_pairs(
-    a: Float[torch.Tensor, "pairs classes"],
-    b: Float[torch.Tensor, "pairs classes"],
+    a: Float[torch.Tensor, "*#pairs classes"],
+    b: Float[torch.Tensor, "*#pairs classes"],
     ground_cost: GroundCost,
     *,
     solver: str,
     accuracy: Accuracy,
 ) -> Solution:
-    """Solve pairs of distributions by one solver; records no gradient."""
-    placed = ground_cost.placed(a.device, a.dtype)
+    """Solve pairs of distributions, flattened to rows, by one solver; records no gradient.
+
+    Over a metric the cost depends on `a - b` alone (Kantorovich and Rubinstein 1958).
+    """
+    classes = len(ground_cost)
+    if not ground_cost.metric:
+        first, second = (side.expand_as(a - b).reshape(-1, classes) for side in (a, b))
+        return _solve_general(first, second, ground_cost, solver, accuracy)
+    difference = (a - b).reshape(-1, classes)
+    placed = ground_cost.placed(difference.device, difference.dtype)
+    if solver == "table":
+        return Solution(*table_solution(difference, placed))
+    if solver in ("line", "star"):
+        return Solution(*cut_solution(difference, placed))
     if solver == "lp":
-        return Solution(*program_solution(a, b, placed, metric=ground_cost.metric))
-    if solver == "sinkhorn":
-        return _sinkhorn_solution(a, b, ground_cost, accuracy)
-    cost, potentials = (table_solution if solver == "table" else cut_solution)(a - b, placed)
-    return Solution(cost, potentials, -potentials)
+        cost, f, _ = program_solution(difference.clamp(min=0), (-difference).clamp(min=0), placed)
+        return Solution(cost, f)
+    return _solve_cancelled(difference, ground_cost, accuracy)
 
 
-def _sinkhorn_solution(
+def _solve_general(
     a: Float[torch.Tensor, "pairs classes"],
     b: Float[torch.Tensor, "pairs classes"],
     ground_cost: GroundCost,
+    solver: str,
     accuracy: Accuracy,
 ) -> Solution:
-    """Solve by Sinkhorn: over a metric only the mass that differs is moved, W(a, b) = W((a - b)+, (b - a)+).
+    """Solve without the triangle inequality: mass that both sides share may move too."""
+    if solver == "lp":
+        return Solution(*program_solution(a, b, ground_cost.placed(a.device, a.dtype)))
+    result = _run_sinkhorn(a.double(), b.double(), ground_cost, accuracy)
+    cost = (result.f * a).sum(dim=1) + (result.g * b).sum(dim=1)
+    return Solution(cost.to(a), result.f.to(a), result.g.to(a), result)
+
+
+def _solve_cancelled(
+    difference: Float[torch.Tensor, "pairs classes"], ground_cost: GroundCost, accuracy: Accuracy
+) -> Solution:
+    """Solve by Sinkhorn on the mass that differs, W(a, b) = W((a - b)+, (b - a)+).
 
     The shared mass stays in place in an exact plan; without it most of the entropic bias is gone.
     """
-    if not ground_cost.metric:
-        result = _run_sinkhorn(a.double(), b.double(), ground_cost, accuracy)
-        cost = (result.f * a).sum(dim=1) + (result.g * b).sum(dim=1)
-        return Solution(cost.to(a), result.f.to(a), result.g.to(a), result)
-    difference = a.double() - b.double()
-    more, less = difference.clamp(min=0), (-difference).clamp(min=0)
+    precise = difference.double()
+    more, less = precise.clamp(min=0), (-precise).clamp(min=0)
     apart, back = more.sum(dim=1, keepdim=True), less.sum(dim=1, keepdim=True)
     equal = torch.minimum(apart, back) < SMALLEST_MASS
     uniform = torch.full_like(more, 1.0 / len(ground_cost))
@@ -124,9 +149,9 @@ def _sinkhorn_solution(
         ground_cost,
         accuracy,
     )
-    potentials = torch.where(difference > 0, result.f, -result.g).masked_fill(equal, 0.0)
-    cost = (potentials * difference).sum(dim=1)
-    return Solution(cost.to(a), potentials.to(a), -potentials.to(a), result)
+    potentials = torch.where(precise > 0, result.f, -result.g).masked_fill(equal, 0.0)
+    cost = (potentials * precise).sum(dim=1)
+    return Solution(cost.to(difference), potentials.to(difference), sinkhorn=result)
 
 
 def _run_sinkhorn(
