@@ -85,7 +85,7 @@ class TransportConfig(_Section):
     cost: str
     solver: Literal["auto", "line", "star", "table", "sinkhorn", "lp"]
     entropic_epsilon: Annotated[float, Field(gt=0)]
-    marginal_error: Annotated[float, Field(ge=0)]
+    marginal_error: Annotated[float, Field(gt=0)]
 
 
 class DistillConfig(_Section):

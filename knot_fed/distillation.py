@@ -76,7 +76,7 @@ def make_loss(config: RunConfig) -> nn.Module:
     if config.distill.loss == "kl":
         return PooledKL()
     ground_cost = _ground_cost(config.transport.cost, config.label_space())
-    accuracy = Accuracy(config.transport.entropic_epsilon, config.transport.marginal_error or None)
+    accuracy = Accuracy(config.transport.entropic_epsilon, config.transport.marginal_error)
     return OTLoss(ground_cost, solver=config.transport.solver, accuracy=accuracy)
 
 

@@ -80,7 +80,7 @@ def transport_cost(
     solver
         `line` (labels on a line), `star` (labels equally far apart), `table` (up to 8 labels, or 10 where the ground
         cost was prepared so) and `lp` are exact, `sinkhorn` approximate. `auto` takes the first of line, star and
-        table that applies, then `lp` up to 256 labels on a CPU, then Sinkhorn.
+        table that applies, then `lp` up to 48 labels on a CPU, then Sinkhorn.
     accuracy
         Of Sinkhorn.
     check
@@ -131,9 +131,9 @@ def _report(
     shared = torch.minimum(a, b).double() if ground_cost.metric else torch.zeros_like(a, dtype=torch.float64)
     more, less = a.double() - shared, b.double() - shared
     found = solution.sinkhorn
-    f, g = found.entropic if found is not None else (solution.f, solution.g)
-    lower = potential_bound(more, less, f.double(), g.double(), matrix)
-    upper = plan_cost(more, less, f.double(), matrix) if found is not None else solution.cost.double()
+    f, g = solution.f.double(), solution.g.double()
+    lower = potential_bound(more, less, f, g, matrix)
+    upper = plan_cost(more, less, f, g, matrix) if found is not None else solution.cost.double()
     return TransportReport(
         cost=cost,
         lower=lower.to(a).reshape(cost.shape),

@@ -4,21 +4,17 @@ The plain torch path writes down some twenty tensors for this; the kernel, compi
 keeps each example in registers.
 """
 
-import inspect
 import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from jaxtyping import Float
 
+from knot_fed.transport.compiled import compiled
 from knot_fed.transport.ground_cost import Placed
-
-FAST_MATH = {"reassoc", "contract", "arcp", "nsz"}
-"""Free order of sums and products; NaN stays NaN."""
 
 
 def fused_table_loss(
@@ -90,6 +86,4 @@ def _kernel(classes: int, candidates: int) -> Callable[..., None]:
             for label in range(classes):
                 gradients[example, label] = a[label] * (potential[label] - mean)
 
-    plain = inspect.unwrap(table_loss)  # tests wrap every function in a check of its annotations
-    compiled: Callable[..., None] = numba.njit(nogil=True, fastmath=FAST_MATH, error_model="numpy")(plain)
-    return compiled
+    return compiled(table_loss)

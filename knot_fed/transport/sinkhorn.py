@@ -11,15 +11,16 @@ up to a sharpness of 110 and float64 up to 900.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from jaxtyping import Float
 
 SINGLE_SHARPNESS, DOUBLE_SHARPNESS = 110.0, 900.0
-EARLY = (4.0, 16.0)
 CHECK_EVERY = 10
 MOST_ITERATIONS = 2000
 EARLY_ERROR = 1e-2
+SMALLEST_MASS = 1e-9
 SINGLE_ERROR = 1e-4
 """Smallest marginal error that float32 is asked for."""
 EXTRAPOLATED = 3
@@ -38,17 +39,14 @@ class Sinkhorn:
     f, g
         Potentials of the two sides, extrapolated to no entropy unless asked otherwise; differentiating the cost with
         respect to the marginals gives these (envelope theorem).
-    entropic
-        `f` and `g` of the last stage, which make its plan `a_i b_j exp((f_i + g_j - C_ij) / eps)`.
     marginal_error
         L1 error of the last stage's marginals, relative to the mass.
     iterations
-        Of the slowest chunk of pairs, over all stages.
+        Of the slowest pair, over all stages; on a GPU of the slowest chunk of pairs.
     """
 
     f: Rows
     g: Rows
-    entropic: tuple[Rows, Rows]
     marginal_error: Float[torch.Tensor, "pairs"]
     iterations: int
 
@@ -89,7 +87,7 @@ def sinkhorn(
     Parameters
     ----------
     a, b
-        Marginals, each row summing to 1; zeros are allowed.
+        Marginals, of any equal masses; what is not > 0 counts as no mass, and a row without mass costs nothing.
     matrix
         Costs.
     entropic_epsilon
@@ -104,32 +102,74 @@ def sinkhorn(
         Whether to return the limit of no entropy instead of the last stage's potentials.
     """
     diameter = matrix.max().clamp(min=torch.finfo(matrix.dtype).tiny)
+    first, second, empty = _with_mass(a, b)
     stages = _stages(matrix.double() / diameter, 1.0 / entropic_epsilon, marginal_error, spread=1 if metric else 2)
     step = max(1, CHUNK // a.shape[1]) if a.device.type == "cpu" else max(1, len(a))
-    chunks = [_run_stages(*pair, stages) for pair in zip(torch.split(a, step), torch.split(b, step), strict=True)]
+    chunks = [
+        _run_stages(*pair, stages) for pair in zip(torch.split(first, step), torch.split(second, step), strict=True)
+    ]
     last = [reached[-1] for reached in chunks]
     limits = [_extrapolated(reached) if extrapolate else (reached[-1].f, reached[-1].g) for reached in chunks]
-    scale = diameter.to(a)
+    f, g = (torch.cat(sides).to(a) * diameter.to(a) for sides in zip(*limits, strict=True))
     return Sinkhorn(
-        f=torch.cat([f for f, _ in limits]).to(a) * scale,
-        g=torch.cat([g for _, g in limits]).to(a) * scale,
-        entropic=(torch.cat([r.f for r in last]).to(a) * scale, torch.cat([r.g for r in last]).to(a) * scale),
+        f=f.masked_fill(empty, 0.0),
+        g=g.masked_fill(empty, 0.0),
         marginal_error=torch.cat([reached.error for reached in last]).to(a),
         iterations=max(sum(stage.iterations for stage in reached) for reached in chunks),
     )
 
 
+def _with_mass(a: Rows, b: Rows) -> tuple[Rows, Rows, torch.Tensor]:
+    """Return both sides in shares of their mass, a uniform stand-in for rows without, and which rows these are."""
+    first, second = a.double().clamp(min=0), b.double().clamp(min=0)
+    masses = [side.sum(dim=1, keepdim=True) for side in (first, second)]
+    empty = torch.minimum(*masses) < SMALLEST_MASS
+    uniform = torch.full_like(first, 1.0 / first.shape[1])
+    shares = [torch.where(empty, uniform, side / mass) for side, mass in zip((first, second), masses, strict=True)]
+    return shares[0], shares[1], empty
+
+
+def ladder(wanted: float, *, spread: int) -> list[tuple[float, bool]]:
+    """Plan rising sharpness, and which stages run until they converge; the first only prepares the second.
+
+    Parameters
+    ----------
+    wanted
+        Sharpness of the last stage; cut at 900 / `spread`.
+    spread
+        1 over a metric, else 2: how far potentials differ at most, in diameters.
+
+    Examples
+    --------
+    >>> ladder(600.0, spread=1)
+    [(27.5, False), (55.0, True), (110.0, True), (300.0, True), (600.0, True)]
+    """
+    single = SINGLE_SHARPNESS / spread
+    last = min(wanted, DOUBLE_SHARPNESS / spread)
+    top = min(last, single)
+    late = [last / 2] * (last > 2 * single) + [last] * (last > single)
+    return [(top / 4, False), *((sharpness, True) for sharpness in (top / 2, top, *late))]
+
+
+def extrapolation_shares(points: Sequence[float]) -> list[float]:
+    """Return the shares of the last three points at most in the value at 0 of the polynomial through them.
+
+    Examples
+    --------
+    >>> extrapolation_shares([0.2, 0.1])
+    [-1.0, 2.0]
+    """
+    used = points[-EXTRAPOLATED:]
+    return [prod(other / (other - at) for other in used if other != at) for at in used]
+
+
 def _stages(
     matrix: Float[torch.Tensor, "classes classes"], wanted: float, marginal_error: float, *, spread: int
 ) -> list[_Stage]:
-    """Plan rising sharpness: early stages, then halves, all in float32 as far as it goes."""
+    steps = ladder(wanted, spread=spread)
     single = SINGLE_SHARPNESS / spread
-    last = min(wanted, DOUBLE_SHARPNESS / spread)
-    converged = [single / 2, single, last / 2, last] if last > 2 * single else [single / 2, single, last]
-    converged = [last / 2, last] if last <= single else converged
-    plan: list[tuple[float, float | None]] = [(sharpness, None) for sharpness in EARLY if sharpness < converged[0]]
-    plan += [(sharpness, marginal_error if sharpness == last else EARLY_ERROR) for sharpness in converged]
-    return [_stage(matrix, *step, single) for step in plan]
+    errors = [EARLY_ERROR if converge else None for _, converge in steps[:-1]] + [marginal_error]
+    return [_stage(matrix, sharpness, error, single) for (sharpness, _), error in zip(steps, errors, strict=True)]
 
 
 def _stage(
@@ -213,12 +253,9 @@ def _scaled(product: Rows, before: Rows, *, relaxed: bool) -> Rows:
 
 def _extrapolated(reached: Sequence[_Reached]) -> tuple[Rows, Rows]:
     """Follow the polynomial in 1 / sharpness through the last converged stages, three at most, to 0."""
-    converged = [past for past in reached if past.stage.marginal_error is not None]
-    points = [(1 / past.stage.sharpness, past) for past in converged[-EXTRAPOLATED:]]
-    f, g = torch.zeros_like(points[0][1].f), torch.zeros_like(points[0][1].g)
-    for at, past in points:
-        share = 1.0
-        for other, _ in points:
-            share *= other / (other - at) if other != at else 1.0
+    converged = [past for past in reached if past.stage.marginal_error is not None][-EXTRAPOLATED:]
+    shares = extrapolation_shares([1 / past.stage.sharpness for past in converged])
+    f, g = torch.zeros_like(converged[0].f), torch.zeros_like(converged[0].g)
+    for share, past in zip(shares, converged, strict=True):
         f, g = f + share * past.f, g + share * past.g
     return f, g
