@@ -5,7 +5,6 @@ starts from into its kernel (Schmitzer 2019), so that scalings stay near 1.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from math import log
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ FIRST_ITERATIONS, CHECK_EVERY = 6, 3
 FARTHEST = 80.0
 """Exponents of the kernel are cut at plus and minus this, which float32 holds."""
 LANES, BLOCK = 8, 8
-"""Columns are padded to the first, rows worked on in blocks of the second, so that products stay in registers."""
+"""Rows and columns are padded to the first, and rows worked on in blocks of the second, to fit vector registers."""
 
 single = np.float32
 
@@ -69,8 +68,8 @@ def _solve_pairs(
 ) -> None:  # fmt: skip
     """Solve all pairs, on their labels with mass; rows are the labels of a, columns those of b."""
     classes, stages = len(costs), len(sharpness)
-    width = (classes + LANES - 1) // LANES * LANES
-    all_rows, all_columns = np.empty(classes, np.int64), np.empty(classes, np.int64)
+    width = _padded(classes)
+    all_rows, all_columns = np.empty(classes, np.uint32), np.empty(classes, np.uint32)
     all_f, all_g = np.zeros((stages, classes)), np.zeros((stages, classes))
     a, b = np.zeros(width, single), np.zeros(width, single)
     local, kernel = np.zeros((width, width), single), np.zeros((width, width), single)
@@ -91,10 +90,8 @@ def _solve_pairs(
             _absorb(kernel, local, sharpness[stage], f[stage], g[stage], work)
             errors[pair], done = _iterate(kernel, a, b, count_a, count_b, work, tolerances[stage])
             iterations[pair] += done
-            for row in range(count_a):
-                f[stage, row] -= log(work[4, row]) / sharpness[stage]
-            for column in range(count_b):
-                g[stage, column] -= log(work[5, column]) / sharpness[stage]
+            _subtract_logarithms(f[stage], work[4], sharpness[stage])
+            _subtract_logarithms(g[stage], work[5], sharpness[stage])
         for back in range(len(shares)):
             stage = stages - len(shares) + back
             for row in range(count_a):
@@ -106,14 +103,18 @@ def _solve_pairs(
 
 
 @compiled
+def _padded(count: Any) -> Any:
+    return (count + LANES - 1) // LANES * LANES
+
+
+@compiled
 def _support(row: Any, labels: Any, mass: Any) -> Any:
     """Collect the labels with mass, and their shares of it; returns how many there are."""
     count, total = 0, 0.0
     for label in range(len(row)):
-        if row[label] > 0:
-            labels[count], mass[count] = label, row[label]
-            total += row[label]
-            count += 1
+        labels[count], mass[count] = label, row[label]  # overwritten next, unless it has mass: no branch to mispredict
+        count += row[label] > 0
+        total += max(row[label], single(0))
     if not total > SMALLEST_MASS:
         count = 0
     for place in range(count):
@@ -130,8 +131,10 @@ def _predict(sharpness: Any, stage: Any, f: Any, g: Any) -> None:
     if stage > 1:
         before, now = 1 / sharpness[stage - 2], 1 / sharpness[stage - 1]
         ahead = (1 / sharpness[stage] - now) / (now - before)
-    f[stage] = f[stage - 1] + ahead * (f[stage - 1] - f[stage - 2])
-    g[stage] = g[stage - 1] + ahead * (g[stage - 1] - g[stage - 2])
+    for potential in (f, g):
+        for label in range(potential.shape[1]):
+            last = potential[stage - 1, label]
+            potential[stage, label] = last + ahead * (last - potential[stage - 2, label])
 
 
 @compiled
@@ -141,12 +144,13 @@ def _absorb(kernel: Any, local: Any, sharpness: Any, f: Any, g: Any, work: Any) 
     exp(x) is the 128th power of a polynomial in x / 128, which compiles to vector instructions.
     """
     count_a, count_b = len(f), len(g)
+    height, width = _padded(count_a), _padded(count_b)
     rate, near, second = single(sharpness), single(FARTHEST), work[5]
     for column in range(count_b):
         second[column] = sharpness * g[column]
     for row in range(count_a):
         first = single(sharpness * f[row])
-        for column in range(count_b):
+        for column in range(width):
             exponent = first + second[column] - rate * local[row, column]
             exponent = near if exponent > near else (-near if exponent < -near else exponent)
             x = exponent / single(128)
@@ -156,10 +160,10 @@ def _absorb(kernel: Any, local: Any, sharpness: Any, f: Any, g: Any, work: Any) 
             for _ in range(7):
                 power *= power
             kernel[row, column] = power
-        kernel[row, count_b : (count_b + LANES - 1) // LANES * LANES] = 0
-    kernel[count_a : (count_a + BLOCK - 1) // BLOCK * BLOCK] = 0
-    work[0, :count_a] = 1
-    work[1, :count_b] = 1
+        kernel[row, count_b:width] = 0
+    kernel[count_a:height] = 0
+    work[0, :height] = 1
+    work[1, :width] = 1
 
 
 @compiled
@@ -171,36 +175,55 @@ def _iterate(kernel: Any, a: Any, b: Any, count_a: Any, count_b: Any, work: Any,
     marginals and the iterations done.
     """
     u, v, scaled_a, scaled_b, products, sums = work[0], work[1], work[2], work[3], work[4], work[5]
-    height, width = (count_a + BLOCK - 1) // BLOCK * BLOCK, (count_b + LANES - 1) // LANES * LANES
-    scaled_a[count_a:height] = 0
-    scaled_b[count_b:width] = 0
+    height, width = _padded(count_a), _padded(count_b)
+    a[count_a:height], b[count_b:width] = 0, 0
     relaxed, limit, error = tolerance > 0, MOST_ITERATIONS if tolerance > 0 else FIRST_ITERATIONS, single(0)
     for done in range(1, limit + 1):
         over = relaxed and done > CHECK_EVERY
-        for column in range(count_b):
+        for column in range(width):
             scaled_b[column] = b[column] * v[column]
         _times(kernel, scaled_b, products, height, width)
-        for row in range(count_a):
-            scaling = single(1) / products[row]
-            u[row] = scaling * np.sqrt(scaling / u[row]) if over else scaling
+        products[count_a:height] = 1
+        for row in range(height):
+            product = products[row]
+            u[row] = single(1) / (product * np.sqrt(product * u[row]) if over else product)
             scaled_a[row] = a[row] * u[row]
         _times_transposed(kernel, scaled_a, sums, height, width)
+        sums[count_b:width] = 1
         if done % CHECK_EVERY == 0:
             error = single(0)
-            for column in range(count_b):
+            for column in range(width):
                 error += abs(scaled_b[column] * sums[column] - b[column])
-            for row in range(count_a):
+            for row in range(height):
                 error += abs(scaled_a[row] * products[row] - a[row])
             if error < tolerance:
                 break
             if relaxed and (done == limit // 2 or not error < np.inf):
                 relaxed = False
-                v[:count_b] = 1
+                v[:width] = 1
                 continue
-        for column in range(count_b):
-            scaling = single(1) / sums[column]
-            v[column] = scaling * np.sqrt(scaling / v[column]) if over else scaling
+        for column in range(width):
+            total = sums[column]
+            v[column] = single(1) / (total * np.sqrt(total * v[column]) if over else total)
     return error, done
+
+
+@compiled
+def _subtract_logarithms(potential: Any, scalings: Any, sharpness: Any) -> None:
+    """Take `log(scaling) / sharpness` off; a series in the 128th root, which compiles to vector instructions."""
+    rate = single(256 / sharpness)
+    for label in range(_padded(len(potential))):
+        root = scalings[label]
+        for _ in range(7):
+            root = np.sqrt(root)
+        x = (root - single(1)) / (root + single(1))
+        square = x * x
+        series = single(1) + square * (
+            single(1 / 3) + square * (single(1 / 5) + square * (single(1 / 7) + square * single(1 / 9)))
+        )
+        scalings[label] = x * series * rate
+    for label in range(len(potential)):
+        potential[label] -= scalings[label]
 
 
 @compiled

@@ -137,7 +137,7 @@ def _solve_cancelled(
     The shared mass stays in place in an exact plan; without it most of the entropic bias is gone.
     """
     result = _run_sinkhorn(difference, -difference, ground_cost, accuracy)
-    potentials = torch.where(difference > 0, result.f, -result.g)
+    potentials = torch.lerp(-result.g, result.f, (difference > 0).to(result.f))  # f where a has more; faster than where
     return Solution((potentials * difference).sum(dim=1), potentials, sinkhorn=result)
 
 
