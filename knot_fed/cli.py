@@ -49,14 +49,14 @@ def show(run: Run) -> None:
 def predict(
     run: Run,
     text: Annotated[str, typer.Option(help="The text, or the first of a pair.")],
-    text_b: Annotated[str, typer.Option(help="The second text of a pair.")] = "",
+    text_b: Annotated[str | None, typer.Option(help="The second text of a pair.")] = None,
 ) -> None:
     """Print the student's distribution over the labels."""
     use_threads(0)
     student = load_classifier(RunFolder.open(run).student)
-    if student.spec.paired and not text_b:
-        raise ModelError("the student reads pairs and --text-b is empty; give --text and --text-b")
-    question: Text = (text, text_b) if text_b else text
+    if student.spec.paired and text_b is None:
+        raise ModelError("the student reads pairs and --text-b is missing; give --text and --text-b")
+    question: Text = (text, text_b) if text_b is not None else text
     table = Table("label", "probability")
     for name, probability in zip(student.spec.labels, predict_soft_labels(student, [question])[0], strict=True):
         table.add_row(name, f"{probability:.4f}")

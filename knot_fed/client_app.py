@@ -40,7 +40,10 @@ HELD_TEXTS = "held-texts"
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One client's settings: who it is, where its private file and its state are, and what its policy allows."""
+    """One client's settings: who it is, where its private file and its state are, and what its policy allows.
+
+    Virtual clients share a folder of features, so that the encoder reads the transfer set once for all of them.
+    """
 
     name: str
     run: RunConfig
@@ -49,6 +52,7 @@ class Client:
     shard: tuple[int, int]
     model: str
     state: Path
+    features: Path
     policy: ReleasePolicy
 
     @classmethod
@@ -66,7 +70,8 @@ class Client:
             name, path, place = shard.name, data_path(run.data.root, shard.file), (shard.index, shard.count)
             model = models[run.data.client_names.index(shard.file) % len(models)] if models else run.model
         state = Path(node.state_dir) if node.state_dir else Path(run.state_dir) / name
-        return cls(name, run, node, path, place, node.model or model, state, policy)
+        features = Path(node.state_dir or run.state_dir) / "features"
+        return cls(name, run, node, path, place, node.model or model, state, features, policy)
 
     def columns(self) -> Columns:
         """Return the column names, the node's own before the run's."""
@@ -77,17 +82,24 @@ class Client:
             text_b=ours.text_b or theirs.text_b,
             label=ours.label or theirs.label,
             split=ours.split or theirs.split,
+            separator=theirs.separator,
         )
 
     def examples(self) -> tuple[SplitExamples, dict[str, list[int]]]:
         """Read the private file, and this client's share of it where several virtual clients split it."""
-        labels = self.run.label_space()
-        examples = read_labelled_texts(self.path, columns=self.columns(), labels=labels, seed=self.run.seed)
-        index, count = self.shard
-        data = self.run.data
+        data, (index, count) = self.run.data, self.shard
+        examples = read_labelled_texts(
+            self.path, columns=self.columns(), labels=self.run.label_space(), seed=self.run.seed, limit=data.limit
+        )
         return split_examples(
             examples, index=index, count=count, scheme=data.partition, alpha=data.alpha, seed=self.run.seed
         )
+
+    def transfer_set(self) -> TransferSet | None:
+        """Read the node's own copy of the transfer set, if it has one."""
+        if not self.node.transfer:
+            return None
+        return read_transfer_set(self.node.transfer, columns=self.columns(), limit=self.run.data.limit)
 
     def seed(self) -> int:
         """Draw this client's seed from the run's seed and its name."""
@@ -124,7 +136,7 @@ def query(message: Message, context: Context) -> Message:
     """Compare protocol, labels and transfer set, and check the private file, before any training."""
     client = Client.from_context(context)
     server = wire.unpack_handshake(message.content)
-    held = read_transfer_set(client.node.transfer, columns=client.columns()) if client.node.transfer else None
+    held = client.transfer_set()
     ours = wire.Handshake(
         protocol=wire.PROTOCOL,
         labels=wire.canonical_labels(client.run.label_space()),
@@ -154,7 +166,12 @@ def train(message: Message, context: Context) -> Message:
     started = time.monotonic()
     examples, _ = client.examples()
     teacher, reused = load_or_train_teacher(
-        client.spec(transfer), examples, client.run.teacher, seed=client.seed(), folder=client.state / "teachers"
+        client.spec(transfer),
+        examples,
+        client.run.teacher,
+        seed=client.seed(),
+        folder=client.state / "teachers",
+        feature_cache=client.features,
     )
     soft_labels = predict_soft_labels(teacher, rows, temperature=client.run.teacher.temperature)
     release = release_soft_labels(
@@ -186,7 +203,7 @@ def evaluate(message: Message, context: Context) -> Message:
         raise PolicyError("the policy keeps this client out of evaluation; set take-part-in-evaluation to join")
     use_threads(client.run.threads)
     spec, state = wire.unpack_evaluate_request(message.content)
-    student = build_classifier(ModelSpec.from_json(spec), seed=0, feature_cache=client.state / "features")
+    student = build_classifier(ModelSpec.from_json(spec), seed=0, feature_cache=client.features)
     load_trained_state(student, state)
     test = client.examples()[0].test
     metrics = evaluate_classifier(predict_soft_labels(student, test.texts), test.labels, client.run.label_space())

@@ -43,6 +43,8 @@ class DataConfig(_Section):
     text_b: str
     label: str
     split: str
+    separator: str
+    limit: Natural
     partition: Literal["iid", "dirichlet"]
     alpha: Annotated[float, Field(gt=0)]
 

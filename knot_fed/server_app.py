@@ -60,9 +60,14 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
     started = time.monotonic()
     use_threads(0)
     columns = _columns(config)
-    transfer = read_transfer_set(data_path(config.data.root, config.data.transfer), columns=columns)
+    data = config.data
+    transfer = read_transfer_set(data_path(data.root, data.transfer), columns=columns, limit=data.limit)
     public = read_labelled_texts(
-        data_path(config.data.root, config.data.public), columns=columns, labels=config.label_space(), seed=config.seed
+        data_path(data.root, data.public),
+        columns=columns,
+        labels=config.label_space(),
+        seed=config.seed,
+        limit=data.limit,
     )
     student, public_teacher = start_student(config, public, transfer)
     strategy = KnotStrategy(config, student, transfer, folder, public_teacher)
@@ -86,7 +91,7 @@ def start_student(
     config: RunConfig, public: SplitExamples, transfer: TransferSet
 ) -> tuple[TextClassifier, PublicTeacher | None]:
     """Build the student and, if asked, pretrain it on the public labelled set, where it becomes one more teacher."""
-    state = Path(config.state_dir) / "server"
+    state = Path(config.state_dir)
     spec = ModelSpec(
         name=config.student_model,
         trainable=config.trainable,
@@ -97,7 +102,14 @@ def start_student(
     )
     if not config.student.pretrain:
         return build_classifier(spec, seed=config.seed, feature_cache=state / "features"), None
-    student, _ = load_or_train_teacher(spec, public, config.teacher, seed=config.seed, folder=state / "teachers")
+    student, _ = load_or_train_teacher(
+        spec,
+        public,
+        config.teacher,
+        seed=config.seed,
+        folder=state / "server" / "teachers",
+        feature_cache=state / "features",
+    )
     soft_labels = predict_soft_labels(student, transfer.texts, temperature=config.teacher.temperature)
     bias = prediction_bias(student, generator=np.random.default_rng(config.seed))
     logger.info("student pretrained on %d public examples", len(public.train))
@@ -161,4 +173,5 @@ class _Judge:
 
 def _columns(config: RunConfig) -> Columns:
     data = config.data
-    return Columns(text=data.text, text_a=data.text_a, text_b=data.text_b, label=data.label, split=data.split)
+    names = ("text", "text_a", "text_b", "label", "split", "separator")
+    return Columns(**{name: getattr(data, name) for name in names})

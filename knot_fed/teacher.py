@@ -79,16 +79,22 @@ def train_teacher(
 
 
 def load_or_train_teacher(
-    spec: ModelSpec, examples: SplitExamples, settings: TeacherConfig, *, seed: int, folder: Path
+    spec: ModelSpec,
+    examples: SplitExamples,
+    settings: TeacherConfig,
+    *,
+    seed: int,
+    folder: Path,
+    feature_cache: Path | None = None,
 ) -> tuple[TextClassifier, bool]:
     """Load the teacher that this data, model, training settings and seed gave before, or train it.
 
     Parameters
     ----------
-    spec, examples, settings, seed
+    spec, examples, settings, seed, feature_cache
         As in `train_teacher`.
     folder
-        Where teachers are kept, each under its digest; encoder features go into its sibling `features`.
+        Where teachers are kept, each under its digest.
 
     Returns
     -------
@@ -98,10 +104,9 @@ def load_or_train_teacher(
         Whether it was loaded.
     """
     kept = folder / _digest(spec, examples, settings, seed)
-    cache = folder.parent / "features"
     if kept.is_dir():
-        return load_classifier(kept, feature_cache=cache), True
-    teacher = train_teacher(spec, examples, settings, seed=seed, feature_cache=cache)
+        return load_classifier(kept, feature_cache=feature_cache), True
+    teacher = train_teacher(spec, examples, settings, seed=seed, feature_cache=feature_cache)
     folder.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix="partial-", dir=folder))
     save_classifier(teacher, partial)

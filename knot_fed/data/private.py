@@ -18,13 +18,18 @@ VAL_SHARE, TEST_SHARE = 0.1, 0.2
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What the columns of a file are called; `split` need not exist, and a file has either `text` or both others."""
+    """What the columns of a file are called; `split` need not exist, and a file has either `text` or both others.
+
+    `separator` cuts a text in two at its first occurrence, such as a dialogue's newest turn from the turns before it;
+    empty: texts stay whole.
+    """
 
     text: str = "text"
     text_a: str = "text_a"
     text_b: str = "text_b"
     label: str = "label"
     split: str = "split"
+    separator: str = ""
 
     @property
     def of_text(self) -> tuple[str, str, str]:
@@ -32,7 +37,9 @@ class Columns:
         return self.text, self.text_a, self.text_b
 
 
-def read_labelled_texts(path: str | Path, *, columns: Columns, labels: LabelSpace, seed: int = 0) -> SplitExamples:
+def read_labelled_texts(
+    path: str | Path, *, columns: Columns, labels: LabelSpace, seed: int = 0, limit: int = 0
+) -> SplitExamples:
     """Read labelled texts with their splits.
 
     A split that the file does not give is cut from the training rows, stratified by label: one tenth for
@@ -48,6 +55,8 @@ def read_labelled_texts(path: str | Path, *, columns: Columns, labels: LabelSpac
         The label space; a row's label is a name, or an index from 0.
     seed
         Of the split, where the file has none.
+    limit
+        Training rows to keep at most, as `limited_rows` draws them; 0: all.
 
     Raises
     ------
@@ -69,6 +78,7 @@ def read_labelled_texts(path: str | Path, *, columns: Columns, labels: LabelSpac
     _cut_missing(parts, "test", TEST_SHARE, examples.labels, generator)
     _cut_missing(parts, "val", VAL_SHARE / (1 - TEST_SHARE), examples.labels, generator)
     split = {part: examples.select(np.flatnonzero(parts == part)) for part in ("train", "val", "test")}
+    split["train"] = split["train"].select(limited_rows(len(split["train"]), limit))
     if len(np.unique(split["train"].labels)) < 2:
         raise DataError(
             f"{name}: {len(split['train'])} training rows with fewer than 2 classes; add rows of another class"
@@ -96,7 +106,26 @@ def texts_of(table: dict[str, list[object]], columns: Columns, *, name: str) -> 
         raise DataError(f"{name}: {bad} of {len(parts[0])} rows have no text; fill or drop them")
     if paired:
         return tuple((str(a), str(b)) for a, b in zip(*parts, strict=True))
+    if columns.separator:
+        return tuple(_halves(str(text), columns.separator) for text in parts[0])
     return tuple(str(text) for text in parts[0])
+
+
+def limited_rows(count: int, limit: int) -> Int[np.ndarray, "rows"]:
+    """Return the positions of at most `limit` of `count` rows (0: of all), the same in every run, in order.
+
+    Examples
+    --------
+    >>> limited_rows(3, 0).tolist()
+    [0, 1, 2]
+    """
+    rows = np.arange(count)
+    return np.sort(np.random.default_rng(0).permutation(rows)[:limit]) if limit else rows
+
+
+def _halves(text: str, separator: str) -> tuple[str, str]:
+    first, _, rest = text.partition(separator)
+    return first, rest
 
 
 def _label_indices(values: list[object], labels: LabelSpace, *, name: str, column: str) -> Int[np.ndarray, "examples"]:

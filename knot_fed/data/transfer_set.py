@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from knot_fed.data.files import BUILTIN, read_columns, short_name
-from knot_fed.data.private import Columns, texts_of
+from knot_fed.data.private import Columns, limited_rows, texts_of
 from knot_fed.data.reviews import builtin_texts
 from knot_fed.errors import DataError
 from knot_fed.types import Text
@@ -66,8 +66,15 @@ class TransferSet:
         return range(len(self) * (round_number - 1) // rounds, len(self) * round_number // rounds)
 
 
-def read_transfer_set(path: str | Path, *, columns: Columns) -> TransferSet:
-    """Read all texts of a file, whatever their split; labels in the file are never read.
+def read_transfer_set(path: str | Path, *, columns: Columns, limit: int = 0) -> TransferSet:
+    """Read the texts of a file, whatever their split; labels in the file are never read.
+
+    Parameters
+    ----------
+    path, columns
+        As in `read_labelled_texts`.
+    limit
+        Texts to keep at most, as `limited_rows` draws them; 0: all.
 
     Raises
     ------
@@ -78,4 +85,5 @@ def read_transfer_set(path: str | Path, *, columns: Columns) -> TransferSet:
     if path.startswith(BUILTIN):
         return TransferSet(builtin_texts(path.removeprefix(BUILTIN)))
     table = read_columns(path, set(columns.of_text))
-    return TransferSet(texts_of(table, columns, name=short_name(path)))
+    texts = texts_of(table, columns, name=short_name(path))
+    return TransferSet(tuple(texts[row] for row in limited_rows(len(texts), limit)))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ class FeatureExtractor:
         features = self._mean_pooled(tokenize(self._tokenizer, texts, max_length=self._spec.max_length))
         if kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            partial = kept.with_suffix(".partial")
+            partial = kept.with_suffix(f".{os.getpid()}.partial")  # other clients may compute the same
             save_file({"features": features}, partial)
             partial.rename(kept)
         return features

@@ -141,3 +141,23 @@ def test_names_find_files_by_any_suffix(tmp_path):
     assert data_path(str(tmp_path), "hub:org/name") == "hub:org/name"
     with pytest.raises(DataError, match="two: no file two"):
         data_path(str(tmp_path), "two")
+
+
+def test_a_separator_cuts_each_text_at_its_first_occurrence(tmp_path):
+    rows = [{"text": ["new [SEP] old [SEP] older", "alone"][i % 2], "label": i % 3} for i in range(60)]
+    path = write(tmp_path / "a.jsonl", rows)
+    texts = read(path, separator=" [SEP] ").train.texts
+    assert set(texts) == {("new", "old [SEP] older"), ("alone", "")}
+    assert read_transfer_set(path, columns=Columns(separator=" [SEP] ")).paired
+
+
+@given(st.integers(10, 80))
+@settings(max_examples=10)
+def test_a_limit_keeps_the_same_training_rows_in_their_order(tmp_path_factory, limit):
+    path = write(tmp_path_factory.mktemp("data") / "a.jsonl", [{**row, "text": str(i)} for i, row in enumerate(ROWS)])
+    whole = read(path)
+    kept = read_labelled_texts(path, columns=Columns(), labels=LABELS, seed=3, limit=limit)
+    assert len(kept.train) == min(limit, len(whole.train))
+    assert list(kept.train.texts) == sorted(kept.train.texts, key=whole.train.texts.index)
+    assert (kept.val.texts, kept.test.texts) == (whole.val.texts, whole.test.texts)
+    assert len(read_transfer_set(path, columns=Columns(), limit=limit)) == min(limit, 60)
