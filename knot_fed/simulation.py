@@ -100,6 +100,33 @@ def stage_app(app: Path, folder: Path) -> Path:
     return folder
 
 
+def federation_settings(backend_config: str, *, num_supernodes: int) -> str:
+    """Translate the old `--backend-config` JSON into Flower's federation settings.
+
+    Raises
+    ------
+    ConfigError
+        If the text is not a JSON object, or holds a setting that nothing reads.
+    """
+    try:
+        parsed = json.loads(backend_config)
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"--backend-config is not JSON ({error.msg} at {error.pos}); quote it in single quotes"
+        ) from None
+    if not isinstance(parsed, dict) or not all(isinstance(value, dict) for value in parsed.values()):
+        raise ConfigError(
+            '--backend-config is not an object of objects; write \'{"client_resources": {"num_cpus": 1}}\''
+        )
+    parsed.setdefault("client_resources", {}).setdefault("num_cpus", 1)
+    settings = {"num-supernodes": num_supernodes}
+    for section, values in parsed.items():
+        if section not in ("client_resources", "init_args"):
+            raise ConfigError(f"--backend-config: unknown key {section!r}; known: client_resources, init_args")
+        settings |= {f"{section}-{key}".replace("_", "-"): value for key, value in values.items()}
+    return " ".join(f"{key}={json.dumps(value)}" for key, value in settings.items())
+
+
 @contextmanager
 def superlink(home: Path) -> Iterator[dict[str, str]]:
     """Run a SuperLink for simulations on a free loopback port; yields the environment that reaches it."""

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from knot_fed.errors import ConfigError
-from knot_fed.simulation_cli import federation_settings, resolve_config
+from knot_fed.overrides import resolve_config
+from knot_fed.simulation import federation_settings
 
 ROOT = Path(__file__).parent.parent
 

@@ -1,0 +1,71 @@
+"""A run's configuration as commands take it: the defaults, TOML files and `key=value` pairs; the last one wins."""
+
+import re
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from knot_fed.config import RunConfig, Scalar, flattened
+from knot_fed.errors import ConfigError
+
+
+def resolve_config(app: Path, overrides: list[str], *, num_supernodes: int) -> RunConfig:
+    """Merge the app's defaults with overrides, and make relative paths absolute from the current folder.
+
+    Raises
+    ------
+    ConfigError
+        If a file or a pair cannot be read, or the merged configuration is not valid.
+    """
+    merged = flattened(_table(app / "pyproject.toml").get("tool", {}).get("flwr", {}).get("app", {}).get("config", {}))
+    if not merged:
+        raise ConfigError(f"{app / 'pyproject.toml'}: no [tool.flwr.app.config]; give --app the project's folder")
+    for override in overrides:
+        merged |= _override(override)
+    RunConfig.from_mapping(merged)
+    merged["wait-for"] = merged["wait-for"] or num_supernodes
+    merged["name"] = merged["name"] or f"{merged['task']}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return RunConfig.from_mapping({key: _absolute(key, value) for key, value in merged.items()})
+
+
+def _override(text: str) -> dict[str, Scalar]:
+    path = Path(text)
+    if path.suffix == ".toml":
+        return flattened(_table(path))
+    try:
+        return flattened(tomllib.loads(_pairs_as_lines(text)))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(
+            f"--run-config {text!r} is neither a TOML file nor pairs ({error}); write 'seed=2 task=\"nli\"'"
+        ) from None
+
+
+def _pairs_as_lines(text: str) -> str:
+    return re.sub(r"\s+(?=[\w.-]+\s*=)", "\n", text.strip())
+
+
+def _table(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise ConfigError(f"{path}: no such file; give a TOML file, or pairs like 'seed=2'") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML ({error}); mend the file") from None
+
+
+def _absolute(key: str, value: Scalar) -> Scalar:
+    if not isinstance(value, str) or not value:
+        return value
+    if key in ("runs-dir", "state-dir") or (key == "data.root" and value not in ("builtin", "hub")):
+        return str(Path(value).resolve())
+    if key in ("model", "student.model", "teacher.models"):
+        return ",".join(_absolute_model(name.strip()) for name in value.split(","))
+    if key == "transport.cost" and Path(value).is_file():
+        return str(Path(value).resolve())
+    return value
+
+
+def _absolute_model(name: str) -> str:
+    folder = Path(name.removeprefix("hf:"))
+    return f"hf:{folder.resolve()}" if name.startswith("hf:") and folder.is_dir() else name
