@@ -1,4 +1,4 @@
-"""One run on a private SuperLink of this machine: started, watched and stopped, with nothing left behind."""
+"""Runs on a private SuperLink of this machine: started, watched and stopped, with nothing left behind."""
 
 import json
 import os
@@ -13,6 +13,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,54 +28,78 @@ START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 MARKER = "knot_fed: "
 FAILURE = "the run failed: "
+STARTED = re.compile(r"started run (\d+)")
 BOX_DRAWING = re.compile(r"[╭╮╰╯│─]+")
 
 
-def run_federation(app: Path, config: RunConfig, settings: str, *, echo: Callable[[str], None], verbose: bool) -> None:
-    """Start a private SuperLink, run the app on it, and stop it.
+@dataclass(frozen=True, slots=True)
+class Simulator:
+    """A private SuperLink for simulations, with the app staged; several runs may go on at once."""
+
+    bundle: Path
+    home: Path
+    environment: dict[str, str]
+
+    def run(self, config: RunConfig, settings: str, *, echo: Callable[[str], None], verbose: bool = False) -> None:
+        """Run the app and wait for its end.
+
+        Parameters
+        ----------
+        config
+            The run's configuration, with absolute paths.
+        settings
+            Flower's federation settings, as `key=value` pairs.
+        echo
+            Called with each line that the user should see.
+        verbose
+            Whether Flower's own lines are shown too.
+
+        Raises
+        ------
+        FederationError
+            If the run does not start or does not complete.
+        """
+        overrides = self.home / f"{config.name}.toml"
+        overrides.write_text(tomli_w.dumps(config.to_mapping()), encoding="utf-8")
+        command = ["run", str(self.bundle), CONNECTION, "--stream", "--run-config", str(overrides)]
+        run = subprocess.Popen(
+            [_script("flwr"), *command, "--federation-config", settings],
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            number, tail = _relay(run, echo=echo, verbose=verbose)
+        finally:
+            _stop(run)
+        listed = subprocess.run(
+            [_script("flwr"), "list", CONNECTION, "--format", "json", "--run-id", number],
+            env=self.environment, text=True, capture_output=True, check=False,
+        )  # fmt: skip
+        _check_completed(listed.stdout, tail)
+
+
+@contextmanager
+def simulator(app: Path) -> Iterator[Simulator]:
+    """Start a private SuperLink for an app, and stop it with all that it started, also on a SIGTERM.
 
     Parameters
     ----------
     app
         Folder of the app's `pyproject.toml`.
-    config
-        The run's configuration, with absolute paths.
-    settings
-        Flower's federation settings, as `key=value` pairs.
-    echo
-        Called with each line that the user should see.
-    verbose
-        Whether Flower's own lines are shown too.
 
     Raises
     ------
     ConfigError
         If the app does not say which files belong to it.
     FederationError
-        If the SuperLink does not start or the run does not complete.
+        If the SuperLink does not start.
     """
     with _sigterm_as_exit(), tempfile.TemporaryDirectory(prefix="knot-fed-") as home:
         bundle = stage_app(app, Path(home) / "app")
-        overrides = Path(home) / "run-config.toml"
-        overrides.write_text(tomli_w.dumps(config.to_mapping()), encoding="utf-8")
-        command = ["run", str(bundle), CONNECTION, "--stream", "--run-config", str(overrides)]
         with superlink(Path(home)) as environment:
-            run = subprocess.Popen(
-                [_script("flwr"), *command, "--federation-config", settings],
-                env=environment,
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-            )
-            try:
-                tail = _relay(run, echo=echo, verbose=verbose)
-            finally:
-                _stop(run)
-            listed = subprocess.run(
-                [_script("flwr"), "list", CONNECTION, "--format", "json"],
-                env=environment, text=True, capture_output=True, check=False,
-            )  # fmt: skip
-    _check_completed(listed.stdout, tail)
+            yield Simulator(bundle, Path(home), environment)
 
 
 def stage_app(app: Path, folder: Path) -> Path:
@@ -148,16 +173,21 @@ def superlink(home: Path) -> Iterator[dict[str, str]]:
             _stop(process)
 
 
-def _relay(run: subprocess.Popen[str], *, echo: Callable[[str], None], verbose: bool) -> list[str]:
-    """Pass on the lines that are knot_fed's own, or all; return the last twenty, up to the failure if there is one."""
-    tail: list[str] = []
+def _relay(run: subprocess.Popen[str], *, echo: Callable[[str], None], verbose: bool) -> tuple[str, list[str]]:
+    """Pass on the lines that are knot_fed's own, or all.
+
+    Returns the run's number, and the last twenty lines, up to the failure if there is one.
+    """
+    number, tail = "0", list[str]()
     for line in map(str.rstrip, run.stdout or ()):
+        started = STARTED.search(line)
+        number = started.group(1) if started else number
         place = line.find(MARKER)
         if place >= 0 or not tail or FAILURE not in tail[-1]:
             tail = [*tail[-19:], line]
         if verbose or place >= 0:
             echo(line if verbose else line[place:])
-    return tail
+    return number, tail
 
 
 def _check_completed(listed: str, tail: list[str]) -> None:

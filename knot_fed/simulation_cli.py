@@ -10,7 +10,7 @@ from rich.console import Console
 from knot_fed.errors import KnotError
 from knot_fed.overrides import resolve_config
 from knot_fed.reporting import RunFolder, summary_table
-from knot_fed.simulation import federation_settings, run_federation
+from knot_fed.simulation import federation_settings, simulator
 
 console = Console(width=None if sys.stdout.isatty() else 110)
 
@@ -31,7 +31,8 @@ def simulate(
     try:
         config = resolve_config(app, run_config or [], num_supernodes=num_supernodes)
         resources = federation_settings(backend_config, num_supernodes=num_supernodes)
-        run_federation(app.resolve(), config, resources, echo=_echo, verbose=verbose)
+        with simulator(app.resolve()) as running:
+            running.run(config, resources, echo=_echo, verbose=verbose)
         folder = RunFolder.open(Path(config.runs_dir) / config.name)
         console.print(summary_table(folder.read_summary()))
         console.print(f"run folder: {Path(config.runs_dir) / config.name}", soft_wrap=True)
