@@ -1,6 +1,9 @@
-"""`knot-fed`: look at a run, and ask its student."""
+"""`knot-fed`: prepare data, look at a run, and ask its student."""
 
+import json
+import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -10,13 +13,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from knot_fed.data.recipes import RECIPES, SUFFIX, find_recipe, prepare_files
 from knot_fed.errors import KnotError, ModelError
 from knot_fed.models import load_classifier, use_threads
 from knot_fed.reporting import RunFolder, summary_table
 from knot_fed.teacher import predict_soft_labels
 from knot_fed.types import Text
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at runs and ask their students.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Prepare data, look at runs, ask their students.")
 console = Console(width=None if sys.stdout.isatty() else 110)
 
 Run = Annotated[Path, typer.Argument(help="Run folder.")]
@@ -61,3 +65,28 @@ def predict(
     for name, probability in zip(student.spec.labels, predict_soft_labels(student, [question])[0], strict=True):
         table.add_row(name, f"{probability:.4f}")
     console.print(table)
+
+
+@app.command()
+@_without_traceback
+def prepare(
+    recipe: Annotated[str, typer.Argument(help=f"One of {', '.join(RECIPES)}.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the files to write.")],
+    limit: Annotated[
+        int | None, typer.Option(min=0, help="Most rows of each file; 0: all; else as the recipe says.")
+    ] = None,
+) -> None:
+    """Load a task's data sets from the Hugging Face hub, write one file for each role, and say how to run them.
+
+    RECIPE is amazon (sentiment), silicone (emotion) or nli.
+    """
+    found = find_recipe(recipe)
+    prepared = prepare_files(found, out, limit=limit)
+    table = Table("file", "train", "val", "test", caption=f"{prepared.dropped} rows dropped")
+    for name, rows in prepared.files.items():
+        parts = Counter(row["split"] for row in rows)
+        table.add_row(f"{name}{SUFFIX}", *(str(parts[part]) for part in ("train", "val", "test")))
+    console.print(table)
+    root = shlex.quote(f"data.root={json.dumps(str(out), ensure_ascii=False)}")
+    typer.echo(f"flower-simulation --app . --num-supernodes {found.clients} \\")
+    typer.echo(f"    --run-config simulations/{found.simulation}.toml --run-config {root}")

@@ -51,3 +51,10 @@ def test_the_old_backend_config_becomes_federation_settings():
 def test_a_bad_backend_config_is_refused(text):
     with pytest.raises(ConfigError, match="--backend-config"):
         federation_settings(text, num_supernodes=2)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "simulations").glob("*.toml")), ids=lambda file: file.stem)
+def test_every_simulation_is_a_valid_configuration(file):
+    config = resolve_config(ROOT, [str(file)], num_supernodes=3)
+    assert config.label_space().names
+    assert config.data.client_names
