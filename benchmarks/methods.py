@@ -7,7 +7,7 @@ from geomloss import SamplesLoss
 
 from knot_fed.transport import Accuracy, OTLoss
 
-FAST = Accuracy(entropic_epsilon=1 / 110, marginal_error=0.02)
+FAST = Accuracy(entropic_epsilon=1 / 110, marginal_error=0.03)
 
 
 def ours(*, fused=True, solver="auto", accuracy=None):

@@ -177,11 +177,10 @@ def _iterate(kernel: Any, a: Any, b: Any, count_a: Any, count_b: Any, work: Any,
     u, v, scaled_a, scaled_b, products, sums = work[0], work[1], work[2], work[3], work[4], work[5]
     height, width = _padded(count_a), _padded(count_b)
     a[count_a:height], b[count_b:width] = 0, 0
+    scaled_b[:width] = b[:width]
     relaxed, limit, error = tolerance > 0, MOST_ITERATIONS if tolerance > 0 else FIRST_ITERATIONS, single(0)
     for done in range(1, limit + 1):
         over = relaxed and done > CHECK_EVERY
-        for column in range(width):
-            scaled_b[column] = b[column] * v[column]
         _times(kernel, scaled_b, products, height, width)
         products[count_a:height] = 1
         for row in range(height):
@@ -200,11 +199,12 @@ def _iterate(kernel: Any, a: Any, b: Any, count_a: Any, count_b: Any, work: Any,
                 break
             if relaxed and (done == limit // 2 or not error < np.inf):
                 relaxed = False
-                v[:width] = 1
+                v[:width], scaled_b[:width] = 1, b[:width]
                 continue
         for column in range(width):
             total = sums[column]
             v[column] = single(1) / (total * np.sqrt(total * v[column]) if over else total)
+            scaled_b[column] = b[column] * v[column]
     return error, done
 
 
