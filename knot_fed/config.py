@@ -5,19 +5,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from knot_fed.errors import ConfigError
 from knot_fed.labels import LabelSpace
+from knot_fed.plugins import is_own
 
 Scalar: TypeAlias = bool | int | float | str
 Positive: TypeAlias = Annotated[int, Field(gt=0)]
 Natural: TypeAlias = Annotated[int, Field(ge=0)]
 Trainable: TypeAlias = Literal["all", "head"]
+LOSSES = ("ot", "sinkhorn-divergence", "entropy", "kl", "reverse-kl", "jensen-shannon", "mse")
 
 
 def _kebab(field: str) -> str:
     return field.replace("_", "-")
+
+
+def _known_or_own(known: tuple[str, ...]) -> AfterValidator:
+    """Accept a known name, or one in the form of a user's own function, which is imported where it is used."""
+
+    def check(name: str) -> str:
+        if name not in known and not is_own(name):
+            raise PydanticCustomError("name", f"use {', '.join(known)}, or your own package.module:function")
+        return name
+
+    return AfterValidator(check)
 
 
 class _Section(BaseModel):
@@ -93,7 +107,7 @@ class TransportConfig(_Section):
 class DistillConfig(_Section):
     """How the student learns from the soft labels."""
 
-    loss: Literal["ot", "entropy", "kl"]
+    loss: Annotated[str, _known_or_own(LOSSES)]
     objective: Literal["pooled", "per-teacher"]
     epochs: Positive
     patience: Positive

@@ -3,21 +3,16 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import nn
 
-from knot_fed.config import DistillConfig, RunConfig
-from knot_fed.errors import GroundCostError
-from knot_fed.labels import LabelSpace
+from knot_fed.config import DistillConfig
+from knot_fed.losses import Loss
 from knot_fed.models import Schedule, TextClassifier, fit
-from knot_fed.transport import Accuracy, GroundCost, OTLoss, check_ground_cost, make_ground_cost
 from knot_fed.types import Text
 
-SMALLEST_PROBABILITY = 1e-8
 EVALUATION_BATCH = 512
 
 
@@ -33,59 +28,12 @@ class DistillationResult:
     seconds_in_loss: float
 
 
-class SymmetrisedKL(nn.Module):
-    """Mean of `sum_k w_k (KL(a || q_k) + KL(q_k || a)) / 2`: the entropy-based baseline of KNOT's public code."""
-
-    def forward(
-        self,
-        logits: Float[torch.Tensor, "examples classes"],
-        soft_labels: Float[torch.Tensor, "examples teachers classes"],
-        weights: Float[torch.Tensor, "examples teachers"],
-    ) -> Float[torch.Tensor, ""]:
-        """Return the loss; differentiable in the logits."""
-        student = torch.log_softmax(logits.float(), dim=1)[:, None]
-        teachers = soft_labels.clamp(min=SMALLEST_PROBABILITY).log()
-        divergences = ((student.exp() - soft_labels) * (student - teachers)).sum(dim=2) / 2
-        return (weights * divergences).sum(dim=1).mean()
-
-
-class PooledKL(nn.Module):
-    """Mean of `KL(sum_k w_k q_k || a)`: plain distillation from the pooled soft labels (Hinton et al. 2015)."""
-
-    def forward(
-        self,
-        logits: Float[torch.Tensor, "examples classes"],
-        soft_labels: Float[torch.Tensor, "examples teachers classes"],
-        weights: Float[torch.Tensor, "examples teachers"],
-    ) -> Float[torch.Tensor, ""]:
-        """Return the loss; differentiable in the logits."""
-        pooled = (weights[:, :, None] * soft_labels).sum(dim=1)
-        return nn.functional.kl_div(torch.log_softmax(logits.float(), dim=1), pooled, reduction="batchmean")
-
-
-def make_loss(config: RunConfig) -> nn.Module:
-    """Build the loss that a run asks for: `ot`, `entropy` or `kl`.
-
-    Raises
-    ------
-    GroundCostError
-        If the ground cost is not a metric on the run's labels, or its file cannot be read.
-    """
-    if config.distill.loss == "entropy":
-        return SymmetrisedKL()
-    if config.distill.loss == "kl":
-        return PooledKL()
-    ground_cost = _ground_cost(config.transport.cost, config.label_space())
-    accuracy = Accuracy(config.transport.entropic_epsilon, config.transport.marginal_error)
-    return OTLoss(ground_cost, solver=config.transport.solver, accuracy=accuracy)
-
-
 def distil_student(
     student: TextClassifier,
     texts: Sequence[Text],
     soft_labels: Float[np.ndarray, "teachers examples classes"],
     weights: Float[np.ndarray, "teachers examples"],
-    loss: nn.Module,
+    loss: Loss,
     settings: DistillConfig,
     *,
     seed: int,
@@ -160,18 +108,3 @@ class _Clock:
 
     def __exit__(self, *_: object) -> None:
         self.seconds += time.monotonic() - self._started
-
-
-def _ground_cost(name: str, labels: LabelSpace) -> GroundCost:
-    path = Path(name)
-    if path.suffix not in (".npy", ".csv"):
-        return make_ground_cost(name, labels)
-    try:
-        matrix = (
-            np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, delimiter=",", ndmin=2)
-        )
-    except (OSError, ValueError):
-        raise GroundCostError(
-            f"{path.name}: cannot be read as a matrix; give a .npy or a .csv file of numbers"
-        ) from None
-    return check_ground_cost(np.asarray(matrix, dtype=np.float64), names=labels.names)

@@ -15,10 +15,11 @@ from typing_extensions import override
 from knot_fed.aggregation import client_weights, pool_soft_labels
 from knot_fed.config import RunConfig
 from knot_fed.data.transfer_set import TransferSet
-from knot_fed.distillation import DistillationResult, distil_student, make_loss
+from knot_fed.distillation import DistillationResult, distil_student
 from knot_fed.errors import FederationError, WireError
 from knot_fed.federation import wire
 from knot_fed.federation.nodes import shake_hands, wait_for_nodes
+from knot_fed.losses import make_loss
 from knot_fed.models import TextClassifier, trained_state
 from knot_fed.reporting import RunFolder
 from knot_fed.types import Metrics, SoftLabels
