@@ -1,68 +1,159 @@
-"""How much each teacher counts, and the weighted mean of their soft labels."""
+"""How much each teacher counts on each text, and the mean, median or trimmed mean of their soft labels."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import entr
 
 from knot_fed.errors import ConfigError
+from knot_fed.plugins import resolve_own
 from knot_fed.types import SoftLabels
 
 
-def client_weights(
-    scheme: str, *, examples: Int[np.ndarray, "clients"], confidences: Float[np.ndarray, "clients texts"]
-) -> Float[np.ndarray, "clients texts"]:
-    """Weigh the teachers on each text.
+@dataclass(frozen=True, slots=True, eq=False)
+class TeacherAnswers:
+    """What the server knows of its teachers when it weighs them.
 
     Parameters
     ----------
-    scheme
-        `uniform`; `size`, by training examples; or `confidence`, by each teacher's own confidence on each text.
     examples
-        Training examples of each teacher; teachers that did not tell theirs (0) count as the mean of the others.
+        Training examples of each teacher; 0 where a client's policy keeps the count.
     confidences
-        Distance of each prediction from the teacher's prediction bias, >= 0; read by `confidence` only.
+        One score in [0, 2] of each teacher for each text, computed by the teacher's owner: its nearness to the own
+        data under `density`, else the distance of the prediction from the prediction bias. 0 where no scheme asks
+        for it, or a client's policy keeps it.
+    soft_labels
+        One distribution for each teacher and text.
+    """
 
-    Returns
-    -------
-    weights
-        float64, >= 0; the teachers' weights on each text sum to 1. A text on which nobody is confident is weighed
-        uniformly.
+    examples: Int[np.ndarray, "clients"]
+    confidences: Float[np.ndarray, "clients texts"]
+    soft_labels: Float[np.ndarray, "clients texts classes"]
+
+
+Scheme: TypeAlias = Callable[[TeacherAnswers], Float[np.ndarray, "clients texts"]]
+"""Scores >= 0 of the teachers on each text; only their ratios count. A user's own function does the same."""
+
+
+def uniform_scores(answers: TeacherAnswers) -> Float[np.ndarray, "clients texts"]:
+    """Score all teachers the same."""
+    return np.ones(answers.confidences.shape)
+
+
+def size_scores(answers: TeacherAnswers) -> Float[np.ndarray, "clients texts"]:
+    """Score by training examples; teachers that did not tell theirs count as the mean of the others."""
+    told = answers.examples[answers.examples > 0]
+    sizes = np.where(answers.examples > 0, answers.examples, told.mean() if len(told) else 1.0)
+    return np.repeat(sizes.astype(np.float64)[:, None], answers.confidences.shape[1], axis=1)
+
+
+def told_scores(answers: TeacherAnswers) -> Float[np.ndarray, "clients texts"]:
+    """Score by what the owners sent: confidence or density."""
+    return answers.confidences.astype(np.float64)
+
+
+def certainty_scores(answers: TeacherAnswers) -> Float[np.ndarray, "clients texts"]:
+    """Score by `1 - H(q) / ln L`: 1 for a one-hot soft label, 0 for a flat one; needs nothing from the client."""
+    soft_labels = answers.soft_labels.astype(np.float64)
+    entropies = entr(np.maximum(soft_labels, 0.0)).sum(axis=2)
+    scores: Float[np.ndarray, "clients texts"] = np.clip(1 - entropies / np.log(soft_labels.shape[2]), 0.0, 1.0)
+    return scores
+
+
+SCHEMES: Mapping[str, Scheme] = {
+    "uniform": uniform_scores,
+    "size": size_scores,
+    "confidence": told_scores,
+    "histogram-confidence": told_scores,
+    "certainty": certainty_scores,
+    "density": told_scores,
+}
+
+
+def find_scheme(name: str) -> Scheme:
+    """Return the scheme of that name, or import the user's own.
 
     Raises
     ------
     ConfigError
-        If there is no such scheme.
+        If there is none of that name, or the user's own cannot be imported or is not callable.
+    """
+    return SCHEMES[name] if name in SCHEMES else resolve_own(name, key="weights.scheme", known=tuple(SCHEMES))
+
+
+def client_weights(
+    scheme: str,
+    *,
+    examples: Int[np.ndarray, "clients"],
+    confidences: Float[np.ndarray, "clients texts"],
+    soft_labels: Float[np.ndarray, "clients texts classes"],
+    power: float = 1.0,
+) -> Float[np.ndarray, "clients texts"]:
+    """Weigh the teachers on each text: `w_k = s_k^power / sum_j s_j^power`, s the scheme's scores.
+
+    Parameters
+    ----------
+    scheme
+        A name of `SCHEMES`, or a user's own `package.module:function` of `TeacherAnswers`.
+    examples, confidences, soft_labels
+        As in `TeacherAnswers`.
+    power
+        >= 0; above 1 sharpens the weights, 0 makes them all the same.
+
+    Returns
+    -------
+    weights
+        float64, >= 0; the teachers' weights on each text sum to 1. A text on which nobody scores is weighed uniformly.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such scheme, or the user's own gives anything but finite scores >= 0, one for each text.
 
     Examples
     --------
-    >>> client_weights("size", examples=np.array([1, 3]), confidences=np.zeros((2, 1))).tolist()
+    >>> answers = {"confidences": np.zeros((2, 1)), "soft_labels": np.full((2, 1, 2), 0.5)}
+    >>> client_weights("size", examples=np.array([1, 3]), **answers).tolist()
     [[0.25], [0.75]]
     """
-    if scheme == "uniform":
-        raw = np.ones(confidences.shape)
-    elif scheme == "size":
-        told = examples[examples > 0]
-        sizes = np.where(examples > 0, examples, told.mean() if len(told) else 1.0)
-        raw = np.repeat(sizes.astype(np.float64)[:, None], confidences.shape[1], axis=1)
-    elif scheme == "confidence":
-        raw = confidences.astype(np.float64)
-        raw = np.where(raw.sum(axis=0) > 0, raw, 1.0)
-    else:
-        raise ConfigError(f"weights.scheme = {scheme!r}: no such scheme; use uniform, size or confidence")
-    weights: Float[np.ndarray, "clients texts"] = raw / raw.sum(axis=0)
+    scores = np.asarray(find_scheme(scheme)(TeacherAnswers(examples, confidences, soft_labels)), dtype=np.float64)
+    if scores.shape != confidences.shape or not np.isfinite(scores).all() or (scores < 0).any():
+        raise ConfigError(
+            f"weights.scheme = {scheme!r}: gave scores of shape {scores.shape}, expected finite scores >= 0 of shape"
+            f" {confidences.shape}; return one row for each teacher"
+        )
+    highest = scores.max(axis=0)
+    sharpened = np.where(highest > 0, scores / np.where(highest > 0, highest, 1.0), 1.0) ** power
+    weights: Float[np.ndarray, "clients texts"] = sharpened / sharpened.sum(axis=0)
     return weights
 
 
 def pool_soft_labels(
-    soft_labels: Float[np.ndarray, "clients examples classes"], weights: Float[np.ndarray, "clients examples"]
+    soft_labels: Float[np.ndarray, "clients examples classes"],
+    weights: Float[np.ndarray, "clients examples"],
+    *,
+    pooling: str = "mean",
+    trim: float = 0.2,
 ) -> SoftLabels:
-    """Average the teachers' soft labels: `sum_k w_k[t] q_k[t]`, added up in the order given, in float64.
+    """Average the teachers' soft labels on each text.
 
     Parameters
     ----------
     soft_labels
         One distribution for each teacher and text.
     weights
-        As `client_weights` gives them.
+        As `client_weights` gives them; read by `mean` only.
+    pooling
+        `mean`: `sum_k w_k[t] q_k[t]`, added up in the order given. `median` or `trimmed-mean`, label by label and
+        unweighted, bear with a minority of teachers that send anything (Yin et al. 2018, for gradients); rows are
+        then brought back onto the simplex. Where a row has no mass left, as where all teachers name another label
+        with certainty, the weighted mean stands in.
+    trim
+        Of `trimmed-mean`, in (0, 0.5): share of the teachers cut off at each end, at least one and at most all but
+        one or two.
 
     Returns
     -------
@@ -71,10 +162,61 @@ def pool_soft_labels(
 
     Examples
     --------
-    >>> pool_soft_labels(np.array([[[1.0, 0.0]], [[0.0, 1.0]]]), np.array([[0.25], [0.75]])).tolist()
+    >>> teachers = np.array([[[1.0, 0.0]], [[0.0, 1.0]], [[0.25, 0.75]]])
+    >>> pool_soft_labels(teachers, np.array([[0.5], [0.5], [0.0]])).tolist()
+    [[0.5, 0.5]]
+    >>> pool_soft_labels(teachers, np.full((3, 1), 1 / 3), pooling="median").tolist()
     [[0.25, 0.75]]
     """
-    pooled = np.zeros(soft_labels.shape[1:])
+    mean = np.zeros(soft_labels.shape[1:])
     for teacher, weight in zip(soft_labels, weights, strict=True):
-        pooled += weight[:, None] * teacher
+        mean += weight[:, None] * teacher
+    if pooling == "mean":
+        return mean
+    centre = middle_of_teachers(soft_labels, trim=0.5 if pooling == "median" else trim)
+    mass = centre.sum(axis=1, keepdims=True)
+    pooled: SoftLabels = np.where(mass > 0, centre / np.where(mass > 0, mass, 1.0), mean)
     return pooled
+
+
+def middle_of_teachers(
+    soft_labels: Float[np.ndarray, "clients examples classes"], *, trim: float
+) -> Float[np.ndarray, "examples classes"]:
+    """Return the mean over teachers, label by label, without the lowest and the highest share; 0.5: the median.
+
+    Values lie between the lowest and the highest of the honest teachers as long as no more teachers than are cut off
+    at one end are not honest. Rows need not sum to 1.
+    """
+    teachers = len(soft_labels)
+    cut = min(max(1, int(trim * teachers)), (teachers - 1) // 2)
+    middle: Float[np.ndarray, "examples classes"] = np.sort(soft_labels, axis=0)[cut : teachers - cut].mean(axis=0)
+    return middle
+
+
+def agreement_weights(
+    soft_labels: Float[np.ndarray, "clients examples classes"],
+    weights: Float[np.ndarray, "clients examples"],
+    pooled: SoftLabels,
+    *,
+    power: float,
+) -> Float[np.ndarray, "examples"]:
+    """Weigh the texts by how far the teachers agree: `(1 - sum_k w_k TV(q_k, pooled))^power`, brought to a mean of 1.
+
+    Parameters
+    ----------
+    soft_labels, weights, pooled
+        As above; TV is the total variation, in [0, 1].
+    power
+        >= 0; 0 makes all texts count the same.
+
+    Examples
+    --------
+    >>> teachers = np.array([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]])
+    >>> weights = np.full((2, 2), 0.5)
+    >>> agreement_weights(teachers, weights, pool_soft_labels(teachers, weights), power=2.0).round(3).tolist()
+    [1.6, 0.4]
+    """
+    variations = np.abs(soft_labels - pooled).sum(axis=2) / 2
+    agreement = np.clip(1 - (weights * variations).sum(axis=0), 0.0, 1.0) ** power
+    shares: Float[np.ndarray, examples] = agreement / agreement.mean() if agreement.any() else np.ones(len(pooled))
+    return shares

@@ -3,6 +3,7 @@
 import time
 import tomllib
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from flwr.app import ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 from jaxtyping import Float
 
+from knot_fed.confidence import teacher_scores
 from knot_fed.config import NodeConfig, RunConfig
 from knot_fed.data.files import data_path
 from knot_fed.data.partition import client_shard, split_examples
@@ -31,8 +33,8 @@ from knot_fed.models import (
 )
 from knot_fed.privacy.policy import ReleasePolicy, release_soft_labels
 from knot_fed.reporting import RunFolder
-from knot_fed.teacher import load_or_train_teacher, predict_soft_labels, prediction_bias, prediction_confidence
-from knot_fed.types import SoftLabels, SplitExamples
+from knot_fed.teacher import load_or_train_teacher, predict_soft_labels
+from knot_fed.types import SoftLabels, SplitExamples, Text
 
 app = ClientApp()
 HELD_TEXTS = "held-texts"
@@ -105,12 +107,14 @@ class Client:
         """Draw this client's seed from the run's seed and its name."""
         return client_seed(self.run.seed, self.name)
 
-    def confidence(self, teacher: TextClassifier, soft_labels: SoftLabels) -> Float[np.ndarray, "examples"]:
-        """Return the per-text confidence where the run weighs by it; the prediction bias itself never leaves."""
-        if self.run.weights.scheme != "confidence":
-            return np.zeros(len(soft_labels), dtype=np.float32)
-        bias = prediction_bias(teacher, generator=np.random.default_rng(self.seed()))
-        return prediction_confidence(soft_labels, bias)
+    def confidence(
+        self, teacher: TextClassifier, soft_labels: SoftLabels, *, texts: Sequence[Text], private: Sequence[Text]
+    ) -> Float[np.ndarray, "examples"]:
+        """Return the score per text that the run weighs by, if any; the prediction bias itself never leaves."""
+        generator = np.random.default_rng(self.seed())
+        return teacher_scores(
+            self.run.weights.scheme, teacher, soft_labels, texts=texts, private=private, generator=generator
+        )
 
     def spec(self, transfer: TransferSet) -> ModelSpec:
         """Describe the teacher; a vocabulary is trained on the public transfer texts only."""
@@ -176,7 +180,7 @@ def train(message: Message, context: Context) -> Message:
     soft_labels = predict_soft_labels(teacher, rows, temperature=client.run.teacher.temperature)
     release = release_soft_labels(
         soft_labels,
-        confidence=client.confidence(teacher, soft_labels),
+        confidence=client.confidence(teacher, soft_labels, texts=rows, private=examples.train.texts),
         examples=len(examples.train),
         policy=client.policy,
         released_in_run=ledger.released_in_run(str(context.run_id)),

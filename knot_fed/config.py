@@ -17,6 +17,7 @@ Positive: TypeAlias = Annotated[int, Field(gt=0)]
 Natural: TypeAlias = Annotated[int, Field(ge=0)]
 Trainable: TypeAlias = Literal["all", "head"]
 LOSSES = ("ot", "sinkhorn-divergence", "entropy", "kl", "reverse-kl", "jensen-shannon", "mse")
+SCHEMES = ("uniform", "size", "confidence", "histogram-confidence", "certainty", "density")
 
 
 def _kebab(field: str) -> str:
@@ -92,7 +93,10 @@ class StudentConfig(_Section):
 class WeightsConfig(_Section):
     """How much each teacher counts."""
 
-    scheme: Literal["uniform", "size", "confidence"]
+    scheme: Annotated[str, _known_or_own(SCHEMES)]
+    power: Annotated[float, Field(ge=0)]
+    pooling: Literal["mean", "median", "trimmed-mean"]
+    trim: Annotated[float, Field(gt=0, lt=0.5)]
 
 
 class TransportConfig(_Section):
@@ -114,6 +118,8 @@ class DistillConfig(_Section):
     batch_size: Positive
     learning_rate: Annotated[float, Field(ge=0)]
     validation: Annotated[float, Field(gt=0, lt=1)]
+    agreement: Annotated[float, Field(ge=0)]
+    supervised: Annotated[float, Field(ge=0)]
 
 
 class RunConfig(_Section):
@@ -147,10 +153,17 @@ class RunConfig(_Section):
         Raises
         ------
         ConfigError
-            If a key is unknown (the nearest known keys are named), missing, or has a value out of range.
+            If a key is unknown (the nearest known keys are named), missing, or has a value out of range, or two
+            values do not go together.
         """
         check_known_keys(mapping, known=known_keys(cls), where="run configuration")
-        return _validated(cls, _nested(mapping), where="run configuration")
+        config = _validated(cls, _nested(mapping), where="run configuration")
+        if config.weights.pooling != "mean" and config.distill.objective != "pooled":
+            raise ConfigError(
+                f"run configuration: weights.pooling = {config.weights.pooling!r} pools nothing under"
+                f" distill.objective = {config.distill.objective!r}; use distill.objective = 'pooled'"
+            )
+        return config
 
     def to_mapping(self) -> dict[str, Scalar]:
         """Return the flat mapping that `from_mapping` reads."""

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,8 +11,8 @@ from jaxtyping import Float, Int
 
 from knot_fed.config import DistillConfig
 from knot_fed.losses import Loss
-from knot_fed.models import Schedule, TextClassifier, fit
-from knot_fed.types import Text
+from knot_fed.models import Schedule, TextClassifier, class_weights, fit
+from knot_fed.types import LabelledTexts, Text
 
 EVALUATION_BATCH = 512
 
@@ -28,6 +29,47 @@ class DistillationResult:
     seconds_in_loss: float
 
 
+class PublicCrossEntropy:
+    """Weighted cross-entropy of the student on the server's public labelled examples, a fresh batch at each call.
+
+    Parameters
+    ----------
+    student
+        The student.
+    examples
+        The public training examples.
+    weight
+        What the cross-entropy is multiplied by.
+    weigh_classes
+        As `teacher.class-weights`.
+    seed
+        Of the batches, which are drawn with replacement.
+    """
+
+    def __init__(
+        self,
+        student: TextClassifier,
+        examples: LabelledTexts,
+        *,
+        weight: float,
+        weigh_classes: Literal["none", "balanced"],
+        seed: int,
+    ) -> None:
+        self.weight = weight
+        self._student = student
+        self._items = student.encode(examples.texts)
+        self._labels = torch.from_numpy(examples.labels)
+        self._class_weights = class_weights(examples.labels, len(student.spec.labels), weigh_classes)
+        self._generator = np.random.default_rng(seed)
+
+    def __call__(self, size: int) -> Float[torch.Tensor, ""]:
+        """Return the loss of a batch of that size; differentiable in the student's parameters."""
+        rows = self._generator.integers(len(self._items), size=size)
+        logits = self._student.logits([self._items[row] for row in rows])
+        labels, shares = self._labels[rows].to(logits.device), self._class_weights.to(logits.device)
+        return self.weight * torch.nn.functional.cross_entropy(logits.float(), labels, shares)
+
+
 def distil_student(
     student: TextClassifier,
     texts: Sequence[Text],
@@ -37,6 +79,7 @@ def distil_student(
     settings: DistillConfig,
     *,
     seed: int,
+    supervision: PublicCrossEntropy | None = None,
 ) -> DistillationResult:
     """Train the student on the teachers' soft labels; held-out texts choose the epoch by the same loss.
 
@@ -48,63 +91,70 @@ def distil_student(
         The transfer texts that the teachers labelled, at least 2.
     soft_labels, weights
         What the teachers said, and how much each counts on each text; pooled soft labels are one teacher of weight 1.
+        The weights of a text need not sum to 1: losses are linear in them, so that the sum says how much it counts.
     loss
         Called with logits (B, L), soft labels (B, K, L) and weights (B, K).
     settings
         Epochs, patience, batch size, learning rate and the held-out share.
     seed
         Of the held-out share, order and dropout.
+    supervision
+        Added to the loss of each batch, with as many public examples; it takes no part in the choice of the epoch.
     """
-    started, clock = time.monotonic(), _Clock()
-    targets = torch.from_numpy(soft_labels.transpose(1, 0, 2).astype(np.float32))
-    shares = torch.from_numpy(weights.T.astype(np.float32))
-    order = np.random.default_rng(seed).permutation(len(texts))
-    held = max(1, round(settings.validation * len(texts)))
+    started, targets = time.monotonic(), _Targets(soft_labels, weights, loss)
+    train_rows, held_rows = _hold_out(len(texts), settings.validation, seed)
     items = student.encode(texts)
-    train_rows, held_rows = np.sort(order[held:]), np.sort(order[:held])
 
-    def loss_at(logits: torch.Tensor, rows: Int[np.ndarray, "batch"]) -> torch.Tensor:
-        with clock:
-            value: torch.Tensor = loss(logits, targets[rows].to(logits.device), shares[rows].to(logits.device))
-        return value
+    def batch_loss(logits: torch.Tensor, positions: Int[np.ndarray, "batch"]) -> torch.Tensor:
+        value = targets.loss(logits, train_rows[positions])
+        return value if supervision is None else value + supervision(len(positions))
 
     def held_out_score() -> float:
         student.eval()
         total = 0.0
         with torch.no_grad():
-            for start in range(0, held, EVALUATION_BATCH):
+            for start in range(0, len(held_rows), EVALUATION_BATCH):
                 rows = held_rows[start : start + EVALUATION_BATCH]
-                total += float(loss_at(student.logits([items[row] for row in rows]), rows)) * len(rows)
-        return -total / held
+                total += float(targets.loss(student.logits([items[row] for row in rows]), rows)) * len(rows)
+        return -total / len(held_rows)
 
     schedule = Schedule(settings.epochs, settings.patience, settings.batch_size, settings.learning_rate)
-    result = fit(
-        student,
-        [items[row] for row in train_rows],
-        lambda logits, rows: loss_at(logits, train_rows[rows]),
-        held_out_score,
-        schedule,
-        seed=seed,
-    )
+    result = fit(student, [items[row] for row in train_rows], batch_loss, held_out_score, schedule, seed=seed)
     return DistillationResult(
         epochs_run=len(result.train_losses),
         best_epoch=result.best_epoch,
         train_losses=result.train_losses,
         validation_losses=tuple(-score for score in result.scores),
         seconds=time.monotonic() - started,
-        seconds_in_loss=clock.seconds,
+        seconds_in_loss=targets.seconds,
     )
 
 
-class _Clock:
-    """Adds up the time spent inside its `with` blocks."""
+class _Targets:
+    """The teachers' answers as tensors, the loss against them, and the seconds spent in it."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        soft_labels: Float[np.ndarray, "teachers examples classes"],
+        weights: Float[np.ndarray, "teachers examples"],
+        loss: Loss,
+    ) -> None:
         self.seconds = 0.0
-        self._started = 0.0
+        self._soft_labels = torch.from_numpy(soft_labels.transpose(1, 0, 2).astype(np.float32))
+        self._weights = torch.from_numpy(weights.T.astype(np.float32))
+        self._loss = loss
 
-    def __enter__(self) -> None:
-        self._started = time.monotonic()
+    def loss(
+        self, logits: Float[torch.Tensor, "batch classes"], rows: Int[np.ndarray, "batch"]
+    ) -> Float[torch.Tensor, ""]:
+        """Return the loss of the student's logits for the texts at these rows."""
+        started = time.monotonic()
+        value = self._loss(logits, self._soft_labels[rows].to(logits.device), self._weights[rows].to(logits.device))
+        self.seconds += time.monotonic() - started
+        return value
 
-    def __exit__(self, *_: object) -> None:
-        self.seconds += time.monotonic() - self._started
+
+def _hold_out(count: int, share: float, seed: int) -> tuple[Int[np.ndarray, "train"], Int[np.ndarray, "held"]]:
+    order = np.random.default_rng(seed).permutation(count)
+    held = max(1, round(share * count))
+    return np.sort(order[held:]), np.sort(order[:held])

@@ -10,6 +10,7 @@ import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from knot_fed.confidence import teacher_scores
 from knot_fed.config import RunConfig
 from knot_fed.data.files import data_path
 from knot_fed.data.private import Columns, read_labelled_texts
@@ -26,7 +27,7 @@ from knot_fed.models import (
     use_threads,
 )
 from knot_fed.reporting import RunFolder, write_report
-from knot_fed.teacher import load_or_train_teacher, predict_soft_labels, prediction_bias, prediction_confidence
+from knot_fed.teacher import load_or_train_teacher, predict_soft_labels
 from knot_fed.types import LabelledTexts, Metrics, SplitExamples
 
 VERSIONS = ("knot-fed", "flwr", "torch", "transformers", "POT", "numpy")
@@ -70,7 +71,7 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
         limit=data.limit,
     )
     student, public_teacher = start_student(config, public, transfer)
-    strategy = KnotStrategy(config, student, transfer, folder, public_teacher)
+    strategy = KnotStrategy(config, student, transfer, folder, public_teacher, public.train)
     judge = _Judge(config, public.test)
     outcome = strategy.outcome
     outcome.before[judge.name] = judge(student)
@@ -111,9 +112,12 @@ def start_student(
         feature_cache=state / "features",
     )
     soft_labels = predict_soft_labels(student, transfer.texts, temperature=config.teacher.temperature)
-    bias = prediction_bias(student, generator=np.random.default_rng(config.seed))
+    scores = teacher_scores(
+        config.weights.scheme, student, soft_labels, texts=transfer.texts, private=public.train.texts,
+        generator=np.random.default_rng(config.seed),
+    )  # fmt: skip
     logger.info("student pretrained on %d public examples", len(public.train))
-    return student, PublicTeacher(soft_labels, prediction_confidence(soft_labels, bias), len(public.train))
+    return student, PublicTeacher(soft_labels, scores, len(public.train))
 
 
 def summarise(config: RunConfig, outcome: Outcome, *, seconds: float, failure: KnotError | None) -> dict[str, object]:

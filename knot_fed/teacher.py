@@ -21,16 +21,16 @@ from knot_fed.models import (
     Schedule,
     TextClassifier,
     build_classifier,
+    class_weights,
     encoder_identity,
     fit,
     load_classifier,
     predict_logits,
     save_classifier,
 )
-from knot_fed.types import LabelledTexts, SoftLabels, SplitExamples, Text
+from knot_fed.types import SoftLabels, SplitExamples, Text
 
 NOT_OF_TRAINING = {"models", "temperature"}
-RANDOM_SEQUENCES = 256
 
 
 def train_teacher(
@@ -60,7 +60,7 @@ def train_teacher(
     items = model.encode(examples.train.texts)
     val_items = model.encode(examples.val.texts)
     labels = torch.from_numpy(examples.train.labels)
-    weights = _class_weights(examples.train, len(spec.labels), settings.class_weights)
+    weights = class_weights(examples.train.labels, len(spec.labels), settings.class_weights)
 
     def batch_loss(logits: torch.Tensor, rows: Int[np.ndarray, "batch"]) -> torch.Tensor:
         return torch.nn.functional.cross_entropy(logits, labels[rows].to(logits.device), weights.to(logits.device))
@@ -140,28 +140,9 @@ def predict_soft_labels(model: TextClassifier, texts: Sequence[Text], *, tempera
     return _soft_labels(predict_logits(model, model.encode(texts)), temperature)
 
 
-def prediction_bias(model: TextClassifier, *, generator: np.random.Generator) -> Float[np.ndarray, "classes"]:
-    """Return the model's mean soft label on random token sequences: what it says when nothing is said."""
-    drawn = _soft_labels(predict_logits(model, model.random_items(generator, RANDOM_SEQUENCES)), 1.0)
-    bias: Float[np.ndarray, classes] = drawn.mean(axis=0)
-    return bias
-
-
-def prediction_confidence(soft_labels: SoftLabels, bias: Float[np.ndarray, "classes"]) -> Float[np.ndarray, "examples"]:
-    """Return the L2 distance of each soft label from the prediction bias, in [0, sqrt(2)] (KNOT, COLING 2022)."""
-    distances: Float[np.ndarray, examples] = np.linalg.norm(soft_labels - bias, axis=1).astype(np.float32)
-    return distances
-
-
 def _soft_labels(logits: Float[np.ndarray, "examples classes"], temperature: float) -> SoftLabels:
     rows: SoftLabels = softmax(logits.astype(np.float64) / temperature, axis=1).astype(np.float32)
     return rows
-
-
-def _class_weights(train: LabelledTexts, classes: int, scheme: str) -> Float[torch.Tensor, "classes"]:
-    counts = np.bincount(train.labels, minlength=classes)
-    balanced = len(train) / (max(1, int((counts > 0).sum())) * np.maximum(counts, 1))
-    return torch.from_numpy((balanced if scheme == "balanced" else np.ones(classes)).astype(np.float32))
 
 
 def _digest(spec: ModelSpec, examples: SplitExamples, settings: TeacherConfig, seed: int) -> str:

@@ -12,17 +12,17 @@ from flwr.serverapp.strategy import Strategy
 from jaxtyping import Float
 from typing_extensions import override
 
-from knot_fed.aggregation import client_weights, pool_soft_labels
+from knot_fed.aggregation import agreement_weights, client_weights, find_scheme, pool_soft_labels
 from knot_fed.config import RunConfig
 from knot_fed.data.transfer_set import TransferSet
-from knot_fed.distillation import DistillationResult, distil_student
+from knot_fed.distillation import DistillationResult, PublicCrossEntropy, distil_student
 from knot_fed.errors import FederationError, WireError
 from knot_fed.federation import wire
 from knot_fed.federation.nodes import shake_hands, wait_for_nodes
 from knot_fed.losses import make_loss
 from knot_fed.models import TextClassifier, trained_state
 from knot_fed.reporting import RunFolder
-from knot_fed.types import Metrics, SoftLabels
+from knot_fed.types import LabelledTexts, Metrics, SoftLabels
 
 logger = logging.getLogger("knot_fed")
 
@@ -79,6 +79,15 @@ class KnotStrategy(Strategy):
         Where pooled soft labels and rounds are written.
     public_teacher
         The pretrained student's answers on the transfer set, or None when it was not pretrained.
+    public
+        The public labelled training examples, read where `distill.supervised` is above 0.
+
+    Raises
+    ------
+    ConfigError
+        If a user's own loss or scheme cannot be imported.
+    GroundCostError
+        If the ground cost does not fit.
     """
 
     def __init__(
@@ -88,6 +97,7 @@ class KnotStrategy(Strategy):
         transfer: TransferSet,
         folder: RunFolder,
         public_teacher: PublicTeacher | None,
+        public: LabelledTexts,
     ) -> None:
         self.config = config
         self.labels = config.label_space()
@@ -96,6 +106,8 @@ class KnotStrategy(Strategy):
         self.folder = folder
         self.public_teacher = public_teacher
         self.loss = make_loss(config)
+        find_scheme(config.weights.scheme)
+        self.supervision = _supervision(config, student, public)
         self.outcome = Outcome()
 
     @override
@@ -162,16 +174,19 @@ class KnotStrategy(Strategy):
         self._require(len(answers), rejected, f"answered round {server_round}")
         rows = self.transfer.slice(server_round, self.config.rounds)
         soft_labels, weights = self._teachers(answers, rows)
-        pooled = pool_soft_labels(soft_labels, weights)
+        pooled = pool_soft_labels(
+            soft_labels, weights, pooling=self.config.weights.pooling, trim=self.config.weights.trim
+        )
         self.folder.save_pooled(server_round, pooled)
         logger.info(
             "round %d: pooled %d teachers, %d without a valid answer", server_round, len(answers), len(rejected)
         )
+        text_weights = agreement_weights(soft_labels, weights, pooled, power=self.config.distill.agreement)
         if self.config.distill.objective == "pooled":
             soft_labels, weights = pooled[None], np.ones((1, len(pooled)))
         distillation = distil_student(
-            self.student, self.transfer.texts[rows.start : rows.stop], soft_labels, weights, self.loss,
-            self.config.distill, seed=round_seed(self.config.seed, server_round),
+            self.student, self.transfer.texts[rows.start : rows.stop], soft_labels, weights * text_weights, self.loss,
+            self.config.distill, seed=round_seed(self.config.seed, server_round), supervision=self.supervision,
         )  # fmt: skip
         self.outcome.distillations.append(distillation)
         self._log_round(server_round, answers, distillation)
@@ -248,6 +263,8 @@ class KnotStrategy(Strategy):
             self.config.weights.scheme,
             examples=np.asarray(examples),
             confidences=np.stack(confidences).astype(np.float64),
+            soft_labels=stacked,
+            power=self.config.weights.power,
         )
         return stacked, weights
 
@@ -278,6 +295,14 @@ class KnotStrategy(Strategy):
 def round_seed(seed: int, server_round: int) -> int:
     """Derive one round's seed from the run's."""
     return int(np.random.SeedSequence([seed, server_round]).generate_state(1)[0])
+
+
+def _supervision(config: RunConfig, student: TextClassifier, public: LabelledTexts) -> PublicCrossEntropy | None:
+    if not config.distill.supervised:
+        return None
+    return PublicCrossEntropy(
+        student, public, weight=config.distill.supervised, weigh_classes=config.teacher.class_weights, seed=config.seed
+    )
 
 
 def _content(reply: Message) -> RecordDict:

@@ -193,7 +193,7 @@ def unpack_soft_labels(content: RecordDict, *, round_number: int, examples: int,
     except SoftLabelsError as error:
         raise WireError(str(error)) from None
     if not (np.isfinite(confidence).all() and (confidence >= 0).all() and (confidence <= 2).all()):
-        raise WireError("has a confidence outside 0..2; send L2 distances between distributions")
+        raise WireError("has a confidence outside 0..2; send the scores of teacher_scores")
     count, seconds = _value(answer, "examples", int), _value(answer, "seconds", float)
     if not 0 <= count <= 10**12 or not np.isfinite(seconds):
         raise WireError("has an example count or a time that is not a plausible number; send non-negative counts")

@@ -1,6 +1,6 @@
 """Text classifiers: n-gram bags, transformers from scratch or pretrained, and heads on frozen encoders."""
 
-from knot_fed.models.fitting import Fit, Schedule, fit, predict_logits, use_threads
+from knot_fed.models.fitting import Fit, Schedule, class_weights, fit, predict_logits, use_threads
 from knot_fed.models.head import encoder_identity
 from knot_fed.models.storage import (
     ARCHITECTURES,
@@ -20,6 +20,7 @@ __all__ = [
     "Schedule",
     "TextClassifier",
     "build_classifier",
+    "class_weights",
     "encoder_identity",
     "fit",
     "load_classifier",

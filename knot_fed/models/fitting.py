@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -89,6 +90,15 @@ def fit(
     load_trained_state(model, best_state)
     model.eval()
     return Fit(tuple(losses), tuple(scores), best)
+
+
+def class_weights(
+    labels: Int[np.ndarray, "examples"], classes: int, scheme: Literal["none", "balanced"]
+) -> Float[torch.Tensor, "classes"]:
+    """Weigh the classes in cross-entropy: all 1, or `balanced`, by inverse frequency among the classes that occur."""
+    counts = np.bincount(labels, minlength=classes)
+    balanced = len(labels) / (max(1, int((counts > 0).sum())) * np.maximum(counts, 1))
+    return torch.from_numpy((balanced if scheme == "balanced" else np.ones(classes)).astype(np.float32))
 
 
 def predict_logits(

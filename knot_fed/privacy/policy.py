@@ -24,7 +24,8 @@ class ReleasePolicy(BaseModel):
     share_example_counts
         Whether the number of training examples is told; the server then weighs by size.
     share_confidences
-        Whether the per-text confidence is told; it needs the prediction bias, which itself never leaves.
+        Whether the score per text is told: the confidence, which needs the prediction bias, which itself never leaves;
+        or the density, which tells what the private texts are about.
     take_part_in_evaluation
         Whether the student is measured on the private test split, and the metrics told.
     """

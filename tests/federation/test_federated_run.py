@@ -6,7 +6,7 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord
 
 from knot_fed import load_student
-from knot_fed.errors import FederationError
+from knot_fed.errors import ConfigError, FederationError
 from knot_fed.federation import wire
 from knot_fed.labels import check_soft_labels
 from knot_fed.reporting import RunFolder
@@ -124,6 +124,62 @@ def test_a_bad_reply_is_rejected_and_the_run_goes_on(run_config, change, reason)
     assert statuses["restaurants"].startswith("rejected: ")
     assert reason in statuses["restaurants"]
     assert statuses["phones"] == statuses["hotels"] == "ok"
+
+
+def reverse_labels(arrays, content):
+    """Put all mass on the label most distant from the one that the teacher holds for true."""
+    said = arrays[wire.SOFT_LABELS].argmax(axis=1)
+    arrays[wire.SOFT_LABELS] = np.eye(5, dtype=np.float32)[np.where(said >= 2, 0, 4)]
+
+
+def pooled_of_run(config, name, **grid_options):
+    folder, _ = run(config, name, **grid_options)
+    return np.load(folder.path / "pooled-soft-labels-1.npy")
+
+
+def test_an_adversarial_client_moves_the_median_far_less_than_the_mean(run_config):
+    keys = {"teacher.epochs": 1, "distill.epochs": 1, "weights.scheme": "uniform", "distill.agreement": 1.0}
+    honest = pooled_of_run(run_config(keys=keys), "honest")
+    mean = pooled_of_run(run_config(keys=keys), "mean", tamper=spoil(reverse_labels))
+    median = pooled_of_run(
+        run_config(keys=keys | {"weights.pooling": "median"}), "median", tamper=spoil(reverse_labels)
+    )
+    check_soft_labels(median)
+    assert np.abs(median - honest).sum(axis=1).mean() < 0.7 * np.abs(mean - honest).sum(axis=1).mean()
+
+
+def log_size(answers):
+    """A user's own scheme."""
+    return np.repeat(np.log1p(answers.examples)[:, None], answers.soft_labels.shape[1], axis=1)
+
+
+@pytest.mark.parametrize("scheme", ["density", "tests.federation.test_federated_run:log_size"])
+def test_a_run_weighs_by_scores_of_clients_or_of_a_users_own_and_learns_from_public_examples_beside(run_config, scheme):
+    keys = {
+        "teacher.epochs": 1,
+        "weights.scheme": scheme,
+        "weights.power": 2.0,
+        "distill.supervised": 0.5,
+        "distill.loss": "mse",
+    }
+    folder, _ = run(run_config(keys=keys), "weighed")
+    assert folder.read_summary()["status"] == "ok"
+    assert folder.read_summary()["distillation"]["weights"] == scheme
+
+
+def test_a_scheme_that_cannot_be_imported_ends_the_run_before_any_client_is_asked(run_config):
+    config = run_config(keys={"weights.scheme": "nowhere.at.all:scheme"})
+    grid = InProcessGrid(virtual_clients(config, 3))
+    with pytest.raises(ConfigError, match=r"weights\.scheme = 'nowhere\.at\.all:scheme': cannot be imported"):
+        federate(grid, config, RunFolder.create(folder_of(config), "nowhere"))
+    assert not grid.wire
+
+
+def test_robust_pooling_of_separate_teachers_is_refused(run_config):
+    with pytest.raises(
+        ConfigError, match=r"weights\.pooling = 'median' pools nothing.*use distill\.objective = 'pooled'"
+    ):
+        run_config(keys={"weights.pooling": "median", "distill.objective": "per-teacher"})
 
 
 def test_too_few_answers_end_the_run_with_what_was_computed_saved(run_config):

@@ -6,6 +6,7 @@ import pytest
 import torch
 import transformers
 
+from knot_fed.confidence import prediction_bias, prediction_confidence
 from knot_fed.data.reviews import builtin_examples, builtin_texts
 from knot_fed.errors import ModelError
 from knot_fed.labels import LabelSpace, check_soft_labels
@@ -19,7 +20,7 @@ from knot_fed.models import (
     trained_state,
 )
 from knot_fed.models.head import HeadClassifier
-from knot_fed.teacher import predict_soft_labels, prediction_bias, prediction_confidence, train_teacher
+from knot_fed.teacher import predict_soft_labels, train_teacher
 from knot_fed.types import LabelledTexts, SplitExamples
 
 SENTIMENT = LabelSpace.preset("sentiment")
