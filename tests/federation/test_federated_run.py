@@ -156,7 +156,7 @@ def log_size(answers):
 @pytest.mark.parametrize("scheme", ["density", "tests.federation.test_federated_run:log_size"])
 def test_a_run_weighs_by_scores_of_clients_or_of_a_users_own_and_learns_from_public_examples_beside(run_config, scheme):
     keys = {
-        "teacher.epochs": 1,
+        "data.limit": 300,
         "weights.scheme": scheme,
         "weights.power": 2.0,
         "distill.supervised": 0.5,
