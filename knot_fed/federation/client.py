@@ -155,7 +155,7 @@ def answer_evaluation(message: Message, context: Context) -> Message:
     if not client.policy.take_part_in_evaluation:
         raise PolicyError("the policy keeps this client out of evaluation; set take-part-in-evaluation to join")
     use_threads(client.run.threads)
-    spec, state = wire.unpack_evaluate_request(message.content)
+    spec, state = wire.unpack_student(message.content)
     student = build_classifier(ModelSpec.from_json(spec), seed=0, feature_cache=client.features)
     load_trained_state(student, state)
     test = client.examples()[0].test

@@ -200,17 +200,17 @@ def unpack_soft_labels(content: RecordDict, *, round_number: int, examples: int,
     return TrainReply(soft_labels, confidence, count, reused=_value(answer, "reused", bool), seconds=seconds)
 
 
-def pack_evaluate_request(spec: str, state: ArrayRecord) -> RecordDict:
-    """Pack the student, which is public, for evaluation on private test splits."""
+def pack_student(spec: str, state: ArrayRecord) -> RecordDict:
+    """Pack the student, by its specification (JSON) and its trained arrays."""
     return RecordDict({STUDENT: state, ABOUT: ConfigRecord({"protocol": PROTOCOL, "spec": spec})})
 
 
-def unpack_evaluate_request(content: RecordDict) -> tuple[str, dict[str, np.ndarray]]:
+def unpack_student(content: RecordDict) -> tuple[str, dict[str, np.ndarray]]:
     """Read the student's specification (JSON) and trained arrays."""
     about = _config(content, ABOUT, only={ABOUT, STUDENT})
     state = content.get(STUDENT)
     if not isinstance(state, ArrayRecord):
-        raise WireError("the evaluation request holds no student; send its arrays")
+        raise WireError("the request holds no student; send its arrays")
     return _value(about, "spec", str), unpack_state(state)
 
 
