@@ -122,6 +122,14 @@ class DistillConfig(_Section):
     supervised: Annotated[float, Field(ge=0)]
 
 
+class FedAvgConfig(_Section):
+    """The reference line: rounds of federated averaging, and how each client trains in one."""
+
+    rounds: Positive
+    epochs: Positive
+    learning_rate: Annotated[float, Field(ge=0)]
+
+
 class RunConfig(_Section):
     """Everything that the server and all clients agree on for one run."""
 
@@ -145,6 +153,7 @@ class RunConfig(_Section):
     weights: WeightsConfig
     transport: TransportConfig
     distill: DistillConfig
+    fedavg: FedAvgConfig
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Scalar]) -> "RunConfig":

@@ -23,6 +23,9 @@ import tomli_w
 from knot_fed.config import RunConfig
 from knot_fed.errors import ConfigError, FederationError
 
+COMPONENTS = {
+    "fedavg": {"serverapp": "knot_fed.fedavg_app:server_app", "clientapp": "knot_fed.fedavg_app:client_app"},
+}
 CONNECTION = "knot-fed"
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
@@ -81,13 +84,15 @@ class Simulator:
 
 
 @contextmanager
-def simulator(app: Path) -> Iterator[Simulator]:
+def simulator(app: Path, *, strategy: str = "knot") -> Iterator[Simulator]:
     """Start a private SuperLink for an app, and stop it with all that it started, also on a SIGTERM.
 
     Parameters
     ----------
     app
         Folder of the app's `pyproject.toml`.
+    strategy
+        `knot`: the app's own components; `fedavg`: the reference line's.
 
     Raises
     ------
@@ -97,16 +102,23 @@ def simulator(app: Path) -> Iterator[Simulator]:
         If the SuperLink does not start.
     """
     with _sigterm_as_exit(), tempfile.TemporaryDirectory(prefix="knot-fed-") as home:
-        bundle = stage_app(app, Path(home) / "app")
+        bundle = stage_app(app, Path(home) / "app", components=COMPONENTS.get(strategy))
         with superlink(Path(home)) as environment:
             yield Simulator(bundle, Path(home), environment)
 
 
-def stage_app(app: Path, folder: Path) -> Path:
+def stage_app(app: Path, folder: Path, *, components: dict[str, str] | None = None) -> Path:
     """Copy the app's configuration and the files that its `fab-include` names, and return the copy.
 
     Flower walks the whole folder before it looks at `fab-include`, and refuses to go on where a virtual environment
     or a data folder in it is nested deeply; the copy holds nothing else.
+
+    Parameters
+    ----------
+    app, folder
+        The app's folder, and where the copy goes.
+    components
+        Server app and client app to declare in the copy; None: those that the app declares.
 
     Raises
     ------
@@ -114,14 +126,17 @@ def stage_app(app: Path, folder: Path) -> Path:
         If there is no `pyproject.toml` with a `fab-include`.
     """
     try:
-        declared = tomllib.loads((app / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"]["app"]
-        patterns = [str(pattern).lstrip("/") for pattern in declared["fab-include"]]
+        project = tomllib.loads((app / "pyproject.toml").read_text(encoding="utf-8"))
+        patterns = [str(pattern).lstrip("/") for pattern in project["tool"]["flwr"]["app"]["fab-include"]]
     except (OSError, KeyError, ValueError):
         raise ConfigError(f"{app / 'pyproject.toml'}: no fab-include; give --app the project's folder") from None
     for file in [app / "pyproject.toml", *(path for pattern in patterns for path in sorted(app.glob(pattern)))]:
         copy = folder / file.relative_to(app)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
+    if components is not None:
+        project["tool"]["flwr"]["app"]["components"] = components
+        (folder / "pyproject.toml").write_text(tomli_w.dumps(project), encoding="utf-8")
     return folder
 
 

@@ -1,6 +1,7 @@
 """`flower-simulation`: virtual clients on one machine, on top of the supported `flwr run`."""
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,13 @@ from knot_fed.simulation import federation_settings, simulator
 console = Console(width=None if sys.stdout.isatty() else 110)
 
 
+class Strategy(StrEnum):
+    """What the server does with the clients: our own distillation, or the reference line."""
+
+    KNOT = "knot"
+    FEDAVG = "fedavg"
+
+
 def main() -> None:
     """Run the command."""
     typer.run(simulate)
@@ -25,13 +33,14 @@ def simulate(
     num_supernodes: Annotated[int, typer.Option(min=1, help="Number of virtual clients.")] = 3,
     run_config: Annotated[list[str] | None, typer.Option(help="TOML file or 'key=value ...'; may repeat.")] = None,
     backend_config: Annotated[str, typer.Option(help="JSON: client_resources and init_args.")] = "{}",
+    strategy: Annotated[Strategy, typer.Option(help="Distillation, or federated averaging.")] = Strategy.KNOT,
     verbose: Annotated[bool, typer.Option(help="Show Flower's own log.")] = False,
 ) -> None:
     """Run a federation of virtual clients, print the table, and return non-zero when the run failed."""
     try:
         config = resolve_config(app, run_config or [], num_supernodes=num_supernodes)
         resources = federation_settings(backend_config, num_supernodes=num_supernodes)
-        with simulator(app.resolve()) as running:
+        with simulator(app.resolve(), strategy=strategy) as running:
             running.run(config, resources, echo=_echo, verbose=verbose)
         folder = RunFolder.open(Path(config.runs_dir) / config.name)
         console.print(summary_table(folder.read_summary()))

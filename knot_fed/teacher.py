@@ -17,6 +17,7 @@ from knot_fed.config import TeacherConfig
 from knot_fed.errors import ModelError
 from knot_fed.models import (
     ARCHITECTURES,
+    BatchLoss,
     ModelSpec,
     Schedule,
     TextClassifier,
@@ -24,6 +25,7 @@ from knot_fed.models import (
     class_weights,
     encoder_identity,
     fit,
+    fit_all_epochs,
     load_classifier,
     predict_logits,
     save_classifier,
@@ -59,23 +61,39 @@ def train_teacher(
     model = build_classifier(spec, seed=seed, feature_cache=feature_cache)
     items = model.encode(examples.train.texts)
     val_items = model.encode(examples.val.texts)
-    labels = torch.from_numpy(examples.train.labels)
-    weights = class_weights(examples.train.labels, len(spec.labels), settings.class_weights)
-
-    def batch_loss(logits: torch.Tensor, rows: Int[np.ndarray, "batch"]) -> torch.Tensor:
-        return torch.nn.functional.cross_entropy(logits, labels[rows].to(logits.device), weights.to(logits.device))
+    batch_loss = _cross_entropy(examples.train, len(spec.labels), settings.class_weights)
 
     def macro_f1() -> float:
         predicted = predict_logits(model, val_items).argmax(axis=1)
         return float(f1_score(examples.val.labels, predicted, average="macro", zero_division=0.0))
 
-    schedule = Schedule(
-        settings.epochs, settings.patience, settings.batch_size, settings.learning_rate, settings.weight_decay
-    )
-    result = fit(model, items, batch_loss, macro_f1, schedule, seed=seed)
-    if not np.isfinite(result.train_losses).all():
-        raise ModelError(f"{spec.name}: training diverged, the loss is not finite; lower teacher.learning-rate")
+    result = fit(model, items, batch_loss, macro_f1, _schedule(settings), seed=seed)
+    _check_finite(result.train_losses, spec.name)
     return model
+
+
+def train_further(model: TextClassifier, train: LabelledTexts, settings: TeacherConfig, *, seed: int) -> None:
+    """Train a classifier in place by the loss of `train_teacher`, for all epochs, and keep the last one's parameters.
+
+    Parameters
+    ----------
+    model
+        Trained from the parameters that it has.
+    train
+        The owner's training examples.
+    settings
+        Epochs, batch size, rates, class weights; patience is not read.
+    seed
+        Of order and dropout.
+
+    Raises
+    ------
+    ModelError
+        If training diverges.
+    """
+    batch_loss = _cross_entropy(train, len(model.spec.labels), settings.class_weights)
+    losses = fit_all_epochs(model, model.encode(train.texts), batch_loss, _schedule(settings), seed=seed)
+    _check_finite(losses, model.spec.name)
 
 
 def load_or_train_teacher(
@@ -143,6 +161,27 @@ def predict_soft_labels(model: TextClassifier, texts: Sequence[Text], *, tempera
 def _soft_labels(logits: Float[np.ndarray, "examples classes"], temperature: float) -> SoftLabels:
     rows: SoftLabels = softmax(logits.astype(np.float64) / temperature, axis=1).astype(np.float32)
     return rows
+
+
+def _cross_entropy(train: LabelledTexts, classes: int, scheme: str) -> BatchLoss:
+    labels = torch.from_numpy(train.labels)
+    weights = class_weights(train.labels, classes, scheme)
+
+    def batch_loss(logits: torch.Tensor, rows: Int[np.ndarray, "batch"]) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(logits, labels[rows].to(logits.device), weights.to(logits.device))
+
+    return batch_loss
+
+
+def _schedule(settings: TeacherConfig) -> Schedule:
+    return Schedule(
+        settings.epochs, settings.patience, settings.batch_size, settings.learning_rate, settings.weight_decay
+    )
+
+
+def _check_finite(losses: Sequence[float], model: str) -> None:
+    if not np.isfinite(losses).all():
+        raise ModelError(f"{model}: training diverged, the loss is not finite; lower the learning rate")
 
 
 def _digest(spec: ModelSpec, examples: SplitExamples, settings: TeacherConfig, seed: int) -> str:

@@ -1,9 +1,11 @@
+import importlib
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from knot_fed.errors import ConfigError
-from knot_fed.simulation import stage_app
+from knot_fed.simulation import COMPONENTS, stage_app
 
 APP = '[tool.flwr.app]\nfab-include = ["/package/**/*.py"]\n'
 
@@ -17,6 +19,18 @@ def test_only_the_declared_files_are_staged_however_deep_a_stranger_lies(tmp_pat
     staged = stage_app(app, tmp_path / "staged")
     files = {str(file.relative_to(staged)) for file in staged.rglob("*") if file.is_file()}
     assert files == {"pyproject.toml", "package/room/code.py"}
+
+
+def test_the_reference_line_is_staged_with_its_own_components_and_nothing_else_changed(tmp_path):
+    root = Path(__file__).parent.parent
+    staged = stage_app(root, tmp_path / "staged", components=COMPONENTS["fedavg"])
+    theirs, ours = (tomllib.loads((folder / "pyproject.toml").read_text()) for folder in (staged, root))
+    for component, place in theirs["tool"]["flwr"]["app"]["components"].items():
+        module, _, name = place.partition(":")
+        assert component in ours["tool"]["flwr"]["app"]["components"]
+        assert hasattr(importlib.import_module(module), name)
+    ours["tool"]["flwr"]["app"]["components"] = theirs["tool"]["flwr"]["app"]["components"]
+    assert theirs == ours
 
 
 @pytest.mark.parametrize("content", [None, "", "not toml", "[tool.flwr.app]\n"])

@@ -8,11 +8,9 @@ from typing import TypeAlias
 from flwr.app import Context, Message
 
 from knot_fed.errors import KnotError
-from knot_fed.federation.wire import ABOUT, ANSWER, METRICS, REFUSAL, SOFT_LABELS, pack_refusal
+from knot_fed.federation.wire import REFUSAL, pack_refusal
 
 Handler: TypeAlias = Callable[[Message, Context], Message]
-DECLARED = {"query": {ABOUT}, "train": {ANSWER, SOFT_LABELS}, "evaluate": {METRICS}}
-"""The only records that a client ever sends, by kind of message; a refusal may stand in for each."""
 
 logger = logging.getLogger("knot_fed")
 
@@ -38,16 +36,18 @@ def redact_errors(handler: Handler) -> Handler:
     return guarded
 
 
-def only_declared_records(handler: Handler) -> Handler:
-    """Refuse to send a reply that holds a record which the protocol does not declare."""
+def only_declared_records(*declared: str) -> Callable[[Handler], Handler]:
+    """Refuse to send a reply that holds a record other than the declared ones; a refusal may stand in for them."""
 
-    @functools.wraps(handler)
-    def guarded(message: Message, context: Context) -> Message:
-        reply = handler(message, context)
-        allowed = DECLARED[message.metadata.message_type] | {REFUSAL}
-        extra = set(reply.content) - allowed
-        if extra:
-            raise KnotError(f"the reply holds {len(extra)} undeclared record(s); nothing was sent")
-        return reply
+    def guard(handler: Handler) -> Handler:
+        @functools.wraps(handler)
+        def guarded(message: Message, context: Context) -> Message:
+            reply = handler(message, context)
+            extra = set(reply.content) - {*declared, REFUSAL}
+            if extra:
+                raise KnotError(f"the reply holds {len(extra)} undeclared record(s); nothing was sent")
+            return reply
 
-    return guarded
+        return guarded
+
+    return guard

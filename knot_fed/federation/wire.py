@@ -25,8 +25,12 @@ STUDENT = "student"
 METRICS = "metrics"
 REFUSAL = "refusal"
 SOFT_LABELS = "soft-labels"
+PARAMETERS = "parameters"
+TRAINING = "training"
+EXAMPLES = "num-examples"
 CONFIDENCE = "confidence"
 HEADER_BYTES = 256
+FLOAT32 = np.dtype(np.float32)
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -200,18 +204,24 @@ def unpack_soft_labels(content: RecordDict, *, round_number: int, examples: int,
     return TrainReply(soft_labels, confidence, count, reused=_value(answer, "reused", bool), seconds=seconds)
 
 
-def pack_evaluate_request(spec: str, state: ArrayRecord) -> RecordDict:
-    """Pack the student, which is public, for evaluation on private test splits."""
+def pack_student(spec: str, state: ArrayRecord) -> RecordDict:
+    """Pack the student, by its specification (JSON) and its trained arrays."""
     return RecordDict({STUDENT: state, ABOUT: ConfigRecord({"protocol": PROTOCOL, "spec": spec})})
 
 
-def unpack_evaluate_request(content: RecordDict) -> tuple[str, dict[str, np.ndarray]]:
+def unpack_student(content: RecordDict) -> tuple[str, dict[str, np.ndarray]]:
     """Read the student's specification (JSON) and trained arrays."""
     about = _config(content, ABOUT, only={ABOUT, STUDENT})
     state = content.get(STUDENT)
     if not isinstance(state, ArrayRecord):
-        raise WireError("the evaluation request holds no student; send its arrays")
+        raise WireError("the request holds no student; send its arrays")
     return _value(about, "spec", str), unpack_state(state)
+
+
+def unpack_averaging_request(content: RecordDict) -> tuple[str, dict[str, np.ndarray], int]:
+    """Read the student to train on private examples, as `unpack_student`, and the round."""
+    spec, state = unpack_student(content)
+    return spec, state, _value(_config(content, ABOUT), "server-round", int)
 
 
 def pack_state(state: dict[str, np.ndarray]) -> ArrayRecord:
@@ -225,6 +235,44 @@ def unpack_state(record: ArrayRecord) -> dict[str, np.ndarray]:
         return {name: array.numpy() for name, array in record.items()}
     except Exception:
         raise WireError("the student's arrays cannot be read; send NumPy arrays") from None
+
+
+def pack_parameters(state: dict[str, np.ndarray], *, examples: int, seconds: float) -> RecordDict:
+    """Pack parameters trained on private examples; only federated averaging sends them."""
+    return RecordDict({PARAMETERS: pack_state(state), TRAINING: MetricRecord({EXAMPLES: examples, "seconds": seconds})})
+
+
+def check_parameters(content: RecordDict, *, expected: dict[str, np.ndarray]) -> tuple[int, float]:
+    """Refuse anything but finite parameters of the expected names, shapes and kinds.
+
+    Returns
+    -------
+    examples
+        How many the client trained on, >= 1.
+    seconds
+        How long it took.
+
+    Raises
+    ------
+    WireError
+        If records, names, dtypes, shapes, sizes or values differ from what was asked.
+    """
+    arrays, training = content.get(PARAMETERS), content.get(TRAINING)
+    if set(content) != {PARAMETERS, TRAINING}:
+        raise WireError("does not hold exactly the records parameters and training; use pack_parameters")
+    if not isinstance(arrays, ArrayRecord) or set(arrays) != set(expected):
+        raise WireError("does not hold exactly the student's arrays; train the student that was sent")
+    for name, value in expected.items():
+        if not np.isfinite(_array(arrays[name], shape=value.shape, dtype=value.dtype)).all():
+            raise WireError("has parameters that are not finite; lower fedavg.learning-rate")
+    if not isinstance(training, MetricRecord) or set(training) != {EXAMPLES, "seconds"}:
+        raise WireError("does not say how many examples it trained on; use pack_parameters")
+    examples, seconds = training[EXAMPLES], training["seconds"]
+    if not (
+        isinstance(examples, int) and 0 < examples <= 10**12 and isinstance(seconds, float) and 0 <= seconds < np.inf
+    ):
+        raise WireError("has an example count or a time that is not a plausible number; send positive counts")
+    return examples, seconds
 
 
 def pack_metrics(metrics: Metrics) -> RecordDict:
@@ -290,16 +338,16 @@ def _value(record: ConfigRecord, key: str, kind: type[_Value]) -> _Value:
     return value
 
 
-def _array(array: Array, *, shape: tuple[int, ...]) -> np.ndarray:
-    expected = int(np.prod(shape)) * 4
+def _array(array: Array, *, shape: tuple[int, ...], dtype: np.dtype[Any] = FLOAT32) -> np.ndarray:
+    expected = int(np.prod(shape)) * dtype.itemsize
     if len(array.data) > expected + HEADER_BYTES:
-        raise WireError(f"holds {len(array.data)} bytes, expected {expected}; send float32 of shape {shape}")
-    if array.dtype != "float32" or tuple(array.shape) != shape:
-        raise WireError(f"is {str(array.dtype)[:20]} {tuple(array.shape)[:4]}, expected float32 {shape}; reshape it")
+        raise WireError(f"holds {len(array.data)} bytes, expected {expected}; send {dtype} of shape {shape}")
+    if array.dtype != str(dtype) or tuple(array.shape) != shape:
+        raise WireError(f"is {str(array.dtype)[:20]} {tuple(array.shape)[:4]}, expected {dtype} {shape}; reshape it")
     try:
         values = array.numpy()
     except Exception:
-        raise WireError(f"cannot be read as an array; send float32 of shape {shape}") from None
-    if values.dtype != np.float32 or values.shape != shape:
-        raise WireError(f"holds {values.dtype} {values.shape}, expected float32 {shape}; reshape it")
+        raise WireError(f"cannot be read as an array; send {dtype} of shape {shape}") from None
+    if values.dtype != dtype or values.shape != shape:
+        raise WireError(f"holds {values.dtype} {values.shape}, expected {dtype} {shape}; reshape it")
     return values

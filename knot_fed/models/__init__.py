@@ -1,6 +1,15 @@
 """Text classifiers: n-gram bags, transformers from scratch or pretrained, and heads on frozen encoders."""
 
-from knot_fed.models.fitting import Fit, Schedule, class_weights, fit, predict_logits, use_threads
+from knot_fed.models.fitting import (
+    BatchLoss,
+    Fit,
+    Schedule,
+    class_weights,
+    fit,
+    fit_all_epochs,
+    predict_logits,
+    use_threads,
+)
 from knot_fed.models.head import encoder_identity
 from knot_fed.models.storage import (
     ARCHITECTURES,
@@ -15,6 +24,7 @@ from knot_fed.models.transformer import train_vocabulary
 
 __all__ = [
     "ARCHITECTURES",
+    "BatchLoss",
     "Fit",
     "ModelSpec",
     "Schedule",
@@ -23,6 +33,7 @@ __all__ = [
     "class_weights",
     "encoder_identity",
     "fit",
+    "fit_all_epochs",
     "load_classifier",
     "load_trained_state",
     "predict_logits",

@@ -1,7 +1,7 @@
 """One training loop with early stopping, for teachers and students alike."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,15 +73,11 @@ def fit(
     seed
         Of order and dropout.
     """
-    rate = schedule.learning_rate or model.default_learning_rate
-    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=schedule.weight_decay)
-    generator = np.random.default_rng(seed)
     scores, losses = [score()], list[float]()
     best, best_state = 0, trained_state(model)
     with seeded(seed):
-        for epoch in range(1, schedule.epochs + 1):
-            order = generator.permutation(len(items))
-            losses.append(_epoch(model, items, order, batch_loss, optimiser, schedule.batch_size))
+        for epoch, loss in enumerate(_epochs(model, items, batch_loss, schedule, seed=seed), start=1):
+            losses.append(loss)
             scores.append(score())
             if scores[epoch] > scores[best]:
                 best, best_state = epoch, trained_state(model)
@@ -90,6 +86,16 @@ def fit(
     load_trained_state(model, best_state)
     model.eval()
     return Fit(tuple(losses), tuple(scores), best)
+
+
+def fit_all_epochs(
+    model: TextClassifier, items: Sequence[Item], batch_loss: BatchLoss, schedule: Schedule, *, seed: int
+) -> tuple[float, ...]:
+    """Train as `fit` does, but for all epochs, keep the last one's parameters, and return the mean loss of each."""
+    with seeded(seed):
+        losses = tuple(_epochs(model, items, batch_loss, schedule, seed=seed))
+    model.eval()
+    return losses
 
 
 def class_weights(
@@ -113,6 +119,17 @@ def predict_logits(
             rows = order[start : start + batch_size]
             logits[rows] = model.logits([items[row] for row in rows]).float().cpu().numpy()
     return logits
+
+
+def _epochs(
+    model: TextClassifier, items: Sequence[Item], batch_loss: BatchLoss, schedule: Schedule, *, seed: int
+) -> Iterator[float]:
+    rate = schedule.learning_rate or model.default_learning_rate
+    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=schedule.weight_decay)
+    generator = np.random.default_rng(seed)
+    for _ in range(schedule.epochs):
+        order = generator.permutation(len(items))
+        yield _epoch(model, items, order, batch_loss, optimiser, schedule.batch_size)
 
 
 def _epoch(

@@ -28,6 +28,8 @@ class ReleasePolicy(BaseModel):
         or the density, which tells what the private texts are about.
     take_part_in_evaluation
         Whether the student is measured on the private test split, and the metrics told.
+    share_parameters
+        Whether parameters trained on the private examples may leave, as federated averaging needs them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=lambda field: field.replace("_", "-"))
@@ -37,6 +39,7 @@ class ReleasePolicy(BaseModel):
     share_example_counts: bool = True
     share_confidences: bool = True
     take_part_in_evaluation: bool = True
+    share_parameters: bool = False
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, object]) -> "ReleasePolicy":
@@ -54,6 +57,22 @@ class ReleasePolicy(BaseModel):
             key = ".".join(str(part) for part in first["loc"])
             known = ", ".join(field.replace("_", "-") for field in cls.model_fields)
             raise PolicyError(f"release policy: {key}: {first['msg'].lower()}; known keys: {known}") from None
+
+
+def check_parameters_may_leave(policy: ReleasePolicy) -> None:
+    """Refuse to take part in federated averaging unless the owner allows all that it tells.
+
+    Raises
+    ------
+    PolicyError
+        If trained parameters, or the example count that weighs them, have to stay.
+    """
+    for key, allowed in (
+        ("share-parameters", policy.share_parameters),
+        ("share-example-counts", policy.share_example_counts),
+    ):
+        if not allowed:
+            raise PolicyError(f"the policy keeps this client out of federated averaging; set {key} to join")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,15 +9,12 @@ COLUMNS = (("sd", "SD ↓"), ("w1", "W1 ↓"), ("accuracy", "accuracy ↑"), ("m
 
 
 def summary_table(summary: dict[str, Any]) -> Group:
-    """Return two tables: metrics before and after distillation by domain, and the clients."""
+    """Return two tables: metrics before and after the run by domain, and the clients."""
     return Group(_metrics_table(summary), _clients_table(summary))
 
 
 def _metrics_table(summary: dict[str, Any]) -> Table:
-    distillation = summary["distillation"]
-    title = ", ".join([f"{summary['task']}: {distillation['loss']} loss", distillation["objective"]])
-    title += f", {distillation['weights']} weights"
-    table = Table(title=title, caption="before → after distillation")
+    table = Table(title=f"{summary['task']}: {_method(summary)}", caption="before → after")
     table.add_column("domain", no_wrap=True)
     for _, heading in COLUMNS:
         table.add_column(heading, justify="right", no_wrap=True)
@@ -28,6 +25,12 @@ def _metrics_table(summary: dict[str, Any]) -> Table:
     if summary["student"]["before"] and summary["student"]["after"]:
         table.add_row("mean", *_cells(summary["student"]), style="bold")
     return table
+
+
+def _method(summary: dict[str, Any]) -> str:
+    if "fedavg" in summary:
+        return "federated averaging, {rounds} round(s) of {epochs} epoch(s)".format(**summary["fedavg"])
+    return "{loss} loss, {objective}, {weights} weights".format(**summary["distillation"])
 
 
 def _clients_table(summary: dict[str, Any]) -> Table:

@@ -12,7 +12,10 @@ from knot_fed.errors import ModelError
 from knot_fed.labels import LabelSpace, check_soft_labels
 from knot_fed.models import (
     ModelSpec,
+    Schedule,
     build_classifier,
+    fit,
+    fit_all_epochs,
     load_classifier,
     load_trained_state,
     save_classifier,
@@ -121,6 +124,20 @@ def test_a_teacher_learns_its_own_domain_better_than_chance_and_than_another(run
     )
     assert own > 0.85
     assert own > other + 0.1
+
+
+def test_training_without_selection_is_training_whose_score_always_rises():
+    labels, schedule = torch.arange(len(TEXTS)) % 5, Schedule(epochs=3, patience=1, batch_size=16, learning_rate=0.0)
+    selected, unselected = (build_classifier(spec_of("ngram-bag"), seed=1) for _ in range(2))
+    rising = iter(range(9))
+
+    def loss(logits, rows):
+        return torch.nn.functional.cross_entropy(logits, labels[rows])
+
+    fit(selected, selected.encode(TEXTS), loss, lambda: float(next(rising)), schedule, seed=2)
+    fit_all_epochs(unselected, unselected.encode(TEXTS), loss, schedule, seed=2)
+    first, second = trained_state(selected), trained_state(unselected)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
 def test_class_weights_help_a_rare_class(run_config):

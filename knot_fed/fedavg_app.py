@@ -1,0 +1,118 @@
+"""The reference line: the same student by Flower's FedAvg, over the same clients and data; parameters leave clients.
+
+`flower-simulation --strategy fedavg` runs these two apps in the place of server_app and client_app.
+"""
+
+import time
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from knot_fed.config import RunConfig
+from knot_fed.federation import wire
+from knot_fed.federation.client import Client, answer_evaluation, answer_handshake
+from knot_fed.federation.fedavg import CountedFedAvg
+from knot_fed.federation.guard import only_declared_records, redact_errors
+from knot_fed.federation.server import (
+    Judge,
+    read_server_data,
+    run_between_measurements,
+    run_in_folder,
+    start_student,
+    summarise,
+)
+from knot_fed.federation.strategy import round_seed
+from knot_fed.models import (
+    ModelSpec,
+    build_classifier,
+    load_trained_state,
+    save_classifier,
+    trained_state,
+    use_threads,
+)
+from knot_fed.privacy.policy import check_parameters_may_leave
+from knot_fed.reporting import RunFolder
+from knot_fed.teacher import train_further
+
+server_app = ServerApp()
+client_app = ClientApp()
+client_app.evaluate()(answer_evaluation)
+
+
+@server_app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run one federation; a failure leaves what was computed in the run folder and ends non-zero."""
+    run_in_folder(grid, context, federate)
+
+
+def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
+    """Pretrain, average and judge the student, and write `summary.json` and `student/`.
+
+    Raises
+    ------
+    KnotError
+        If the federation cannot go on; `summary.json` then holds `status = "failed"` and what was computed.
+    """
+    started = time.monotonic()
+    use_threads(0)
+    transfer, public = read_server_data(config)
+    student = start_student(config, public, transfer)
+    strategy = CountedFedAvg(config, student, transfer)
+    outcome = strategy.roster.outcome
+    averaging = time.monotonic()
+    failure = run_between_measurements(lambda: strategy.run(grid), student, Judge(config, public.test), outcome)
+    save_classifier(student, folder.student)
+    facts = {
+        "fedavg": {
+            "rounds": config.fedavg.rounds,
+            "epochs": config.fedavg.epochs,
+            "kept": "the last round",
+            "seconds": time.monotonic() - averaging,
+            "bytes_up_in_training": strategy.bytes_up_in_training,
+        },
+        "privacy": {"mechanism": "none", "guarantee": "no guarantee: parameters leave each client"},
+    }
+    folder.write_summary(summarise(config, outcome, facts, seconds=time.monotonic() - started, failure=failure))
+    if failure is not None:
+        raise failure
+
+
+@client_app.query()
+@redact_errors
+def query(message: Message, context: Context) -> Message:
+    """Refuse before any training where the owner keeps parameters, or else shake hands as every app does."""
+    check_owner(Client.from_context(context))
+    return answer_handshake(message, context)
+
+
+@client_app.train()
+@redact_errors
+@only_declared_records(wire.PARAMETERS, wire.TRAINING)
+def train(message: Message, context: Context) -> Message:
+    """Train the student on the private training split for the epochs asked, and return its parameters."""
+    client = Client.from_context(context)
+    check_owner(client)
+    use_threads(client.run.threads)
+    started = time.monotonic()
+    spec, state, server_round = wire.unpack_averaging_request(message.content)
+    student = build_classifier(ModelSpec.from_json(spec), seed=0, feature_cache=client.features)
+    load_trained_state(student, state)
+    examples = client.examples()[0].train
+    local = client.run.fedavg
+    settings = client.run.teacher.model_copy(update={"epochs": local.epochs, "learning_rate": local.learning_rate})
+    train_further(student, examples, settings, seed=round_seed(client.seed(), server_round))
+    reply = wire.pack_parameters(trained_state(student), examples=len(examples), seconds=time.monotonic() - started)
+    return Message(reply, reply_to=message)
+
+
+def check_owner(client: Client) -> None:
+    """Ask the owner's policy whether parameters may leave; a virtual client has no private file and no owner.
+
+    Raises
+    ------
+    PolicyError
+        If a node with a private file does not allow it.
+    """
+    if client.node.data:
+        check_parameters_may_leave(client.policy)

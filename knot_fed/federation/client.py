@@ -1,0 +1,167 @@
+"""The client's side that every app shares: its settings, the handshake, and the student's metrics."""
+
+import tomllib
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from flwr.app import Context, Message
+from jaxtyping import Float
+
+from knot_fed.confidence import teacher_scores
+from knot_fed.config import NodeConfig, RunConfig
+from knot_fed.data.files import data_path
+from knot_fed.data.partition import client_shard, split_examples
+from knot_fed.data.private import Columns, read_labelled_texts
+from knot_fed.data.transfer_set import TransferSet, read_transfer_set
+from knot_fed.errors import PolicyError
+from knot_fed.evaluation import evaluate_classifier
+from knot_fed.federation import wire
+from knot_fed.federation.guard import only_declared_records, redact_errors
+from knot_fed.models import (
+    ModelSpec,
+    TextClassifier,
+    build_classifier,
+    load_trained_state,
+    train_vocabulary,
+    use_threads,
+)
+from knot_fed.privacy.policy import ReleasePolicy
+from knot_fed.reporting import RunFolder
+from knot_fed.teacher import predict_soft_labels
+from knot_fed.types import SoftLabels, SplitExamples, Text
+
+HELD_TEXTS = "held-texts"
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One client's settings: who it is, where its private file and its state are, and what its policy allows.
+
+    Virtual clients share a folder of features, so that the encoder reads the transfer set once for all of them.
+    """
+
+    name: str
+    run: RunConfig
+    node: NodeConfig
+    path: str
+    shard: tuple[int, int]
+    model: str
+    state: Path
+    features: Path
+    policy: ReleasePolicy
+
+    @classmethod
+    def from_context(cls, context: Context) -> "Client":
+        """Parse both configurations; a virtual client takes its role from its partition number."""
+        run = RunConfig.from_mapping(context.run_config)
+        node = NodeConfig.from_mapping(context.node_config)
+        policy = ReleasePolicy.from_mapping(tomllib.loads(Path(node.policy).read_text()) if node.policy else {})
+        models = [name.strip() for name in run.teacher.models.split(",") if name.strip()]
+        if node.data:
+            name = node.name or f"node-{context.node_id}"
+            path, place, model = node.data, (0, 1), run.model
+        else:
+            shard = client_shard(node.partition_id, node.num_partitions or 1, run.data.client_names)
+            name, path, place = shard.name, data_path(run.data.root, shard.file), (shard.index, shard.count)
+            model = models[run.data.client_names.index(shard.file) % len(models)] if models else run.model
+        state = Path(node.state_dir) if node.state_dir else Path(run.state_dir) / name
+        features = Path(node.state_dir or run.state_dir) / "features"
+        return cls(name, run, node, path, place, node.model or model, state, features, policy)
+
+    def columns(self) -> Columns:
+        """Return the column names, the node's own before the run's."""
+        ours, theirs = self.node, self.run.data
+        return Columns(
+            text=ours.text or theirs.text,
+            text_a=ours.text_a or theirs.text_a,
+            text_b=ours.text_b or theirs.text_b,
+            label=ours.label or theirs.label,
+            split=ours.split or theirs.split,
+            separator=theirs.separator,
+        )
+
+    def examples(self) -> tuple[SplitExamples, dict[str, list[int]]]:
+        """Read the private file, and this client's share of it where several virtual clients split it."""
+        data, (index, count) = self.run.data, self.shard
+        examples = read_labelled_texts(
+            self.path, columns=self.columns(), labels=self.run.label_space(), seed=self.run.seed, limit=data.limit
+        )
+        return split_examples(
+            examples, index=index, count=count, scheme=data.partition, alpha=data.alpha, seed=self.run.seed
+        )
+
+    def transfer_set(self) -> TransferSet | None:
+        """Read the node's own copy of the transfer set, if it has one."""
+        if not self.node.transfer:
+            return None
+        return read_transfer_set(self.node.transfer, columns=self.columns(), limit=self.run.data.limit)
+
+    def seed(self) -> int:
+        """Draw this client's seed from the run's seed and its name."""
+        return client_seed(self.run.seed, self.name)
+
+    def confidence(
+        self, teacher: TextClassifier, soft_labels: SoftLabels, *, texts: Sequence[Text], private: Sequence[Text]
+    ) -> Float[np.ndarray, "examples"]:
+        """Return the score per text that the run weighs by, if any; the prediction bias itself never leaves."""
+        generator = np.random.default_rng(self.seed())
+        return teacher_scores(
+            self.run.weights.scheme, teacher, soft_labels, texts=texts, private=private, generator=generator
+        )
+
+    def spec(self, transfer: TransferSet) -> ModelSpec:
+        """Describe the teacher; a vocabulary is trained on the public transfer texts only."""
+        return ModelSpec(
+            name=self.model,
+            trainable=self.node.trainable or self.run.trainable,
+            labels=self.run.label_space().names,
+            paired=transfer.paired,
+            max_length=self.run.teacher.max_length,
+            vocabulary=train_vocabulary(transfer.texts) if self.model == "tiny-bert" else (),
+        )
+
+
+def client_seed(seed: int, name: str) -> int:
+    """Derive one party's seed, whatever the order in which parties speak."""
+    return int(np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1)[0])
+
+
+@redact_errors
+@only_declared_records(wire.ABOUT)
+def answer_handshake(message: Message, context: Context) -> Message:
+    """Compare protocol, labels and transfer set, and check the private file, before any training."""
+    client = Client.from_context(context)
+    server = wire.unpack_handshake(message.content)
+    held = client.transfer_set()
+    ours = wire.Handshake(
+        protocol=wire.PROTOCOL,
+        labels=wire.canonical_labels(client.run.label_space()),
+        fingerprint=held.fingerprint if held else "",
+        name=client.name,
+    )
+    wire.check_handshake(ours, server)
+    _, assignment = client.examples()
+    if client.shard[1] > 1 and client.run.name:
+        RunFolder.open(Path(client.run.runs_dir) / client.run.name).write_assignment(client.name, assignment)
+    if held:
+        context.state[HELD_TEXTS] = wire.pack_transfer_set(held)
+    return Message(wire.pack_handshake(ours), reply_to=message)
+
+
+@redact_errors
+@only_declared_records(wire.METRICS)
+def answer_evaluation(message: Message, context: Context) -> Message:
+    """Judge the student on the private test split; only metrics leave."""
+    client = Client.from_context(context)
+    if not client.policy.take_part_in_evaluation:
+        raise PolicyError("the policy keeps this client out of evaluation; set take-part-in-evaluation to join")
+    use_threads(client.run.threads)
+    spec, state = wire.unpack_student(message.content)
+    student = build_classifier(ModelSpec.from_json(spec), seed=0, feature_cache=client.features)
+    load_trained_state(student, state)
+    test = client.examples()[0].test
+    metrics = evaluate_classifier(predict_soft_labels(student, test.texts), test.labels, client.run.label_space())
+    return Message(wire.pack_metrics(metrics), reply_to=message)

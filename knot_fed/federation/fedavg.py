@@ -1,0 +1,108 @@
+"""Flower's own FedAvg with our roster: every reply checked, every byte counted."""
+
+import logging
+from collections.abc import Iterable
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+from typing_extensions import override
+
+from knot_fed.config import RunConfig
+from knot_fed.data.transfer_set import TransferSet
+from knot_fed.errors import WireError
+from knot_fed.federation import wire
+from knot_fed.federation.roster import Roster, content_of
+from knot_fed.models import TextClassifier, load_trained_state, trained_state
+
+logger = logging.getLogger("knot_fed")
+
+
+class CountedFedAvg(FedAvg):
+    """Federated averaging of the student's parameters (McMahan et al. 2017), the reference line of our own strategy.
+
+    All clients train in every round; the mean is Flower's, weighted by training examples. Nothing selects a round:
+    the student is the last one's mean.
+    Flower would wait for missing nodes without end, so that `min-teachers` is asked of the answers instead.
+
+    Parameters
+    ----------
+    config
+        The run's configuration.
+    student
+        The student, pretrained or not; trained in place.
+    transfer
+        The transfer set, which the handshake compares; nothing else reads it.
+    """
+
+    def __init__(self, config: RunConfig, student: TextClassifier, transfer: TransferSet) -> None:
+        super().__init__(
+            fraction_train=1.0,
+            fraction_evaluate=0.0,
+            min_train_nodes=1,
+            min_available_nodes=1,
+            weighted_by_key=wire.EXAMPLES,
+            arrayrecord_key=wire.STUDENT,
+            configrecord_key=wire.ABOUT,
+        )
+        self.config = config
+        self.student = student
+        self.transfer = transfer
+        self.roster = Roster(config)
+        self.bytes_up_in_training: dict[str, int] = {}
+
+    def run(self, grid: Grid) -> None:
+        """Shake hands, measure the student, average for all rounds, and measure the last mean.
+
+        Raises
+        ------
+        FederationError
+            If fewer than `min-teachers` clients pass the handshake or answer a round.
+        """
+        self.roster.open(grid, self.transfer)
+        outcome, timeout, spec = self.roster.outcome, self.config.timeout, self.student.spec.to_json()
+        before = wire.pack_state(trained_state(self.student))
+        self.roster.read_metrics(
+            grid.send_and_receive(self.roster.ask_metrics(spec, before), timeout=timeout), outcome.before
+        )
+        about = ConfigRecord({"protocol": wire.PROTOCOL, "spec": spec})
+        result = self.start(grid, before, num_rounds=self.config.fedavg.rounds, timeout=timeout, train_config=about)
+        load_trained_state(self.student, wire.unpack_state(result.arrays))
+        self.roster.read_metrics(
+            grid.send_and_receive(self.roster.ask_metrics(spec, result.arrays), timeout=timeout), outcome.after
+        )
+
+    @override
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        records = {record.node_id: record for record in self.roster.joined()}
+        for message in super().configure_train(server_round, arrays, config, grid):
+            record = records.get(message.metadata.dst_node_id)
+            if record is not None:
+                record.status = "no answer"
+                yield self.roster.message(message.content, record, "train")
+
+    @override
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        answers: dict[str, Message] = {}
+        expected = trained_state(self.student)
+        for record, reply in self.roster.by_client(replies):
+            try:
+                record.examples, seconds = wire.check_parameters(content_of(reply), expected=expected)
+            except WireError as error:
+                record.status = f"rejected: {error}"
+                logger.warning("round %d: %s: %s", server_round, record.name, error)
+            else:
+                record.status, record.seconds = "ok", record.seconds + seconds
+                answers[record.name] = reply
+                sent = self.bytes_up_in_training.get(record.name, 0) + wire.count_bytes(reply.content)
+                self.bytes_up_in_training[record.name] = sent
+        rejected = {name: r.status for name, r in self.roster.outcome.clients.items() if name not in answers}
+        self.roster.require(len(answers), rejected, f"answered round {server_round}")
+        logger.info(
+            "round %d: averaged %d clients, %d without a valid answer", server_round, len(answers), len(rejected)
+        )
+        return super().aggregate_train(server_round, answers.values())

@@ -1,0 +1,159 @@
+"""The server's side that every app shares: its data, the student's start and judge, and the summary of a run."""
+
+import logging
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid
+
+from knot_fed.config import RunConfig
+from knot_fed.data.files import data_path
+from knot_fed.data.private import Columns, read_labelled_texts
+from knot_fed.data.transfer_set import TransferSet, read_transfer_set
+from knot_fed.errors import KnotError
+from knot_fed.evaluation import evaluate_classifier, mean_metrics
+from knot_fed.federation.roster import Outcome
+from knot_fed.models import ModelSpec, TextClassifier, build_classifier, train_vocabulary
+from knot_fed.reporting import RunFolder
+from knot_fed.teacher import load_or_train_teacher, predict_soft_labels
+from knot_fed.types import LabelledTexts, Metrics, SplitExamples
+
+VERSIONS = ("knot-fed", "flwr", "torch", "transformers", "POT", "numpy")
+
+logger = logging.getLogger("knot_fed")
+
+
+def run_in_folder(grid: Grid, context: Context, federate: Callable[[Grid, RunConfig, RunFolder], None]) -> None:
+    """Make the run folder and federate; a failure is logged in one sentence and ends the run."""
+    _log_to_stdout()
+    config = RunConfig.from_mapping(context.run_config)
+    folder = RunFolder.create(Path(config.runs_dir), config.name or f"{config.task}-{context.run_id}")
+    folder.write_config(config.to_mapping())
+    try:
+        federate(grid, config, folder)
+    except KnotError as error:
+        logger.error("the run failed: %s", error)
+        raise
+
+
+def read_server_data(config: RunConfig) -> tuple[TransferSet, SplitExamples]:
+    """Read the transfer set and the public labelled set.
+
+    Raises
+    ------
+    DataError
+        If a file breaks a rule.
+    """
+    data = config.data
+    names = ("text", "text_a", "text_b", "label", "split", "separator")
+    columns = Columns(**{name: getattr(data, name) for name in names})
+    transfer = read_transfer_set(data_path(data.root, data.transfer), columns=columns, limit=data.limit)
+    public = read_labelled_texts(
+        data_path(data.root, data.public),
+        columns=columns,
+        labels=config.label_space(),
+        seed=config.seed,
+        limit=data.limit,
+    )
+    return transfer, public
+
+
+def start_student(config: RunConfig, public: SplitExamples, transfer: TransferSet) -> TextClassifier:
+    """Build the student and, if asked, pretrain it on the public labelled set."""
+    state = Path(config.state_dir)
+    spec = ModelSpec(
+        name=config.student_model,
+        trainable=config.trainable,
+        labels=config.label_space().names,
+        paired=transfer.paired,
+        max_length=config.teacher.max_length,
+        vocabulary=train_vocabulary(transfer.texts) if config.student_model == "tiny-bert" else (),
+    )
+    if not config.student.pretrain:
+        return build_classifier(spec, seed=config.seed, feature_cache=state / "features")
+    student, _ = load_or_train_teacher(
+        spec,
+        public,
+        config.teacher,
+        seed=config.seed,
+        folder=state / "server" / "teachers",
+        feature_cache=state / "features",
+    )
+    logger.info("student pretrained on %d public examples", len(public.train))
+    return student
+
+
+class Judge:
+    """Measures the student on the server's labelled test set."""
+
+    def __init__(self, config: RunConfig, test: LabelledTexts) -> None:
+        self.name = config.data.public.rpartition("/")[2]
+        self._labels = config.label_space()
+        self._test = test
+
+    def __call__(self, student: TextClassifier) -> Metrics:
+        """Return the student's metrics."""
+        return evaluate_classifier(predict_soft_labels(student, self._test.texts), self._test.labels, self._labels)
+
+
+def run_between_measurements(
+    run: Callable[[], None], student: TextClassifier, judge: Judge, outcome: Outcome
+) -> KnotError | None:
+    """Judge the student, run, judge it again, and return the failure if the run had one."""
+    outcome.before[judge.name] = judge(student)
+    try:
+        run()
+    except KnotError as error:
+        return error
+    outcome.after[judge.name] = judge(student)
+    return None
+
+
+def summarise(
+    config: RunConfig, outcome: Outcome, facts: dict[str, object], *, seconds: float, failure: KnotError | None
+) -> dict[str, object]:
+    """Collect what `summary.json` holds; its keys are the outside interface in README.md.
+
+    Parameters
+    ----------
+    config, outcome
+        What was asked, and what came of it.
+    facts
+        What only this kind of run has to say; it joins the rest.
+    seconds
+        Wall time.
+    failure
+        Why the run failed, if it did.
+    """
+    names = [name for name in outcome.before if name in outcome.after]
+    domains = {
+        name: {"before": outcome.before[name].to_mapping(), "after": outcome.after[name].to_mapping()} for name in names
+    }
+    student = {
+        when: mean_metrics([measured[name] for name in names]).to_mapping() if names else None
+        for when, measured in (("before", outcome.before), ("after", outcome.after))
+    }
+    return {
+        "status": "ok" if failure is None else "failed",
+        "error": None if failure is None else str(failure),
+        "task": config.task,
+        "seed": config.seed,
+        "labels": list(config.label_space().names),
+        "clients": [record.to_mapping() for _, record in sorted(outcome.clients.items())],
+        "student": student,
+        "domains": domains,
+        "versions": {name: version(name) for name in VERSIONS},
+        "wall_seconds": seconds,
+        **facts,
+    }
+
+
+def _log_to_stdout() -> None:
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("knot_fed: %(message)s"))
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
