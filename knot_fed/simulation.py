@@ -226,20 +226,28 @@ def _sigterm_as_exit() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def stop_children() -> None:
+    """Stop all that this process has started."""
+    _stop_all(psutil.Process().children(recursive=True))
+
+
 def _stop(process: subprocess.Popen[Any]) -> None:
     """Stop a process and all that it started; the SuperLink of a run cut short would leave Ray's behind."""
     try:
         parent = psutil.Process(process.pid)
-        family = [parent, *parent.children(recursive=True)]
+        _stop_all([parent, *parent.children(recursive=True)])
     except psutil.NoSuchProcess:
-        family = []
+        pass
+    process.wait()
+
+
+def _stop_all(family: list[psutil.Process]) -> None:
     for member in family:
         with suppress(psutil.NoSuchProcess):
             member.terminate()
     for member in psutil.wait_procs(family, timeout=STOP_SECONDS)[1]:
         with suppress(psutil.NoSuchProcess):
             member.kill()
-    process.wait()
 
 
 def _script(name: str) -> str:

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from knot_fed.models import (
     predict_logits,
     save_classifier,
 )
-from knot_fed.types import SoftLabels, SplitExamples, Text
+from knot_fed.types import LabelledTexts, SoftLabels, SplitExamples, Text
 
 NOT_OF_TRAINING = {"models", "temperature"}
 
@@ -163,7 +164,7 @@ def _soft_labels(logits: Float[np.ndarray, "examples classes"], temperature: flo
     return rows
 
 
-def _cross_entropy(train: LabelledTexts, classes: int, scheme: str) -> BatchLoss:
+def _cross_entropy(train: LabelledTexts, classes: int, scheme: Literal["none", "balanced"]) -> BatchLoss:
     labels = torch.from_numpy(train.labels)
     weights = class_weights(train.labels, classes, scheme)
 

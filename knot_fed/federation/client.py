@@ -55,13 +55,17 @@ class Client:
 
     @classmethod
     def from_context(cls, context: Context) -> "Client":
-        """Parse both configurations; a virtual client takes its role from its partition number."""
-        run = RunConfig.from_mapping(context.run_config)
-        node = NodeConfig.from_mapping(context.node_config)
+        """Parse both configurations."""
+        run, node = RunConfig.from_mapping(context.run_config), NodeConfig.from_mapping(context.node_config)
+        return cls.from_configs(run, node, node_id=context.node_id)
+
+    @classmethod
+    def from_configs(cls, run: RunConfig, node: NodeConfig, *, node_id: int = 0) -> "Client":
+        """Work out who the client is; a virtual one takes its role from its partition number."""
         policy = ReleasePolicy.from_mapping(tomllib.loads(Path(node.policy).read_text()) if node.policy else {})
         models = [name.strip() for name in run.teacher.models.split(",") if name.strip()]
         if node.data:
-            name = node.name or f"node-{context.node_id}"
+            name = node.name or f"node-{node_id}"
             path, place, model = node.data, (0, 1), run.model
         else:
             shard = client_shard(node.partition_id, node.num_partitions or 1, run.data.client_names)

@@ -63,15 +63,7 @@ def read_server_data(config: RunConfig) -> tuple[TransferSet, SplitExamples]:
 
 def start_student(config: RunConfig, public: SplitExamples, transfer: TransferSet) -> TextClassifier:
     """Build the student and, if asked, pretrain it on the public labelled set."""
-    state = Path(config.state_dir)
-    spec = ModelSpec(
-        name=config.student_model,
-        trainable=config.trainable,
-        labels=config.label_space().names,
-        paired=transfer.paired,
-        max_length=config.teacher.max_length,
-        vocabulary=train_vocabulary(transfer.texts) if config.student_model == "tiny-bert" else (),
-    )
+    state, spec = Path(config.state_dir), student_spec(config, transfer)
     if not config.student.pretrain:
         return build_classifier(spec, seed=config.seed, feature_cache=state / "features")
     student, _ = load_or_train_teacher(
@@ -84,6 +76,18 @@ def start_student(config: RunConfig, public: SplitExamples, transfer: TransferSe
     )
     logger.info("student pretrained on %d public examples", len(public.train))
     return student
+
+
+def student_spec(config: RunConfig, transfer: TransferSet) -> ModelSpec:
+    """Describe the student; a vocabulary is trained on the public transfer texts only."""
+    return ModelSpec(
+        name=config.student_model,
+        trainable=config.trainable,
+        labels=config.label_space().names,
+        paired=transfer.paired,
+        max_length=config.teacher.max_length,
+        vocabulary=train_vocabulary(transfer.texts) if config.student_model == "tiny-bert" else (),
+    )
 
 
 class Judge:

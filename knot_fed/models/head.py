@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,10 @@ import numpy as np
 import torch
 import transformers
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from torch import nn
 from typing_extensions import override
 
+from knot_fed.models.kept_features import ComputeFeatures, KeptFeatures
 from knot_fed.models.text_classifier import Item, ModelSpec, TextClassifier, pair_features
 from knot_fed.models.transformer import HF, load_tokenizer, not_loadable, random_token_items, tokenize
 from knot_fed.types import Text
@@ -23,6 +21,7 @@ from knot_fed.types import Text
 HIDDEN = 1024
 DROPOUT = 0.5
 BATCH_SIZE = 64
+RANDOM = "random tokens"
 
 
 class HeadClassifier(TextClassifier):
@@ -72,7 +71,7 @@ class HeadClassifier(TextClassifier):
 
 
 class FeatureExtractor:
-    """Mean-pooled last hidden states of a frozen encoder, kept in a folder by a digest of encoder and texts.
+    """Mean-pooled last hidden states of a frozen encoder, computed once for each text and kept in a folder.
 
     The encoder is loaded only when features are missing.
 
@@ -101,48 +100,49 @@ class FeatureExtractor:
 
     def __call__(self, texts: list[str]) -> Float[np.ndarray, "examples width"]:
         """Return float32 features, computed or kept."""
-        kept = self._folder / f"{self._digest(texts)}.safetensors" if self._folder else None
-        if kept is not None and kept.is_file():
-            try:
-                return np.asarray(load_file(kept)["features"])
-            except (SafetensorError, KeyError):
-                kept.unlink()
-        self._load()
-        features = self._mean_pooled(tokenize(self._tokenizer, texts, max_length=self._spec.max_length))
-        if kept is not None:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            partial = kept.with_suffix(f".{os.getpid()}.partial")  # other clients may compute the same
-            save_file({"features": features}, partial)
-            partial.rename(kept)
-        return features
+        return self._kept_or(texts, lambda missing: self._mean_pooled(self._tokenized(missing)))
 
     def random(self, generator: np.random.Generator, count: int) -> Float[np.ndarray, "examples width"]:
-        """Return the features of random token sequences."""
-        self._load()
-        return self._mean_pooled(random_token_items(self._tokenizer, generator, count))
+        """Return the features of random token sequences, computed or kept."""
+        drawn = enumerate(self._random_items(generator, count))
+        items = {f"{RANDOM} {place}: {item['input_ids']}": item for place, item in drawn}
+        return self._kept_or(list(items), lambda missing: self._mean_pooled([items[name] for name in missing]))
 
-    def _load(self) -> None:
-        if self._encoder is None:
+    def _kept_or(self, names: list[str], compute: ComputeFeatures) -> Float[np.ndarray, "examples width"]:
+        if self._folder is None or not names:
+            return compute(names)
+        described = json.dumps([encoder_identity(self._spec.name), self._spec.max_length])
+        return KeptFeatures(self._folder / _digest(described)).features(names, compute)
+
+    def _tokenized(self, texts: list[str]) -> list[Item]:
+        return tokenize(self._load_tokenizer(), texts, max_length=self._spec.max_length)
+
+    def _random_items(self, generator: np.random.Generator, count: int) -> list[Item]:
+        return random_token_items(self._load_tokenizer(), generator, count)
+
+    def _load_tokenizer(self) -> Any:
+        if self._tokenizer is None:
             self._tokenizer = load_tokenizer(self._spec)
+        return self._tokenizer
+
+    def _load_encoder(self) -> Any:
+        if self._encoder is None:
             encoder = transformers.AutoModel.from_pretrained(self._spec.name.removeprefix(HF))
             self._encoder = encoder.float().eval().to("cuda" if torch.cuda.is_available() else "cpu")
+        return self._encoder
 
     @torch.no_grad()
     def _mean_pooled(self, items: list[Item]) -> Float[np.ndarray, "examples width"]:
-        pad = transformers.DataCollatorWithPadding(self._tokenizer)
+        pad, encoder = transformers.DataCollatorWithPadding(self._load_tokenizer()), self._load_encoder()
         pooled = np.zeros((len(items), self.width), dtype=np.float32)
         order = sorted(range(len(items)), key=lambda row: -len(items[row]["input_ids"]))
         for start in range(0, len(order), BATCH_SIZE):
             rows = order[start : start + BATCH_SIZE]
-            batch = {key: value.to(self._encoder.device) for key, value in pad([items[row] for row in rows]).items()}
-            hidden = self._encoder(**batch).last_hidden_state
+            batch = {key: value.to(encoder.device) for key, value in pad([items[row] for row in rows]).items()}
+            hidden = encoder(**batch).last_hidden_state
             mask = batch["attention_mask"][:, :, None].to(hidden)
             pooled[rows] = ((hidden * mask).sum(dim=1) / mask.sum(dim=1)).cpu().numpy()
         return pooled
-
-    def _digest(self, texts: list[str]) -> str:
-        described = [encoder_identity(self._spec.name), self._spec.max_length, texts]
-        return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
 
 def encoder_identity(name: str) -> str:
@@ -161,3 +161,7 @@ def encoder_identity(name: str) -> str:
         with file.open("rb") as content:
             digest.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,0 +1,94 @@
+"""Features of frozen encoders in a folder, one file for each list of texts, so that no text is encoded twice."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+Features = Float[np.ndarray, "examples width"]
+ComputeFeatures = Callable[[list[str]], Features]
+Keys = UInt8[np.ndarray, "examples bytes"]
+KEY_BYTES = 16
+
+
+class KeptFeatures:
+    """The features of one encoder.
+
+    Parameters
+    ----------
+    folder
+        Where they are kept; several processes may read and write it at once.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def features(self, texts: list[str], compute: ComputeFeatures) -> Features:
+        """Return the features of a list of texts, computing those that no list before had.
+
+        Parameters
+        ----------
+        texts
+            At least one.
+        compute
+            Returns float32 features of texts.
+        """
+        file = self._folder / f"{hashlib.sha256(json.dumps(texts).encode()).hexdigest()}.safetensors"
+        kept = _read(file)
+        if kept is not None:
+            return kept[1]
+        keys = _keys(texts)
+        known = self._known(keys)
+        missing = {key.tobytes(): text for key, text in zip(keys, texts, strict=True) if key.tobytes() not in known}
+        if missing:
+            known |= dict(zip(missing, compute(list(missing.values())), strict=True))
+        features = np.stack([known[key.tobytes()] for key in keys])
+        _write(file, keys, features)
+        return features
+
+    def _known(self, keys: Keys) -> dict[bytes, Float[np.ndarray, "width"]]:
+        wanted = {key.tobytes() for key in keys}
+        known: dict[bytes, Float[np.ndarray, width]] = {}
+        for kept_keys, features in self._all():
+            known |= {
+                key.tobytes(): row for key, row in zip(kept_keys, features, strict=True) if key.tobytes() in wanted
+            }
+            if len(known) == len(wanted):
+                break
+        return known
+
+    def _all(self) -> Iterator[tuple[Keys, Features]]:
+        for file in sorted(self._folder.glob("*.safetensors")):
+            kept = _read(file)
+            if kept is not None:
+                yield kept
+
+
+def _keys(texts: list[str]) -> Keys:
+    digests = [hashlib.sha256(text.encode()).digest()[:KEY_BYTES] for text in texts]
+    return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(len(texts), KEY_BYTES)
+
+
+def _read(file: Path) -> tuple[Keys, Features] | None:
+    """Read one file; a broken one is removed, to be computed anew."""
+    if not file.is_file():
+        return None
+    try:
+        tensors = load_file(file)
+        return tensors["keys"], tensors["features"]
+    except (SafetensorError, KeyError):
+        file.unlink(missing_ok=True)
+        return None
+
+
+def _write(file: Path, keys: Keys, features: Features) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(f".{os.getpid()}.partial")
+    save_file({"keys": keys, "features": features}, partial)
+    partial.rename(file)

@@ -1,0 +1,99 @@
+"""The folder of a sweep: what is swept, finished runs, and tables; a second call goes on where the first stopped."""
+
+import json
+import shutil
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from knot_fed.config import RunConfig, Scalar
+from knot_fed.errors import RunFolderError
+from knot_fed.reporting import RunFolder
+from knot_fed.sweep.grid import SEED
+from knot_fed.sweep.results import Row
+
+SWEEP_FILE = "sweep.toml"
+NOT_SWEPT = (SEED, "name", "runs-dir", "state-dir", "threads", "timeout")
+"""Settings that do not shape a result beyond the cell's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepFolder:
+    """One sweep's folder; make or reopen it with `open`."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path, *, config: RunConfig, grid: dict[str, list[Scalar]], clients: int) -> "SweepFolder":
+        """Make the folder, or reopen one of the same configuration, clients and grid keys; seeds may be added.
+
+        Raises
+        ------
+        RunFolderError
+            If the folder holds anything else; nothing is overwritten then.
+        """
+        swept = {key: value for key, value in config.to_mapping().items() if key not in NOT_SWEPT}
+        described = {"clients": clients, "config": swept, "grid": grid}
+        file = path / SWEEP_FILE
+        if file.is_file():
+            _check_same(tomllib.loads(file.read_text(encoding="utf-8")), described, path)
+        elif path.exists() and any(path.iterdir()):
+            raise RunFolderError(f"{path}: not empty and no sweep; give --out a new folder")
+        path.mkdir(parents=True, exist_ok=True)
+        file.write_text(tomli_w.dumps(described), encoding="utf-8")
+        return cls(path)
+
+    @property
+    def cells(self) -> Path:
+        """Folder of the cells' runs."""
+        return self.path / "cells"
+
+    @property
+    def fedavg(self) -> Path:
+        """Folder of the runs of FedAvg."""
+        return self.path / "fedavg"
+
+    def finished(self, runs: Path, name: str) -> dict[str, Any] | None:
+        """Return the summary of a run that was completed, or None."""
+        if not (runs / name / "summary.json").is_file():
+            return None
+        summary = RunFolder.open(runs / name).read_summary()
+        return summary if summary["status"] == "ok" else None
+
+    def clear(self, runs: Path, name: str) -> None:
+        """Remove what a run that was cut short left, so that it can start again."""
+        shutil.rmtree(runs / name, ignore_errors=True)
+
+    def kept_references(self, seed: int) -> list[Row] | None:
+        """Return the reference lines of a seed, if they were computed."""
+        file = self._references(seed)
+        if not file.is_file():
+            return None
+        rows: list[Row] = json.loads(file.read_text(encoding="utf-8"))
+        return rows
+
+    def keep_references(self, seed: int, rows: list[Row]) -> None:
+        """Keep the reference lines of a seed, whole or not at all."""
+        file = self._references(seed)
+        file.parent.mkdir(exist_ok=True)
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps(rows), encoding="utf-8")
+        partial.rename(file)
+
+    def _references(self, seed: int) -> Path:
+        return self.path / "references" / f"seed-{seed}.json"
+
+
+def _check_same(kept: dict[str, Any], described: dict[str, Any], path: Path) -> None:
+    for part in ("clients", "config", "grid"):
+        if kept.get(part) == described[part]:
+            continue
+        if isinstance(described[part], dict):
+            differing = [key for key in described[part] if kept.get(part, {}).get(key) != described[part][key]]
+            found = f"{part} differs in {', '.join(differing) or 'its keys'}"
+        else:
+            found = f"it has {kept.get(part)} {part}, not {described[part]}"
+        raise RunFolderError(f"{path}: a sweep of another configuration ({found}); give --out a new folder")

@@ -1,0 +1,135 @@
+"""The cells of a sweep: every combination of the grid's values, those that would give the same run only once."""
+
+import itertools
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from knot_fed.config import RunConfig, Scalar, check_known_keys, known_keys
+from knot_fed.errors import ConfigError
+
+SEED = "seed"
+LOSSES_WITH_A_COST = ("ot", "sinkhorn-divergence")
+DESCRIBED = {
+    "loss": "distill.loss",
+    "objective": "distill.objective",
+    "weights": "weights.scheme",
+    "cost": "transport.cost",
+}
+"""Columns that every result has, and the configuration keys behind them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One run of a sweep.
+
+    Parameters
+    ----------
+    name
+        Names the run folder; unique in the sweep.
+    seed
+        The run's seed.
+    values
+        What the grid sets, by configuration key.
+    config
+        The whole configuration.
+    """
+
+    name: str
+    seed: int
+    values: dict[str, Scalar]
+    config: RunConfig
+
+
+def parse_grid(text: str, base: RunConfig) -> dict[str, list[Scalar]]:
+    """Read `key=value,value key=value`, each value of the kind that the key has.
+
+    Raises
+    ------
+    ConfigError
+        If a key is unknown, repeats, or has no or repeated values.
+
+    Examples
+    --------
+    >>> parse_grid("rounds=1,2", base)  # doctest: +SKIP
+    {'rounds': [1, 2]}
+    """
+    kinds = base.to_mapping()
+    grid: dict[str, list[Scalar]] = {}
+    for part in text.split():
+        key, _, listed = part.partition("=")
+        check_known_keys({key: 0}, known=known_keys(RunConfig), where="--grid")
+        values = [_value(value, kinds[key]) for value in listed.split(",") if value]
+        if not values or len(set(values)) != len(values) or key in grid or key == SEED:
+            raise ConfigError(
+                f"--grid {part!r}: expected key=value,value with distinct values, each key once;"
+                " seeds are given by --seeds"
+            )
+        grid[key] = values
+    return grid
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read the number of seeds, which then are 1, 2, ..., or a list of seeds with commas.
+
+    Raises
+    ------
+    ConfigError
+        If a seed is no natural number, or is given twice.
+
+    Examples
+    --------
+    >>> parse_seeds("3"), parse_seeds("4,7")
+    ([1, 2, 3], [4, 7])
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdigit() for part in parts):
+        raise ConfigError(f"--seeds {text!r}: expected a number of seeds, or seeds with commas such as 3,7")
+    numbers = [int(part) for part in parts]
+    if len(set(numbers)) != len(numbers):
+        twice = next(seed for seed in numbers if numbers.count(seed) > 1)
+        raise ConfigError(f"--seeds {text!r}: seed {twice} is given twice; give each seed once")
+    if "," not in text:
+        numbers = list(range(1, numbers[0] + 1))
+    if not numbers:
+        raise ConfigError("--seeds 0: no seed; give 1 or more")
+    return numbers
+
+
+def make_cells(base: RunConfig, grid: Mapping[str, list[Scalar]], seeds: list[int]) -> list[Cell]:
+    """Combine grid and seeds, seed by seed; a ground cost is not varied under a loss that reads none.
+
+    Raises
+    ------
+    ConfigError
+        If a combination is not a valid configuration.
+    """
+    cells: dict[str, Cell] = {}
+    for seed, combination in itertools.product(seeds, itertools.product(*grid.values())):
+        values = _relevant(dict(zip(grid, combination, strict=True)), base)
+        name = "-".join([f"seed{seed}", *(_slug(value) for value in values.values())])
+        if name not in cells:
+            mapping = base.to_mapping() | values | {SEED: seed, "name": name}
+            cells[name] = Cell(name, seed, values, RunConfig.from_mapping(mapping))
+    return list(cells.values())
+
+
+def _relevant(values: dict[str, Scalar], base: RunConfig) -> dict[str, Scalar]:
+    loss = values.get("distill.loss", base.distill.loss)
+    if loss in LOSSES_WITH_A_COST or ":" in str(loss):
+        return values
+    return {key: value for key, value in values.items() if not key.startswith("transport.")}
+
+
+def _value(text: str, like: Scalar) -> Scalar:
+    if isinstance(like, str):
+        return text
+    try:
+        value: Scalar = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+    return float(value) if isinstance(like, float) and isinstance(value, int) else value
+
+
+def _slug(value: Scalar) -> str:
+    return "".join(sign if sign.isalnum() or sign in "._" else "_" for sign in str(value))[-40:]

@@ -1,0 +1,70 @@
+"""The tidy table of a sweep: one row for each line, seed and domain."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from knot_fed.sweep.grid import DESCRIBED, Cell
+from knot_fed.sweep.statistics import STUDENT
+
+BEFORE, CENTRALISED, FEDAVG, ENSEMBLE = "student before", "centralised", "fedavg", "ensemble"
+METRICS = ("sd", "w1", "accuracy", "macro_f1", "ece", "examples")
+MEAN = "mean"
+Row = dict[str, Any]
+
+
+def cell_rows(cell: Cell, summary: dict[str, Any]) -> list[Row]:
+    """Return the rows of one finished cell: its student after distillation."""
+    flat = cell.config.to_mapping()
+    described: Row = {column: flat[key] for column, key in DESCRIBED.items()}
+    if cell.config.distill.loss not in ("ot", "sinkhorn-divergence"):
+        described["cost"] = ""
+    described |= {key: value for key, value in cell.values.items() if key not in DESCRIBED.values()}
+    described |= {"cell": cell.name, "seed": cell.seed, "line": STUDENT} | traffic(summary)
+    return [described | metrics for metrics in by_domain(summary, "after")]
+
+
+def before_rows(seed: int, summary: dict[str, Any]) -> list[Row]:
+    """Return the rows of the student as it was before distillation."""
+    return [{"seed": seed, "line": BEFORE} | metrics for metrics in by_domain(summary, "before")]
+
+
+def fedavg_rows(seed: int, summary: dict[str, Any]) -> list[Row]:
+    """Return the rows of the model that FedAvg trained."""
+    described: Row = {"seed": seed, "line": FEDAVG} | traffic(summary)
+    return [described | metrics for metrics in by_domain(summary, "after")]
+
+
+def with_mean(rows: Sequence[Row]) -> list[Row]:
+    """Add the mean over domains, each counting the same."""
+    mean = {metric: float(np.mean([row[metric] for row in rows])) for metric in METRICS if metric != "examples"}
+    return [*rows, rows[0] | mean | {"domain": MEAN, "examples": sum(row["examples"] for row in rows)}]
+
+
+def by_domain(summary: dict[str, Any], when: str) -> list[Row]:
+    """Return one row of metrics for each domain, and their mean."""
+    return with_mean([{"domain": name} | measured[when] for name, measured in sorted(summary["domains"].items())])
+
+
+def traffic(summary: dict[str, Any]) -> Row:
+    """Return bytes and seconds of a client, the mean over clients."""
+    clients = [client for client in summary["clients"] if client["status"] == "ok"] or summary["clients"]
+    return {key: float(np.mean([client[key] for client in clients])) for key in ("bytes_up", "bytes_down", "seconds")}
+
+
+def tidy(rows: Iterable[Row]) -> pd.DataFrame:
+    """Put rows in a table, known columns first."""
+    table = pd.DataFrame(list(rows))
+    first = ["cell", "seed", *DESCRIBED, "line", "domain", *METRICS, "bytes_up", "bytes_down", "seconds"]
+    extra = [column for column in table.columns if column not in first]
+    return table.reindex(columns=[*first, *extra])
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a csv file, whole or not at all."""
+    partial = path.with_suffix(".partial")
+    table.to_csv(partial, index=False)
+    partial.rename(path)

@@ -1,0 +1,170 @@
+"""Running a sweep: one Flower run a cell, several at a time, and the tables when all are done."""
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from knot_fed.config import RunConfig, Scalar
+from knot_fed.errors import FederationError, KnotError
+from knot_fed.simulation import Simulator, federation_settings, simulator, stop_children
+from knot_fed.sweep.folder import SweepFolder
+from knot_fed.sweep.grid import Cell
+from knot_fed.sweep.references import reference_rows
+from knot_fed.sweep.results import Row, before_rows, cell_rows, fedavg_rows
+
+ONE_CPU = '{"client_resources": {"num_cpus": 1}, "init_args": {"num_cpus": 1}}'
+Progress = Callable[[str, int, int], None]
+"""Called with what has just finished, how many are done, and how many there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What is to be run.
+
+    Parameters
+    ----------
+    app
+        Folder of the app's `pyproject.toml`.
+    folder
+        Where runs and tables go.
+    cells
+        All cells, of all seeds.
+    clients
+        Number of virtual clients.
+    jobs
+        Runs at a time, each on one CPU.
+    fedavg
+        Whether FedAvg is run once for each seed.
+    """
+
+    app: Path
+    folder: SweepFolder
+    cells: Sequence[Cell]
+    clients: int
+    jobs: int
+    fedavg: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One Flower run that is not finished yet."""
+
+    name: str
+    config: RunConfig
+
+
+def run_sweep(sweep: Sweep, *, progress: Progress) -> list[Row]:
+    """Run what is not finished, and return the rows of the tidy table.
+
+    Raises
+    ------
+    FederationError
+        If a run fails; finished ones are kept, and a second call goes on.
+    """
+    cells = [_Task(cell.name, cell.config) for cell in sweep.cells]
+    _run_tasks(sweep, cells, sweep.folder.cells, strategy="knot", progress=progress)
+    if sweep.fedavg:
+        averaged = [_Task(fedavg_name(seed), config) for seed, config in _first_configs(sweep).items()]
+        _run_tasks(sweep, averaged, sweep.folder.fedavg, strategy="fedavg", progress=progress)
+    return _rows(sweep, progress)
+
+
+def fedavg_name(seed: int) -> str:
+    """Name the run of FedAvg of one seed."""
+    return f"seed{seed}-fedavg"
+
+
+def _first_configs(sweep: Sweep) -> dict[int, RunConfig]:
+    """Return the configuration of each seed's first cell."""
+    return {cell.seed: cell.config for cell in reversed(sweep.cells)}
+
+
+def _run_tasks(sweep: Sweep, tasks: Sequence[_Task], runs: Path, *, strategy: str, progress: Progress) -> None:
+    """Run tasks, several at a time, on one SuperLink.
+
+    The first runs alone, since it computes features that all share; then the first of every other seed, which train
+    that seed's teachers; then the rest.
+    """
+    waiting = [task for task in tasks if sweep.folder.finished(runs, task.name) is None]
+    if not waiting:
+        return
+    firsts = list({task.config.seed: task for task in reversed(waiting)}.values())[::-1]
+    stages = [firsts[:1], firsts[1:], [task for task in waiting if task not in firsts]]
+    done = 0
+    with simulator(sweep.app, strategy=strategy) as running, _stopped_on_error():
+        for stage in stages:
+            for name in _run_stage(sweep, running, stage, runs):
+                done += 1
+                progress(name, done, len(waiting))
+
+
+def _run_stage(sweep: Sweep, running: Simulator, tasks: Sequence[_Task], runs: Path) -> Iterator[str]:
+    """Run tasks, several at a time; yields the name of each as it ends, and raises the first failure."""
+    pool = ThreadPoolExecutor(max_workers=sweep.jobs)
+    futures: dict[Future[None], _Task] = {pool.submit(_run, sweep, running, task, runs): task for task in tasks}
+    try:
+        for future in as_completed(futures):
+            task = futures[future]
+            try:
+                future.result()
+            except KnotError as error:
+                raise FederationError(f"{task.name}: {error}; mend it and call again, finished runs are kept") from None
+            yield task.name
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _run(sweep: Sweep, running: Simulator, task: _Task, runs: Path) -> None:
+    sweep.folder.clear(runs, task.name)
+    overrides: dict[str, Scalar] = {"name": task.name, "runs-dir": str(runs.resolve()), "threads": 1}
+    config = RunConfig.from_mapping(task.config.to_mapping() | overrides)
+    running.run(config, federation_settings(ONE_CPU, num_supernodes=sweep.clients), echo=lambda _: None)
+
+
+@contextmanager
+def _stopped_on_error() -> Iterator[None]:
+    """Stop the runs under way when one of them fails or the sweep is stopped, so that nobody waits for them."""
+    try:
+        yield
+    except BaseException:
+        stop_children()
+        raise
+
+
+def _rows(sweep: Sweep, progress: Progress) -> list[Row]:
+    """Collect finished runs and reference lines."""
+    rows: list[Row] = []
+    firsts = _first_configs(sweep)
+    for seed, config in firsts.items():
+        rows += before_rows(seed, _summary(sweep, sweep.folder.cells, config.name))
+        if sweep.fedavg:
+            rows += fedavg_rows(seed, _summary(sweep, sweep.folder.fedavg, fedavg_name(seed)))
+    for cell in sweep.cells:
+        rows += cell_rows(cell, _summary(sweep, sweep.folder.cells, cell.name))
+    return rows + _references(sweep, firsts, progress)
+
+
+def _summary(sweep: Sweep, runs: Path, name: str) -> dict[str, Any]:
+    summary = sweep.folder.finished(runs, name)
+    if summary is None:
+        raise FederationError(f"{name}: the run left no summary; call again to run it once more")
+    return summary
+
+
+def _references(sweep: Sweep, firsts: dict[int, RunConfig], progress: Progress) -> list[Row]:
+    """Compute the reference lines of each seed, in processes of one thread each."""
+    schemes = list(dict.fromkeys(cell.config.weights.scheme for cell in sweep.cells))
+    kept = {seed: sweep.folder.kept_references(seed) for seed in firsts}
+    missing = [seed for seed, rows in kept.items() if rows is None]
+    with ProcessPoolExecutor(sweep.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        work = partial(reference_rows, clients=sweep.clients, schemes=schemes)
+        computed = pool.map(work, [firsts[seed] for seed in missing])
+        for done, (seed, rows) in enumerate(zip(missing, computed, strict=True), start=1):
+            sweep.folder.keep_references(seed, rows)
+            progress(f"reference lines of seed {seed}", done, len(missing))
+    return [row for seed in firsts for row in sweep.folder.kept_references(seed) or []]

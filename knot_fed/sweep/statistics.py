@@ -1,0 +1,74 @@
+"""Paired comparisons with the entropy baseline, with intervals over seeds."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+BASELINE = "entropy"
+CONFIDENCE = 0.95
+METRICS = {"sd": -1, "w1": -1, "accuracy": 1, "macro_f1": 1, "ece": -1}
+"""Whether more (1) or less (-1) of a metric is better."""
+STUDENT = "student after"
+
+
+def compare_with_baseline(results: pd.DataFrame, extra: Sequence[str] = ()) -> pd.DataFrame:
+    """Subtract the entropy baseline of the same seed, weighting, objective and other settings from every cell.
+
+    Parameters
+    ----------
+    results
+        Tidy results; only the rows of distilled students are read.
+    extra
+        Columns of further grid keys, which must be equal in both; ground costs need not be.
+
+    Returns
+    -------
+    comparison
+        For each setting, domain and metric: `seeds`, mean `difference`, the limits `low` and `high` of its 95 %
+        interval (Student's t over seeds, paired), and a `verdict`: better, worse, or undecided where the interval
+        holds zero or there is one seed only.
+    """
+    students = results[results["line"] == STUDENT].fillna({"cost": ""})
+    baseline = students[students["loss"] == BASELINE]
+    others = students[students["loss"] != BASELINE]
+    keys = ["seed", "objective", "weights", *(key for key in extra if not key.startswith("transport.")), "domain"]
+    pairs = others.merge(baseline, on=keys, suffixes=("", " baseline"))
+    settings = list(dict.fromkeys(["loss", "objective", "weights", "cost", *extra, "domain"]))
+    rows = []
+    for setting, group in pairs.groupby(settings, sort=False, dropna=False):
+        for metric, sign in METRICS.items():
+            differences = (group[metric] - group[f"{metric} baseline"]).to_numpy()
+            low, high = paired_interval(differences)
+            verdict = _verdict(low * sign, high * sign)
+            rows.append(
+                dict(zip(settings, setting, strict=True))
+                | {"metric": metric, "seeds": len(differences), "difference": differences.mean()}
+                | {"low": low, "high": high, "verdict": verdict}
+            )
+    return pd.DataFrame(rows, columns=[*settings, "metric", "seeds", "difference", "low", "high", "verdict"])
+
+
+def paired_interval(differences: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % interval of the mean by Student's t; infinite for a single difference.
+
+    Examples
+    --------
+    >>> low, high = paired_interval(np.array([1.0, 2.0, 3.0]))
+    >>> round(low, 3), round(high, 3)
+    (-0.484, 4.484)
+    """
+    if len(differences) < 2:
+        return -np.inf, np.inf
+    spread = float(np.std(differences, ddof=1) / np.sqrt(len(differences)))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(differences) - 1)) * spread
+    mean = float(np.mean(differences))
+    return mean - half, mean + half
+
+
+def _verdict(low: float, high: float) -> str:
+    """Judge an interval that has been turned so that more is better."""
+    if min(low, high) > 0:
+        return "better"
+    return "worse" if max(low, high) < 0 else "undecided"

@@ -1,0 +1,31 @@
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from knot_fed.models.kept_features import KeptFeatures
+
+lists = st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=6), min_size=1, max_size=5)
+
+
+def features_of(texts):
+    return np.array([[ord(text), ord(text) ** 2] for text in texts], dtype=np.float32)
+
+
+@given(lists)
+@settings(max_examples=30)
+def test_no_text_is_computed_twice_in_whatever_lists_it_comes(tmp_path_factory, asked):
+    folder, computed = tmp_path_factory.mktemp("kept"), []
+
+    def compute(texts):
+        computed.extend(texts)
+        return features_of(texts)
+
+    for texts in asked:
+        np.testing.assert_array_equal(KeptFeatures(folder).features(texts, compute), features_of(texts))
+    assert len(computed) == len(set(computed)) == len({text for texts in asked for text in texts})
+
+
+def test_a_broken_file_is_computed_anew(tmp_path):
+    KeptFeatures(tmp_path).features(["a"], features_of)
+    next(tmp_path.glob("*.safetensors")).write_bytes(b"broken")
+    np.testing.assert_array_equal(KeptFeatures(tmp_path).features(["a"], features_of), features_of(["a"]))

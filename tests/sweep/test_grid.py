@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from knot_fed.errors import ConfigError
+from knot_fed.overrides import resolve_config
+from knot_fed.sweep.grid import make_cells, parse_grid, parse_seeds
+
+ROOT = Path(__file__).parents[2]
+BASE = resolve_config(ROOT, [], num_supernodes=3)
+PAPER = "distill.loss=ot,entropy distill.objective=pooled,per-teacher weights.scheme=uniform,size,confidence"
+
+
+def test_the_grid_of_the_paper_has_twelve_cells_a_seed():
+    cells = make_cells(BASE, parse_grid(PAPER, BASE), [1, 2, 3, 4, 5])
+    assert len(cells) == len({cell.name for cell in cells}) == 2 * 2 * 3 * 5
+    assert {cell.config.seed for cell in cells} == {1, 2, 3, 4, 5}
+
+
+def test_a_ground_cost_is_not_varied_under_a_loss_without_one():
+    cells = make_cells(BASE, parse_grid(PAPER + " transport.cost=semantic,augmented", BASE), [1])
+    assert sum(cell.config.distill.loss == "ot" for cell in cells) == 12
+    assert sum(cell.config.distill.loss == "entropy" for cell in cells) == 6
+
+
+@given(st.lists(st.sampled_from([0.5, 1, 2, 3.25]), min_size=1, unique=True), st.lists(st.integers(1, 9), unique=True))
+def test_every_combination_is_there_once_with_values_of_the_keys_kind(temperatures, rounds):
+    grid = f"teacher.temperature={','.join(map(str, temperatures))}"
+    grid += f" rounds={','.join(map(str, rounds))}" if rounds else ""
+    cells = make_cells(BASE, parse_grid(grid, BASE), [7])
+    found = [(cell.config.teacher.temperature, cell.config.rounds) for cell in cells]
+    assert sorted(found) == sorted((t, r) for t in temperatures for r in rounds or [1])
+    assert all(isinstance(t, float) and isinstance(r, int) for t, r in found)
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ("distill.los=ot", "--grid: unknown key 'distill.los'; nearest known: distill.loss"),
+        ("distill.loss=", "expected key=value,value"),
+        ("distill.loss=ot,ot", "distinct values"),
+        ("rounds=1 rounds=2", "each key once"),
+        ("seed=1,2", "seeds are given by --seeds"),
+    ],
+)
+def test_a_bad_grid_is_named(grid, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_grid(grid, BASE)
+
+
+def test_a_value_out_of_range_is_refused_before_anything_runs():
+    with pytest.raises(ConfigError, match="rounds = 0"):
+        make_cells(BASE, parse_grid("rounds=1,0", BASE), [1])
+
+
+@pytest.mark.parametrize(("text", "seeds"), [("3", [1, 2, 3]), ("4,2", [4, 2]), ("9,", [9])])
+def test_seeds_are_a_number_or_a_list(text, seeds):
+    assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("3,4,3", "seed 3 is given twice"), ("0", "no seed"), ("-1", "natural|number"), ("", "number")],
+)
+def test_bad_seeds_are_named(text, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_seeds(text)
