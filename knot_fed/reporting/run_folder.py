@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,19 @@ class RunFolder:
             (document.setdefault(section, {}) if section else document)[field] = value
         self._write("config.toml", tomli_w.dumps(document))
 
+    def read_config(self) -> dict[str, Any]:
+        """Read the resolved configuration as TOML tables.
+
+        Raises
+        ------
+        RunFolderError
+            If `config.toml` is missing or broken.
+        """
+        try:
+            return tomllib.loads((self.path / "config.toml").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise RunFolderError(f"{self.path}: no readable config.toml; give the path that the run printed") from None
+
     def append_round(self, facts: Mapping[str, object]) -> None:
         """Append one round's facts to `rounds.jsonl`."""
         with (self.path / "rounds.jsonl").open("a", encoding="utf-8") as file:
@@ -106,9 +120,20 @@ class RunFolder:
         return summary
 
     def read_rounds(self) -> list[dict[str, Any]]:
-        """Read the rounds written so far."""
+        """Read the rounds written so far.
+
+        Raises
+        ------
+        RunFolderError
+            If a line is not JSON.
+        """
         file = self.path / "rounds.jsonl"
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+        if not file.is_file():
+            return []
+        try:
+            return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        except ValueError:
+            raise RunFolderError(f"{file}: a line is not JSON; delete the file or start the run again") from None
 
     def _write(self, name: str, text: str) -> None:
         partial = self.path / f"{name}.partial"
