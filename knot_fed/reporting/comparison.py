@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from knot_fed.reporting.comparison_figures import domain_bars, gap_bars, scatter
-from knot_fed.reporting.page import Cell, Page, Section, Table, number, words, write_page
+from knot_fed.reporting.page import Cell, Page, Picture, Section, Table, number, words, write_page
 from knot_fed.reporting.results import AFTER, COMPARISON, MEAN, MEASURES, SETTINGS, Results
 from knot_fed.reporting.statistics import FEDAVG, summarise_lines
 from knot_fed.reporting.tables import COLUMNS
@@ -42,17 +42,13 @@ def _sections(results: Results, task: str) -> list[Section]:
     figures = [scatter(lines, "sd", "macro_f1", description=f"SD against macro-F1 of each cell. {found}",
                        caption="Means over the domains; lines are 95 % intervals over the seeds."),
                *([gap] if gap else [])]  # fmt: skip
-    cost = [
-        scatter(lines, "bytes", measure, description=f"Bytes against {name} of each cell.",
-                caption="Messages of one client in one run, log axis." + _fedavg(lines))
-        for measure, name in (("sd", "SD"), ("macro_f1", "macro-F1"))
-    ]  # fmt: skip
     parts = [
         Section(_heading(task, "SD and macro-F1"), text=found, figures=figures),
         Section(_heading(task, "All cells"), tables=[_cells_table(lines, further)]),
         Section(_heading(task, "By domain"), figures=domain_bars(frame)),
-        Section(_heading(task, "What it costs"), figures=cost),
     ]
+    if lines["bytes"].notna().any():
+        parts.append(Section(_heading(task, "What it costs"), figures=_costs(lines)))
     if len(comparison):
         parts.insert(2, _differences(comparison, task))
     return parts
@@ -62,9 +58,16 @@ def _heading(task: str, text: str) -> str:
     return f"{text}, {task}" if task else text
 
 
-def _fedavg(lines: pd.DataFrame) -> str:
-    there = lines[(lines["line"] == FEDAVG) & lines["bytes"].notna()]
-    return f" FedAvg: {there['bytes'].mean() / 1e6:,.1f} MB." if len(there) else ""
+def _costs(lines: pd.DataFrame) -> list[Picture]:
+    fedavg = lines[(lines["line"] == FEDAVG) & lines["bytes"].notna()]
+    beside = f" FedAvg: {fedavg['bytes'].mean() / 1e6:,.1f} MB." if len(fedavg) else ""
+    return [
+        scatter(
+            lines, "bytes", measure, description=f"Bytes against {name} of each cell.{beside}",
+            caption=f"Messages of one client in one run, log axis.{beside}",
+        )
+        for measure, name in (("sd", "SD"), ("macro_f1", "macro-F1"))
+    ]  # fmt: skip
 
 
 def _cells_table(lines: pd.DataFrame, further: Sequence[str]) -> Table:

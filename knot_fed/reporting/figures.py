@@ -14,7 +14,7 @@ BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072b2", "#d55e00", "#009e73", 
 """Colours of Okabe and Ito (2008)."""
 INK, LINE = "#0a0b0c", "#0b0c0d"
 BEFORE, AFTER = VERMILLION, BLUE
-WIDTH, ROW = 4.9, 0.42
+WIDTH, ROW = 4.6, 0.42
 SCHEMES = {INK: ("#1c1e21", "#e8e8e8"), LINE: ("#b9bec6", "#565c66"), BLUE: ("#0072b2", "#3b9fdd")}
 """Colours that differ between light and dark; matplotlib draws with the key, which is then replaced."""
 SETTINGS: dict[Any, Any] = {

@@ -40,6 +40,7 @@ th[aria-sort=ascending] button::after { content: "\\2191"; opacity: 1; }
 th[aria-sort=descending] button::after { content: "\\2193"; opacity: 1; }
 .better { color: var(--good); font-weight: 600; } .worse { color: var(--bad); font-weight: 600; }
 .undecided { color: var(--soft); }
+td.words.better, td.words.worse, td.words.undecided { white-space: nowrap; }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); gap: 1rem; }
 figure { margin: 0; padding: .8rem; background: var(--card); border-radius: .5rem; }
 figure img { display: block; width: 100%; max-width: 34rem; height: auto; margin: 0 auto; }
@@ -178,7 +179,7 @@ def words(text: object) -> Cell:
     return Cell(str(text), str(text), "words")
 
 
-def number(value: float | None, digits: int = 3, *, suffix: str = "") -> Cell:
+def number(value: float | int | None, digits: int = 3, *, suffix: str = "") -> Cell:
     """Return a cell of one number; empty for None and NaN.
 
     Examples
