@@ -33,7 +33,9 @@ def _sections(results: Results, task: str) -> list[Section]:
         table[table[TASK] == task] if task and TASK in table else table for table in (results.frame, results.comparison)
     )
     after = frame[frame["line"] == AFTER]
-    further = [key for key in results.further_keys if after[key].nunique() > 1]
+    further = _differing(after, results.further_keys)
+    keys = _differing(after, [*SETTINGS, *further])
+    shared = ", ".join(f"{key} {after[key].iloc[0]}" for key in SETTINGS if key not in keys)
     lines = summarise_lines(frame, further)
     lines["bytes"] = lines["bytes_up"] + lines["bytes_down"]
     best = lines[lines["line"] == AFTER].iloc[0]
@@ -44,7 +46,11 @@ def _sections(results: Results, task: str) -> list[Section]:
                *([gap] if gap else [])]  # fmt: skip
     parts = [
         Section(_heading(task, "SD and macro-F1"), text=found, figures=figures),
-        Section(_heading(task, "All cells"), tables=[_cells_table(lines, further)]),
+        Section(
+            _heading(task, "All cells"),
+            text=f"All share {shared}." if shared else "",
+            tables=[_cells_table(lines, keys)],
+        ),
         Section(_heading(task, "By domain"), figures=domain_bars(frame)),
     ]
     if lines["bytes"].notna().any():
@@ -70,8 +76,11 @@ def _costs(lines: pd.DataFrame) -> list[Picture]:
     ]  # fmt: skip
 
 
-def _cells_table(lines: pd.DataFrame, further: Sequence[str]) -> Table:
-    keys = [*SETTINGS, *further]
+def _differing(table: pd.DataFrame, keys: Sequence[str]) -> list[str]:
+    return [key for key in keys if table[key].nunique() > 1]
+
+
+def _cells_table(lines: pd.DataFrame, keys: Sequence[str]) -> Table:
     heads = [*map(words, ("line", *keys)), Cell("seeds"), *(Cell(heading) for _, heading in COLUMNS)]
     heads += [Cell(text) for text in ("SD gap closed", "F1 gap closed", "kB up", "kB down", "seconds")]
     rows = [
@@ -109,7 +118,7 @@ def _differences(comparison: pd.DataFrame, task: str) -> Section:
 
 def _differences_table(comparison: pd.DataFrame, caption: str, *, folded: bool) -> Table:
     further = [key for key in comparison.columns if key not in COMPARISON]
-    keys = [*SETTINGS, *further, "domain", "metric"]
+    keys = ["loss", *_differing(comparison, [*SETTINGS[1:], *further, "domain"]), "metric"]
     heads = [*map(words, keys), *(Cell(head) for head in ("seeds", "difference", "low", "high")), words("verdict")]
     rows = [
         [

@@ -29,11 +29,12 @@ dt { color: var(--soft); } dd { margin: 0; }
 .scroll:focus-visible, button:focus-visible, summary:focus-visible { outline: 2px solid var(--good); }
 figure.table { background: none; padding: 0; margin: 1rem 0; }
 table { overflow-wrap: break-word; border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; text-align: right; vertical-align: top; white-space: nowrap; }
-td.words, th.words { text-align: left; } td.words { white-space: normal; max-width: 24rem; min-width: 6rem; }
+th, td { padding: .3rem .6rem; text-align: right; vertical-align: top; white-space: nowrap; }
+td.words, th.words { text-align: left; } td.words { white-space: normal; max-width: 24rem; min-width: 4rem; }
 thead th { border-bottom: 2px solid var(--line); } tbody tr + tr > * { border-top: 1px solid var(--line); }
 tfoot > tr > * { border-top: 2px solid var(--line); font-weight: 600; }
-tbody th, tfoot th { font-weight: 600; text-align: left; }
+tbody th, tfoot th { font-weight: 600; text-align: left; white-space: normal;
+  max-width: 12rem; min-width: 8.5rem; }
 th button { font: inherit; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; }
 th button::after { content: "\\2195"; opacity: .45; padding-left: .3em; }
 th[aria-sort=ascending] button::after { content: "\\2191"; opacity: 1; }

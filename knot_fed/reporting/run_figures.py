@@ -61,9 +61,7 @@ def _label_line(
         axes = canvas.axes
         for row in np.flatnonzero(mean_predictions.sum(axis=1)):
             axes.axhline(float(row), color=LINE, linewidth=0.6, zorder=0)
-            axes.scatter(
-                places, [row] * len(places), s=500 * mean_predictions[row], color=BLUE, alpha=0.45, linewidth=0
-            )
+            axes.scatter(places, [row] * len(places), s=500 * mean_predictions[row], color=BLUE, alpha=0.6, linewidth=0)
             axes.plot([places[row]] * 2, [row - 0.3, row + 0.3], color=INK, linewidth=2)
             axes.plot(means[row], row, "D", color=BEFORE, markersize=6)
         axes.set_yticks(range(len(labels)), [shortened(name) for name in labels])

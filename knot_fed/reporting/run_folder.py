@@ -72,17 +72,18 @@ class RunFolder:
         self._write("config.toml", tomli_w.dumps(document))
 
     def read_config(self) -> dict[str, Any]:
-        """Read the resolved configuration as TOML tables.
+        """Read the resolved configuration as TOML tables; empty where none was written.
 
         Raises
         ------
         RunFolderError
-            If `config.toml` is missing or broken.
+            If `config.toml` is not TOML.
         """
+        file = self.path / "config.toml"
         try:
-            return tomllib.loads((self.path / "config.toml").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise RunFolderError(f"{self.path}: no readable config.toml; give the path that the run printed") from None
+            return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        except ValueError:
+            raise RunFolderError(f"{file}: is not TOML; mend it or start the run again") from None
 
     def append_round(self, facts: Mapping[str, object]) -> None:
         """Append one round's facts to `rounds.jsonl`."""

@@ -231,7 +231,7 @@ def broken(file, change):
     [
         (lambda run, sweep: run.parent / "absent", "no run folder here"),
         (broken("summary.json", lambda text: text[:40]), "no readable summary.json"),
-        (broken("config.toml", lambda text: text + "["), "no readable config.toml"),
+        (broken("config.toml", lambda text: text + "["), "config.toml: is not TOML"),
         (broken("rounds.jsonl", lambda text: text + "{"), "a line is not JSON"),
         (broken("results.csv", lambda text: text.replace("macro_f1", "f1", 1)), "column(s) macro_f1 missing"),
         (broken("results.csv", lambda text: ""), "cannot be read as a table"),
