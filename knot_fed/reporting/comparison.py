@@ -23,7 +23,8 @@ def write_comparison(results: Results, file: Path) -> None:
     RunFolderError
         If the file cannot be written.
     """
-    tasks = sorted(set(results.frame[TASK]) - {""}) if TASK in results.further_keys else [""]
+    after = results.frame[results.frame["line"] == AFTER]
+    tasks = sorted(set(after[TASK])) if TASK in results.further_keys else [""]
     sections = [section for task in tasks for section in _sections(results, task)]
     write_page(Page(results.title, results.facts, sections), file)
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from knot_fed.reporting.figures import BLUE, GREEN, INK, ORANGE, PURPLE, VERMILLION, Canvas, grouped_bars
 from knot_fed.reporting.page import Picture
@@ -40,12 +40,14 @@ def scatter(lines: pd.DataFrame, x: str, y: str, *, description: str, caption: s
         if x == "bytes":
             axes.set_xscale("log")
             axes.margins(x=0.15)
+            decades = np.log10(shown[x].max() / shown[x].min())
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.3 else (1,)))
             axes.xaxis.set_major_formatter(EngFormatter(unit="B"))
             axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid()
         axes.set_xlabel(AXES[x])
         axes.set_ylabel(AXES[y])
-        canvas.figure.legend(handles=_legend(shown), loc="outside upper left", ncols=3, columnspacing=1.2)
+        canvas.figure.legend(handles=_legend(shown), loc="outside upper left", ncols=3, columnspacing=1.0)
     return canvas.picture(description, caption)
 
 
@@ -114,4 +116,5 @@ def gap_bars(lines: pd.DataFrame) -> Picture | None:
         description=f"Share of the gap closed in SD: {'; '.join(closed)}.",
         caption="From the student's start (0) to the centralised student, or else to the teachers' ensemble (1);"
         f" the {len(cells)} cells of lowest SD.",
+        longest=30,
     )

@@ -83,7 +83,13 @@ def shortened(name: str, length: int = 18) -> str:
 
 
 def grouped_bars(
-    names: list[str], groups: dict[str, tuple[str, list[float]]], axis: str, *, description: str, caption: str
+    names: list[str],
+    groups: dict[str, tuple[str, list[float]]],
+    axis: str,
+    *,
+    description: str,
+    caption: str,
+    longest: int = 18,
 ) -> Picture:
     """Draw one group of horizontal bars for each name.
 
@@ -97,13 +103,15 @@ def grouped_bars(
         What the values are.
     description, caption
         Words for those who cannot see the figure, and below it.
+    longest
+        Letters of a name, at most.
     """
     thick = 0.8 / len(groups)
     with Canvas(height=1.1 + max(ROW, 0.16 * len(groups) + 0.1) * len(names)) as canvas:
         for place, (label, (colour, values)) in enumerate(groups.items()):
             rows = [row - 0.4 + thick * (place + 0.5) for row in range(len(names))]
             canvas.axes.barh(rows, values, height=thick * 0.92, color=colour, label=label)
-        canvas.axes.set_yticks(range(len(names)), [shortened(name) for name in names])
+        canvas.axes.set_yticks(range(len(names)), [shortened(name, longest) for name in names])
         canvas.axes.invert_yaxis()
         canvas.axes.tick_params(axis="y", length=0)
         canvas.axes.grid(axis="x")

@@ -1,6 +1,7 @@
 """The frame of a report: one HTML file that needs no network, in light and dark, for desk and phone."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from markupsafe import Markup
 
 from knot_fed.errors import RunFolderError
 
+_FOLDERS = re.compile(r"(?<![\w.…])/(?:[^/,;]+/)+(?=[^/,;]+/[^/,;]+)")
 GENERATOR = "<meta name='generator' content='knot_fed'>"
 
 STYLE = """
@@ -177,7 +179,19 @@ def render(page: Page) -> str:
 
 def words(text: object) -> Cell:
     """Return a cell of words, sorted by the alphabet."""
-    return Cell(str(text), str(text), "words")
+    shown = without_folders(str(text))
+    return Cell(shown, shown, "words")
+
+
+def without_folders(text: str) -> str:
+    """Cut absolute paths down to their last two names: folders of one machine tell others nothing.
+
+    Examples
+    --------
+    >>> without_folders("hf:/opt/models/mini/v2, hf:org/name")
+    'hf:…/mini/v2, hf:org/name'
+    """
+    return _FOLDERS.sub("…/", text)
 
 
 def number(value: float | int | None, digits: int = 3, *, suffix: str = "") -> Cell:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from knot_fed.reporting import run_figures
-from knot_fed.reporting.page import Cell, Facts, Page, Section, Table, number, words, write_page
+from knot_fed.reporting.page import Cell, Facts, Page, Section, Table, number, without_folders, words, write_page
 from knot_fed.reporting.run_folder import RunFolder
 from knot_fed.reporting.tables import COLUMNS
 
@@ -37,9 +37,10 @@ def _facts(summary: dict[str, Any], config: dict[str, Any]) -> Facts:
         ("distillation", f"{distillation['loss']} loss, {distillation['objective']} objective,"
          f" {distillation['weights']} weights, {distillation['cost']} ground cost"),
         ("clients", ", ".join(client["name"] for client in summary["clients"])),
-        ("models", str(models)),
-        ("transfer set", f"{data.get('transfer', '')}, unlabelled, in {config.get('rounds', 1)} round(s)"),
-        ("public test set", str(data.get("public", ""))),
+        ("models", without_folders(str(models))),
+        ("transfer set", without_folders(str(data.get("transfer", "")))),
+        ("public test set", without_folders(str(data.get("public", "")))),
+        ("rounds", str(config.get("rounds", ""))),
         ("seed", str(summary["seed"])),
         ("time", f"{summary['wall_seconds']:.0f} s, of them {distillation['seconds']:.1f} s in distillation"
          f" ({distillation['epochs']} epochs) and {distillation['seconds_in_loss']:.1f} s in its loss"),

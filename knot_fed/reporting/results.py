@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from knot_fed.errors import RunFolderError
+from knot_fed.reporting.page import without_folders
 from knot_fed.reporting.run_folder import RunFolder
 
 SETTINGS = ("loss", "objective", "weights", "cost")
@@ -63,6 +64,8 @@ def read_sweep(folder: Path) -> Results:
         If one of the three files is missing, broken or lacks a column.
     """
     frame = _read_table(folder / "results.csv", RESULTS)
+    if not ((frame["line"] == AFTER) & (frame["domain"] == MEAN)).any():
+        raise RunFolderError(f"{folder / 'results.csv'}: no row of a {AFTER!r} on the {MEAN!r}; finish the sweep first")
     comparison = _read_table(folder / "comparison.csv", COMPARISON)
     try:
         sweep = tomllib.loads((folder / "sweep.toml").read_text(encoding="utf-8"))
@@ -70,7 +73,7 @@ def read_sweep(folder: Path) -> Results:
         raise RunFolderError(f"{folder}: no readable sweep.toml; give the folder that the sweep printed") from None
     config = _flat(sweep.get("config", {}))
     facts = [
-        *((key, str(config[key])) for key in FACTS if config.get(key)),
+        *((key, without_folders(str(config[key]))) for key in FACTS if config.get(key)),
         *((key, ", ".join(map(str, values))) for key, values in _flat(sweep.get("grid", {})).items()),
         ("seeds", ", ".join(map(str, sweep.get("seeds", [])))),
     ]
@@ -110,16 +113,24 @@ def _rows(folder: RunFolder) -> list[dict[str, Any]]:
     traffic = {key: sum(client[key] for client in answered) / len(answered) for key in TRAFFIC}
     measured = {**summary["domains"], MEAN: summary["student"]}
     return [
-        {"seed": summary["seed"], **settings, "line": line, "domain": domain, **metrics[line.split()[1]], **traffic}
+        {
+            "seed": summary["seed"],
+            **settings,
+            "line": f"student {when}",
+            "domain": domain,
+            **metrics[when],
+            **bytes_and_time,
+        }
         for domain, metrics in measured.items()
-        for line in (BEFORE, AFTER)
+        for when, bytes_and_time in (("before", {}), ("after", traffic))
     ]
 
 
 def _read_table(file: Path, columns: Sequence[str]) -> pd.DataFrame:
     words = dict.fromkeys(("cell", *SETTINGS, "line", "domain", "metric", "verdict"), "str")
+    numbers = dict.fromkeys((*MEASURES, *TRAFFIC, "difference", "low", "high"), "float")
     try:
-        frame = pd.read_csv(file, dtype=words)
+        frame = pd.read_csv(file, dtype={**words, **numbers})
     except (OSError, ValueError):
         raise RunFolderError(f"{file}: cannot be read as a table; run the sweep again") from None
     missing = [column for column in columns if column not in frame.columns]

@@ -14,6 +14,10 @@ from jaxtyping import Float
 
 from knot_fed.errors import RunFolderError
 
+_SUMMARY = {
+    "error", "task", "seed", "labels", "clients", "student", "domains", "distillation", "privacy", "versions",
+    "wall_seconds",
+}  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
@@ -110,7 +114,7 @@ class RunFolder:
         Raises
         ------
         RunFolderError
-            If the run left none, or it is not JSON.
+            If the run left none, or it is not a summary.
         """
         try:
             summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
@@ -118,6 +122,8 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.path}: no readable summary.json; the run stopped early, start it again"
             ) from None
+        if missing := _SUMMARY - set(summary):
+            raise RunFolderError(f"{self.path}: summary.json lacks {', '.join(sorted(missing))}; start the run again")
         return summary
 
     def read_rounds(self) -> list[dict[str, Any]]:

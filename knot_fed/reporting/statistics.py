@@ -8,6 +8,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.stats import t as student_t
 
+from knot_fed.reporting.page import without_folders
 from knot_fed.reporting.results import AFTER, BEFORE, MEAN, MEASURES, SETTINGS, TRAFFIC
 
 CENTRALISED, ENSEMBLE, FEDAVG = "centralised", "ensemble", "fedavg"
@@ -28,7 +29,7 @@ def half_interval(values: Float[np.ndarray, "seeds"]) -> float:
 
 
 def summarise_lines(frame: pd.DataFrame, further: Sequence[str]) -> pd.DataFrame:
-    """Average each line of each cell over the seeds, on the mean of the domains.
+    """Average each line of each cell over the seeds, on the mean of the domains; runs of one seed count once.
 
     Parameters
     ----------
@@ -48,16 +49,16 @@ def summarise_lines(frame: pd.DataFrame, further: Sequence[str]) -> pd.DataFrame
     rows = [
         {
             **dict(zip(keys, named, strict=True)),
-            "seeds": group["seed"].nunique(),
+            "seeds": len(group),
             **{measure: group[measure].mean() for measure in (*MEASURES, *TRAFFIC)},
             **{f"{measure}_half": half_interval(group[measure].to_numpy(np.float64)) for measure in MEASURES},
         }
-        for named, group in means.groupby(keys)
+        for named, group in means.groupby([*keys, "seed"])[[*MEASURES, *TRAFFIC]].mean().groupby(keys)
     ]
     lines = pd.DataFrame(rows)
     cells = lines[lines["line"] == AFTER]
     telling = [key for key in keys[1:] if cells[key].nunique() > 1] or ["loss"]
-    lines["name"] = [" ".join(filter(None, words)) for words in lines[telling].itertuples(index=False)]
+    lines["name"] = [without_folders(" ".join(filter(None, told))) for told in lines[telling].itertuples(index=False)]
     for measure in ("sd", "macro_f1"):
         lines[f"closed_{measure}"] = [
             gap_closed(means, line, [*SETTINGS, *further], measure) for line in lines.to_dict("records")

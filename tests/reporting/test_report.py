@@ -125,6 +125,26 @@ def test_runs_that_differ_only_in_the_seed_are_one_cell(tmp_path):
     assert Checker(compared(tmp_path, results)).counts["tr"] == 4
 
 
+def test_the_same_seed_run_twice_counts_once(tmp_path):
+    folders = [make_run(tmp_path, name, seed=seed) for name, seed in (("a", 1), ("again", 1), ("b", 2))]
+    lines = summarise_lines(collect_runs(folders).frame, [])
+    values = [folders[place].read_summary()["student"]["after"]["sd"] for place in (0, 2)]
+    assert lines["seeds"].tolist() == [2, 2]
+    assert np.isclose(lines.loc[0, "sd_half"], half_interval(np.array(values)))
+
+
+def test_folders_of_the_machine_stay_out_of_reports(tmp_path):
+    folders = []
+    for model in ("/secret/place/encoders/mini", "/secret/place/encoders/maxi"):
+        folder = make_run(tmp_path, model[-4:])
+        file = folder.path / "config.toml"
+        file.write_text(file.read_text().replace("tiny-bert", f"hf:{model}"))
+        folders.append(folder)
+    pages = [*map(page_of, folders), compared(tmp_path, collect_runs(folders))]
+    assert all("hf:…/encoders/m" in page for page in pages)
+    assert not any("secret" in page for page in pages)
+
+
 def test_tasks_stand_side_by_side_in_parts_of_their_own(tmp_path):
     results = collect_runs([make_run(tmp_path, task, task=task) for task in ("nli", "emotion")])
     page = compared(tmp_path, results)
@@ -231,6 +251,9 @@ def broken(file, change):
     [
         (lambda run, sweep: run.parent / "absent", "no run folder here"),
         (broken("summary.json", lambda text: text[:40]), "no readable summary.json"),
+        (broken("summary.json", lambda text: text.replace("distillation", "distilling")), "lacks distillation"),
+        (broken("results.csv", lambda text: text.replace("student after", "someone")), "finish the sweep first"),
+        (broken("results.csv", lambda text: text.replace(",300,102000", ",300,many")), "cannot be read as a table"),
         (broken("config.toml", lambda text: text + "["), "config.toml: is not TOML"),
         (broken("rounds.jsonl", lambda text: text + "{"), "a line is not JSON"),
         (broken("results.csv", lambda text: text.replace("macro_f1", "f1", 1)), "column(s) macro_f1 missing"),
