@@ -1,6 +1,7 @@
 """The figures of several runs or of a sweep."""
 
 from collections.abc import Hashable, Mapping
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -8,13 +9,34 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-from knot_fed.reporting.figures import BLUE, GREEN, INK, ORANGE, PURPLE, VERMILLION, Canvas, grouped_bars
+from knot_fed.reporting.figures import (
+    BLUE,
+    GREEN,
+    INK,
+    LINE,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    Canvas,
+    grouped_bars,
+    shortened,
+)
 from knot_fed.reporting.page import Picture
 from knot_fed.reporting.results import AFTER, BEFORE, MEAN
 from knot_fed.reporting.statistics import CENTRALISED, ENSEMBLE, FEDAVG
 
 LOSSES = {"ot": BLUE, "entropy": VERMILLION, "kl": GREEN}
-WEIGHTS = {"uniform": "o", "size": "s", "confidence": "^"}
+OTHER_LOSSES = (ORANGE, SKY, PURPLE)
+WEIGHTS = {
+    "uniform": "o",
+    "size": "s",
+    "confidence": "^",
+    "histogram-confidence": "v",
+    "certainty": "p",
+    "density": "h",
+}
+GREY = "#8c8c8c"
 REFERENCES = {BEFORE: "x", ENSEMBLE: "*", CENTRALISED: "P", FEDAVG: "X"}
 AXES = {
     "sd": "Semantic Distance (lower is better)",
@@ -29,9 +51,10 @@ def scatter(lines: pd.DataFrame, x: str, y: str, *, description: str, caption: s
     with Canvas(height=4.6) as canvas:
         axes = canvas.axes
         shown = lines[lines["line"].isin([AFTER, *REFERENCES]) & lines[x].notna() & lines[y].notna()]
+        colours = _loss_colours(lines)
         for line in shown.to_dict("records"):
             cell = line["line"] == AFTER
-            colour = LOSSES.get(line["loss"], PURPLE) if cell else INK
+            colour = colours[line["loss"]] if cell else INK
             axes.errorbar(
                 line[x], line[y], xerr=_half(line, x), yerr=_half(line, y), color=colour, linewidth=1, markersize=8,
                 marker=WEIGHTS.get(line["weights"], "D") if cell else REFERENCES[line["line"]],
@@ -47,7 +70,7 @@ def scatter(lines: pd.DataFrame, x: str, y: str, *, description: str, caption: s
         axes.grid()
         axes.set_xlabel(AXES[x])
         axes.set_ylabel(AXES[y])
-        canvas.figure.legend(handles=_legend(shown), loc="outside upper left", ncols=3, columnspacing=1.0)
+        canvas.figure.legend(handles=_legend(shown, colours), loc="outside upper left", ncols=3, columnspacing=1.0)
     return canvas.picture(description, caption)
 
 
@@ -56,11 +79,16 @@ def _half(line: Mapping[Hashable, Any], measure: str) -> float | None:
     return None if np.isnan(half) else half
 
 
-def _legend(shown: pd.DataFrame) -> list[Line2D]:
+def _loss_colours(table: pd.DataFrame) -> dict[str, str]:
+    losses = sorted(table.loc[table["line"] == AFTER, "loss"].unique())
+    others = cycle(OTHER_LOSSES)
+    return {loss: LOSSES.get(loss) or next(others) for loss in losses}
+
+
+def _legend(shown: pd.DataFrame, colours: dict[str, str]) -> list[Line2D]:
     cells = shown[shown["line"] == AFTER]
     losses = [
-        Line2D([], [], color=LOSSES.get(loss, PURPLE), linewidth=4, label=f"{loss} loss")
-        for loss in sorted(cells["loss"].unique())
+        Line2D([], [], color=colour, linewidth=4, label=shortened(f"{loss} loss")) for loss, colour in colours.items()
     ]
     weights = [_mark(WEIGHTS.get(name, "D"), f"{name} weights") for name in sorted(cells["weights"].unique())]
     if "per-teacher" in set(cells["objective"]):
@@ -70,7 +98,9 @@ def _legend(shown: pd.DataFrame) -> list[Line2D]:
 
 
 def _mark(marker: str, label: str, *, fill: str = INK) -> Line2D:
-    return Line2D([], [], color=INK, marker=marker, markerfacecolor=fill, markersize=7, linestyle="none", label=label)
+    return Line2D(
+        [], [], color=INK, marker=marker, markerfacecolor=fill, markersize=7, linestyle="none", label=shortened(label)
+    )
 
 
 def domain_bars(frame: pd.DataFrame) -> list[Picture]:
@@ -79,10 +109,9 @@ def domain_bars(frame: pd.DataFrame) -> list[Picture]:
     groups = [(BEFORE, INK, frame["line"] == BEFORE)]
     after = frame["line"] == AFTER
     groups += [
-        (f"{loss} loss", LOSSES.get(loss, PURPLE), after & (frame["loss"] == loss))
-        for loss in sorted(frame.loc[after, "loss"].unique())
+        (f"{loss} loss", colour, after & (frame["loss"] == loss)) for loss, colour in _loss_colours(frame).items()
     ]
-    groups += [(name, colour, frame["line"] == name) for name, colour in ((ENSEMBLE, ORANGE), (CENTRALISED, PURPLE))]
+    groups += [(name, colour, frame["line"] == name) for name, colour in ((ENSEMBLE, GREY), (CENTRALISED, LINE))]
     pictures = []
     for measure, axis in (("sd", AXES["sd"]), ("macro_f1", AXES["macro_f1"])):
         bars = {

@@ -110,7 +110,7 @@ def grouped_bars(
     with Canvas(height=1.1 + max(ROW, 0.16 * len(groups) + 0.1) * len(names)) as canvas:
         for place, (label, (colour, values)) in enumerate(groups.items()):
             rows = [row - 0.4 + thick * (place + 0.5) for row in range(len(names))]
-            canvas.axes.barh(rows, values, height=thick * 0.92, color=colour, label=label)
+            canvas.axes.barh(rows, values, height=thick * 0.92, color=colour, label=shortened(label))
         canvas.axes.set_yticks(range(len(names)), [shortened(name, longest) for name in names])
         canvas.axes.invert_yaxis()
         canvas.axes.tick_params(axis="y", length=0)
