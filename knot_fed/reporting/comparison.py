@@ -7,8 +7,8 @@ import pandas as pd
 
 from knot_fed.reporting.comparison_figures import domain_bars, gap_bars, scatter
 from knot_fed.reporting.page import Cell, Page, Picture, Section, Table, number, words, write_page
-from knot_fed.reporting.results import AFTER, COMPARISON, MEAN, MEASURES, SETTINGS, Results
-from knot_fed.reporting.statistics import FEDAVG, summarise_lines
+from knot_fed.reporting.results import AFTER, COMPARISON, FEDAVG, MEAN, MEASURES, SETTINGS, Results
+from knot_fed.reporting.statistics import summarise_lines
 from knot_fed.reporting.tables import COLUMNS
 
 MARKS = {"better": "▲ better", "worse": "▼ worse", "undecided": "= undecided"}

@@ -23,8 +23,8 @@ from knot_fed.reporting.figures import (
     shortened,
 )
 from knot_fed.reporting.page import Picture
-from knot_fed.reporting.results import AFTER, BEFORE, MEAN
-from knot_fed.reporting.statistics import CENTRALISED, ENSEMBLE, FEDAVG
+from knot_fed.reporting.results import AFTER, BEFORE, FEDAVG, MEAN
+from knot_fed.reporting.statistics import CENTRALISED, ENSEMBLE
 
 LOSSES = {"ot": BLUE, "entropy": VERMILLION, "kl": GREEN}
 OTHER_LOSSES = (ORANGE, SKY, PURPLE)

@@ -8,7 +8,7 @@ import numpy as np
 from knot_fed.reporting import run_figures
 from knot_fed.reporting.page import Cell, Facts, Page, Section, Table, number, without_folders, words, write_page
 from knot_fed.reporting.run_folder import RunFolder
-from knot_fed.reporting.tables import COLUMNS
+from knot_fed.reporting.tables import COLUMNS, method_of
 
 
 def write_report(folder: RunFolder) -> None:
@@ -30,20 +30,18 @@ def write_report(folder: RunFolder) -> None:
 
 
 def _facts(summary: dict[str, Any], config: dict[str, Any]) -> Facts:
-    distillation, data = summary["distillation"], config.get("data", {})
+    method, data = summary.get("distillation", summary.get("fedavg", {})), config.get("data", {})
     models = config.get("teacher", {}).get("models") or config.get("model", "")
     return [
         ("task", f"{summary['task']}: {', '.join(summary['labels'])}"),
-        ("distillation", f"{distillation['loss']} loss, {distillation['objective']} objective,"
-         f" {distillation['weights']} weights, {distillation['cost']} ground cost"),
+        ("method", method_of(summary)),
         ("clients", ", ".join(client["name"] for client in summary["clients"])),
         ("models", without_folders(str(models))),
         ("transfer set", without_folders(str(data.get("transfer", "")))),
         ("public test set", without_folders(str(data.get("public", "")))),
         ("rounds", str(config.get("rounds", ""))),
         ("seed", str(summary["seed"])),
-        ("time", f"{summary['wall_seconds']:.0f} s, of them {distillation['seconds']:.1f} s in distillation"
-         f" ({distillation['epochs']} epochs) and {distillation['seconds_in_loss']:.1f} s in its loss"),
+        ("time", f"{summary['wall_seconds']:.0f} s, of them {method['seconds']:.1f} s in the method"),
         ("privacy", summary["privacy"]["guarantee"]),
         ("versions", ", ".join(f"{name} {version}" for name, version in sorted(summary["versions"].items()))),
     ]  # fmt: skip
@@ -54,7 +52,7 @@ def _results(summary: dict[str, Any]) -> list[Section]:
         return [Section("Clients", tables=[_clients(summary)])]
     return [
         Section(
-            "Before and after distillation",
+            "Before and after",
             text="SD: how far the mean prediction is from the truth in label space; W1: the cost of moving all"
             " probability to the truth. Arrows at the heads tell which way is better.",
             tables=[_metrics(summary)],
@@ -84,7 +82,7 @@ def _metrics(summary: dict[str, Any]) -> Table:
     heads = [words("domain"), *(Cell(heading) for _, heading in COLUMNS), Cell("examples")]
     rows = [_metrics_row(name, metrics) for name, metrics in sorted(summary["domains"].items())]
     return Table(
-        "Metrics before → after distillation; a column sorts by the value after",
+        "Metrics before → after; a column sorts by the value after",
         heads,
         rows,
         foot=_metrics_row("mean of the domains", summary["student"]),

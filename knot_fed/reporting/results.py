@@ -20,7 +20,7 @@ COMPARISON = (*SETTINGS, "domain", "metric", "seeds", "difference", "low", "high
 OWN_KEYS = ("distill.loss", "distill.objective", "weights.scheme", "transport.cost")
 BESIDE_THE_POINT = (*OWN_KEYS, "seed", "name", "runs-dir", "state-dir", "wait-for", "threads", "timeout")
 FACTS = ("task", "model", "rounds", "data.clients", "data.public", "data.transfer")
-BEFORE, AFTER, MEAN = "student before", "student after", "mean"
+BEFORE, AFTER, FEDAVG, MEAN = "student before", "student after", "fedavg", "mean"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,10 +83,12 @@ def read_sweep(folder: Path) -> Results:
 def collect_runs(folders: Sequence[RunFolder]) -> Results:
     """Put the summaries of several runs side by side; runs that differ in nothing but the seed are one cell.
 
+    A run of FedAvg is a reference line.
+
     Raises
     ------
     RunFolderError
-        If a run left no readable summary, or failed.
+        If a run left no readable summary, or failed, or none distilled.
     """
     configs = [_flat(folder.read_config()) for folder in folders]
     keys = sorted({key for config in configs for key in config} - set(BESIDE_THE_POINT))
@@ -98,6 +100,8 @@ def collect_runs(folders: Sequence[RunFolder]) -> Results:
     ]
     frame = pd.DataFrame(rows)
     frame.insert(0, "cell", frame[[*SETTINGS, *differing]].agg(" ".join, axis=1))
+    if not (frame["line"] == AFTER).any():
+        raise RunFolderError("none of these runs distilled a student; give one beside those of FedAvg")
     facts = [("runs", ", ".join(folder.path.resolve().name for folder in folders))]
     return Results(f"{len(folders)} runs", facts, _without_repeats(frame), pd.DataFrame(columns=list(COMPARISON)))
 
@@ -108,21 +112,16 @@ def _rows(folder: RunFolder) -> list[dict[str, Any]]:
         raise RunFolderError(
             f"{folder.path}: the run failed and has nothing to compare; start it again or leave it out"
         )
-    settings = {key: summary["distillation"][key] for key in SETTINGS}
+    after, settings = FEDAVG, dict.fromkeys(SETTINGS, "")
+    if "distillation" in summary:
+        after, settings = AFTER, {key: summary["distillation"][key] for key in SETTINGS}
     answered = [client for client in summary["clients"] if client["status"] == "ok"] or summary["clients"]
     traffic = {key: sum(client[key] for client in answered) / len(answered) for key in TRAFFIC}
     measured = {**summary["domains"], MEAN: summary["student"]}
     return [
-        {
-            "seed": summary["seed"],
-            **settings,
-            "line": f"student {when}",
-            "domain": domain,
-            **metrics[when],
-            **bytes_and_time,
-        }
+        {"seed": summary["seed"], **settings, "line": line, "domain": domain, **metrics[when], **spent}
         for domain, metrics in measured.items()
-        for when, bytes_and_time in (("before", {}), ("after", traffic))
+        for line, when, spent in ((BEFORE, "before", {}), (after, "after", traffic))
     ]
 
 
@@ -145,7 +144,7 @@ def _read_table(file: Path, columns: Sequence[str]) -> pd.DataFrame:
 def _without_repeats(frame: pd.DataFrame) -> pd.DataFrame:
     """Keep one start of the student for each seed: it depends on none of the settings."""
     start = frame["line"] == BEFORE
-    frame.loc[start, ["cell", *SETTINGS]] = ""
+    frame.loc[frame["line"].isin([BEFORE, FEDAVG]), ["cell", *SETTINGS]] = ""
     further = [column for column in frame.columns if column not in RESULTS]
     return frame[~(start & frame.duplicated(["seed", "line", "domain", *further]))].reset_index(drop=True)
 

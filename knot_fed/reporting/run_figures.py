@@ -30,7 +30,7 @@ def domain_bars(summary: dict[str, Any]) -> list[Picture]:
             f"{name} {summary['domains'][name]['before'][key]:.3f} to {summary['domains'][name]['after'][key]:.3f}"
             for name in names
         )
-        description = f"Bars of {axis} by domain before and after distillation: {changes}."
+        description = f"Bars of {axis} by domain before and after: {changes}."
         pictures.append(
             grouped_bars(names, groups, axis, description=description, caption=f"{axis} by domain; {better} is better.")
         )
@@ -72,7 +72,7 @@ def _label_line(
         axes.set_xlabel(f"coordinate in label space, {when}")
     told = _told(labels, mean_predictions, means[:, None])
     return canvas.picture(
-        f"Label space {when} distillation: {told}.",
+        f"Label space {when}: {told}.",
         f"{when.capitalize()}: the mean prediction of each true label. Bar: the truth; discs: probability on each"
         " label; diamond: their mean. Nearer the bar is better.",
     )
@@ -112,7 +112,7 @@ def _label_plane(
         axes.set_ylabel(axis_names[1])
     told = _told(labels, mean_predictions, means)
     return canvas.picture(
-        f"Label space {when} distillation: {told}.",
+        f"Label space {when}: {told}.",
         f"{when.capitalize()}: from each label (ring) to the mean prediction of its examples (diamond)."
         " Shorter is better.",
     )
@@ -149,7 +149,7 @@ def reliability_curves(summary: dict[str, Any]) -> Picture:
         axes.legend(handles, names, loc="upper left", markerscale=0.7)
     errors = " to ".join(f"{domain[when]['ece']:.3f}" for when in ("before", "after"))
     return canvas.picture(
-        f"Accuracy against confidence before and after distillation; expected calibration error from {errors}.",
+        f"Accuracy against confidence before and after; expected calibration error from {errors}.",
         f"Reliability: larger marks hold more texts; below the dotted line the student is too sure. ECE {errors}.",
     )
 
@@ -164,11 +164,11 @@ def confusions(summary: dict[str, Any], when: str) -> list[Picture]:
     worst_told = f"{labels[worst[0]]} taken for {labels[worst[1]]} costs most ({costs[worst]:.2f})"
     return [
         _heatmap(
-            costs, labels, f"Confusion weighted by distance, {when} distillation: {worst_told}.",
+            costs, labels, f"Confusion weighted by distance, {when}: {worst_told}.",
             f"{when.capitalize()}: share times distance in label space; {worst_told}.",
         ),
         _heatmap(
-            shares, labels, f"Confusion {when} distillation; accuracy {counts.trace() / max(1, counts.sum()):.3f}.",
+            shares, labels, f"Confusion {when}; accuracy {counts.trace() / max(1, counts.sum()):.3f}.",
             f"{when.capitalize()}: share of each true label's texts.",
         ),
     ]  # fmt: skip

@@ -15,9 +15,10 @@ from jaxtyping import Float
 from knot_fed.errors import RunFolderError
 
 _SUMMARY = {
-    "error", "task", "seed", "labels", "clients", "student", "domains", "distillation", "privacy", "versions",
+    "error", "task", "seed", "labels", "clients", "student", "domains", "privacy", "versions",
     "wall_seconds",
 }  # fmt: skip
+_METHODS = {"distillation", "fedavg"}
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
@@ -122,8 +123,11 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.path}: no readable summary.json; the run stopped early, start it again"
             ) from None
-        if missing := _SUMMARY - set(summary):
-            raise RunFolderError(f"{self.path}: summary.json lacks {', '.join(sorted(missing))}; start the run again")
+        missing = sorted(_SUMMARY - set(summary))
+        if not _METHODS & set(summary):
+            missing.append(" or ".join(sorted(_METHODS)))
+        if missing:
+            raise RunFolderError(f"{self.path}: summary.json lacks {', '.join(missing)}; start the run again")
         return summary
 
     def read_rounds(self) -> list[dict[str, Any]]:

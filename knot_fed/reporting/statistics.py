@@ -11,7 +11,7 @@ from scipy.stats import t as student_t
 from knot_fed.reporting.page import without_folders
 from knot_fed.reporting.results import AFTER, BEFORE, MEAN, MEASURES, SETTINGS, TRAFFIC
 
-CENTRALISED, ENSEMBLE, FEDAVG = "centralised", "ensemble", "fedavg"
+CENTRALISED, ENSEMBLE = "centralised", "ensemble"
 
 
 def half_interval(values: Float[np.ndarray, "seeds"]) -> float:

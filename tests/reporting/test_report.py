@@ -1,4 +1,5 @@
 import base64
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -123,6 +124,25 @@ def test_runs_that_differ_only_in_the_seed_are_one_cell(tmp_path):
     sds = [folder.read_summary()["student"]["after"]["sd"] for folder in folders[:3]]
     assert np.isclose(lines.loc[1, "sd"], np.mean(sds))
     assert Checker(compared(tmp_path, results)).counts["tr"] == 4
+
+
+def fedavg(folder):
+    summary = folder.read_summary()
+    del summary["distillation"]
+    facts = {"rounds": 5, "epochs": 1, "kept": "the last round", "seconds": 9.0, "bytes_up_in_training": 1}
+    (folder.path / "summary.json").write_text(json.dumps(summary | {"fedavg": facts}))
+    (folder.path / "rounds.jsonl").unlink()
+    return folder
+
+
+def test_a_run_of_fedavg_has_a_report_and_is_a_reference_line_beside_others(tmp_path):
+    reference, run = fedavg(make_run(tmp_path, "reference")), make_run(tmp_path, "run")
+    assert "federated averaging, 5 round(s)" in page_of(reference)
+    results = collect_runs([reference, run])
+    assert set(summarise_lines(results.frame, [])["line"]) == {"student before", "student after", "fedavg"}
+    assert "FedAvg: 1.4 MB" in compared(tmp_path, results)
+    with pytest.raises(RunFolderError, match="none of these runs distilled"):
+        collect_runs([reference])
 
 
 def test_the_same_seed_run_twice_counts_once(tmp_path):
@@ -251,7 +271,10 @@ def broken(file, change):
     [
         (lambda run, sweep: run.parent / "absent", "no run folder here"),
         (broken("summary.json", lambda text: text[:40]), "no readable summary.json"),
-        (broken("summary.json", lambda text: text.replace("distillation", "distilling")), "lacks distillation"),
+        (
+            broken("summary.json", lambda text: text.replace("distillation", "distilling")),
+            "lacks distillation or fedavg",
+        ),
         (broken("results.csv", lambda text: text.replace("student after", "someone")), "finish the sweep first"),
         (broken("results.csv", lambda text: text.replace(",300,102000", ",300,many")), "cannot be read as a table"),
         (broken("config.toml", lambda text: text + "["), "config.toml: is not TOML"),
