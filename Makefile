@@ -7,13 +7,16 @@ endif
 PYTHON ?= python3
 INSTALLED := $(BIN)/.knot-fed-installed
 
-.PHONY: demo test check bench clean
+.PHONY: demo test browser-test check bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/flower-simulation --app . --num-supernodes 3
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+browser-test: $(INSTALLED)
+	$(BIN)/python -m pytest -m browser tests/reporting
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

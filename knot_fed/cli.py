@@ -14,9 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from knot_fed.data.recipes import RECIPES, SUFFIX, find_recipe, prepare_files
-from knot_fed.errors import KnotError, ModelError
+from knot_fed.errors import KnotError, ModelError, RunFolderError
 from knot_fed.models import load_classifier, use_threads
-from knot_fed.reporting import RunFolder, summary_table
+from knot_fed.reporting import RunFolder, summary_table, write_report
+from knot_fed.reporting.comparison import write_comparison
+from knot_fed.reporting.page import refuse_foreign
+from knot_fed.reporting.results import collect_runs, is_sweep, read_sweep
 from knot_fed.teacher import predict_soft_labels
 from knot_fed.types import Text
 
@@ -46,6 +49,29 @@ def show(run: Run) -> None:
     console.print(summary_table(summary))
     if summary["error"]:
         console.print(f"the run failed: {summary['error']}", markup=False)
+
+
+@app.command()
+@_without_traceback
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="One run folder, several, or one sweep folder.", metavar="RUN...")],
+    out: Annotated[Path, typer.Option(help="Report of several runs.")] = Path("comparison-report.html"),
+) -> None:
+    """Write the report of a run or a sweep into its folder, or one report of several runs."""
+    sweeps = [run for run in runs if is_sweep(run)]
+    if sweeps and len(runs) > 1:
+        raise RunFolderError(f"{sweeps[0]}: is a sweep and stands beside other folders; report each sweep on its own")
+    if sweeps:
+        file = sweeps[0] / "report.html"
+        write_comparison(read_sweep(sweeps[0]), file)
+    elif len(runs) == 1:
+        file = runs[0] / "report.html"
+        write_report(RunFolder.open(runs[0]))
+    else:
+        file = out
+        refuse_foreign(file)
+        write_comparison(collect_runs([RunFolder.open(run) for run in runs]), file)
+    console.print(str(file), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

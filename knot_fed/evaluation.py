@@ -1,6 +1,7 @@
-"""How well soft labels fit true labels: Semantic Distance, W1-to-truth, accuracy, macro-F1, calibration."""
+"""How well soft labels fit true labels: Semantic Distance, W1-to-truth, accuracy, macro-F1, calibration, details."""
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -10,6 +11,42 @@ from knot_fed.labels import LabelSpace
 from knot_fed.types import Metrics, SoftLabels
 
 BINS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """One occupied bin of the top probability: its mean, the share of right answers, and how many answers it holds."""
+
+    confidence: float
+    accuracy: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EvaluationDetails:
+    """What lies behind the metrics of one test set.
+
+    Parameters
+    ----------
+    mean_predictions
+        Mean predicted distribution of the examples of each true label (rows); zero where a label does not occur.
+    confusion
+        Count of examples by true label (rows) and arg-max prediction (columns).
+    reliability
+        The occupied bins of the top probability, in order.
+    """
+
+    mean_predictions: Float[np.ndarray, "classes classes"]
+    confusion: Int[np.ndarray, "classes classes"]
+    reliability: tuple[ReliabilityBin, ...]
+
+    def to_mapping(self) -> dict[str, object]:
+        """Return the details as `summary.json` holds them."""
+        return {
+            "mean_predictions": self.mean_predictions.tolist(),
+            "confusion": self.confusion.tolist(),
+            "reliability": [asdict(held) for held in self.reliability],
+        }
 
 
 def evaluate_classifier(
@@ -78,11 +115,48 @@ def distances_to_truth(
 
 def calibration_error(soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"]) -> float:
     """Return the expected calibration error over 15 equal bins of the top probability (Guo et al. 2017)."""
-    top = soft_labels.max(axis=1)
+    bins = reliability_bins(soft_labels, labels)
+    return sum(held.count * abs(held.accuracy - held.confidence) for held in bins) / len(labels)
+
+
+def reliability_bins(soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"]) -> tuple[ReliabilityBin, ...]:
+    """Return the occupied ones of 15 equal bins of the top probability: what a reliability diagram shows."""
+    top = soft_labels.max(axis=1).astype(np.float64)
     right = soft_labels.argmax(axis=1) == labels
     bins = np.clip((top * BINS).astype(np.int64), 0, BINS - 1)
-    gaps = np.bincount(bins, weights=right - top.astype(np.float64), minlength=BINS)
-    return float(np.abs(gaps).sum() / len(labels))
+    return tuple(
+        ReliabilityBin(float(top[held].mean()), float(right[held].mean()), int(held.sum()))
+        for held in (bins == number for number in np.unique(bins))
+    )
+
+
+def evaluation_details(
+    soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"], label_space: LabelSpace
+) -> EvaluationDetails:
+    """Tell which labels are taken for which, and how far confidence can be trusted.
+
+    Parameters
+    ----------
+    soft_labels
+        One distribution for each example.
+    labels
+        True labels.
+    label_space
+        Gives the number of labels.
+
+    Examples
+    --------
+    >>> evaluation_details(np.eye(3)[[0, 2]], np.array([0, 1]), LabelSpace.preset("nli")).confusion.tolist()
+    [[1, 0, 0], [0, 0, 1], [0, 0, 0]]
+    """
+    truth = np.eye(len(label_space))[labels]
+    counts = truth.sum(axis=0)[:, None]
+    predicted = np.eye(len(label_space))[soft_labels.argmax(axis=1)]
+    return EvaluationDetails(
+        mean_predictions=truth.T @ soft_labels / np.maximum(counts, 1),
+        confusion=(truth.T @ predicted).astype(np.int64),
+        reliability=reliability_bins(soft_labels, labels),
+    )
 
 
 def _macro(values: Float[np.ndarray, "examples"], labels: Int[np.ndarray, "examples"]) -> float:

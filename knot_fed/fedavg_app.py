@@ -32,7 +32,7 @@ from knot_fed.models import (
     use_threads,
 )
 from knot_fed.privacy.policy import check_parameters_may_leave
-from knot_fed.reporting import RunFolder
+from knot_fed.reporting import RunFolder, write_report, write_scalars
 from knot_fed.teacher import train_further
 
 server_app = ServerApp()
@@ -47,7 +47,7 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
-    """Pretrain, average and judge the student, and write `summary.json` and `student/`.
+    """Pretrain, average and judge the student, and write `summary.json`, `student/` and `report.html`.
 
     Raises
     ------
@@ -76,6 +76,8 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
     folder.write_summary(summarise(config, outcome, facts, seconds=time.monotonic() - started, failure=failure))
     if failure is not None:
         raise failure
+    write_report(folder)
+    write_scalars(folder)
 
 
 @client_app.query()

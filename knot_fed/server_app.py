@@ -20,7 +20,7 @@ from knot_fed.federation.server import (
 )
 from knot_fed.federation.strategy import KnotStrategy, PublicTeacher
 from knot_fed.models import TextClassifier, save_classifier, use_threads
-from knot_fed.reporting import RunFolder, write_report
+from knot_fed.reporting import RunFolder, write_report, write_scalars
 from knot_fed.teacher import predict_soft_labels
 from knot_fed.types import LabelledTexts
 
@@ -58,6 +58,7 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
     if failure is not None:
         raise failure
     write_report(folder)
+    write_scalars(folder)
 
 
 def answer_as_teacher(

@@ -18,6 +18,10 @@ SMALL = {
 }
 
 
+def pytest_addoption(parser):
+    parser.addoption("--screenshots", type=Path, help="folder for the browser tests' pictures of the reports")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     torch.set_num_threads(1)

@@ -2,7 +2,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knot_fed.evaluation import calibration_error, distances_to_truth, evaluate_classifier, semantic_distances
+from knot_fed.evaluation import (
+    calibration_error,
+    distances_to_truth,
+    evaluate_classifier,
+    evaluation_details,
+    semantic_distances,
+)
 from knot_fed.labels import LabelSpace
 
 TASKS = st.sampled_from(["sentiment", "emotion", "nli"])
@@ -45,3 +51,23 @@ def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
 
 def test_an_empty_test_set_has_no_examples():
     assert evaluate_classifier(np.zeros((0, 3)), np.zeros(0, dtype=np.int64), LabelSpace.preset("nli")).examples == 0
+
+
+@given(st.integers(0, 2**32 - 1), TASKS)
+def test_details_add_up_to_the_metrics(seed, task):
+    generator, labels = np.random.default_rng(seed), LabelSpace.preset(task)
+    soft_labels = generator.dirichlet(np.ones(len(labels)), size=40)
+    truth = generator.integers(0, len(labels), size=40)
+    details, metrics = (judge(soft_labels, truth, labels) for judge in (evaluation_details, evaluate_classifier))
+    assert np.isclose(details.confusion.trace() / 40, metrics.accuracy)
+    assert (details.confusion.sum(axis=1) == np.bincount(truth, minlength=len(labels))).all()
+    assert sum(held.count for held in details.reliability) == 40
+    means = details.mean_predictions[np.unique(truth)]
+    assert np.allclose(means.sum(axis=1), 1)
+    apart = np.linalg.norm(labels.coordinates[:, None] - labels.coordinates[None], axis=2)
+    assert np.isclose((means * apart[np.unique(truth)]).sum(axis=1).mean(), metrics.w1)
+
+
+def test_details_of_an_empty_test_set_are_zero():
+    details = evaluation_details(np.zeros((0, 3)), np.zeros(0, dtype=np.int64), LabelSpace.preset("nli"))
+    assert (details.confusion.sum(), details.mean_predictions.sum(), details.reliability) == (0, 0, ())

@@ -11,6 +11,7 @@ from knot_fed.config import RunConfig
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.distillation import DistillationResult
 from knot_fed.errors import FederationError, WireError
+from knot_fed.evaluation import EvaluationDetails
 from knot_fed.federation import wire
 from knot_fed.federation.nodes import shake_hands, wait_for_nodes
 from knot_fed.types import Metrics
@@ -43,6 +44,7 @@ class Outcome:
     clients: dict[str, ClientRecord] = field(default_factory=dict)
     before: dict[str, Metrics] = field(default_factory=dict)
     after: dict[str, Metrics] = field(default_factory=dict)
+    details: dict[str, EvaluationDetails] = field(default_factory=dict)
     distillations: list[DistillationResult] = field(default_factory=list)
 
 

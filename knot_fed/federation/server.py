@@ -14,7 +14,7 @@ from knot_fed.data.files import data_path
 from knot_fed.data.private import Columns, read_labelled_texts
 from knot_fed.data.transfer_set import TransferSet, read_transfer_set
 from knot_fed.errors import KnotError
-from knot_fed.evaluation import evaluate_classifier, mean_metrics
+from knot_fed.evaluation import EvaluationDetails, evaluate_classifier, evaluation_details, mean_metrics
 from knot_fed.federation.roster import Outcome
 from knot_fed.models import ModelSpec, TextClassifier, build_classifier, train_vocabulary
 from knot_fed.reporting import RunFolder
@@ -91,28 +91,29 @@ def student_spec(config: RunConfig, transfer: TransferSet) -> ModelSpec:
 
 
 class Judge:
-    """Measures the student on the server's labelled test set."""
+    """Measures the student on the server's labelled test set, in detail."""
 
     def __init__(self, config: RunConfig, test: LabelledTexts) -> None:
-        self.name = config.data.public.rpartition("/")[2]
+        self.name = _public_domain(config)
         self._labels = config.label_space()
         self._test = test
 
-    def __call__(self, student: TextClassifier) -> Metrics:
-        """Return the student's metrics."""
-        return evaluate_classifier(predict_soft_labels(student, self._test.texts), self._test.labels, self._labels)
+    def __call__(self, student: TextClassifier) -> tuple[Metrics, EvaluationDetails]:
+        """Return the student's metrics and what lies behind them."""
+        answers = predict_soft_labels(student, self._test.texts), self._test.labels, self._labels
+        return evaluate_classifier(*answers), evaluation_details(*answers)
 
 
 def run_between_measurements(
     run: Callable[[], None], student: TextClassifier, judge: Judge, outcome: Outcome
 ) -> KnotError | None:
     """Judge the student, run, judge it again, and return the failure if the run had one."""
-    outcome.before[judge.name] = judge(student)
+    outcome.before[judge.name], outcome.details["before"] = judge(student)
     try:
         run()
     except KnotError as error:
         return error
-    outcome.after[judge.name] = judge(student)
+    outcome.after[judge.name], outcome.details["after"] = judge(student)
     return None
 
 
@@ -140,19 +141,27 @@ def summarise(
         when: mean_metrics([measured[name] for name in names]).to_mapping() if names else None
         for when, measured in (("before", outcome.before), ("after", outcome.after))
     }
+    details = {when: behind.to_mapping() for when, behind in outcome.details.items()}
+    labels = config.label_space()
     return {
         "status": "ok" if failure is None else "failed",
         "error": None if failure is None else str(failure),
         "task": config.task,
         "seed": config.seed,
-        "labels": list(config.label_space().names),
+        "labels": list(labels.names),
+        "coordinates": labels.coordinates.tolist(),
         "clients": [record.to_mapping() for _, record in sorted(outcome.clients.items())],
         "student": student,
         "domains": domains,
+        "details": {"domain": _public_domain(config), **details},
         "versions": {name: version(name) for name in VERSIONS},
         "wall_seconds": seconds,
         **facts,
     }
+
+
+def _public_domain(config: RunConfig) -> str:
+    return config.data.public.rpartition("/")[2]
 
 
 def _log_to_stdout() -> None:

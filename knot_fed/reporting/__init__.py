@@ -1,7 +1,8 @@
-"""What a run leaves behind: its folder, its tables and its plots."""
+"""What a run leaves behind: its folder, its tables, its report and its scalars."""
 
 from knot_fed.reporting.report import write_report
 from knot_fed.reporting.run_folder import RunFolder
+from knot_fed.reporting.scalars import write_scalars
 from knot_fed.reporting.tables import summary_table
 
-__all__ = ["RunFolder", "summary_table", "write_report"]
+__all__ = ["RunFolder", "summary_table", "write_report", "write_scalars"]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,11 @@ from jaxtyping import Float
 
 from knot_fed.errors import RunFolderError
 
+_SUMMARY = {
+    "error", "task", "seed", "labels", "clients", "student", "domains", "privacy", "versions",
+    "wall_seconds",
+}  # fmt: skip
+_METHODS = {"distillation", "fedavg"}
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
@@ -70,6 +76,20 @@ class RunFolder:
             (document.setdefault(section, {}) if section else document)[field] = value
         self._write("config.toml", tomli_w.dumps(document))
 
+    def read_config(self) -> dict[str, Any]:
+        """Read the resolved configuration as TOML tables; empty where none was written.
+
+        Raises
+        ------
+        RunFolderError
+            If `config.toml` is not TOML.
+        """
+        file = self.path / "config.toml"
+        try:
+            return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        except ValueError:
+            raise RunFolderError(f"{file}: is not TOML; mend it or start the run again") from None
+
     def append_round(self, facts: Mapping[str, object]) -> None:
         """Append one round's facts to `rounds.jsonl`."""
         with (self.path / "rounds.jsonl").open("a", encoding="utf-8") as file:
@@ -95,7 +115,7 @@ class RunFolder:
         Raises
         ------
         RunFolderError
-            If the run left none, or it is not JSON.
+            If the run left none, or it is not a summary.
         """
         try:
             summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
@@ -103,12 +123,28 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.path}: no readable summary.json; the run stopped early, start it again"
             ) from None
+        missing = sorted(_SUMMARY - set(summary))
+        if not _METHODS & set(summary):
+            missing.append(" or ".join(sorted(_METHODS)))
+        if missing:
+            raise RunFolderError(f"{self.path}: summary.json lacks {', '.join(missing)}; start the run again")
         return summary
 
     def read_rounds(self) -> list[dict[str, Any]]:
-        """Read the rounds written so far."""
+        """Read the rounds written so far.
+
+        Raises
+        ------
+        RunFolderError
+            If a line is not JSON.
+        """
         file = self.path / "rounds.jsonl"
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+        if not file.is_file():
+            return []
+        try:
+            return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        except ValueError:
+            raise RunFolderError(f"{file}: a line is not JSON; delete the file or start the run again") from None
 
     def _write(self, name: str, text: str) -> None:
         partial = self.path / f"{name}.partial"

@@ -14,7 +14,7 @@ def summary_table(summary: dict[str, Any]) -> Group:
 
 
 def _metrics_table(summary: dict[str, Any]) -> Table:
-    table = Table(title=f"{summary['task']}: {_method(summary)}", caption="before → after")
+    table = Table(title=f"{summary['task']}: {method_of(summary)}", caption="before → after")
     table.add_column("domain", no_wrap=True)
     for _, heading in COLUMNS:
         table.add_column(heading, justify="right", no_wrap=True)
@@ -27,10 +27,11 @@ def _metrics_table(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _method(summary: dict[str, Any]) -> str:
+def method_of(summary: dict[str, Any]) -> str:
+    """Tell in a line how the student was trained."""
     if "fedavg" in summary:
         return "federated averaging, {rounds} round(s) of {epochs} epoch(s)".format(**summary["fedavg"])
-    return "{loss} loss, {objective}, {weights} weights".format(**summary["distillation"])
+    return "{loss} loss, {objective} objective, {weights} weights, {cost} ground cost".format(**summary["distillation"])
 
 
 def _clients_table(summary: dict[str, Any]) -> Table:

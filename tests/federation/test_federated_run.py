@@ -48,7 +48,7 @@ def test_a_run_leaves_summary_student_pooled_soft_labels_and_report(run_config):
     pooled = [np.load(folder.path / f"pooled-soft-labels-{number}.npy") for number in (1, 2)]
     assert sum(map(len, pooled)) == 2000
     check_soft_labels(np.concatenate(pooled))
-    assert "<table>" in (folder.path / "report.html").read_text()
+    assert "<table" in (folder.path / "report.html").read_text()
     rows = predict_soft_labels(load_student(folder.path), ["the plot is very good"])
     check_soft_labels(rows)
     assert len(folder.read_rounds()) == 2

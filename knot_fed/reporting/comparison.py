@@ -1,0 +1,133 @@
+"""The report of several runs or of a sweep: every cell side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from knot_fed.reporting.comparison_figures import domain_bars, gap_bars, scatter
+from knot_fed.reporting.page import Cell, Page, Picture, Section, Table, number, words, write_page
+from knot_fed.reporting.results import AFTER, COMPARISON, FEDAVG, MEAN, MEASURES, SETTINGS, Results
+from knot_fed.reporting.statistics import summarise_lines
+from knot_fed.reporting.tables import COLUMNS
+
+MARKS = {"better": "▲ better", "worse": "▼ worse", "undecided": "= undecided"}
+TASK = "task"
+
+
+def write_comparison(results: Results, file: Path) -> None:
+    """Write the report, one part for each task.
+
+    Raises
+    ------
+    RunFolderError
+        If the file cannot be written.
+    """
+    after = results.frame[results.frame["line"] == AFTER]
+    tasks = sorted(set(after[TASK])) if TASK in results.further_keys else [""]
+    sections = [section for task in tasks for section in _sections(results, task)]
+    write_page(Page(results.title, results.facts, sections), file)
+
+
+def _sections(results: Results, task: str) -> list[Section]:
+    frame, comparison = (
+        table[table[TASK] == task] if task and TASK in table else table for table in (results.frame, results.comparison)
+    )
+    after = frame[frame["line"] == AFTER]
+    further = _differing(after, results.further_keys)
+    keys = _differing(after, [*SETTINGS, *further])
+    shared = ", ".join(f"{key} {after[key].iloc[0]}" for key in SETTINGS if key not in keys)
+    lines = summarise_lines(frame, further)
+    lines["bytes"] = lines["bytes_up"] + lines["bytes_down"]
+    best = lines[lines["line"] == AFTER].iloc[0]
+    found = f"Lowest SD: {best['name']}, {best['sd']:.3f}, with macro-F1 {best['macro_f1']:.3f}."
+    gap = gap_bars(lines)
+    figures = [scatter(lines, "sd", "macro_f1", description=f"SD against macro-F1 of each cell. {found}",
+                       caption="Means over the domains; lines are 95 % intervals over the seeds."),
+               *([gap] if gap else [])]  # fmt: skip
+    parts = [
+        Section(_heading(task, "SD and macro-F1"), text=found, figures=figures),
+        Section(
+            _heading(task, "All cells"),
+            text=f"All share {shared}." if shared else "",
+            tables=[_cells_table(lines, keys)],
+        ),
+        Section(_heading(task, "By domain"), figures=domain_bars(frame)),
+    ]
+    if lines["bytes"].notna().any():
+        parts.append(Section(_heading(task, "What it costs"), figures=_costs(lines)))
+    if len(comparison):
+        parts.insert(2, _differences(comparison, task))
+    return parts
+
+
+def _heading(task: str, text: str) -> str:
+    return f"{text}, {task}" if task else text
+
+
+def _costs(lines: pd.DataFrame) -> list[Picture]:
+    fedavg = lines[(lines["line"] == FEDAVG) & lines["bytes"].notna()]
+    beside = f" FedAvg: {fedavg['bytes'].mean() / 1e6:,.1f} MB." if len(fedavg) else ""
+    return [
+        scatter(
+            lines, "bytes", measure, description=f"Bytes against {name} of each cell.{beside}",
+            caption=f"Messages of one client in one run, log axis.{beside}",
+        )
+        for measure, name in (("sd", "SD"), ("macro_f1", "macro-F1"))
+    ]  # fmt: skip
+
+
+def _differing(table: pd.DataFrame, keys: Sequence[str]) -> list[str]:
+    return [key for key in keys if table[key].nunique() > 1]
+
+
+def _cells_table(lines: pd.DataFrame, keys: Sequence[str]) -> Table:
+    heads = [*map(words, ("line", *keys)), Cell("seeds"), *(Cell(heading) for _, heading in COLUMNS)]
+    heads += [Cell(text) for text in ("SD gap closed", "F1 gap closed", "kB up", "kB down", "seconds")]
+    rows = [
+        [
+            *(words(line[key]) for key in ("line", *keys)),
+            number(line["seeds"], 0),
+            *(number(line[measure], suffix=_plus_minus(line[f"{measure}_half"])) for measure in MEASURES),
+            number(line["closed_sd"], 2),
+            number(line["closed_macro_f1"], 2),
+            number(line["bytes_up"] / 1e3, 1),
+            number(line["bytes_down"] / 1e3, 1),
+            number(line["seconds"], 1),
+        ]
+        for line in lines.to_dict("records")
+    ]
+    return Table("Mean of the domains over the seeds, ± 95 % interval; traffic and time of one client", heads, rows)
+
+
+def _plus_minus(half: float) -> str:
+    return "" if pd.isna(half) else f" ± {half:.3f}"
+
+
+def _differences(comparison: pd.DataFrame, task: str) -> Section:
+    mean = comparison["domain"] == MEAN
+    return Section(
+        _heading(task, "Differences from the entropy loss"),
+        text="Paired by seed, against the entropy loss of the same weighting and objective."
+        " A verdict stands where the interval leaves out zero.",
+        tables=[
+            _differences_table(comparison[mean], "On the mean of the domains", folded=False),
+            _differences_table(comparison[~mean], "By domain", folded=True),
+        ],
+    )
+
+
+def _differences_table(comparison: pd.DataFrame, caption: str, *, folded: bool) -> Table:
+    further = [key for key in comparison.columns if key not in COMPARISON]
+    keys = ["loss", *_differing(comparison, [*SETTINGS[1:], *further, "domain"]), "metric"]
+    heads = [*map(words, keys), *(Cell(head) for head in ("seeds", "difference", "low", "high")), words("verdict")]
+    rows = [
+        [
+            *(words(row[key]) for key in keys),
+            number(row["seeds"], 0),
+            *(Cell(f"{row[key]:+.3f}", repr(float(row[key]))) for key in ("difference", "low", "high")),
+            Cell(MARKS.get(row["verdict"], row["verdict"]), row["verdict"], f"words {row['verdict']}"),
+        ]
+        for row in comparison.to_dict("records")
+    ]
+    return Table(caption, heads, rows, folded=folded)

@@ -1,0 +1,241 @@
+"""The figures of one run."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
+from matplotlib.ticker import MaxNLocator
+
+from knot_fed.reporting.figures import AFTER, BEFORE, BLUE, INK, LINE, Canvas, grouped_bars, shortened
+from knot_fed.reporting.page import Picture
+
+MOST_NUMBERED_LABELS = 12
+HEAT = "#0072b3"
+"""Nearly `BLUE`, and the same in both schemes, so that white is legible on it."""
+SHADES = LinearSegmentedColormap.from_list("shades", [to_rgba(HEAT, 0.0), to_rgba(HEAT, 1.0)])
+
+
+def domain_bars(summary: dict[str, Any]) -> list[Picture]:
+    """Draw SD and macro-F1 of each domain, before and after."""
+    names = sorted(summary["domains"])
+    pictures = []
+    for key, axis, better in (("sd", "Semantic Distance", "lower"), ("macro_f1", "macro-F1", "higher")):
+        groups = {
+            when: (colour, [summary["domains"][name][when][key] for name in names])
+            for when, colour in (("before", BEFORE), ("after", AFTER))
+        }
+        changes = "; ".join(
+            f"{name} {summary['domains'][name]['before'][key]:.3f} to {summary['domains'][name]['after'][key]:.3f}"
+            for name in names
+        )
+        description = f"Bars of {axis} by domain before and after: {changes}."
+        pictures.append(
+            grouped_bars(names, groups, axis, description=description, caption=f"{axis} by domain; {better} is better.")
+        )
+    return pictures
+
+
+def label_space(summary: dict[str, Any]) -> list[Picture]:
+    """Draw the label space with the mean prediction of each true label in it; on a line or in a plane only."""
+    coordinates = np.asarray(summary["coordinates"])
+    draw = {1: _label_line, 2: _label_plane}.get(coordinates.shape[1])
+    if draw is None:
+        return []
+    return [
+        draw(summary, np.asarray(summary["details"][when]["mean_predictions"]), coordinates, when)
+        for when in ("before", "after")
+    ]
+
+
+def _label_line(
+    summary: dict[str, Any],
+    mean_predictions: Float[np.ndarray, "classes classes"],
+    coordinates: Float[np.ndarray, "classes 1"],
+    when: str,
+) -> Picture:
+    labels, places = summary["labels"], coordinates[:, 0]
+    means = mean_predictions @ places
+    with Canvas(height=1.3 + 0.5 * len(labels)) as canvas:
+        axes = canvas.axes
+        for row in np.flatnonzero(mean_predictions.sum(axis=1)):
+            axes.axhline(float(row), color=LINE, linewidth=0.6, zorder=0)
+            axes.scatter(places, [row] * len(places), s=500 * mean_predictions[row], color=BLUE, alpha=0.6, linewidth=0)
+            axes.plot([places[row]] * 2, [row - 0.3, row + 0.3], color=INK, linewidth=2)
+            axes.plot(means[row], row, "D", color=BEFORE, markersize=6)
+        axes.set_yticks(range(len(labels)), [shortened(name) for name in labels])
+        axes.set_ylim(len(labels) - 0.5, -0.5)
+        axes.set_ylabel("true label")
+        axes.set_xticks(places, [f"{place:g}" for place in places])
+        axes.margins(x=0.08)
+        axes.set_xlabel(f"coordinate in label space, {when}")
+    told = _told(labels, mean_predictions, means[:, None])
+    return canvas.picture(
+        f"Label space {when}: {told}.",
+        f"{when.capitalize()}: the mean prediction of each true label. Bar: the truth; discs: probability on each"
+        " label; diamond: their mean. Nearer the bar is better.",
+    )
+
+
+def _label_plane(
+    summary: dict[str, Any],
+    mean_predictions: Float[np.ndarray, "classes classes"],
+    coordinates: Float[np.ndarray, "classes 2"],
+    when: str,
+) -> Picture:
+    labels, means = summary["labels"], mean_predictions @ coordinates
+    axis_names = ("valence", "arousal") if summary["task"] == "emotion" else ("first coordinate", "second coordinate")
+    with Canvas(height=4.4) as canvas:
+        axes = canvas.axes
+        reach = max(1.0, float(np.linalg.norm(coordinates, axis=1).max()))
+        turn = np.linspace(0, 2 * np.pi, 181)
+        axes.plot(reach * np.cos(turn), reach * np.sin(turn), color=LINE, linewidth=0.8)
+        axes.axhline(0, color=LINE, linewidth=0.6)
+        axes.axvline(0, color=LINE, linewidth=0.6)
+        axes.scatter(
+            coordinates[:, 0], coordinates[:, 1], s=70, facecolor="none", edgecolor=INK, linewidth=1.4, zorder=3
+        )
+        for row in np.flatnonzero(mean_predictions.sum(axis=1)):
+            axes.plot(*np.stack([coordinates[row], means[row]]).T, color=BEFORE, linewidth=1.2)
+            axes.plot(*means[row], "D", color=BEFORE, markersize=5, zorder=4)
+        for name, (x, y) in zip(labels, coordinates, strict=True):
+            above = y > 0
+            axes.annotate(
+                shortened(name), (x, y), xytext=(0, 8 if above else -8), textcoords="offset points", ha="center",
+                va="bottom" if above else "top",
+            )  # fmt: skip
+        axes.set_aspect("equal")
+        axes.set_xlim(-1.25 * reach, 1.25 * reach)
+        axes.set_ylim(-1.15 * reach, 1.2 * reach)
+        axes.set_xlabel(f"{axis_names[0]}, {when}")
+        axes.set_ylabel(axis_names[1])
+    told = _told(labels, mean_predictions, means)
+    return canvas.picture(
+        f"Label space {when}: {told}.",
+        f"{when.capitalize()}: from each label (ring) to the mean prediction of its examples (diamond)."
+        " Shorter is better.",
+    )
+
+
+def _told(
+    labels: list[str],
+    mean_predictions: Float[np.ndarray, "classes classes"],
+    means: Float[np.ndarray, "classes dimensions"],
+) -> str:
+    present = np.flatnonzero(mean_predictions.sum(axis=1))
+    return "; ".join(f"{labels[row]} predicted at {', '.join(f'{x:.2f}' for x in means[row])}" for row in present)
+
+
+def reliability_curves(summary: dict[str, Any]) -> Picture:
+    """Draw accuracy against confidence, before and after, with the metric's own bins."""
+    domain = summary["domains"][summary["details"]["domain"]]
+    with Canvas(height=4.2) as canvas:
+        axes = canvas.axes
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":", label="perfect")
+        for when, colour, marker in (("before", BEFORE, "s"), ("after", AFTER, "o")):
+            bins = summary["details"][when]["reliability"]
+            x, y = [held["confidence"] for held in bins], [held["accuracy"] for held in bins]
+            shares = np.array([held["count"] for held in bins]) / max(1, sum(held["count"] for held in bins))
+            axes.plot(x, y, color=colour, linewidth=1.5)
+            axes.scatter(x, y, s=14 + 240 * shares, color=colour, marker=marker, alpha=0.8, linewidth=0, label=when)
+        axes.set_xlim(0, 1.02)
+        axes.set_ylim(0, 1.02)
+        axes.set_aspect("equal")
+        axes.grid()
+        axes.set_xlabel("confidence (top probability)")
+        axes.set_ylabel("accuracy")
+        handles, names = axes.get_legend_handles_labels()
+        axes.legend(handles, names, loc="upper left", markerscale=0.7)
+    errors = " to ".join(f"{domain[when]['ece']:.3f}" for when in ("before", "after"))
+    return canvas.picture(
+        f"Accuracy against confidence before and after; expected calibration error from {errors}.",
+        f"Reliability: larger marks hold more texts; below the dotted line the student is too sure. ECE {errors}.",
+    )
+
+
+def confusions(summary: dict[str, Any], when: str) -> list[Picture]:
+    """Draw the confusion by share of each true label, plain and weighted by distance in label space."""
+    labels, coordinates = summary["labels"], np.asarray(summary["coordinates"])
+    counts = np.asarray(summary["details"][when]["confusion"], dtype=np.float64)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    costs = shares * np.linalg.norm(coordinates[:, None] - coordinates[None], axis=2)
+    worst = np.unravel_index(costs.argmax(), costs.shape)
+    worst_told = f"{labels[worst[0]]} taken for {labels[worst[1]]} costs most ({costs[worst]:.2f})"
+    return [
+        _heatmap(
+            costs, labels, f"Confusion weighted by distance, {when}: {worst_told}.",
+            f"{when.capitalize()}: share times distance in label space; {worst_told}.",
+        ),
+        _heatmap(
+            shares, labels, f"Confusion {when}; accuracy {counts.trace() / max(1, counts.sum()):.3f}.",
+            f"{when.capitalize()}: share of each true label's texts.",
+        ),
+    ]  # fmt: skip
+
+
+def _heatmap(
+    values: Float[np.ndarray, "classes classes"], labels: list[str], description: str, caption: str
+) -> Picture:
+    names = [shortened(name, 14) for name in labels]
+    with Canvas(height=4.2) as canvas:
+        axes = canvas.axes
+        axes.pcolormesh(values, cmap=SHADES, vmin=0, vmax=max(float(values.max()), 1e-9), edgecolor=LINE, linewidth=0.5)
+        if len(labels) <= MOST_NUMBERED_LABELS:
+            _write_values(axes, values)
+        middle = np.arange(len(labels)) + 0.5
+        axes.set_xticks(middle, names, rotation=35, ha="right", rotation_mode="anchor")
+        axes.set_yticks(middle, names)
+        axes.tick_params(length=0)
+        axes.invert_yaxis()
+        axes.set_xlabel("predicted label")
+        axes.set_ylabel("true label")
+    return canvas.picture(description, caption)
+
+
+def _write_values(axes: Axes, values: Float[np.ndarray, "classes classes"]) -> None:
+    for (row, column), value in np.ndenumerate(values):
+        colour = "white" if value > 0.6 * values.max() else INK
+        axes.text(column + 0.5, row + 0.5, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=9)
+
+
+def distillation_losses(rounds: list[dict[str, Any]]) -> Picture:
+    """Draw the losses by epoch, rounds one after the other; a ring marks the epoch kept."""
+    start = 0
+    with Canvas() as canvas:
+        axes = canvas.axes
+        for record in rounds:
+            train, held, best = record["train_losses"], record["validation_losses"], record["best_epoch"]
+            epochs = np.arange(len(held)) + start
+            axes.plot(epochs[1:], train, "--", color=BEFORE, marker="s", markersize=3, label="training texts")
+            axes.plot(epochs, held, color=AFTER, marker="o", markersize=3, label="held-out texts")
+            axes.plot(
+                epochs[best], held[best], "o", markersize=11, markerfacecolor="none", color=INK, label="epoch kept"
+            )
+            start += len(held)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="y")
+        axes.set_xlabel("epoch" if len(rounds) == 1 else "epoch, rounds one after the other")
+        axes.set_ylabel("distillation loss")
+        handles, names = axes.get_legend_handles_labels()
+        canvas.figure.legend(handles[:3], names[:3], loc="outside upper left", ncols=3)
+    last = rounds[-1]["validation_losses"]
+    return canvas.picture(
+        f"Distillation loss by epoch over {len(rounds)} round(s); held-out loss of the last from {last[0]:.4f}"
+        f" to {min(last):.4f}.",
+        "Loss by epoch; the held-out texts of the transfer set choose the epoch kept.",
+    )
+
+
+def traffic(summary: dict[str, Any]) -> Picture:
+    """Draw what each client sent."""
+    clients = summary["clients"]
+    sent = [client["bytes_up"] / 1e3 for client in clients]
+    told = "; ".join(f"{client['name']} {kilobytes:.1f}" for client, kilobytes in zip(clients, sent, strict=True))
+    return grouped_bars(
+        [client["name"] for client in clients],
+        {"sent": (AFTER, sent)},
+        "kB sent by the client",
+        description=f"Bars of kilobytes sent by client: {told}.",
+        caption="What each client sent, in kilobytes, messages whole.",
+    )

@@ -1,0 +1,126 @@
+"""Runs and sweeps made up from random numbers, in the shape that real ones have."""
+
+import csv
+import json
+
+import numpy as np
+import tomli_w
+
+from knot_fed.evaluation import evaluate_classifier, evaluation_details, mean_metrics
+from knot_fed.labels import LabelSpace
+from knot_fed.reporting import RunFolder
+
+KEYS = ("sd", "w1", "accuracy", "macro_f1", "ece")
+
+
+def make_run(runs, name, *, task="emotion", seed=1, clients=("chats", "films", "radio"), sharp=4.0, **distillation):
+    """Write a run folder whose student gets sharper."""
+    generator, labels = np.random.default_rng(seed), LabelSpace.preset(task)
+    domains, details = {}, {}
+    for domain in (*clients, "public"):
+        truth = generator.integers(0, len(labels), size=300)
+        domains[domain] = {}
+        for when, concentration in (("before", 1.0), ("after", sharp)):
+            noise = generator.dirichlet(np.full(len(labels), 0.3), size=300)
+            answers = (noise + concentration * generator.random((300, 1)) * np.eye(len(labels))[truth]) / 4
+            answers /= answers.sum(axis=1, keepdims=True)
+            domains[domain][when] = evaluate_classifier(answers, truth, labels)
+            details[when] = evaluation_details(answers, truth, labels).to_mapping()
+    student = {when: mean_metrics([d[when] for d in domains.values()]).to_mapping() for when in ("before", "after")}
+    settings = {"loss": "ot", "objective": "pooled", "weights": "confidence", "cost": "semantic"} | distillation
+    folder = RunFolder.create(runs, name)
+    folder.write_config(
+        {
+            "seed": seed, "task": task, "model": "tiny-bert", "rounds": 2, "name": name, "data.transfer": "forum",
+            "data.public": "public", "distill.loss": settings["loss"], "distill.objective": settings["objective"],
+            "weights.scheme": settings["weights"], "transport.cost": settings["cost"],
+        }
+    )  # fmt: skip
+    folder.write_summary(
+        {
+            "status": "ok",
+            "error": None,
+            "task": task,
+            "seed": seed,
+            "labels": list(labels.names),
+            "coordinates": labels.coordinates.tolist(),
+            "clients": [
+                {"name": client, "examples": 3000, "status": "ok", "bytes_up": 102286 + 900 * place,
+                 "bytes_down": 1_254_539, "seconds": 7.5 + place}
+                for place, client in enumerate(clients)
+            ],
+            "student": student,
+            "domains": {name: {when: m.to_mapping() for when, m in d.items()} for name, d in domains.items()},
+            "details": {"domain": "public", **details},
+            "distillation": settings | {"epochs": 14, "seconds": 5.0, "seconds_in_loss": 0.2},
+            "privacy": {"mechanism": "none", "guarantee": "no guarantee"},
+            "versions": {"torch": "2.13.0", "flwr": "1.41.0"},
+            "wall_seconds": 35.4,
+        }
+    )  # fmt: skip
+    for number in (1, 2):
+        held = (0.4 / number + 0.5 * np.exp(-np.arange(8) / 2)).tolist()
+        folder.append_round(
+            {"round": number, "train_losses": [loss - 0.02 for loss in held[1:]], "validation_losses": held,
+             "best_epoch": 6}
+        )  # fmt: skip
+    return folder
+
+
+def make_sweep(folder, *, seeds=(1, 2, 3), domains=("chats", "films", "public")):
+    """Write `results.csv`, `comparison.csv` and `sweep.toml` of three losses with two weightings."""
+    generator = np.random.default_rng(7)
+    folder.mkdir()
+    results, comparison = [], []
+
+    def add(line, goodness, seed, *, cell=None, up=""):
+        loss, weights = cell or ("", "confidence" if line == "ensemble" else "")
+        for domain in (*domains, "mean"):
+            good = goodness + generator.normal(scale=0.015)
+            results.append(
+                {
+                    "cell": f"{loss}-{weights}" if cell else "", "seed": seed, "loss": loss,
+                    "objective": "pooled" if cell else "", "weights": weights, "cost": "semantic" if cell else "",
+                    "line": line, "domain": domain, "sd": 1.3 - good, "w1": 1.6 - good, "accuracy": 0.2 + good / 2,
+                    "macro_f1": 0.15 + good / 2, "ece": 0.4 - good / 2, "examples": 300, "bytes_up": up,
+                    "bytes_down": 12 * up if up else "", "seconds": 6.5 if up else "",
+                }
+            )  # fmt: skip
+
+    for seed in seeds:
+        add("student before", 0.1, seed)
+        for domain in domains:
+            add(f"teacher {domain}", 0.2, seed)
+        add("ensemble", 0.42, seed)
+        add("centralised", 0.6, seed)
+        add("fedavg", 0.5, seed, up=90_000_000)
+        for loss, base in (("ot", 0.45), ("entropy", 0.38), ("kl", 0.36)):
+            for weights, more in (("uniform", 0.0), ("confidence", 0.03)):
+                add("student after", base + more, seed, cell=(loss, weights), up=102_000)
+    for loss in ("ot", "kl"):
+        for weights in ("uniform", "confidence"):
+            for domain in (*domains, "mean"):
+                for metric, sign in (("sd", -1), ("accuracy", 1), ("macro_f1", 1)):
+                    middle = sign * (0.07 if loss == "ot" else -0.01) + generator.normal(scale=0.01)
+                    low, high = middle - 0.03, middle + 0.03
+                    verdict = "undecided" if low < 0 < high else ("better" if sign * middle > 0 else "worse")
+                    comparison.append(
+                        {"loss": loss, "objective": "pooled", "weights": weights, "cost": "semantic",
+                         "domain": domain, "metric": metric, "seeds": len(seeds), "difference": middle, "low": low,
+                         "high": high, "verdict": verdict}
+                    )  # fmt: skip
+    for name, rows in (("results", results), ("comparison", comparison)):
+        with (folder / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    grid = {"distill.loss": ["ot", "entropy", "kl"], "weights.scheme": ["uniform", "confidence"]}
+    sweep = {"config": {"task": "emotion"}, "grid": grid, "seeds": list(seeds)}
+    (folder / "sweep.toml").write_text(tomli_w.dumps(sweep))
+    return folder
+
+
+def change_summary(folder, **changes):
+    """Overwrite keys of a made-up run's summary."""
+    file = folder.path / "summary.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
