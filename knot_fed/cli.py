@@ -20,10 +20,15 @@ from knot_fed.reporting import RunFolder, summary_table, write_report
 from knot_fed.reporting.comparison import write_comparison
 from knot_fed.reporting.page import refuse_foreign
 from knot_fed.reporting.results import collect_runs, is_sweep, read_sweep
+from knot_fed.sweep_cli import sweep
 from knot_fed.teacher import predict_soft_labels
 from knot_fed.types import Text
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Prepare data, look at runs, ask their students.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Prepare data, sweep over grids, look at runs, ask students.",
+)
 console = Console(width=None if sys.stdout.isatty() else 110)
 
 Run = Annotated[Path, typer.Argument(help="Run folder.")]
@@ -91,6 +96,9 @@ def predict(
     for name, probability in zip(student.spec.labels, predict_soft_labels(student, [question])[0], strict=True):
         table.add_row(name, f"{probability:.4f}")
     console.print(table)
+
+
+app.command("sweep")(_without_traceback(sweep))
 
 
 @app.command()

@@ -27,8 +27,10 @@ class SweepFolder:
     path: Path
 
     @classmethod
-    def open(cls, path: Path, *, config: RunConfig, grid: dict[str, list[Scalar]], clients: int) -> "SweepFolder":
-        """Make the folder, or reopen one of the same configuration, clients and grid keys; seeds may be added.
+    def open(
+        cls, path: Path, *, config: RunConfig, grid: dict[str, list[Scalar]], clients: int, seeds: list[int]
+    ) -> "SweepFolder":
+        """Make the folder, or reopen one of the same configuration, grid and number of clients; seeds may differ.
 
         Raises
         ------
@@ -36,7 +38,7 @@ class SweepFolder:
             If the folder holds anything else; nothing is overwritten then.
         """
         swept = {key: value for key, value in config.to_mapping().items() if key not in NOT_SWEPT}
-        described = {"clients": clients, "config": swept, "grid": grid}
+        described = {"clients": clients, "seeds": seeds, "config": swept, "grid": grid}
         file = path / SWEEP_FILE
         if file.is_file():
             _check_same(tomllib.loads(file.read_text(encoding="utf-8")), described, path)
@@ -66,6 +68,11 @@ class SweepFolder:
     def clear(self, runs: Path, name: str) -> None:
         """Remove what a run that was cut short left, so that it can start again."""
         shutil.rmtree(runs / name, ignore_errors=True)
+
+    def summaries(self) -> list[dict[str, Any]]:
+        """Return the summaries of all completed runs of cells."""
+        found = [self.finished(self.cells, folder.name) for folder in sorted(self.cells.glob("*"))]
+        return [summary for summary in found if summary is not None]
 
     def kept_references(self, seed: int) -> list[Row] | None:
         """Return the reference lines of a seed, if they were computed."""

@@ -15,7 +15,8 @@ from knot_fed.evaluation import evaluate_classifier
 from knot_fed.federation.client import Client
 from knot_fed.federation.server import read_server_data, start_student, student_spec
 from knot_fed.models import TextClassifier, use_threads
-from knot_fed.sweep.results import CENTRALISED, ENSEMBLE, Row, with_mean
+from knot_fed.reporting.statistics import CENTRALISED, ENSEMBLE
+from knot_fed.sweep.results import Row, with_mean
 from knot_fed.teacher import load_or_train_teacher, predict_soft_labels
 from knot_fed.types import LabelledTexts, SoftLabels, SplitExamples
 

@@ -7,12 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from knot_fed.sweep.grid import DESCRIBED, Cell
-from knot_fed.sweep.statistics import STUDENT
+from knot_fed.reporting.results import AFTER, BEFORE, FEDAVG, MEAN, MEASURES, RESULTS
+from knot_fed.sweep.grid import DESCRIBED, LOSSES_WITH_A_COST, Cell
 
-BEFORE, CENTRALISED, FEDAVG, ENSEMBLE = "student before", "centralised", "fedavg", "ensemble"
-METRICS = ("sd", "w1", "accuracy", "macro_f1", "ece", "examples")
-MEAN = "mean"
 Row = dict[str, Any]
 
 
@@ -20,10 +17,10 @@ def cell_rows(cell: Cell, summary: dict[str, Any]) -> list[Row]:
     """Return the rows of one finished cell: its student after distillation."""
     flat = cell.config.to_mapping()
     described: Row = {column: flat[key] for column, key in DESCRIBED.items()}
-    if cell.config.distill.loss not in ("ot", "sinkhorn-divergence"):
+    if cell.config.distill.loss not in LOSSES_WITH_A_COST:
         described["cost"] = ""
     described |= {key: value for key, value in cell.values.items() if key not in DESCRIBED.values()}
-    described |= {"cell": cell.name, "seed": cell.seed, "line": STUDENT} | traffic(summary)
+    described |= {"cell": cell.name, "seed": cell.seed, "line": AFTER} | traffic(summary)
     return [described | metrics for metrics in by_domain(summary, "after")]
 
 
@@ -40,7 +37,7 @@ def fedavg_rows(seed: int, summary: dict[str, Any]) -> list[Row]:
 
 def with_mean(rows: Sequence[Row]) -> list[Row]:
     """Add the mean over domains, each counting the same."""
-    mean = {metric: float(np.mean([row[metric] for row in rows])) for metric in METRICS if metric != "examples"}
+    mean: Row = {measure: float(np.mean([row[measure] for row in rows])) for measure in MEASURES}
     return [*rows, rows[0] | mean | {"domain": MEAN, "examples": sum(row["examples"] for row in rows)}]
 
 
@@ -56,11 +53,21 @@ def traffic(summary: dict[str, Any]) -> Row:
 
 
 def tidy(rows: Iterable[Row]) -> pd.DataFrame:
-    """Put rows in a table, known columns first."""
+    """Put rows in a table, the columns that every sweep has first."""
     table = pd.DataFrame(list(rows))
-    first = ["cell", "seed", *DESCRIBED, "line", "domain", *METRICS, "bytes_up", "bytes_down", "seconds"]
-    extra = [column for column in table.columns if column not in first]
-    return table.reindex(columns=[*first, *extra])
+    extra = [column for column in table.columns if column not in RESULTS]
+    return table.reindex(columns=[*RESULTS, *extra])
+
+
+def time_spent(summaries: Sequence[dict[str, Any]]) -> str:
+    """Say how much of the runs' own time was distillation, and how much the teachers' side."""
+    distilling = sum(summary["distillation"]["seconds"] for summary in summaries)
+    teaching = sum(client["seconds"] for summary in summaries for client in summary["clients"])
+    apps = sum(summary["wall_seconds"] for summary in summaries)
+    return (
+        f"{len(summaries)} runs: {apps:.0f} s in the server app, of which {distilling:.0f} s distillation"
+        f" and {teaching:.0f} s teachers"
+    )
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

@@ -9,13 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from knot_fed.config import RunConfig, Scalar
 from knot_fed.errors import FederationError, KnotError
 from knot_fed.simulation import Simulator, federation_settings, simulator, stop_children
 from knot_fed.sweep.folder import SweepFolder
 from knot_fed.sweep.grid import Cell
 from knot_fed.sweep.references import reference_rows
-from knot_fed.sweep.results import Row, before_rows, cell_rows, fedavg_rows
+from knot_fed.sweep.results import Row, before_rows, cell_rows, fedavg_rows, tidy
 
 ONE_CPU = '{"client_resources": {"num_cpus": 1}, "init_args": {"num_cpus": 1}}'
 Progress = Callable[[str, int, int], None]
@@ -58,8 +60,8 @@ class _Task:
     config: RunConfig
 
 
-def run_sweep(sweep: Sweep, *, progress: Progress) -> list[Row]:
-    """Run what is not finished, and return the rows of the tidy table.
+def run_sweep(sweep: Sweep, *, progress: Progress) -> pd.DataFrame:
+    """Run what is not finished, and return the tidy table.
 
     Raises
     ------
@@ -71,7 +73,7 @@ def run_sweep(sweep: Sweep, *, progress: Progress) -> list[Row]:
     if sweep.fedavg:
         averaged = [_Task(fedavg_name(seed), config) for seed, config in _first_configs(sweep).items()]
         _run_tasks(sweep, averaged, sweep.folder.fedavg, strategy="fedavg", progress=progress)
-    return _rows(sweep, progress)
+    return tidy(_rows(sweep, progress))
 
 
 def fedavg_name(seed: int) -> str:

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+
+from knot_fed.reporting.results import AFTER
+from knot_fed.reporting.statistics import half_interval
 
 BASELINE = "entropy"
-CONFIDENCE = 0.95
 METRICS = {"sd": -1, "w1": -1, "accuracy": 1, "macro_f1": 1, "ece": -1}
 """Whether more (1) or less (-1) of a metric is better."""
-STUDENT = "student after"
 
 
 def compare_with_baseline(results: pd.DataFrame, extra: Sequence[str] = ()) -> pd.DataFrame:
@@ -30,7 +30,7 @@ def compare_with_baseline(results: pd.DataFrame, extra: Sequence[str] = ()) -> p
         interval (Student's t over seeds, paired), and a `verdict`: better, worse, or undecided where the interval
         holds zero or there is one seed only.
     """
-    students = results[results["line"] == STUDENT].fillna({"cost": ""})
+    students = results[results["line"] == AFTER].fillna({"cost": ""})
     baseline = students[students["loss"] == BASELINE]
     others = students[students["loss"] != BASELINE]
     keys = ["seed", "objective", "weights", *(key for key in extra if not key.startswith("transport.")), "domain"]
@@ -59,12 +59,8 @@ def paired_interval(differences: np.ndarray) -> tuple[float, float]:
     >>> round(low, 3), round(high, 3)
     (-0.484, 4.484)
     """
-    if len(differences) < 2:
-        return -np.inf, np.inf
-    spread = float(np.std(differences, ddof=1) / np.sqrt(len(differences)))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(differences) - 1)) * spread
-    mean = float(np.mean(differences))
-    return mean - half, mean + half
+    half = half_interval(differences) if len(differences) > 1 else np.inf
+    return float(differences.mean()) - half, float(differences.mean()) + half
 
 
 def _verdict(low: float, high: float) -> str:

@@ -15,10 +15,10 @@ def config(*overrides):
 
 
 def test_a_sweep_of_the_same_configuration_is_reopened_with_what_it_keeps(tmp_path):
-    first = SweepFolder.open(tmp_path / "sweep", config=config(), grid=GRID, clients=3)
+    first = SweepFolder.open(tmp_path / "sweep", config=config(), grid=GRID, clients=3, seeds=[1])
     assert first.kept_references(1) is None
     first.keep_references(1, [{"line": "ensemble", "sd": 0.5}])
-    again = SweepFolder.open(tmp_path / "sweep", config=config("seed=9"), grid=GRID, clients=3)
+    again = SweepFolder.open(tmp_path / "sweep", config=config("seed=9"), grid=GRID, clients=3, seeds=[1])
     assert again.kept_references(1) == [{"line": "ensemble", "sd": 0.5}]
 
 
@@ -31,14 +31,14 @@ def test_a_sweep_of_the_same_configuration_is_reopened_with_what_it_keeps(tmp_pa
     ],
 )
 def test_a_sweep_of_another_configuration_is_refused_and_kept(tmp_path, overrides, grid, clients, found):
-    SweepFolder.open(tmp_path, config=config(), grid=GRID, clients=3)
+    SweepFolder.open(tmp_path, config=config(), grid=GRID, clients=3, seeds=[1])
     before = (tmp_path / "sweep.toml").read_bytes()
     with pytest.raises(RunFolderError, match=found):
-        SweepFolder.open(tmp_path, config=config(*overrides), grid=grid, clients=clients)
+        SweepFolder.open(tmp_path, config=config(*overrides), grid=grid, clients=clients, seeds=[1])
     assert (tmp_path / "sweep.toml").read_bytes() == before
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(RunFolderError, match="not empty and no sweep"):
-        SweepFolder.open(tmp_path, config=config(), grid=GRID, clients=3)
+        SweepFolder.open(tmp_path, config=config(), grid=GRID, clients=3, seeds=[1])
