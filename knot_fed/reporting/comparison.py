@@ -125,7 +125,7 @@ def _differences_table(comparison: pd.DataFrame, caption: str, *, folded: bool) 
         [
             *(words(row[key]) for key in keys),
             number(row["seeds"], 0),
-            *(Cell(f"{row[key]:+.3f}", repr(float(row[key]))) for key in ("difference", "low", "high")),
+            *(number(row[key], signed=True) for key in ("difference", "low", "high")),
             Cell(MARKS.get(row["verdict"], row["verdict"]), row["verdict"], f"words {row['verdict']}"),
         ]
         for row in comparison.to_dict("records")

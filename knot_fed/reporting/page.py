@@ -194,17 +194,17 @@ def without_folders(text: str) -> str:
     return _FOLDERS.sub("…/", text)
 
 
-def number(value: float | int | None, digits: int = 3, *, suffix: str = "") -> Cell:
-    """Return a cell of one number; empty for None and NaN.
+def number(value: float | int | None, digits: int = 3, *, signed: bool = False, suffix: str = "") -> Cell:
+    """Return a cell of one number; empty for None and what is not finite.
 
     Examples
     --------
     >>> number(0.25, suffix=" ± 0.1")
     Cell(text='0.250 ± 0.1', key='0.25', style='')
     """
-    if value is None or math.isnan(value):
+    if value is None or not math.isfinite(value):
         return Cell("")
-    return Cell(f"{value:,.{digits}f}{suffix}", repr(float(value)))
+    return Cell(f"{value:{'+' if signed else ''},.{digits}f}{suffix}", repr(float(value)))
 
 
 def write_page(page: Page, file: Path) -> None:

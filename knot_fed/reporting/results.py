@@ -75,7 +75,7 @@ def read_sweep(folder: Path) -> Results:
     facts = [
         *((key, without_folders(str(config[key]))) for key in FACTS if config.get(key)),
         *((key, ", ".join(map(str, values))) for key, values in _flat(sweep.get("grid", {})).items()),
-        ("seeds", ", ".join(map(str, sweep.get("seeds", [])))),
+        ("seeds", ", ".join(map(str, sorted(frame["seed"].unique())))),
     ]
     return Results(folder.resolve().name, facts, _without_repeats(frame), comparison)
 

@@ -1,6 +1,5 @@
 """Runs and sweeps made up from random numbers, in the shape that real ones have."""
 
-import csv
 import json
 
 import numpy as np
@@ -9,6 +8,8 @@ import tomli_w
 from knot_fed.evaluation import evaluate_classifier, evaluation_details, mean_metrics
 from knot_fed.labels import LabelSpace
 from knot_fed.reporting import RunFolder
+from knot_fed.sweep.results import tidy, write_table
+from knot_fed.sweep.statistics import compare_with_baseline
 
 KEYS = ("sd", "w1", "accuracy", "macro_f1", "ece")
 
@@ -71,7 +72,7 @@ def make_sweep(folder, *, seeds=(1, 2, 3), domains=("chats", "films", "public"))
     """Write `results.csv`, `comparison.csv` and `sweep.toml` of three losses with two weightings."""
     generator = np.random.default_rng(7)
     folder.mkdir()
-    results, comparison = [], []
+    results = []
 
     def add(line, goodness, seed, *, cell=None, up=""):
         loss, weights = cell or ("", "confidence" if line == "ensemble" else "")
@@ -97,25 +98,11 @@ def make_sweep(folder, *, seeds=(1, 2, 3), domains=("chats", "films", "public"))
         for loss, base in (("ot", 0.45), ("entropy", 0.38), ("kl", 0.36)):
             for weights, more in (("uniform", 0.0), ("confidence", 0.03)):
                 add("student after", base + more, seed, cell=(loss, weights), up=102_000)
-    for loss in ("ot", "kl"):
-        for weights in ("uniform", "confidence"):
-            for domain in (*domains, "mean"):
-                for metric, sign in (("sd", -1), ("accuracy", 1), ("macro_f1", 1)):
-                    middle = sign * (0.07 if loss == "ot" else -0.01) + generator.normal(scale=0.01)
-                    low, high = middle - 0.03, middle + 0.03
-                    verdict = "undecided" if low < 0 < high else ("better" if sign * middle > 0 else "worse")
-                    comparison.append(
-                        {"loss": loss, "objective": "pooled", "weights": weights, "cost": "semantic",
-                         "domain": domain, "metric": metric, "seeds": len(seeds), "difference": middle, "low": low,
-                         "high": high, "verdict": verdict}
-                    )  # fmt: skip
-    for name, rows in (("results", results), ("comparison", comparison)):
-        with (folder / f"{name}.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
+    table = tidy(results)
+    write_table(table, folder / "results.csv")
+    write_table(compare_with_baseline(table), folder / "comparison.csv")
     grid = {"distill.loss": ["ot", "entropy", "kl"], "weights.scheme": ["uniform", "confidence"]}
-    sweep = {"config": {"task": "emotion"}, "grid": grid, "seeds": list(seeds)}
+    sweep = {"clients": 3, "config": {"task": "emotion"}, "grid": grid}
     (folder / "sweep.toml").write_text(tomli_w.dumps(sweep))
     return folder
 
