@@ -22,7 +22,7 @@ from knot_fed.reporting.results import MEAN, SETTINGS, read_sweep
 from knot_fed.reporting.statistics import summarise_lines
 from knot_fed.sweep.folder import SweepFolder
 from knot_fed.sweep.grid import DESCRIBED, make_cells, parse_grid, parse_seeds
-from knot_fed.sweep.results import time_spent, write_table
+from knot_fed.sweep.results import write_table
 from knot_fed.sweep.run import Progress, Sweep, run_sweep
 from knot_fed.sweep.statistics import compare_with_baseline
 
@@ -57,7 +57,7 @@ def sweep(
     write_table(compare_with_baseline(results, extra), folder.path / "comparison.csv")
     write_comparison(read_sweep(folder.path), folder.path / "report.html")
     _print_tables(folder.path, extra)
-    console.print(time_spent(folder.summaries()), highlight=False)
+    console.print(folder.time_spent(), highlight=False, soft_wrap=True)
     console.print(f"sweep folder: {folder.path}", soft_wrap=True)
 
 

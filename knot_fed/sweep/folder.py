@@ -15,7 +15,7 @@ from knot_fed.reporting import RunFolder
 from knot_fed.sweep.grid import SEED
 from knot_fed.sweep.results import Row
 
-SWEEP_FILE = "sweep.toml"
+SWEEP_FILE, TIMES_FILE = "sweep.toml", "times.jsonl"
 NOT_SWEPT = (SEED, "name", "runs-dir", "state-dir", "threads", "timeout")
 """Settings that do not shape a result beyond the cell's own."""
 
@@ -69,10 +69,26 @@ class SweepFolder:
         """Remove what a run that was cut short left, so that it can start again."""
         shutil.rmtree(runs / name, ignore_errors=True)
 
-    def summaries(self) -> list[dict[str, Any]]:
-        """Return the summaries of all completed runs of cells."""
-        found = [self.finished(self.cells, folder.name) for folder in sorted(self.cells.glob("*"))]
-        return [summary for summary in found if summary is not None]
+    def record_time(self, run: Path, *, seconds: float) -> None:
+        """Keep how long one run took, Flower and all."""
+        with (self.path / TIMES_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"run": str(run.relative_to(self.path)), "seconds": seconds}) + "\n")
+
+    def time_spent(self) -> str:
+        """Say how long the runs of cells took, one by one, and for what."""
+        kept = (self.path / TIMES_FILE).read_text(encoding="utf-8").splitlines()
+        times = {line["run"]: line["seconds"] for line in map(json.loads, kept)}
+        found = {
+            name: self.finished(self.cells, Path(name).name) for name in times if Path(name).parent.name == "cells"
+        }
+        summaries = {name: summary for name, summary in found.items() if summary}
+        total = sum(times[name] for name in summaries)
+        distilling = sum(summary["distillation"]["seconds"] for summary in summaries.values())
+        teaching = sum(client["seconds"] for summary in summaries.values() for client in summary["clients"])
+        return (
+            f"{len(summaries)} runs took {total:.0f} s, one by one: distillation {distilling:.0f} s, teachers"
+            f" {teaching:.0f} s, the rest {total - distilling - teaching:.0f} s (Flower, Ray, starting, evaluation)"
+        )
 
     def kept_references(self, seed: int) -> list[Row] | None:
         """Return the reference lines of a seed, if they were computed."""

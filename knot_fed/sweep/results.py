@@ -59,17 +59,6 @@ def tidy(rows: Iterable[Row]) -> pd.DataFrame:
     return table.reindex(columns=[*RESULTS, *extra])
 
 
-def time_spent(summaries: Sequence[dict[str, Any]]) -> str:
-    """Say how much of the runs' own time was distillation, and how much the teachers' side."""
-    distilling = sum(summary["distillation"]["seconds"] for summary in summaries)
-    teaching = sum(client["seconds"] for summary in summaries for client in summary["clients"])
-    apps = sum(summary["wall_seconds"] for summary in summaries)
-    return (
-        f"{len(summaries)} runs: {apps:.0f} s in the server app, of which {distilling:.0f} s distillation"
-        f" and {teaching:.0f} s teachers"
-    )
-
-
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a csv file, whole or not at all."""
     partial = path.with_suffix(".partial")

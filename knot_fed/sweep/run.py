@@ -1,6 +1,8 @@
 """Running a sweep: one Flower run a cell, several at a time, and the tables when all are done."""
 
+import json
 import multiprocessing
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -19,7 +21,6 @@ from knot_fed.sweep.grid import Cell
 from knot_fed.sweep.references import reference_rows
 from knot_fed.sweep.results import Row, before_rows, cell_rows, fedavg_rows, tidy
 
-ONE_CPU = '{"client_resources": {"num_cpus": 1}, "init_args": {"num_cpus": 1}}'
 Progress = Callable[[str, int, int], None]
 """Called with what has just finished, how many are done, and how many there are."""
 
@@ -100,15 +101,16 @@ def _run_tasks(sweep: Sweep, tasks: Sequence[_Task], runs: Path, *, strategy: st
     done = 0
     with simulator(sweep.app, strategy=strategy) as running, _stopped_on_error():
         for stage in stages:
-            for name in _run_stage(sweep, running, stage, runs):
+            jobs = sweep.jobs if len(stage) > 1 else 1
+            for name in _run_stage(sweep, running, stage, runs, cpus=sweep.jobs // jobs):
                 done += 1
                 progress(name, done, len(waiting))
 
 
-def _run_stage(sweep: Sweep, running: Simulator, tasks: Sequence[_Task], runs: Path) -> Iterator[str]:
-    """Run tasks, several at a time; yields the name of each as it ends, and raises the first failure."""
+def _run_stage(sweep: Sweep, running: Simulator, tasks: Sequence[_Task], runs: Path, *, cpus: int) -> Iterator[str]:
+    """Run tasks, several at a time, each on so many CPUs; yields each name as it ends, and raises the first failure."""
     pool = ThreadPoolExecutor(max_workers=sweep.jobs)
-    futures: dict[Future[None], _Task] = {pool.submit(_run, sweep, running, task, runs): task for task in tasks}
+    futures: dict[Future[None], _Task] = {pool.submit(_run, sweep, running, task, runs, cpus): task for task in tasks}
     try:
         for future in as_completed(futures):
             task = futures[future]
@@ -121,11 +123,15 @@ def _run_stage(sweep: Sweep, running: Simulator, tasks: Sequence[_Task], runs: P
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _run(sweep: Sweep, running: Simulator, task: _Task, runs: Path) -> None:
+def _run(sweep: Sweep, running: Simulator, task: _Task, runs: Path, cpus: int) -> None:
+    started = time.monotonic()
     sweep.folder.clear(runs, task.name)
     overrides: dict[str, Scalar] = {"name": task.name, "runs-dir": str(runs.resolve()), "threads": 1}
     config = RunConfig.from_mapping(task.config.to_mapping() | overrides)
-    running.run(config, federation_settings(ONE_CPU, num_supernodes=sweep.clients), echo=lambda _: None)
+    resources = {"client_resources": {"num_cpus": 1}, "init_args": {"num_cpus": cpus}}
+    settings = federation_settings(json.dumps(resources), num_supernodes=sweep.clients)
+    running.run(config, settings, echo=lambda _: None)
+    sweep.folder.record_time(runs / task.name, seconds=time.monotonic() - started)
 
 
 @contextmanager
