@@ -26,6 +26,8 @@ SINGLE_ERROR = 1e-4
 EXTRAPOLATED = 3
 CHUNK = 1 << 16
 """Entries of the batch worked on at once, on a CPU; they stay in the cache."""
+LOG_ENTRIES = 1 << 22
+"""Entries of all plans worked on at once in the log domain."""
 
 Rows = Float[torch.Tensor, "pairs classes"]
 
@@ -55,6 +57,7 @@ class Sinkhorn:
 class _Stage:
     """One kernel, `exp(shift - sharpness C)`; a stage without `marginal_error` runs a fixed number of iterations."""
 
+    matrix: Float[torch.Tensor, "classes classes"]
     sharpness: float
     shift: float
     kernel: Float[torch.Tensor, "classes classes"]
@@ -178,17 +181,20 @@ def _stage(
     reachable = marginal_error is None or marginal_error >= SINGLE_ERROR
     dtype = torch.float32 if sharpness <= single and reachable else torch.float64
     shift = sharpness / 4
-    return _Stage(sharpness, shift, torch.exp(shift - sharpness * matrix).to(dtype), marginal_error)
+    return _Stage(matrix, sharpness, shift, torch.exp(shift - sharpness * matrix).to(dtype), marginal_error)
 
 
 def _run_stages(a: Rows, b: Rows, stages: Sequence[_Stage]) -> list[_Reached]:
-    """Run all stages on one chunk; a stage that over-relaxation leads astray is run again without it."""
+    """Run all stages on one chunk; pairs that leave the range of numbers are solved again in the log domain."""
     reached: list[_Reached] = []
     for stage in stages:
         f, g = _start(reached, stage, a, b)
         result = _run_stage(a, b, f, g, stage, relaxed=stage.marginal_error is not None)
-        if not torch.isfinite(result.error).all():
-            result = _run_stage(a, b, f, g, stage, relaxed=False)
+        lost = ~torch.isfinite(result.error + result.f.sum(dim=1) + result.g.sum(dim=1)).cpu()
+        for rows in torch.split(lost.nonzero()[:, 0].to(a.device), max(1, LOG_ENTRIES // stage.matrix.numel())):
+            result.f[rows], result.g[rows], result.error[rows] = _run_stage_in_logs(
+                a[rows], b[rows], f[rows], g[rows], stage
+            )
         reached.append(result)
     return reached
 
@@ -243,6 +249,20 @@ def _run_stage(a: Rows, b: Rows, f: Rows, g: Rows, stage: _Stage, *, relaxed: bo
             break
         rows, a, b, u, v = (tensor[~finished] for tensor in (rows, a, b, u, v))
     return _Reached(stage, end_f, end_g, errors, done)
+
+
+def _run_stage_in_logs(a: Rows, b: Rows, f: Rows, g: Rows, stage: _Stage) -> tuple[Rows, Rows, torch.Tensor]:
+    """Run a stage as `_run_stage` does, plainly and by logarithms, which take any mass; O(classes^2) memory a pair."""
+    log_a, log_b, costs = a.log()[:, :, None], b.log()[:, None, :], stage.matrix.to(a)[None]
+    error = torch.full_like(f[:, 0], torch.inf)
+    for _ in range(CHECK_EVERY if stage.marginal_error is None else MOST_ITERATIONS):
+        row_sums = torch.logsumexp(log_b + stage.sharpness * (g[:, None, :] - costs), dim=2)
+        error = (a * torch.expm1(stage.sharpness * f + row_sums)).abs().sum(dim=1)
+        if stage.marginal_error is not None and bool((error < stage.marginal_error).all()):
+            break
+        f = -row_sums / stage.sharpness
+        g = -torch.logsumexp(log_a + stage.sharpness * (f[:, :, None] - costs), dim=1) / stage.sharpness
+    return f, g, error
 
 
 def _scaled(product: Rows, before: Rows, *, relaxed: bool) -> Rows:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from knot_fed.errors import GroundCostError, SoftLabelsError
 from knot_fed.transport import Accuracy, check_ground_cost, sinkhorn_divergence, transport_cost
+from knot_fed.transport.sinkhorn import sinkhorn
 from tests.transport.problems import confident_rows, distances, logit_gradient, program
 
 FAST = Accuracy(entropic_epsilon=0.01, marginal_error=0.01)
@@ -195,3 +196,18 @@ def test_the_divergence_nears_the_transport_cost_as_epsilon_falls():
     ]
     assert gaps[0] > gaps[1] > gaps[2]
     assert gaps[2] < 0.1 * truth.mean()
+
+
+@settings(deadline=None, max_examples=10)
+@given(seeds, st.sampled_from([0.01, 1 / 600, 1e-5]))
+def test_masses_of_any_size_give_finite_values_at_any_epsilon(seed, epsilon):
+    generator = np.random.default_rng(seed)
+    cost = check_ground_cost(distances(generator.normal(size=(5, 2))))
+    sparse = [np.concatenate([generator.dirichlet(np.full(5, 0.05), size=20), np.eye(5)]) for _ in range(2)]
+    a, b = torch.from_numpy(sparse[0]), torch.from_numpy(sparse[1][::-1].copy())
+    truth, _ = program(a, b, cost.matrix.numpy())
+    divergence = sinkhorn_divergence(a, b, cost, entropic_epsilon=epsilon)
+    np.testing.assert_allclose(divergence.numpy(), truth, atol=2 * max(epsilon, 1 / 900) * cost.diameter)
+    solved = sinkhorn(a, b, cost.matrix, entropic_epsilon=epsilon, marginal_error=0.01)
+    value = (solved.f * a).sum(dim=1) + (solved.g * b).sum(dim=1)
+    np.testing.assert_allclose(value.numpy(), truth, atol=0.02 * cost.diameter)
