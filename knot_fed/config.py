@@ -117,7 +117,6 @@ class DistillConfig(_Section):
     patience: Positive
     batch_size: Positive
     learning_rate: Annotated[float, Field(ge=0)]
-    schedule: Literal["constant", "cosine"]
     validation: Annotated[float, Field(gt=0, lt=1)]
     agreement: Annotated[float, Field(ge=0)]
     supervised: Annotated[float, Field(ge=0)]

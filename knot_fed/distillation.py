@@ -118,10 +118,7 @@ def distil_student(
                 total += float(targets.loss(student.logits([items[row] for row in rows]), rows)) * len(rows)
         return -total / len(held_rows)
 
-    schedule = Schedule(
-        settings.epochs, settings.patience, settings.batch_size, settings.learning_rate,
-        cosine=settings.schedule == "cosine",
-    )  # fmt: skip
+    schedule = Schedule(settings.epochs, settings.patience, settings.batch_size, settings.learning_rate)
     result = fit(student, [items[row] for row in train_rows], batch_loss, held_out_score, schedule, seed=seed)
     return DistillationResult(
         epochs_run=len(result.train_losses),

@@ -17,14 +17,13 @@ BatchLoss = Callable[[Float[torch.Tensor, "examples classes"], Int[np.ndarray, "
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long and how fast to train; `cosine` lets the learning rate fall to 0 over all epochs."""
+    """How long and how fast to train."""
 
     epochs: int
     patience: int
     batch_size: int
     learning_rate: float
     weight_decay: float = 0.0
-    cosine: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +126,10 @@ def _epochs(
 ) -> Iterator[float]:
     rate = schedule.learning_rate or model.default_learning_rate
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=schedule.weight_decay)
-    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=schedule.epochs)
     generator = np.random.default_rng(seed)
     for _ in range(schedule.epochs):
         order = generator.permutation(len(items))
         yield _epoch(model, items, order, batch_loss, optimiser, schedule.batch_size)
-        if schedule.cosine:
-            falling.step()
 
 
 def _epoch(

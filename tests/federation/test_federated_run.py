@@ -139,6 +139,7 @@ def pooled_of_run(config, name, **grid_options):
 
 def test_an_adversarial_client_moves_the_median_far_less_than_the_mean(run_config):
     keys = {"data.limit": 300, "distill.epochs": 1, "weights.scheme": "uniform", "distill.agreement": 1.0}
+    keys |= {"distill.objective": "pooled"}
     honest = pooled_of_run(run_config(keys=keys), "honest")
     mean = pooled_of_run(run_config(keys=keys), "mean", tamper=spoil(reverse_labels))
     median = pooled_of_run(
