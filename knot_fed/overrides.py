@@ -13,6 +13,15 @@ from knot_fed.errors import ConfigError
 def resolve_config(app: Path, overrides: list[str], *, num_supernodes: int) -> RunConfig:
     """Merge the app's defaults with overrides, and make relative paths absolute from the current folder.
 
+    Parameters
+    ----------
+    app
+        Folder of the app's `pyproject.toml`, which holds the defaults.
+    overrides
+        TOML files and `key=value` pairs; the last one wins.
+    num_supernodes
+        Virtual clients, all of which the run waits for unless `wait-for` says otherwise; 0: one for each private file.
+
     Raises
     ------
     ConfigError
@@ -23,10 +32,10 @@ def resolve_config(app: Path, overrides: list[str], *, num_supernodes: int) -> R
         raise ConfigError(f"{app / 'pyproject.toml'}: no [tool.flwr.app.config]; give --app the project's folder")
     for override in overrides:
         merged |= _override(override)
-    RunConfig.from_mapping(merged)
-    merged["wait-for"] = merged["wait-for"] or num_supernodes
+    clients = num_supernodes or len(RunConfig.from_mapping(merged).data.client_names)
+    merged["wait-for"] = merged["wait-for"] or clients
     merged["name"] = merged["name"] or f"{merged['task']}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return RunConfig.from_mapping({key: _absolute(key, value) for key, value in merged.items()})
+    return RunConfig.from_mapping({key: absolute(key, value) for key, value in merged.items()})
 
 
 def _override(text: str) -> dict[str, Scalar]:
@@ -54,7 +63,8 @@ def _table(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not TOML ({error}); mend the file") from None
 
 
-def _absolute(key: str, value: Scalar) -> Scalar:
+def absolute(key: str, value: Scalar) -> Scalar:
+    """Return the value of a key, a relative path counted from the current folder; any other value as it is."""
     if not isinstance(value, str) or not value:
         return value
     if key in ("runs-dir", "state-dir") or (key == "data.root" and value not in ("builtin", "hub")):

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from knot_fed.errors import KnotError
 from knot_fed.overrides import resolve_config
+from knot_fed.preflight import check_run
 from knot_fed.reporting import RunFolder, summary_table
 from knot_fed.simulation import federation_settings, simulator
 
@@ -39,6 +40,7 @@ def simulate(
     """Run a federation of virtual clients, print the table, and return non-zero when the run failed."""
     try:
         config = resolve_config(app, run_config or [], num_supernodes=num_supernodes)
+        check_run(config, clients=num_supernodes)
         resources = federation_settings(backend_config, num_supernodes=num_supernodes)
         with simulator(app.resolve(), strategy=strategy) as running:
             running.run(config, resources, echo=_echo, verbose=verbose)

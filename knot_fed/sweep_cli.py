@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from knot_fed.data.partition import client_shard
 from knot_fed.overrides import resolve_config
+from knot_fed.preflight import check_run
 from knot_fed.reporting.comparison import write_comparison
 from knot_fed.reporting.results import MEAN, SETTINGS, read_sweep
 from knot_fed.reporting.statistics import summarise_lines
@@ -40,12 +40,12 @@ def sweep(
     fedavg: Annotated[bool, typer.Option(help="Run FedAvg of the same student, once for each seed.")] = True,
 ) -> None:
     """Run a grid over several seeds; called again, it goes on where it stopped."""
-    base = resolve_config(app, run_config, num_supernodes=num_supernodes or 1)
+    base = resolve_config(app, run_config, num_supernodes=num_supernodes)
     clients = num_supernodes or len(base.data.client_names)
-    client_shard(0, clients, base.data.client_names)
-    base = base.model_copy(update={"wait_for": clients})
     values, chosen = parse_grid(grid, base), parse_seeds(seeds)
     cells = make_cells(base, values, chosen)
+    for cell in cells:
+        check_run(cell.config, clients=clients)
     folder = SweepFolder.open(
         out or _default_folder(run_config), config=base, grid=values, clients=clients, seeds=chosen
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from knot_fed.data.reviews import check_domain
 from knot_fed.errors import DataError
 
 SUFFIXES = (".jsonl.gz", ".jsonl", ".csv", ".tsv", ".parquet")
@@ -30,7 +31,7 @@ def data_path(root: str, name: str) -> str:
     Raises
     ------
     DataError
-        If no such file is there; the message names what was looked for.
+        If no such file is there, or the synthetic reviews have no such domain; the message names what was looked for.
 
     Examples
     --------
@@ -39,14 +40,16 @@ def data_path(root: str, name: str) -> str:
     """
     if name.startswith(HUB):
         return name
+    if root == "builtin":
+        check_domain(name)
     if root in ("builtin", "hub"):
         return f"{root}:{name}"
-    if name.endswith(SUFFIXES):
-        return str(Path(root) / name)
-    for suffix in SUFFIXES:
+    suffixes = ("",) if name.endswith(SUFFIXES) else SUFFIXES
+    for suffix in suffixes:
         if (Path(root) / f"{name}{suffix}").is_file():
             return str(Path(root) / f"{name}{suffix}")
-    raise DataError(f"{name}: no file {name}{{{','.join(SUFFIXES)}}} in data.root; check data.root and the file's name")
+    wanted = f"{name}{{{','.join(suffixes)}}}" if any(suffixes) else name
+    raise DataError(f"{name}: no file {wanted} in data.root; check data.root and the file's name")
 
 
 def short_name(path: str) -> str:

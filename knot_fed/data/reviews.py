@@ -165,9 +165,20 @@ def builtin_texts(domain: str) -> tuple[str, ...]:
     return tuple(str(text) for text in _write(domain, "transfer", TRANSFER_SIZE).texts)
 
 
-def _write(domain: str, part: str, size: int) -> LabelledTexts:
+def check_domain(domain: str) -> None:
+    """Refuse a domain that the built-in corpus does not have.
+
+    Raises
+    ------
+    DataError
+        If there is no such domain.
+    """
     if domain not in DOMAINS and domain != FORUM:
         raise DataError(f"builtin:{domain}: no such domain; the built-in corpus has {', '.join([*DOMAINS, FORUM])}")
+
+
+def _write(domain: str, part: str, size: int) -> LabelledTexts:
+    check_domain(domain)
     generator = np.random.default_rng(crc32(f"{domain}/{part}".encode()))
     about = list(DOMAINS.values()) if domain == FORUM else [DOMAINS[domain]]
     writers = [_Writer(subject, generator) for subject in about]

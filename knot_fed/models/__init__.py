@@ -14,6 +14,7 @@ from knot_fed.models.head import encoder_identity
 from knot_fed.models.storage import (
     ARCHITECTURES,
     build_classifier,
+    check_model_name,
     load_classifier,
     load_trained_state,
     save_classifier,
@@ -30,6 +31,7 @@ __all__ = [
     "Schedule",
     "TextClassifier",
     "build_classifier",
+    "check_model_name",
     "class_weights",
     "encoder_identity",
     "fit",

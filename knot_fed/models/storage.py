@@ -117,13 +117,24 @@ def load_classifier(folder: Path, *, feature_cache: Path | None = None) -> TextC
     return model
 
 
+def check_model_name(name: str) -> None:
+    """Refuse a name that no model bears; whether an encoder can be loaded shows when it is built.
+
+    Raises
+    ------
+    ModelError
+        If the name is not `ngram-bag`, `tiny-bert` or `hf:...`.
+    """
+    if name not in ("ngram-bag", "tiny-bert") and not name.startswith(HF):
+        raise ModelError(f"no model {name!r}; use ngram-bag, tiny-bert, or hf:<hub id or absolute folder>")
+
+
 def _build(spec: ModelSpec, feature_cache: Path | None) -> TextClassifier:
+    check_model_name(spec.name)
     if spec.name == "ngram-bag":
         return NgramBag(spec)
     if spec.name == "tiny-bert":
         return build_tiny_bert(spec)
-    if spec.name.startswith(HF):
-        if spec.trainable == "head":
-            return HeadClassifier(spec, FeatureExtractor(spec, feature_cache))
-        return build_pretrained(spec)
-    raise ModelError(f"no model {spec.name!r}; use ngram-bag, tiny-bert, or hf:<hub id or absolute folder>")
+    if spec.trainable == "head":
+        return HeadClassifier(spec, FeatureExtractor(spec, feature_cache))
+    return build_pretrained(spec)

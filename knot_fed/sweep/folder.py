@@ -35,17 +35,22 @@ class SweepFolder:
         Raises
         ------
         RunFolderError
-            If the folder holds anything else; nothing is overwritten then.
+            If the folder holds anything else, or cannot be made; nothing is overwritten then.
         """
         swept = {key: value for key, value in config.to_mapping().items() if key not in NOT_SWEPT}
         described = {"clients": clients, "seeds": seeds, "config": swept, "grid": grid}
         file = path / SWEEP_FILE
-        if file.is_file():
-            _check_same(tomllib.loads(file.read_text(encoding="utf-8")), described, path)
-        elif path.exists() and any(path.iterdir()):
-            raise RunFolderError(f"{path}: not empty and no sweep; give --out a new folder")
-        path.mkdir(parents=True, exist_ok=True)
-        file.write_text(tomli_w.dumps(described), encoding="utf-8")
+        try:
+            if file.is_file():
+                _check_same(tomllib.loads(file.read_text(encoding="utf-8")), described, path)
+            elif path.exists() and any(path.iterdir()):
+                raise RunFolderError(f"{path}: not empty and no sweep; give --out a new folder")
+            path.mkdir(parents=True, exist_ok=True)
+            file.write_text(tomli_w.dumps(described), encoding="utf-8")
+        except ValueError:
+            raise RunFolderError(f"{file}: is not TOML; give --out a new folder") from None
+        except OSError as error:
+            raise RunFolderError(f"{path}: cannot be a folder ({error.strerror}); give --out another one") from None
         return cls(path)
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from knot_fed.config import RunConfig, Scalar, check_known_keys, known_keys
 from knot_fed.errors import ConfigError
+from knot_fed.overrides import absolute
 
 SEED = "seed"
 LOSSES_WITH_A_COST = ("ot", "sinkhorn-divergence")
@@ -42,7 +43,7 @@ class Cell:
 
 
 def parse_grid(text: str, base: RunConfig) -> dict[str, list[Scalar]]:
-    """Read `key=value,value key=value`, each value of the kind that the key has.
+    """Read `key=value,value key=value`, each value of the kind that the key has, relative paths made absolute.
 
     Raises
     ------
@@ -59,7 +60,7 @@ def parse_grid(text: str, base: RunConfig) -> dict[str, list[Scalar]]:
     for part in text.split():
         key, _, listed = part.partition("=")
         check_known_keys({key: 0}, known=known_keys(RunConfig), where="--grid")
-        values = [_value(value, kinds[key]) for value in listed.split(",") if value]
+        values = [absolute(key, _value(value, kinds[key])) for value in listed.split(",") if value]
         if not values or len(set(values)) != len(values) or key in grid or key == SEED:
             raise ConfigError(
                 f"--grid {part!r}: expected key=value,value with distinct values, each key once;"
@@ -102,7 +103,7 @@ def make_cells(base: RunConfig, grid: Mapping[str, list[Scalar]], seeds: list[in
     Raises
     ------
     ConfigError
-        If a combination is not a valid configuration.
+        If a combination is not a valid configuration, or two give run folders of the same name.
     """
     cells: dict[str, Cell] = {}
     for seed, combination in itertools.product(seeds, itertools.product(*grid.values())):
@@ -111,6 +112,8 @@ def make_cells(base: RunConfig, grid: Mapping[str, list[Scalar]], seeds: list[in
         if name not in cells:
             mapping = base.to_mapping() | values | {SEED: seed, "name": name}
             cells[name] = Cell(name, seed, values, RunConfig.from_mapping(mapping))
+        elif cells[name].values != values:
+            raise ConfigError(f"--grid: two combinations would share the run folder {name}; rename one of the values")
     return list(cells.values())
 
 

@@ -58,11 +58,11 @@ def test_three_virtual_clients_on_ray_give_a_run_folder_that_the_commands_read(t
 
 def test_a_run_that_fails_exits_non_zero_and_says_why(tmp_path):
     run = command(
-        "flower-simulation", "--app", ROOT, "--num-supernodes", "3", "--run-config", SMALL + ' data.public="opera"',
+        "flower-simulation", "--app", ROOT, "--num-supernodes", "3", "--run-config", SMALL + " min-teachers=4",
         folder=tmp_path,
     )  # fmt: skip
     assert run.returncode == 1
-    assert "no such domain" in run.stderr
+    assert "min-teachers is 4" in run.stderr
     assert "Traceback" not in run.stderr
 
 

@@ -50,6 +50,19 @@ def test_a_bad_grid_is_named(grid, message):
         parse_grid(grid, BASE)
 
 
+def test_two_combinations_never_share_a_run_folder():
+    with pytest.raises(ConfigError, match="share the run folder seed1-hf_a_b"):
+        make_cells(BASE, parse_grid("model=hf:a/b,hf:a_b", BASE), [1])
+
+
+def test_relative_paths_in_a_grid_count_from_the_folder_of_the_call(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cost.csv").touch()
+    assert parse_grid("transport.cost=semantic,cost.csv", BASE) == {
+        "transport.cost": ["semantic", str(tmp_path / "cost.csv")]
+    }
+
+
 def test_a_value_out_of_range_is_refused_before_anything_runs():
     with pytest.raises(ConfigError, match="rounds = 0"):
         make_cells(BASE, parse_grid("rounds=1,0", BASE), [1])

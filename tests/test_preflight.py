@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from knot_fed.cli import app
+from knot_fed.errors import ConfigError, DataError, GroundCostError, LabelSpaceError, ModelError
+from knot_fed.overrides import resolve_config
+from knot_fed.preflight import check_run
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "message"),
+    [
+        ('data.clients="phones,opera"', DataError, "builtin:opera: no such domain"),
+        ('data.root="absent"', DataError, "phones: no file phones{.jsonl.gz,"),
+        ('data.root="absent" data.clients="phones.csv"', DataError, "no file phones.csv in data.root"),
+        ('data.transfer="opera"', DataError, "builtin:opera"),
+        ('task="weather"', LabelSpaceError, "no label space for task 'weather'"),
+        ('teacher.models="ngram-bag,bert,ngram-bag"', ModelError, "no model 'bert'"),
+        ('transport.cost="absent.csv"', GroundCostError, "absent.csv: cannot be read"),
+        ('task="emotion" transport.solver="line"', GroundCostError, "line"),
+        ('data.clients="a,b,c,d"', ConfigError, "4 file.s. for 3 clients"),
+    ],
+)
+def test_a_run_that_could_only_fail_is_refused_before_it_starts(override, error, message):
+    with pytest.raises(error, match=message):
+        check_run(resolve_config(ROOT, [override], num_supernodes=3), clients=3)
+
+
+@pytest.mark.parametrize("override", ["seed=2", 'distill.loss="my.own:loss"', 'data.root="hub"'])
+def test_what_only_the_run_can_know_is_left_to_it(override):
+    check_run(resolve_config(ROOT, [override], num_supernodes=3), clients=3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent.toml"], "no such file"),
+        (["seed=1", "--grid", "distil.loss=ot"], "unknown key"),
+        (["seed=1", "--grid", "transport.cost=semantic,sematic"], "sematic"),
+        (["seed=1", "--seeds", "2,2"], "given twice"),
+        (["seed=1", "--num-supernodes", "2"], "3 file"),
+        (["seed=1", "--out", "notes.txt"], "notes.txt: cannot be a folder"),
+        (["seed=1", "--out", "broken"], "is not TOML"),
+        (["data.root='absent'"], "no file phones"),
+    ],
+)
+def test_a_sweep_that_cannot_run_is_refused_in_one_sentence_and_writes_nothing(
+    tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/sweep.toml").write_text("seeds =")
+    result = CliRunner().invoke(app, ["sweep", *arguments, "--app", str(ROOT)])
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["broken", "notes.txt", "sweep.toml"]
+    assert (tmp_path / "broken/sweep.toml").read_text() == "seeds ="
