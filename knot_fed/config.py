@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
@@ -166,7 +166,7 @@ class RunConfig(_Section):
             values do not go together.
         """
         check_known_keys(mapping, known=known_keys(cls), where="run configuration")
-        config = _validated(cls, _nested(mapping), where="run configuration")
+        config = _validated(cls, nested(mapping), where="run configuration")
         if config.weights.pooling != "mean" and config.distill.objective != "pooled":
             raise ConfigError(
                 f"run configuration: weights.pooling = {config.weights.pooling!r} pools nothing under"
@@ -272,14 +272,12 @@ def flattened(tree: Mapping[str, object], prefix: str = "") -> dict[str, Scalar]
     return flat
 
 
-def _nested(mapping: Mapping[str, Scalar]) -> dict[str, object]:
-    tree: dict[str, object] = {}
-    for key, value in mapping.items():
+def nested(flat: Mapping[str, Scalar]) -> dict[str, Any]:
+    """Turn dotted keys into tables, one level deep."""
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
         section, _, field = key.rpartition(".")
-        if section:
-            tree.setdefault(section, {})[field] = value  # type: ignore[index]
-        else:
-            tree[key] = value
+        (tree.setdefault(section, {}) if section else tree)[field] = value
     return tree
 
 

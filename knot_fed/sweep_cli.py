@@ -18,10 +18,10 @@ from rich.table import Table
 from knot_fed.overrides import resolve_config
 from knot_fed.preflight import check_run
 from knot_fed.reporting.comparison import write_comparison
-from knot_fed.reporting.results import MEAN, SETTINGS, read_sweep
+from knot_fed.reporting.results import MEAN, SETTING_KEYS, SETTINGS, read_sweep
 from knot_fed.reporting.statistics import summarise_lines
 from knot_fed.sweep.folder import SweepFolder
-from knot_fed.sweep.grid import DESCRIBED, make_cells, parse_grid, parse_seeds
+from knot_fed.sweep.grid import make_cells, parse_grid, parse_seeds
 from knot_fed.sweep.results import write_table
 from knot_fed.sweep.run import Progress, Sweep, run_sweep
 from knot_fed.sweep.statistics import compare_with_baseline
@@ -52,7 +52,7 @@ def sweep(
     plan = Sweep(app.resolve(), folder, cells, clients, jobs or len(os.sched_getaffinity(0)), fedavg)
     with _told() as progress:
         results = run_sweep(plan, progress=progress)
-    extra = [key for key in values if key not in DESCRIBED.values()]
+    extra = [key for key in values if key not in SETTING_KEYS.values()]
     write_table(results, folder.path / "results.csv")
     write_table(compare_with_baseline(results, extra), folder.path / "comparison.csv")
     write_comparison(read_sweep(folder.path), folder.path / "report.html")

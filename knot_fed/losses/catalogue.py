@@ -54,6 +54,8 @@ BUILDERS: Mapping[str, Callable[[RunConfig], Loss]] = {
     "jensen-shannon": lambda _: JensenShannon(),
     "mse": lambda _: MeanSquaredError(),
 }
+READING_A_COST = ("ot", "sinkhorn-divergence")
+"""Losses that read the ground cost; the others, a user's own among them, are built from nothing of `transport`."""
 
 
 def make_loss(config: RunConfig) -> Loss:

@@ -1,24 +1,34 @@
 """Results of several runs or of a sweep as one tidy frame: a row for each cell, seed, line and domain."""
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from knot_fed.config import flattened
 from knot_fed.errors import RunFolderError
 from knot_fed.reporting.page import without_folders
 from knot_fed.reporting.run_folder import RunFolder
+from knot_fed.reporting.tables import COLUMNS
 
-SETTINGS = ("loss", "objective", "weights", "cost")
-MEASURES = ("sd", "w1", "accuracy", "macro_f1", "ece")
+SETTING_KEYS = {
+    "loss": "distill.loss",
+    "objective": "distill.objective",
+    "weights": "weights.scheme",
+    "cost": "transport.cost",
+}
+"""The four settings that every result names, and the configuration keys behind them."""
+SETTINGS = tuple(SETTING_KEYS)
+MEASURES = tuple(measure for measure, _ in COLUMNS)
 TRAFFIC = ("bytes_up", "bytes_down", "seconds")
 RESULTS = ("cell", "seed", *SETTINGS, "line", "domain", *MEASURES, "examples", *TRAFFIC)
 COMPARISON = (*SETTINGS, "domain", "metric", "seeds", "difference", "low", "high", "verdict")
-OWN_KEYS = ("distill.loss", "distill.objective", "weights.scheme", "transport.cost")
-BESIDE_THE_POINT = (*OWN_KEYS, "seed", "name", "runs-dir", "state-dir", "wait-for", "threads", "timeout")
+NOT_COMPARED = ("seed", "name", "runs-dir", "state-dir", "threads", "timeout")
+"""Configuration keys by which no two runs are told apart."""
 FACTS = ("task", "model", "rounds", "data.clients", "data.public", "data.transfer")
 BEFORE, AFTER, FEDAVG, MEAN = "student before", "student after", "fedavg", "mean"
 
@@ -71,10 +81,10 @@ def read_sweep(folder: Path) -> Results:
         sweep = tomllib.loads((folder / "sweep.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise RunFolderError(f"{folder}: no readable sweep.toml; give the folder that the sweep printed") from None
-    config = _flat(sweep.get("config", {}))
+    config = sweep.get("config", {})
     facts = [
         *((key, without_folders(str(config[key]))) for key in FACTS if config.get(key)),
-        *((key, ", ".join(map(str, values))) for key, values in _flat(sweep.get("grid", {})).items()),
+        *((key, ", ".join(map(str, values))) for key, values in sweep.get("grid", {}).items()),
         ("seeds", ", ".join(map(str, sorted(frame["seed"].unique())))),
     ]
     return Results(folder.resolve().name, facts, _without_repeats(frame), comparison)
@@ -90,8 +100,8 @@ def collect_runs(folders: Sequence[RunFolder]) -> Results:
     RunFolderError
         If a run left no readable summary, or failed, or none distilled.
     """
-    configs = [_flat(folder.read_config()) for folder in folders]
-    keys = sorted({key for config in configs for key in config} - set(BESIDE_THE_POINT))
+    configs = [flattened(folder.read_config()) for folder in folders]
+    keys = sorted({key for config in configs for key in config} - {*SETTING_KEYS.values(), *NOT_COMPARED, "wait-for"})
     differing = [key for key in keys if len({str(config.get(key)) for config in configs}) > 1]
     rows = [
         {**row, **{key: str(config.get(key, "")) for key in differing}}
@@ -106,6 +116,12 @@ def collect_runs(folders: Sequence[RunFolder]) -> Results:
     return Results(f"{len(folders)} runs", facts, _without_repeats(frame), pd.DataFrame(columns=list(COMPARISON)))
 
 
+def traffic(summary: dict[str, Any]) -> dict[str, float]:
+    """Return bytes and seconds of a client: the mean over those that answered, or over all if none did."""
+    answered = [client for client in summary["clients"] if client["status"] == "ok"] or summary["clients"]
+    return {key: float(np.mean([client[key] for client in answered])) for key in TRAFFIC}
+
+
 def _rows(folder: RunFolder) -> list[dict[str, Any]]:
     summary = folder.read_summary()
     if summary["error"] or not summary["domains"]:
@@ -115,13 +131,11 @@ def _rows(folder: RunFolder) -> list[dict[str, Any]]:
     after, settings = FEDAVG, dict.fromkeys(SETTINGS, "")
     if "distillation" in summary:
         after, settings = AFTER, {key: summary["distillation"][key] for key in SETTINGS}
-    answered = [client for client in summary["clients"] if client["status"] == "ok"] or summary["clients"]
-    traffic = {key: sum(client[key] for client in answered) / len(answered) for key in TRAFFIC}
     measured = {**summary["domains"], MEAN: summary["student"]}
     return [
         {"seed": summary["seed"], **settings, "line": line, "domain": domain, **metrics[when], **spent}
         for domain, metrics in measured.items()
-        for line, when, spent in ((BEFORE, "before", {}), (after, "after", traffic))
+        for line, when, spent in ((BEFORE, "before", {}), (after, "after", traffic(summary)))
     ]
 
 
@@ -147,10 +161,3 @@ def _without_repeats(frame: pd.DataFrame) -> pd.DataFrame:
     frame.loc[frame["line"].isin([BEFORE, FEDAVG]), ["cell", *SETTINGS]] = ""
     further = [column for column in frame.columns if column not in RESULTS]
     return frame[~(start & frame.duplicated(["seed", "line", "domain", *further]))].reset_index(drop=True)
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    pairs: dict[str, Any] = {}
-    for key, value in table.items():
-        pairs |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return pairs

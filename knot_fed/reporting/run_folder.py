@@ -12,6 +12,7 @@ import numpy as np
 import tomli_w
 from jaxtyping import Float
 
+from knot_fed.config import Scalar, nested
 from knot_fed.errors import RunFolderError
 
 _SUMMARY = {
@@ -68,13 +69,9 @@ class RunFolder:
         """Folder of the distilled student."""
         return self.path / "student"
 
-    def write_config(self, config: Mapping[str, bool | int | float | str]) -> None:
+    def write_config(self, config: Mapping[str, Scalar]) -> None:
         """Write the resolved configuration as TOML tables."""
-        document: dict[str, Any] = {}
-        for key, value in config.items():
-            section, _, field = key.rpartition(".")
-            (document.setdefault(section, {}) if section else document)[field] = value
-        self._write("config.toml", tomli_w.dumps(document))
+        self._write("config.toml", tomli_w.dumps(nested(config)))
 
     def read_config(self) -> dict[str, Any]:
         """Read the resolved configuration as TOML tables; empty where none was written.

@@ -12,12 +12,10 @@ import tomli_w
 from knot_fed.config import RunConfig, Scalar
 from knot_fed.errors import RunFolderError
 from knot_fed.reporting import RunFolder
-from knot_fed.sweep.grid import SEED
+from knot_fed.reporting.results import NOT_COMPARED
 from knot_fed.sweep.results import Row
 
 SWEEP_FILE, TIMES_FILE = "sweep.toml", "times.jsonl"
-NOT_SWEPT = (SEED, "name", "runs-dir", "state-dir", "threads", "timeout")
-"""Settings that do not shape a result beyond the cell's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +35,7 @@ class SweepFolder:
         RunFolderError
             If the folder holds anything else, or cannot be made; nothing is overwritten then.
         """
-        swept = {key: value for key, value in config.to_mapping().items() if key not in NOT_SWEPT}
+        swept = {key: value for key, value in config.to_mapping().items() if key not in NOT_COMPARED}
         described = {"clients": clients, "seeds": seeds, "config": swept, "grid": grid}
         file = path / SWEEP_FILE
         try:

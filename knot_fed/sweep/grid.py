@@ -7,17 +7,10 @@ from dataclasses import dataclass
 
 from knot_fed.config import RunConfig, Scalar, check_known_keys, known_keys
 from knot_fed.errors import ConfigError
+from knot_fed.losses import READING_A_COST
 from knot_fed.overrides import absolute
 
 SEED = "seed"
-LOSSES_WITH_A_COST = ("ot", "sinkhorn-divergence")
-DESCRIBED = {
-    "loss": "distill.loss",
-    "objective": "distill.objective",
-    "weights": "weights.scheme",
-    "cost": "transport.cost",
-}
-"""Columns that every result has, and the configuration keys behind them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +111,7 @@ def make_cells(base: RunConfig, grid: Mapping[str, list[Scalar]], seeds: list[in
 
 
 def _relevant(values: dict[str, Scalar], base: RunConfig) -> dict[str, Scalar]:
-    loss = values.get("distill.loss", base.distill.loss)
-    if loss in LOSSES_WITH_A_COST or ":" in str(loss):
+    if values.get("distill.loss", base.distill.loss) in READING_A_COST:
         return values
     return {key: value for key, value in values.items() if not key.startswith("transport.")}
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from knot_fed.reporting.results import AFTER, BEFORE, FEDAVG, MEAN, MEASURES, RESULTS
-from knot_fed.sweep.grid import DESCRIBED, LOSSES_WITH_A_COST, Cell
+from knot_fed.losses import READING_A_COST
+from knot_fed.reporting.results import AFTER, BEFORE, FEDAVG, MEAN, MEASURES, RESULTS, SETTING_KEYS, traffic
+from knot_fed.sweep.grid import Cell
 
 Row = dict[str, Any]
 
@@ -16,10 +17,10 @@ Row = dict[str, Any]
 def cell_rows(cell: Cell, summary: dict[str, Any]) -> list[Row]:
     """Return the rows of one finished cell: its student after distillation."""
     flat = cell.config.to_mapping()
-    described: Row = {column: flat[key] for column, key in DESCRIBED.items()}
-    if cell.config.distill.loss not in LOSSES_WITH_A_COST:
+    described: Row = {setting: flat[key] for setting, key in SETTING_KEYS.items()}
+    if cell.config.distill.loss not in READING_A_COST:
         described["cost"] = ""
-    described |= {key: value for key, value in cell.values.items() if key not in DESCRIBED.values()}
+    described |= {key: value for key, value in cell.values.items() if key not in SETTING_KEYS.values()}
     described |= {"cell": cell.name, "seed": cell.seed, "line": AFTER} | traffic(summary)
     return [described | metrics for metrics in by_domain(summary, "after")]
 
@@ -44,12 +45,6 @@ def with_mean(rows: Sequence[Row]) -> list[Row]:
 def by_domain(summary: dict[str, Any], when: str) -> list[Row]:
     """Return one row of metrics for each domain, and their mean."""
     return with_mean([{"domain": name} | measured[when] for name, measured in sorted(summary["domains"].items())])
-
-
-def traffic(summary: dict[str, Any]) -> Row:
-    """Return bytes and seconds of a client, the mean over clients."""
-    clients = [client for client in summary["clients"] if client["status"] == "ok"] or summary["clients"]
-    return {key: float(np.mean([client[key] for client in clients])) for key in ("bytes_up", "bytes_down", "seconds")}
 
 
 def tidy(rows: Iterable[Row]) -> pd.DataFrame:

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from knot_fed.reporting.results import AFTER
+from knot_fed.reporting.results import AFTER, MEASURES
 from knot_fed.reporting.statistics import half_interval
 
 BASELINE = "entropy"
-METRICS = {"sd": -1, "w1": -1, "accuracy": 1, "macro_f1": 1, "ece": -1}
-"""Whether more (1) or less (-1) of a metric is better."""
+MORE_IS_BETTER = ("accuracy", "macro_f1")
 
 
 def compare_with_baseline(results: pd.DataFrame, extra: Sequence[str] = ()) -> pd.DataFrame:
@@ -38,10 +37,10 @@ def compare_with_baseline(results: pd.DataFrame, extra: Sequence[str] = ()) -> p
     settings = list(dict.fromkeys(["loss", "objective", "weights", "cost", *extra, "domain"]))
     rows = []
     for setting, group in pairs.groupby(settings, sort=False, dropna=False):
-        for metric, sign in METRICS.items():
+        for metric in MEASURES:
             differences = (group[metric] - group[f"{metric} baseline"]).to_numpy()
             low, high = paired_interval(differences)
-            verdict = _verdict(low * sign, high * sign)
+            verdict = _verdict(low, high) if metric in MORE_IS_BETTER else _verdict(-high, -low)
             rows.append(
                 dict(zip(settings, setting, strict=True))
                 | {"metric": metric, "seeds": len(differences), "difference": differences.mean()}
@@ -65,6 +64,6 @@ def paired_interval(differences: np.ndarray) -> tuple[float, float]:
 
 def _verdict(low: float, high: float) -> str:
     """Judge an interval that has been turned so that more is better."""
-    if min(low, high) > 0:
+    if low > 0:
         return "better"
-    return "worse" if max(low, high) < 0 else "undecided"
+    return "worse" if high < 0 else "undecided"

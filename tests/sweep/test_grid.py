@@ -23,6 +23,8 @@ def test_a_ground_cost_is_not_varied_under_a_loss_without_one():
     cells = make_cells(BASE, parse_grid(PAPER + " transport.cost=semantic,augmented", BASE), [1])
     assert sum(cell.config.distill.loss == "ot" for cell in cells) == 12
     assert sum(cell.config.distill.loss == "entropy" for cell in cells) == 6
+    own = make_cells(BASE, parse_grid("distill.loss=my.own:loss transport.cost=semantic,augmented", BASE), [1])
+    assert len(own) == 1
 
 
 @given(st.lists(st.sampled_from([0.5, 1, 2, 3.25]), min_size=1, unique=True), st.lists(st.integers(1, 9), unique=True))
