@@ -2,19 +2,16 @@
 
 import json
 import shlex
-import sys
 from collections import Counter
-from collections.abc import Callable
-from functools import wraps
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from knot_fed.data.recipes import RECIPES, SUFFIX, find_recipe, prepare_files
-from knot_fed.errors import KnotError, ModelError, RunFolderError
+from knot_fed.errors import ModelError, RunFolderError
 from knot_fed.models import load_classifier, use_threads
 from knot_fed.reporting import RunFolder, summary_table, write_report
 from knot_fed.reporting.comparison import write_comparison
@@ -22,6 +19,7 @@ from knot_fed.reporting.page import refuse_foreign
 from knot_fed.reporting.results import collect_runs, is_sweep, read_sweep
 from knot_fed.sweep_cli import sweep
 from knot_fed.teacher import predict_soft_labels
+from knot_fed.terminal import make_console, without_traceback
 from knot_fed.types import Text
 
 app = typer.Typer(
@@ -29,25 +27,14 @@ app = typer.Typer(
     add_completion=False,
     help="Prepare data, sweep over grids, look at runs, ask students.",
 )
-console = Console(width=None if sys.stdout.isatty() else 110)
+console = make_console(110)
+_guarded = partial(without_traceback, "knot-fed")
 
 Run = Annotated[Path, typer.Argument(help="Run folder.")]
 
 
-def _without_traceback(command: Callable[..., None]) -> Callable[..., None]:
-    @wraps(command)
-    def guarded(*args: object, **options: object) -> None:
-        try:
-            command(*args, **options)
-        except KnotError as error:
-            typer.echo(f"knot-fed: {error}", err=True)
-            sys.exit(1)
-
-    return guarded
-
-
 @app.command()
-@_without_traceback
+@_guarded
 def show(run: Run) -> None:
     """Print the tables of a run again."""
     summary = RunFolder.open(run).read_summary()
@@ -57,7 +44,7 @@ def show(run: Run) -> None:
 
 
 @app.command()
-@_without_traceback
+@_guarded
 def report(
     runs: Annotated[list[Path], typer.Argument(help="One run folder, several, or one sweep folder.", metavar="RUN...")],
     out: Annotated[Path, typer.Option(help="Report of several runs.")] = Path("comparison-report.html"),
@@ -80,7 +67,7 @@ def report(
 
 
 @app.command()
-@_without_traceback
+@_guarded
 def predict(
     run: Run,
     text: Annotated[str, typer.Option(help="The text, or the first of a pair.")],
@@ -98,11 +85,11 @@ def predict(
     console.print(table)
 
 
-app.command("sweep")(_without_traceback(sweep))
+app.command("sweep")(_guarded(sweep))
 
 
 @app.command()
-@_without_traceback
+@_guarded
 def prepare(
     recipe: Annotated[str, typer.Argument(help=f"One of {', '.join(RECIPES)}.")],
     out: Annotated[Path, typer.Argument(help="Folder of the files to write.")],

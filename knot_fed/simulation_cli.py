@@ -1,20 +1,18 @@
 """`flower-simulation`: virtual clients on one machine, on top of the supported `flwr run`."""
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from knot_fed.errors import KnotError
 from knot_fed.overrides import resolve_config
 from knot_fed.preflight import check_run
 from knot_fed.reporting import RunFolder, summary_table
 from knot_fed.simulation import federation_settings, simulator
+from knot_fed.terminal import make_console, without_traceback
 
-console = Console(width=None if sys.stdout.isatty() else 110)
+console = make_console(110)
 
 
 class Strategy(StrEnum):
@@ -26,7 +24,7 @@ class Strategy(StrEnum):
 
 def main() -> None:
     """Run the command."""
-    typer.run(simulate)
+    typer.run(without_traceback("flower-simulation", simulate))
 
 
 def simulate(
@@ -38,18 +36,14 @@ def simulate(
     verbose: Annotated[bool, typer.Option(help="Show Flower's own log.")] = False,
 ) -> None:
     """Run a federation of virtual clients, print the table, and return non-zero when the run failed."""
-    try:
-        config = resolve_config(app, run_config or [], num_supernodes=num_supernodes)
-        check_run(config, clients=num_supernodes)
-        resources = federation_settings(backend_config, num_supernodes=num_supernodes)
-        with simulator(app.resolve(), strategy=strategy) as running:
-            running.run(config, resources, echo=_echo, verbose=verbose)
-        folder = RunFolder.open(Path(config.runs_dir) / config.name)
-        console.print(summary_table(folder.read_summary()))
-        console.print(f"run folder: {Path(config.runs_dir) / config.name}", soft_wrap=True)
-    except KnotError as error:
-        typer.echo(f"flower-simulation: {error}", err=True)
-        raise typer.Exit(1) from None
+    config = resolve_config(app, run_config or [], num_supernodes=num_supernodes)
+    check_run(config, clients=num_supernodes)
+    resources = federation_settings(backend_config, num_supernodes=num_supernodes)
+    with simulator(app.resolve(), strategy=strategy) as running:
+        running.run(config, resources, echo=_echo, verbose=verbose)
+    folder = RunFolder.open(Path(config.runs_dir) / config.name)
+    console.print(summary_table(folder.read_summary()))
+    console.print(f"run folder: {folder.path}", soft_wrap=True)
 
 
 def _echo(line: str) -> None:

@@ -1,7 +1,6 @@
 """`knot-fed sweep`: a grid of runs over several seeds, with reference lines, intervals and verdicts."""
 
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,6 @@ from typing import Annotated
 
 import pandas as pd
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
@@ -25,8 +23,9 @@ from knot_fed.sweep.grid import make_cells, parse_grid, parse_seeds
 from knot_fed.sweep.results import write_table
 from knot_fed.sweep.run import Progress, Sweep, run_sweep
 from knot_fed.sweep.statistics import compare_with_baseline
+from knot_fed.terminal import make_console
 
-console = Console(width=None if sys.stdout.isatty() else 150)
+console = make_console(150)
 
 
 def sweep(
@@ -88,8 +87,11 @@ def _print_tables(folder: Path, extra: list[str]) -> None:
     for heading in (*settings, "seeds", "SD ↓", "accuracy ↑", "macro-F1 ↑", "ECE ↓", "SD closed", "kB up"):
         lines.add_column(heading)
     for line in summarise_lines(found.frame, extra).to_dict("records"):
-        measured = [f"{line[m]:.3f} ± {line[f'{m}_half']:.3f}" for m in ("sd", "accuracy", "macro_f1", "ece")]
-        closed, sent = (_shown(line[key], scale) for key, scale in (("closed_sd", "{:.0%}"), ("bytes_up", "{:.0f}")))
+        measured = [
+            _shown(line[measure], "{:.3f}") + _shown(line[f"{measure}_half"], " ± {:.3f}")
+            for measure in ("sd", "accuracy", "macro_f1", "ece")
+        ]
+        closed, sent = _shown(line["closed_sd"], "{:.0%}"), _shown(line["bytes_up"] / 1e3, "{:.0f}")
         lines.add_row(*(str(line[key]) for key in settings), str(line["seeds"]), *measured, closed, sent)
     console.print(lines, _differences(found.comparison, [*SETTINGS, *extra]))
 
@@ -106,4 +108,4 @@ def _differences(comparison: pd.DataFrame, settings: list[str]) -> Table:
 
 
 def _shown(value: float, template: str) -> str:
-    return "" if pd.isna(value) else template.format(value / 1e3 if "%" not in template else value)
+    return "" if pd.isna(value) else template.format(value)

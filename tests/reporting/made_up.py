@@ -11,8 +11,6 @@ from knot_fed.reporting import RunFolder
 from knot_fed.sweep.results import tidy, write_table
 from knot_fed.sweep.statistics import compare_with_baseline
 
-KEYS = ("sd", "w1", "accuracy", "macro_f1", "ece")
-
 
 def make_run(runs, name, *, task="emotion", seed=1, clients=("chats", "films", "radio"), sharp=4.0, **distillation):
     """Write a run folder whose student gets sharper."""
