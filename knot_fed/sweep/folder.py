@@ -78,8 +78,9 @@ class SweepFolder:
             file.write(json.dumps({"run": str(run.relative_to(self.path)), "seconds": seconds}) + "\n")
 
     def time_spent(self) -> str:
-        """Say how long the runs of cells took, one by one, and for what."""
-        kept = (self.path / TIMES_FILE).read_text(encoding="utf-8").splitlines()
+        """Say how long the runs of cells took, one by one, and for what; a run without a kept time is left out."""
+        file = self.path / TIMES_FILE
+        kept = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
         times = {line["run"]: line["seconds"] for line in map(json.loads, kept)}
         found = {
             name: self.finished(self.cells, Path(name).name) for name in times if Path(name).parent.name == "cells"

@@ -38,6 +38,10 @@ def test_a_sweep_of_another_configuration_is_refused_and_kept(tmp_path, override
     assert (tmp_path / "sweep.toml").read_bytes() == before
 
 
+def test_a_sweep_that_kept_no_times_still_tells_of_them(tmp_path):
+    assert SweepFolder(tmp_path).time_spent().startswith("0 runs took 0 s")
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(RunFolderError, match="not empty and no sweep"):
