@@ -55,7 +55,7 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
         If the federation cannot go on; `summary.json` then holds `status = "failed"` and what was computed.
     """
     started = time.monotonic()
-    use_threads(0)
+    use_threads(config.threads)
     transfer, public = read_server_data(config)
     student = start_student(config, public, transfer)
     strategy = CountedFedAvg(config, student, transfer)

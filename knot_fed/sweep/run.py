@@ -90,19 +90,20 @@ def _first_configs(sweep: Sweep) -> dict[int, RunConfig]:
 def _run_tasks(sweep: Sweep, tasks: Sequence[_Task], runs: Path, *, strategy: str, progress: Progress) -> None:
     """Run tasks, several at a time, on one SuperLink.
 
-    The first runs alone, since it computes features that all share; then the first of every other seed, which train
-    that seed's teachers; then the rest.
+    The very first runs alone, on all CPUs, since it computes features that all share; then the first of every other
+    seed, which train that seed's teachers; then the rest. A run has the same CPUs whether the sweep was stopped or not.
     """
     waiting = [task for task in tasks if sweep.folder.finished(runs, task.name) is None]
     if not waiting:
         return
-    firsts = list({task.config.seed: task for task in reversed(waiting)}.values())[::-1]
-    stages = [firsts[:1], firsts[1:], [task for task in waiting if task not in firsts]]
+    alone = [task for task in waiting if task is tasks[0]]
+    firsts = {task.config.seed: task for task in reversed(waiting) if task not in alone}
+    stages = [alone, list(firsts.values())[::-1], [task for task in waiting if task not in [*alone, *firsts.values()]]]
     done = 0
     with simulator(sweep.app, strategy=strategy) as running, _stopped_on_error():
         for stage in stages:
-            jobs = sweep.jobs if len(stage) > 1 else 1
-            for name in _run_stage(sweep, running, stage, runs, cpus=sweep.jobs // jobs):
+            cpus = sweep.jobs if stage is alone else 1
+            for name in _run_stage(sweep, running, stage, runs, cpus=cpus):
                 done += 1
                 progress(name, done, len(waiting))
 
@@ -126,9 +127,9 @@ def _run_stage(sweep: Sweep, running: Simulator, tasks: Sequence[_Task], runs: P
 def _run(sweep: Sweep, running: Simulator, task: _Task, runs: Path, cpus: int) -> None:
     started = time.monotonic()
     sweep.folder.clear(runs, task.name)
-    overrides: dict[str, Scalar] = {"name": task.name, "runs-dir": str(runs.resolve()), "threads": 1}
+    overrides: dict[str, Scalar] = {"name": task.name, "runs-dir": str(runs.resolve()), "threads": cpus}
     config = RunConfig.from_mapping(task.config.to_mapping() | overrides)
-    resources = {"client_resources": {"num_cpus": 1}, "init_args": {"num_cpus": cpus}}
+    resources = {"client_resources": {"num_cpus": cpus}, "init_args": {"num_cpus": cpus}}
     settings = federation_settings(json.dumps(resources), num_supernodes=sweep.clients)
     running.run(config, settings, echo=lambda _: None)
     sweep.folder.record_time(runs / task.name, seconds=time.monotonic() - started)
