@@ -13,7 +13,7 @@ demo: $(INSTALLED)
 	$(BIN)/flower-simulation --app . --num-supernodes 3
 
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 browser-test: $(INSTALLED)
 	$(BIN)/python -m pytest -m browser tests/reporting

@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ MARK = "KNOT_FED_TEST_FOLDER"
 
 
 def start(name, *arguments, folder):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", MARK: str(folder)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder), "RAY_TMPDIR": "/tmp", MARK: str(folder)}
     return subprocess.Popen(
         [BIN / name, *arguments], cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -27,8 +26,8 @@ def command(name, *arguments, folder):
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def private_folders():
-    return set(Path(tempfile.gettempdir()).glob("knot-fed-*"))
+def private_folders(folder):
+    return set(folder.glob("knot-fed-*"))
 
 
 def descendants_of(folder):
@@ -68,13 +67,13 @@ def test_a_run_that_fails_exits_non_zero_and_says_why(tmp_path):
 
 def test_a_run_that_is_terminated_leaves_no_process_and_no_private_folder(tmp_path):
     long = "teacher.epochs=300 teacher.patience=300 student.pretrain=false"
-    before = private_folders()
     run = start("flower-simulation", "--app", ROOT, "--num-supernodes", "3", "--run-config", long, folder=tmp_path)
     training = any("objective" in line for line in run.stdout)
     assert descendants_of(tmp_path)
+    assert private_folders(tmp_path)
     run.terminate()
     run.communicate(timeout=60)
     assert training
     assert run.returncode == 128 + signal.SIGTERM
     assert not descendants_of(tmp_path)
-    assert private_folders() == before
+    assert not private_folders(tmp_path)
