@@ -15,7 +15,9 @@ import pandas as pd
 
 from knot_fed.config import RunConfig, Scalar
 from knot_fed.errors import FederationError, KnotError
-from knot_fed.simulation import Simulator, federation_settings, simulator, stop_children
+from knot_fed.processes import stop_children
+from knot_fed.simulation import federation_settings, simulator
+from knot_fed.submission import Submitter
 from knot_fed.sweep.folder import SweepFolder
 from knot_fed.sweep.grid import Cell
 from knot_fed.sweep.references import reference_rows
@@ -107,7 +109,7 @@ def _run_tasks(sweep: Sweep, tasks: Sequence[_Task], runs: Path, *, strategy: st
                 progress(name, done, len(waiting))
 
 
-def _run_stage(sweep: Sweep, running: Simulator, tasks: Sequence[_Task], runs: Path, *, cpus: int) -> Iterator[str]:
+def _run_stage(sweep: Sweep, running: Submitter, tasks: Sequence[_Task], runs: Path, *, cpus: int) -> Iterator[str]:
     """Run tasks, several at a time, each on so many CPUs; yields each name as it ends, and raises the first failure."""
     pool = ThreadPoolExecutor(max_workers=sweep.jobs)
     futures: dict[Future[None], _Task] = {pool.submit(_run, sweep, running, task, runs, cpus): task for task in tasks}
@@ -123,7 +125,7 @@ def _run_stage(sweep: Sweep, running: Simulator, tasks: Sequence[_Task], runs: P
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _run(sweep: Sweep, running: Simulator, task: _Task, runs: Path, cpus: int) -> None:
+def _run(sweep: Sweep, running: Submitter, task: _Task, runs: Path, cpus: int) -> None:
     started = time.monotonic()
     sweep.folder.clear(runs, task.name)
     overrides: dict[str, Scalar] = {"name": task.name, "runs-dir": str(runs.resolve()), "threads": cpus}
