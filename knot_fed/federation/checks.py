@@ -115,7 +115,7 @@ def read_arrays(record: ArrayRecord, expected: Mapping[str, np.ndarray], *, larg
     for array in arrays.values():
         if not np.isfinite(array).all():
             raise WireError("has parameters that are not finite; lower fedavg.learning-rate")
-        if array.size and np.abs(array).max() > largest:
+        if array.size and float(np.abs(array).max()) > largest:
             raise WireError(f"has parameters beyond {largest:g}; lower fedavg.learning-rate")
     return arrays
 
