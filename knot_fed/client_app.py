@@ -11,9 +11,9 @@ from knot_fed.errors import WireError
 from knot_fed.federation import wire
 from knot_fed.federation.client import HELD_TEXTS, Client, answer_evaluation, answer_handshake
 from knot_fed.federation.guard import only_declared_records, redact_errors
-from knot_fed.federation.ledger import Ledger
+from knot_fed.federation.ledger import Entry
 from knot_fed.models import use_threads
-from knot_fed.privacy.policy import release_soft_labels
+from knot_fed.privacy.policy import check_limits, release_soft_labels
 from knot_fed.teacher import load_or_train_teacher, predict_soft_labels
 
 app = ClientApp()
@@ -29,9 +29,17 @@ def train(message: Message, context: Context) -> Message:
     client = Client.from_context(context)
     use_threads(client.run.threads)
     request = wire.unpack_train_request(message.content)
+    run, ledger = str(context.run_id), client.ledger
+    client.check_model(client.model)
+    client.bind(run, request.fingerprint)
     transfer = _held_transfer_set(request, context)
-    ledger = Ledger(client.state / "ledger.jsonl")
     rows = transfer.texts[request.start : request.stop]
+    check_limits(
+        len(rows),
+        policy=client.policy,
+        released_in_run=ledger.released_in_run(run),
+        released_in_life=ledger.released_in_life(),
+    )
     started = time.monotonic()
     examples, _ = client.examples()
     teacher, reused = load_or_train_teacher(
@@ -45,15 +53,17 @@ def train(message: Message, context: Context) -> Message:
     soft_labels = predict_soft_labels(
         teacher, rows, temperature=client.run.teacher.temperature, kept=client.state / "answers"
     )
-    release = release_soft_labels(
-        soft_labels,
-        confidence=client.confidence(teacher, soft_labels, texts=rows, private=examples.train.texts),
-        examples=len(examples.train),
-        policy=client.policy,
-        released_in_run=ledger.released_in_run(str(context.run_id)),
-        released_in_life=ledger.released_in_life(),
-    )
-    ledger.record(run=str(context.run_id), round_number=request.round, texts=len(rows))
+    confidence = client.confidence(teacher, soft_labels, texts=rows, private=examples.train.texts)
+    with ledger.locked():
+        release = release_soft_labels(
+            soft_labels,
+            confidence=confidence,
+            examples=len(examples.train),
+            policy=client.policy,
+            released_in_run=ledger.released_in_run(run),
+            released_in_life=ledger.released_in_life(),
+        )
+        ledger.record(Entry(run, request.round, texts=len(rows)))
     reply = wire.TrainReply(
         soft_labels=release.soft_labels,
         confidence=np.zeros(len(rows), dtype=np.float32) if release.confidence is None else release.confidence,

@@ -42,8 +42,8 @@ class _Section(BaseModel):
 class LabelsConfig(_Section):
     """The label space, where the task's preset does not fit."""
 
-    names: str
-    coordinates: str
+    names: Annotated[str, Field(max_length=20_000)]
+    coordinates: Annotated[str, Field(max_length=20_000)]
 
 
 class DataConfig(_Section):
@@ -73,14 +73,14 @@ class TeacherConfig(_Section):
     """How a teacher, or the student on the public labelled set, is trained."""
 
     models: str
-    epochs: Positive
+    epochs: Annotated[int, Field(gt=0, le=10_000)]
     patience: Positive
     batch_size: Positive
     learning_rate: Annotated[float, Field(ge=0)]
     weight_decay: Annotated[float, Field(ge=0)]
     class_weights: Literal["none", "balanced"]
     max_length: Annotated[int, Field(ge=8, le=8192)]
-    temperature: Annotated[float, Field(gt=0)]
+    temperature: Annotated[float, Field(ge=0.5, le=20)]
 
 
 class StudentConfig(_Section):
@@ -144,7 +144,7 @@ class RunConfig(_Section):
     min_teachers: Positive
     wait_for: Natural
     timeout: Annotated[float, Field(gt=0)]
-    threads: Natural
+    threads: Annotated[int, Field(ge=0, le=1024)]
     runs_dir: str
     state_dir: str
     labels: LabelsConfig

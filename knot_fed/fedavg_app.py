@@ -11,6 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from knot_fed.config import RunConfig
 from knot_fed.federation import wire
+from knot_fed.federation.bounded_grid import bounded
 from knot_fed.federation.client import Client, answer_evaluation, answer_handshake
 from knot_fed.federation.fedavg import CountedFedAvg
 from knot_fed.federation.guard import only_declared_records, redact_errors
@@ -24,9 +25,6 @@ from knot_fed.federation.server import (
 )
 from knot_fed.federation.strategy import round_seed
 from knot_fed.models import (
-    ModelSpec,
-    build_classifier,
-    load_trained_state,
     save_classifier,
     trained_state,
     use_threads,
@@ -58,6 +56,8 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
     use_threads(config.threads)
     transfer, public = read_server_data(config)
     student = start_student(config, public, transfer)
+    sizes = [value.nbytes for value in trained_state(student).values()]
+    grid = bounded(grid, wire.ReplyBounds.of_arrays(sizes))
     strategy = CountedFedAvg(config, student, transfer)
     outcome = strategy.roster.outcome
     averaging = time.monotonic()
@@ -98,8 +98,7 @@ def train(message: Message, context: Context) -> Message:
     use_threads(client.run.threads)
     started = time.monotonic()
     spec, state, server_round = wire.unpack_averaging_request(message.content)
-    student = build_classifier(ModelSpec.from_json(spec), seed=0, feature_cache=client.features)
-    load_trained_state(student, state)
+    student = client.build_student(spec, state)
     examples = client.examples()[0].train
     local = client.run.fedavg
     settings = client.run.teacher.model_copy(update={"epochs": local.epochs, "learning_rate": local.learning_rate})

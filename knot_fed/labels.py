@@ -64,6 +64,11 @@ class LabelSpace:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def diameter(self) -> float:
+        """The largest distance between two labels."""
+        return float(np.linalg.norm(self.coordinates[:, None] - self.coordinates[None], axis=2).max())
+
     @classmethod
     def preset(cls, task: str) -> "LabelSpace":
         """Return the label space of `sentiment`, `emotion` or `nli`.

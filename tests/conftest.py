@@ -27,13 +27,18 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+def small_config(folder, keys):
+    """Return the defaults of pyproject.toml, made small, with overrides by key."""
+    defaults = flattened(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"])
+    folders = {"runs-dir": str(folder / "runs"), "state-dir": str(folder / "state")}
+    return RunConfig.from_mapping(defaults | SMALL | folders | keys)
+
+
 @pytest.fixture
 def run_config(tmp_path):
     """The defaults of pyproject.toml, made small, with overrides by key."""
 
     def build(**overrides):
-        defaults = flattened(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"])
-        folders = {"runs-dir": str(tmp_path / "runs"), "state-dir": str(tmp_path / "state")}
-        return RunConfig.from_mapping(defaults | SMALL | folders | overrides.pop("keys", {}) | overrides)
+        return small_config(tmp_path, overrides.pop("keys", {}) | overrides)
 
     return build

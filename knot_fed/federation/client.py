@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from flwr.app import Context, Message
+from flwr.app import ArrayRecord, Context, Message
 from jaxtyping import Float
 
 from knot_fed.confidence import teacher_scores
@@ -16,19 +16,23 @@ from knot_fed.data.files import data_path
 from knot_fed.data.partition import client_shard, split_examples
 from knot_fed.data.private import Columns, read_labelled_texts
 from knot_fed.data.transfer_set import TransferSet, read_transfer_set
-from knot_fed.errors import PolicyError
+from knot_fed.errors import ConfigError, PolicyError, WireError
 from knot_fed.evaluation import evaluate_classifier
 from knot_fed.federation import wire
+from knot_fed.federation.checks import printable
 from knot_fed.federation.guard import only_declared_records, redact_errors
+from knot_fed.federation.ledger import Entry, Ledger
 from knot_fed.models import (
     ModelSpec,
     TextClassifier,
     build_classifier,
     load_trained_state,
+    needs_permission,
     train_vocabulary,
+    trained_state,
     use_threads,
 )
-from knot_fed.privacy.policy import ReleasePolicy
+from knot_fed.privacy.policy import ReleasePolicy, check_evaluations, check_transfer_set
 from knot_fed.reporting import RunFolder
 from knot_fed.teacher import predict_soft_labels
 from knot_fed.types import SoftLabels, SplitExamples, Text
@@ -61,9 +65,19 @@ class Client:
 
     @classmethod
     def from_configs(cls, run: RunConfig, node: NodeConfig, *, node_id: int = 0) -> "Client":
-        """Work out who the client is; a virtual one takes its role from its partition number."""
+        """Work out who the client is; a virtual one takes its role from its partition number.
+
+        Raises
+        ------
+        ConfigError
+            If a real node does not say itself which file is its own and where it may write.
+        """
         policy = ReleasePolicy.from_mapping(tomllib.loads(Path(node.policy).read_text()) if node.policy else {})
         models = [name.strip() for name in run.teacher.models.split(",") if name.strip()]
+        if not node.data and not node.num_partitions:
+            raise ConfigError("node configuration: data is missing; give the absolute path of this node's private file")
+        if node.data and not node.state_dir:
+            raise ConfigError("node configuration: state-dir is missing; give the absolute path of this node's folder")
         if node.data:
             name = node.name or f"node-{node_id}"
             path, place, model = node.data, (0, 1), run.model
@@ -76,15 +90,18 @@ class Client:
         return cls(name, run, node, path, place, node.model or model, state, features, policy)
 
     def columns(self) -> Columns:
-        """Return the column names, the node's own before the run's."""
-        ours, theirs = self.node, self.run.data
+        """Return the column names, the node's own before the run's; a real node's are never the run's.
+
+        A server that named the column of the labels would choose what about a patient is taught.
+        """
+        ours, theirs = self.node, Columns() if self.node.data else self.run.data
         return Columns(
             text=ours.text or theirs.text,
             text_a=ours.text_a or theirs.text_a,
             text_b=ours.text_b or theirs.text_b,
             label=ours.label or theirs.label,
             split=ours.split or theirs.split,
-            separator=theirs.separator,
+            separator=self.run.data.separator,
         )
 
     def examples(self) -> tuple[SplitExamples, dict[str, list[int]]]:
@@ -102,6 +119,54 @@ class Client:
         if not self.node.transfer:
             return None
         return read_transfer_set(self.node.transfer, columns=self.columns(), limit=self.run.data.limit)
+
+    @property
+    def ledger(self) -> Ledger:
+        """What this client has let out."""
+        return Ledger(self.state / "ledger.jsonl")
+
+    def bind(self, run: str, fingerprint: str) -> None:
+        """Hold a run to the transfer set that it begins with.
+
+        Raises
+        ------
+        PolicyError
+            If the run began with another, or the owner has pinned another.
+        """
+        with self.ledger.locked():
+            bound = self.ledger.transfer_set_of_run(run)
+            check_transfer_set(fingerprint, bound=bound, policy=self.policy)
+            if not bound:
+                self.ledger.record(Entry(run, fingerprint=fingerprint))
+
+    def check_model(self, name: str) -> None:
+        """Refuse to load a pretrained model that only the server has named.
+
+        Raises
+        ------
+        PolicyError
+            If the owner of a real node has not named it.
+        """
+        if self.node.data and needs_permission(name) and name not in (self.node.model, *self.policy.models):
+            raise PolicyError(
+                f"the model {printable(name, 80)!r} is named by the server only; add it to models in the policy"
+            )
+
+    def build_student(self, spec: str, arrays: ArrayRecord) -> TextClassifier:
+        """Build the student that the server describes, if it is one of this run.
+
+        Raises
+        ------
+        KnotError
+            If specification or arrays are not those of a student for the run's labels.
+        """
+        described = ModelSpec.from_json(spec)
+        self.check_model(described.name)
+        if described.labels != self.run.label_space().names:
+            raise WireError("the student has other labels than the run; send the run's student")
+        student = build_classifier(described, seed=0, feature_cache=self.features)
+        load_trained_state(student, wire.unpack_state(arrays, expected=trained_state(student)))
+        return student
 
     def seed(self) -> int:
         """Draw this client's seed from the run's seed and its name."""
@@ -147,6 +212,10 @@ def answer_handshake(message: Message, context: Context) -> Message:
         name=client.name,
     )
     wire.check_handshake(ours, server)
+    if not server.fingerprint:
+        raise WireError("the server names no transfer set; name the one that this run is about")
+    client.check_model(client.model)
+    client.bind(str(context.run_id), server.fingerprint)
     _, assignment = client.examples()
     if client.shard[1] > 1 and client.run.name:
         RunFolder.open(Path(client.run.runs_dir) / client.run.name).write_assignment(client.name, assignment)
@@ -160,12 +229,13 @@ def answer_handshake(message: Message, context: Context) -> Message:
 def answer_evaluation(message: Message, context: Context) -> Message:
     """Judge the student on the private test split; only metrics leave."""
     client = Client.from_context(context)
-    if not client.policy.take_part_in_evaluation:
-        raise PolicyError("the policy keeps this client out of evaluation; set take-part-in-evaluation to join")
+    run, ledger = str(context.run_id), client.ledger
+    sent = wire.unpack_student(message.content)
+    with ledger.locked():
+        check_evaluations(ledger.evaluated_in_run(run), policy=client.policy)
+        ledger.record(Entry(run, evaluations=1))
     use_threads(client.run.threads)
-    spec, state = wire.unpack_student(message.content)
-    student = build_classifier(ModelSpec.from_json(spec), seed=0, feature_cache=client.features)
-    load_trained_state(student, state)
+    student = client.build_student(*sent)
     test = client.examples()[0].test
     metrics = evaluate_classifier(predict_soft_labels(student, test.texts), test.labels, client.run.label_space())
     return Message(wire.pack_metrics(metrics), reply_to=message)

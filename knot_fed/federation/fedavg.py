@@ -12,7 +12,8 @@ from knot_fed.config import RunConfig
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import WireError
 from knot_fed.federation import wire
-from knot_fed.federation.roster import Roster, content_of
+from knot_fed.federation.nodes import content_of
+from knot_fed.federation.roster import Roster
 from knot_fed.models import TextClassifier, load_trained_state, trained_state
 
 logger = logging.getLogger("knot_fed")
@@ -67,7 +68,7 @@ class CountedFedAvg(FedAvg):
         )
         about = ConfigRecord({"protocol": wire.PROTOCOL, "spec": spec})
         result = self.start(grid, before, num_rounds=self.config.fedavg.rounds, timeout=timeout, train_config=about)
-        load_trained_state(self.student, wire.unpack_state(result.arrays))
+        load_trained_state(self.student, wire.unpack_state(result.arrays, expected=trained_state(self.student)))
         self.roster.read_metrics(
             grid.send_and_receive(self.roster.ask_metrics(spec, result.arrays), timeout=timeout), outcome.after
         )

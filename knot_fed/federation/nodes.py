@@ -2,13 +2,17 @@
 
 import logging
 import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
-from flwr.app import Message
+from flwr.app import Message, Metadata, RecordDict
 from flwr.serverapp import Grid
 
 from knot_fed.config import RunConfig
 from knot_fed.errors import FederationError, WireError
 from knot_fed.federation import wire
+from knot_fed.federation.bounded_grid import UNREADABLE
+from knot_fed.federation.checks import printable
 
 SETTLE_SECONDS = 3.0
 POLL_SECONDS = 0.2
@@ -55,29 +59,67 @@ def shake_hands(
         Reason by client name, or by `node <number>` where there is no usable name.
     """
     messages = [Message(wire.pack_handshake(ours), dst_node_id=node, message_type="query") for node in node_ids]
-    replies = {reply.metadata.src_node_id: reply for reply in grid.send_and_receive(messages, timeout=timeout)}
-    accepted: dict[str, tuple[int, wire.Handshake]] = {}
+    replies = matched([m.metadata for m in messages], grid.send_and_receive(messages, timeout=timeout))
+    handshakes: dict[int, wire.Handshake] = {}
     refused: dict[str, str] = {}
     for node_id in node_ids:
         try:
-            theirs = _handshake(replies.get(node_id), ours)
-            if theirs.name in accepted:
-                raise WireError(f"calls itself {theirs.name}, as another node does; give each node its own name")
-            accepted[theirs.name] = (node_id, theirs)
+            handshakes[node_id] = _handshake(replies.get(node_id), ours)
         except WireError as error:
             refused[f"node {node_id}"] = str(error)
+    bearers = Counter(theirs.name for theirs in handshakes.values())
+    accepted: dict[str, tuple[int, wire.Handshake]] = {}
+    for node_id, theirs in handshakes.items():
+        if bearers[theirs.name] > 1:
+            refused[f"node {node_id}"] = f"calls itself {theirs.name}, as another node does; give each its own name"
+        else:
+            accepted[theirs.name] = (node_id, theirs)
     return accepted, refused
+
+
+def matched(asked: Sequence[Metadata], replies: Iterable[Message]) -> dict[int, Message]:
+    """Return each node's first reply to what it was asked; any other is logged and left out.
+
+    Parameters
+    ----------
+    asked
+        Of the messages sent.
+    replies
+        In any order; who sent one, and to what, is what its metadata say.
+    """
+    awaited = {metadata.message_id: metadata.dst_node_id for metadata in asked}
+    answers: dict[int, Message] = {}
+    for reply in replies:
+        node_id = reply.metadata.src_node_id
+        if awaited.get(reply.metadata.reply_to_message_id) != node_id or node_id in answers:
+            logger.warning("node %d answered what nobody had asked it, or twice; the reply is left out", node_id)
+        else:
+            answers[node_id] = reply
+    return answers
+
+
+def content_of(reply: Message) -> RecordDict:
+    """Return a reply's records.
+
+    Raises
+    ------
+    WireError
+        If the client failed or refused, or sent what could not be read.
+    """
+    if not reply.has_content():
+        if reply.error.code == UNREADABLE:
+            raise WireError(printable(reply.error.reason or "", wire.LONGEST_REFUSAL))
+        raise WireError(f"failed with error {reply.error.code}; see the client's log")
+    reason = wire.refusal_of(reply.content)
+    if reason is not None:
+        raise WireError(reason)
+    return reply.content
 
 
 def _handshake(reply: Message | None, ours: wire.Handshake) -> wire.Handshake:
     if reply is None:
         raise WireError("gave no answer in time; see the client's log")
-    if not reply.has_content():
-        raise WireError(f"failed with error {reply.error.code}; see the client's log")
-    reason = wire.refusal_of(reply.content)
-    if reason is not None:
-        raise WireError(reason)
-    theirs = wire.unpack_handshake(reply.content)
+    theirs = wire.unpack_handshake(content_of(reply))
     wire.check_handshake(ours, theirs)
     if not theirs.name:
         raise WireError("has no name; set name in its node configuration")

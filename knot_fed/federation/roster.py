@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import ArrayRecord, Message, Metadata, RecordDict
 from flwr.serverapp import Grid
 
 from knot_fed.config import RunConfig
@@ -13,7 +13,7 @@ from knot_fed.distillation import DistillationResult
 from knot_fed.errors import FederationError, WireError
 from knot_fed.evaluation import EvaluationDetails
 from knot_fed.federation import wire
-from knot_fed.federation.nodes import shake_hands, wait_for_nodes
+from knot_fed.federation.nodes import content_of, matched, shake_hands, wait_for_nodes
 from knot_fed.types import Metrics
 
 logger = logging.getLogger("knot_fed")
@@ -60,6 +60,7 @@ class Roster:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.outcome = Outcome()
+        self._asked: list[Metadata] = []
 
     def open(self, grid: Grid, transfer: TransferSet) -> None:
         """Wait for the clients and compare protocol, labels and transfer set with each.
@@ -88,15 +89,18 @@ class Roster:
     def message(self, content: RecordDict, record: ClientRecord, kind: str) -> Message:
         """Address a message to a client and count its bytes."""
         record.bytes_down += wire.count_bytes(content)
-        return Message(content, dst_node_id=record.node_id, message_type=kind)
+        message = Message(content, dst_node_id=record.node_id, message_type=kind)
+        self._asked.append(message.metadata)
+        return message
 
     def by_client(self, replies: Iterable[Message]) -> list[tuple[ClientRecord, Message]]:
-        """Count the bytes of replies, and put them in the order of the clients' names."""
-        records = {record.node_id: record for record in self.joined()}
-        pairs = [(records[r.metadata.src_node_id], r) for r in replies if r.metadata.src_node_id in records]
+        """Match replies with what was asked since the last call, count their bytes, and sort them by client's name."""
+        answers = matched(self._asked, replies)
+        self._asked.clear()
+        pairs = [(record, answers[record.node_id]) for record in self.joined() if record.node_id in answers]
         for record, reply in pairs:
             record.bytes_up += wire.count_bytes(reply.content) if reply.has_content() else 0
-        return sorted(pairs, key=lambda pair: pair[0].name)
+        return pairs
 
     def require(self, count: int, refused: dict[str, str], what: str) -> None:
         """Refuse to go on with fewer than `min-teachers` clients.
@@ -121,22 +125,6 @@ class Roster:
         """Enter the metrics under the clients' names; a client that gave none is logged and left out."""
         for record, reply in self.by_client(replies):
             try:
-                domains[record.name] = wire.unpack_metrics(content_of(reply))
+                domains[record.name] = wire.unpack_metrics(content_of(reply), labels=self.config.label_space())
             except WireError as error:
                 logger.warning("%s: evaluation %s", record.name, error)
-
-
-def content_of(reply: Message) -> RecordDict:
-    """Return a reply's records.
-
-    Raises
-    ------
-    WireError
-        If the client failed or refused.
-    """
-    if not reply.has_content():
-        raise WireError(f"failed with error {reply.error.code}; see the client's log")
-    reason = wire.refusal_of(reply.content)
-    if reason is not None:
-        raise WireError(reason)
-    return reply.content

@@ -18,7 +18,8 @@ from knot_fed.data.transfer_set import TransferSet
 from knot_fed.distillation import DistillationResult, PublicCrossEntropy, distil_student
 from knot_fed.errors import WireError
 from knot_fed.federation import wire
-from knot_fed.federation.roster import ClientRecord, Roster, content_of
+from knot_fed.federation.nodes import content_of
+from knot_fed.federation.roster import ClientRecord, Roster
 from knot_fed.losses import make_loss
 from knot_fed.models import TextClassifier, trained_state
 from knot_fed.reporting import RunFolder

@@ -5,8 +5,8 @@ Every `unpack_` function raises `WireError` and nothing else, whatever the peer 
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -14,6 +14,15 @@ from jaxtyping import Float
 
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import SoftLabelsError, WireError
+from knot_fed.federation.checks import (
+    printable,
+    read_array,
+    read_arrays,
+    read_count,
+    read_record,
+    read_seconds,
+    read_value,
+)
 from knot_fed.labels import LabelSpace, check_soft_labels
 from knot_fed.types import Metrics, SoftLabels, Text
 
@@ -29,9 +38,21 @@ PARAMETERS = "parameters"
 TRAINING = "training"
 EXAMPLES = "num-examples"
 CONFIDENCE = "confidence"
-HEADER_BYTES = 256
-FLOAT32 = np.dtype(np.float32)
+ROUND_OF_FLOWER = "server-round"
+COLUMNS = ("column-0", "column-1")
+MOST_TEXTS = 1_000_000
+LONGEST_TEXT = 100_000
+MOST_LETTERS = 1 << 26
+LONGEST_SPEC = 1 << 22
+LONGEST_REFUSAL = 500
+LARGEST_PARAMETER = 1e6
+LARGEST_CONFIDENCE = 2.0
+TOLERANCE = 1e-4
+_ARRAY_BYTES, _ARRAY_OBJECTS = 1024, 4
+_ENVELOPE_BYTES, _ENVELOPE_OBJECTS = 1 << 16, 32
+_CHUNK_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +63,27 @@ class Handshake:
     labels: str
     fingerprint: str
     name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyBounds:
+    """How large an honest reply can be: bytes in all, and objects that Flower cuts it into."""
+
+    bytes: int
+    objects: int
+
+    @classmethod
+    def of_arrays(cls, sizes: Sequence[int]) -> "ReplyBounds":
+        """Bound a reply that holds arrays of so many bytes each, and a few values."""
+        return cls(
+            sum(sizes) + _ARRAY_BYTES * len(sizes) + _ENVELOPE_BYTES,
+            _ARRAY_OBJECTS * len(sizes) + sum(sizes) // _CHUNK_BYTES + _ENVELOPE_OBJECTS,
+        )
+
+    @classmethod
+    def of_soft_labels(cls, examples: int, classes: int) -> "ReplyBounds":
+        """Bound one teacher's answer."""
+        return cls.of_arrays([4 * examples * classes, 4 * examples])
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +117,13 @@ def pack_handshake(handshake: Handshake) -> RecordDict:
 
 def unpack_handshake(content: RecordDict) -> Handshake:
     """Read either side of the handshake; names are checked by `check_handshake`."""
-    about = _config(content, ABOUT, only={ABOUT})
+    keys = {"protocol", "labels", "fingerprint", "name"}
+    about = read_record(content, ABOUT, ConfigRecord, records={ABOUT}, keys=keys)
     return Handshake(
-        protocol=_value(about, "protocol", int),
-        labels=_value(about, "labels", str),
-        fingerprint=_value(about, "fingerprint", str),
-        name=_value(about, "name", str),
+        protocol=read_value(about, "protocol", int),
+        labels=read_value(about, "labels", str),
+        fingerprint=read_value(about, "fingerprint", str),
+        name=read_value(about, "name", str),
     )
 
 
@@ -90,17 +133,19 @@ def check_handshake(ours: Handshake, theirs: Handshake) -> None:
     Raises
     ------
     WireError
-        If protocol version, label space or transfer set differ, or the name is not a plain file name.
+        If protocol version, label space or transfer set differ, or fingerprint or name do not have their form.
     """
-    if theirs.protocol != ours.protocol:
-        raise WireError(
-            f"speaks protocol {theirs.protocol}, expected {ours.protocol}; install the same knot_fed release"
-        )
+    _check_protocol(theirs.protocol, ours.protocol)
     if theirs.labels != ours.labels:
-        raise WireError(f"has labels {theirs.labels[:200]}, expected {ours.labels[:200]}; agree on one label space")
+        raise WireError(
+            f"has labels {printable(theirs.labels, 200)}, expected {ours.labels[:200]}; agree on one label space"
+        )
+    if theirs.fingerprint and not _FINGERPRINT.fullmatch(theirs.fingerprint):
+        raise WireError("names its transfer set by something that is no SHA-256; use TransferSet.fingerprint")
     if theirs.fingerprint and ours.fingerprint and theirs.fingerprint != ours.fingerprint:
         raise WireError(
-            f"holds transfer set {theirs.fingerprint[:12]}, expected {ours.fingerprint[:12]}; give it the server's file"
+            f"holds transfer set {printable(theirs.fingerprint, 12)}, expected {ours.fingerprint[:12]};"
+            " give it the server's file"
         )
     if theirs.name and not (_NAME.fullmatch(theirs.name) and theirs.name.strip(".")):
         raise WireError("has a name that is not 1 to 64 letters, digits, dots, dashes or underscores; rename the node")
@@ -118,52 +163,66 @@ def pack_train_request(request: TrainRequest) -> RecordDict:
 
 def unpack_train_request(content: RecordDict) -> TrainRequest:
     """Read what the server asks, and check the texts, if they came along, against their fingerprint."""
-    about = _config(content, ABOUT, only={ABOUT, TEXTS})
-    transfer = unpack_transfer_set(_config(content, TEXTS)) if TEXTS in content else None
+    keys = {"protocol", "round", "fingerprint", "start", "stop"}
+    about = read_record(content, ABOUT, ConfigRecord, records={ABOUT, TEXTS}, keys=keys)
+    _check_protocol(read_value(about, "protocol", int), PROTOCOL)
+    texts = read_record(content, TEXTS, ConfigRecord, records={ABOUT, TEXTS}) if TEXTS in content else None
     request = TrainRequest(
-        round=_value(about, "round", int),
-        fingerprint=_value(about, "fingerprint", str),
-        start=_value(about, "start", int),
-        stop=_value(about, "stop", int),
-        transfer=transfer,
+        round=read_value(about, "round", int),
+        fingerprint=read_value(about, "fingerprint", str),
+        start=read_value(about, "start", int),
+        stop=read_value(about, "stop", int),
+        transfer=None if texts is None else unpack_transfer_set(texts),
     )
-    if transfer is not None and transfer.fingerprint != request.fingerprint:
+    if not 0 < request.round <= MOST_TEXTS:
+        raise WireError(f"asks in round {request.round}, expected 1 to {MOST_TEXTS}; count rounds from 1")
+    if not 0 <= request.start < request.stop <= MOST_TEXTS:
+        raise WireError(f"asks for rows that are not a slice of 1 to {MOST_TEXTS} texts; ask for a non-empty slice")
+    if request.transfer is not None and request.transfer.fingerprint != request.fingerprint:
         raise WireError("the transfer texts do not have the fingerprint that the server names; send them again")
-    if not 0 <= request.start < request.stop:
-        raise WireError(f"asks for rows {request.start} to {request.stop}; ask for a non-empty slice")
     return request
 
 
 def pack_transfer_set(transfer: TransferSet) -> ConfigRecord:
     """Pack ordered texts; pairs travel as two lists."""
     columns = list(zip(*transfer.texts, strict=True)) if transfer.paired else [list(transfer.texts)]
-    return ConfigRecord({f"column-{index}": list(column) for index, column in enumerate(columns)})
+    return ConfigRecord({name: list(column) for name, column in zip(COLUMNS, columns, strict=False)})
 
 
 def unpack_transfer_set(record: ConfigRecord) -> TransferSet:
-    """Read ordered texts."""
-    columns = [record.get("column-0"), record.get("column-1")]
-    for column in columns[: len(record)]:
-        if not isinstance(column, list) or not all(isinstance(text, str) for text in column):
-            raise WireError("the transfer texts are not lists of strings; send them again")
-    first, second = columns
-    if not isinstance(first, list) or len(record) > 2:
-        raise WireError("the transfer texts have no first column; send them again")
-    texts: list[Text] = [str(text) for text in first]
-    if isinstance(second, list):
-        if len(second) != len(first):
-            raise WireError(f"{len(first)} first texts and {len(second)} second ones; send pairs")
-        texts = [(str(a), str(b)) for a, b in zip(first, second, strict=True)]
-    return TransferSet(tuple(texts))
+    """Read ordered texts, neither none nor endless ones."""
+    if set(record) not in ({COLUMNS[0]}, set(COLUMNS)):
+        raise WireError("the transfer texts are not one column or two; send them again")
+    columns = [_texts(record[name]) for name in COLUMNS if name in record]
+    if len({len(column) for column in columns}) > 1:
+        raise WireError(f"{len(columns[0])} first texts and {len(columns[1])} second ones; send pairs")
+    rows: list[Text] = list(zip(*columns, strict=True)) if len(columns) > 1 else list(columns[0])
+    return TransferSet(tuple(rows))
+
+
+def _texts(column: object) -> list[str]:
+    if not isinstance(column, list) or not all(isinstance(text, str) for text in column):
+        raise WireError("the transfer texts are not lists of strings; send them again")
+    if not 0 < len(column) <= MOST_TEXTS:
+        raise WireError(f"{len(column)} transfer texts, expected 1 to {MOST_TEXTS}; send fewer")
+    if max(map(len, column)) > LONGEST_TEXT or sum(map(len, column)) > MOST_LETTERS:
+        raise WireError(
+            f"a transfer text is longer than {LONGEST_TEXT} letters, or all are longer than {MOST_LETTERS}; cut them"
+        )
+    return column
 
 
 def pack_soft_labels(reply: TrainReply, *, round_number: int) -> RecordDict:
     """Pack one teacher's answer; nothing else about the teacher leaves."""
     answer = {"protocol": PROTOCOL, "round": round_number, "examples": reply.examples}
-    arrays = {SOFT_LABELS: reply.soft_labels.astype(np.float32), CONFIDENCE: reply.confidence.astype(np.float32)}
     return RecordDict(
         {
-            SOFT_LABELS: ArrayRecord({key: Array(value) for key, value in arrays.items()}),
+            SOFT_LABELS: pack_state(
+                {
+                    SOFT_LABELS: reply.soft_labels.astype(np.float32),
+                    CONFIDENCE: reply.confidence.astype(np.float32),
+                }
+            ),
             ANSWER: ConfigRecord({**answer, "reused": reply.reused, "seconds": reply.seconds}),
         }
     )
@@ -184,24 +243,27 @@ def unpack_soft_labels(content: RecordDict, *, round_number: int, examples: int,
     WireError
         If records, dtype, shape, size, round or values differ from what was asked.
     """
-    answer = _config(content, ANSWER, only={ANSWER, SOFT_LABELS})
-    if _value(answer, "round", int) != round_number:
-        raise WireError(f"answers round {answer['round']!r}, expected {round_number}; drop the old reply")
-    arrays = content.get(SOFT_LABELS)
-    if not isinstance(arrays, ArrayRecord) or set(arrays) != {SOFT_LABELS, CONFIDENCE}:
-        raise WireError("does not hold exactly the arrays soft-labels and confidence; use pack_soft_labels")
-    soft_labels = _array(arrays[SOFT_LABELS], shape=(examples, len(labels)))
-    confidence = _array(arrays[CONFIDENCE], shape=(examples,))
+    records, keys = {ANSWER, SOFT_LABELS}, {"protocol", "round", "examples", "reused", "seconds"}
+    answer = read_record(content, ANSWER, ConfigRecord, records=records, keys=keys)
+    _check_protocol(read_value(answer, "protocol", int), PROTOCOL)
+    if read_value(answer, "round", int) != round_number:
+        raise WireError(f"answers another round than {round_number}; drop the old reply")
+    arrays = read_record(content, SOFT_LABELS, ArrayRecord, records=records, keys={SOFT_LABELS, CONFIDENCE})
+    soft_labels = read_array(arrays[SOFT_LABELS], shape=(examples, len(labels)))
+    confidence = read_array(arrays[CONFIDENCE], shape=(examples,))
     try:
         check_soft_labels(soft_labels)
     except SoftLabelsError as error:
         raise WireError(str(error)) from None
-    if not (np.isfinite(confidence).all() and (confidence >= 0).all() and (confidence <= 2).all()):
-        raise WireError("has a confidence outside 0..2; send the scores of teacher_scores")
-    count, seconds = _value(answer, "examples", int), _value(answer, "seconds", float)
-    if not 0 <= count <= 10**12 or not np.isfinite(seconds):
-        raise WireError("has an example count or a time that is not a plausible number; send non-negative counts")
-    return TrainReply(soft_labels, confidence, count, reused=_value(answer, "reused", bool), seconds=seconds)
+    if not ((confidence >= 0) & (confidence <= LARGEST_CONFIDENCE)).all():
+        raise WireError(f"has a confidence outside 0..{LARGEST_CONFIDENCE:g}; send the scores of teacher_scores")
+    return TrainReply(
+        soft_labels,
+        confidence,
+        examples=read_count(answer, "examples", least=0),
+        reused=read_value(answer, "reused", bool),
+        seconds=read_seconds(answer, "seconds"),
+    )
 
 
 def pack_student(spec: str, state: ArrayRecord) -> RecordDict:
@@ -209,40 +271,43 @@ def pack_student(spec: str, state: ArrayRecord) -> RecordDict:
     return RecordDict({STUDENT: state, ABOUT: ConfigRecord({"protocol": PROTOCOL, "spec": spec})})
 
 
-def unpack_student(content: RecordDict) -> tuple[str, dict[str, np.ndarray]]:
-    """Read the student's specification (JSON) and trained arrays."""
-    about = _config(content, ABOUT, only={ABOUT, STUDENT})
-    state = content.get(STUDENT)
-    if not isinstance(state, ArrayRecord):
-        raise WireError("the request holds no student; send its arrays")
-    return _value(about, "spec", str), unpack_state(state)
+def unpack_student(content: RecordDict) -> tuple[str, ArrayRecord]:
+    """Read the student's specification (JSON), and its arrays for `unpack_state`."""
+    return _student(content, keys={"protocol", "spec"})
 
 
-def unpack_averaging_request(content: RecordDict) -> tuple[str, dict[str, np.ndarray], int]:
+def unpack_averaging_request(content: RecordDict) -> tuple[str, ArrayRecord, int]:
     """Read the student to train on private examples, as `unpack_student`, and the round."""
-    spec, state = unpack_student(content)
-    return spec, state, _value(_config(content, ABOUT), "server-round", int)
+    keys = {"protocol", "spec", ROUND_OF_FLOWER}
+    about = read_record(content, ABOUT, ConfigRecord, records={ABOUT, STUDENT}, keys=keys)
+    return *_student(content, keys=keys), read_value(about, ROUND_OF_FLOWER, int)
 
 
-def pack_state(state: dict[str, np.ndarray]) -> ArrayRecord:
-    """Pack the student's trained arrays."""
+def _student(content: RecordDict, *, keys: set[str]) -> tuple[str, ArrayRecord]:
+    about = read_record(content, ABOUT, ConfigRecord, records={ABOUT, STUDENT}, keys=keys)
+    _check_protocol(read_value(about, "protocol", int), PROTOCOL)
+    spec = read_value(about, "spec", str)
+    if len(spec) > LONGEST_SPEC:
+        raise WireError(f"the student's specification has {len(spec)} letters, expected {LONGEST_SPEC} at most; cut it")
+    return spec, read_record(content, STUDENT, ArrayRecord, records={ABOUT, STUDENT})
+
+
+def pack_state(state: Mapping[str, np.ndarray]) -> ArrayRecord:
+    """Pack trained arrays."""
     return ArrayRecord({name: Array(np.ascontiguousarray(value)) for name, value in state.items()})
 
 
-def unpack_state(record: ArrayRecord) -> dict[str, np.ndarray]:
-    """Read the student's trained arrays."""
-    try:
-        return {name: array.numpy() for name, array in record.items()}
-    except Exception:
-        raise WireError("the student's arrays cannot be read; send NumPy arrays") from None
+def unpack_state(record: ArrayRecord, *, expected: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Read the student's trained arrays, which must have the names, shapes and kinds of those expected."""
+    return read_arrays(record, expected, largest=LARGEST_PARAMETER)
 
 
-def pack_parameters(state: dict[str, np.ndarray], *, examples: int, seconds: float) -> RecordDict:
+def pack_parameters(state: Mapping[str, np.ndarray], *, examples: int, seconds: float) -> RecordDict:
     """Pack parameters trained on private examples; only federated averaging sends them."""
     return RecordDict({PARAMETERS: pack_state(state), TRAINING: MetricRecord({EXAMPLES: examples, "seconds": seconds})})
 
 
-def check_parameters(content: RecordDict, *, expected: dict[str, np.ndarray]) -> tuple[int, float]:
+def check_parameters(content: RecordDict, *, expected: Mapping[str, np.ndarray]) -> tuple[int, float]:
     """Refuse anything but finite parameters of the expected names, shapes and kinds.
 
     Returns
@@ -257,22 +322,10 @@ def check_parameters(content: RecordDict, *, expected: dict[str, np.ndarray]) ->
     WireError
         If records, names, dtypes, shapes, sizes or values differ from what was asked.
     """
-    arrays, training = content.get(PARAMETERS), content.get(TRAINING)
-    if set(content) != {PARAMETERS, TRAINING}:
-        raise WireError("does not hold exactly the records parameters and training; use pack_parameters")
-    if not isinstance(arrays, ArrayRecord) or set(arrays) != set(expected):
-        raise WireError("does not hold exactly the student's arrays; train the student that was sent")
-    for name, value in expected.items():
-        if not np.isfinite(_array(arrays[name], shape=value.shape, dtype=value.dtype)).all():
-            raise WireError("has parameters that are not finite; lower fedavg.learning-rate")
-    if not isinstance(training, MetricRecord) or set(training) != {EXAMPLES, "seconds"}:
-        raise WireError("does not say how many examples it trained on; use pack_parameters")
-    examples, seconds = training[EXAMPLES], training["seconds"]
-    if not (
-        isinstance(examples, int) and 0 < examples <= 10**12 and isinstance(seconds, float) and 0 <= seconds < np.inf
-    ):
-        raise WireError("has an example count or a time that is not a plausible number; send positive counts")
-    return examples, seconds
+    records = {PARAMETERS, TRAINING}
+    training = read_record(content, TRAINING, MetricRecord, records=records, keys={EXAMPLES, "seconds"})
+    read_arrays(read_record(content, PARAMETERS, ArrayRecord, records=records), expected, largest=LARGEST_PARAMETER)
+    return read_count(training, EXAMPLES, least=1), read_seconds(training, "seconds")
 
 
 def pack_metrics(metrics: Metrics) -> RecordDict:
@@ -280,24 +333,24 @@ def pack_metrics(metrics: Metrics) -> RecordDict:
     return RecordDict({METRICS: MetricRecord({**metrics.to_mapping()})})
 
 
-def unpack_metrics(content: RecordDict) -> Metrics:
+def unpack_metrics(content: RecordDict, *, labels: LabelSpace) -> Metrics:
     """Read metrics and refuse values that no test split can give."""
-    record = content.get(METRICS)
-    if set(content) != {METRICS} or not isinstance(record, MetricRecord):
-        raise WireError("does not hold exactly the record metrics; use pack_metrics")
-    if set(record) != set(Metrics.__dataclass_fields__):
-        raise WireError("does not hold exactly the metrics asked; use pack_metrics")
-    values: dict[str, Any] = {
-        name: value for name, value in record.items() if isinstance(value, int | float) and np.isfinite(value)
-    }
-    if len(values) != len(record) or min(values.values()) < 0:
-        raise WireError("has a metric that is not a finite, non-negative number; check the client's evaluation")
-    return Metrics(**{**values, "examples": int(values["examples"])})
+    names = set(Metrics.__dataclass_fields__)
+    record = read_record(content, METRICS, MetricRecord, records={METRICS}, keys=names)
+    values = {name: read_value(record, name, float) for name in names - {"examples"}}
+    farthest = labels.diameter + TOLERANCE
+    for name, value in values.items():
+        most = farthest if name in ("sd", "w1") else 1 + TOLERANCE
+        if not 0 <= value <= most:
+            raise WireError(f"has a metric {name} outside 0..{most:.4g}; check the client's evaluation")
+    if values["sd"] > values["w1"] + TOLERANCE:
+        raise WireError("has an sd above its w1, which cannot be; check the client's evaluation")
+    return Metrics(**values, examples=read_count(record, "examples", least=0))
 
 
 def pack_refusal(reason: str) -> RecordDict:
     """Pack one sentence that holds no private content."""
-    return RecordDict({REFUSAL: ConfigRecord({"reason": reason})})
+    return RecordDict({REFUSAL: ConfigRecord({"reason": printable(reason, LONGEST_REFUSAL)})})
 
 
 def refusal_of(content: RecordDict) -> str | None:
@@ -306,12 +359,20 @@ def refusal_of(content: RecordDict) -> str | None:
         return None
     record = content[REFUSAL]
     reason = record.get("reason") if isinstance(record, ConfigRecord) else None
-    return "".join(letter for letter in str(reason)[:500] if letter.isprintable())
+    return printable(reason, LONGEST_REFUSAL) if isinstance(reason, str) else "refused and gave no reason"
 
 
 def count_bytes(content: RecordDict) -> int:
-    """Count the payload of a message in bytes."""
-    return sum(record.count_bytes() for record in content.values())
+    """Count the payload of a message in bytes, as Flower does; its own count fails on an empty string."""
+    return sum(sum(len(key) + _value_bytes(value) for key, value in record.items()) for record in content.values())
+
+
+def _value_bytes(value: object) -> int:
+    if isinstance(value, Array):
+        return len(value.data)
+    if isinstance(value, list):
+        return sum(map(_value_bytes, value))
+    return len(value) if isinstance(value, str | bytes) else 1 if isinstance(value, bool) else 8
 
 
 def canonical_labels(labels: LabelSpace) -> str:
@@ -319,35 +380,6 @@ def canonical_labels(labels: LabelSpace) -> str:
     return json.dumps(json.loads(labels.to_json()), sort_keys=True)
 
 
-def _config(content: RecordDict, key: str, only: set[str] | None = None) -> ConfigRecord:
-    record = content.get(key)
-    if not isinstance(record, ConfigRecord):
-        raise WireError(f"has no record {key!r}; use the matching pack_ function")
-    if only is not None and not set(content) <= only:
-        raise WireError(f"has {len(set(content) - only)} record(s) that nobody asked for; send only {sorted(only)}")
-    return record
-
-
-_Value = TypeVar("_Value", int, str, float, bool)
-
-
-def _value(record: ConfigRecord, key: str, kind: type[_Value]) -> _Value:
-    value = record.get(key)
-    if type(value) is not kind:
-        raise WireError(f"{key} is a {type(value).__name__}, expected {kind.__name__}; use the matching pack_ function")
-    return value
-
-
-def _array(array: Array, *, shape: tuple[int, ...], dtype: np.dtype[Any] = FLOAT32) -> np.ndarray:
-    expected = int(np.prod(shape)) * dtype.itemsize
-    if len(array.data) > expected + HEADER_BYTES:
-        raise WireError(f"holds {len(array.data)} bytes, expected {expected}; send {dtype} of shape {shape}")
-    if array.dtype != str(dtype) or tuple(array.shape) != shape:
-        raise WireError(f"is {str(array.dtype)[:20]} {tuple(array.shape)[:4]}, expected {dtype} {shape}; reshape it")
-    try:
-        values = array.numpy()
-    except Exception:
-        raise WireError(f"cannot be read as an array; send {dtype} of shape {shape}") from None
-    if values.dtype != dtype or values.shape != shape:
-        raise WireError(f"holds {values.dtype} {values.shape}, expected {dtype} {shape}; reshape it")
-    return values
+def _check_protocol(theirs: int, ours: int) -> None:
+    if theirs != ours:
+        raise WireError(f"speaks protocol {theirs}, expected {ours}; install the same knot_fed release")

@@ -17,6 +17,7 @@ from knot_fed.models.storage import (
     check_model_name,
     load_classifier,
     load_trained_state,
+    needs_permission,
     save_classifier,
     trained_state,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "fit_all_epochs",
     "load_classifier",
     "load_trained_state",
+    "needs_permission",
     "predict_logits",
     "save_classifier",
     "train_vocabulary",

@@ -94,7 +94,9 @@ class FeatureExtractor:
         self._encoder: Any = None
         self._tokenizer: Any = None
         try:
-            self.width = int(transformers.AutoConfig.from_pretrained(spec.name.removeprefix(HF)).hidden_size)
+            self.width = int(
+                transformers.AutoConfig.from_pretrained(spec.name.removeprefix(HF), trust_remote_code=False).hidden_size
+            )
         except (OSError, ValueError, AttributeError) as error:
             raise not_loadable(spec.name, error) from None
 
@@ -127,7 +129,7 @@ class FeatureExtractor:
 
     def _load_encoder(self) -> Any:
         if self._encoder is None:
-            encoder = transformers.AutoModel.from_pretrained(self._spec.name.removeprefix(HF))
+            encoder = transformers.AutoModel.from_pretrained(self._spec.name.removeprefix(HF), trust_remote_code=False)
             self._encoder = encoder.float().eval().to("cuda" if torch.cuda.is_available() else "cpu")
         return self._encoder
 

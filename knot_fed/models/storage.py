@@ -129,6 +129,11 @@ def check_model_name(name: str) -> None:
         raise ModelError(f"no model {name!r}; use ngram-bag, tiny-bert, or hf:<hub id or absolute folder>")
 
 
+def needs_permission(name: str) -> bool:
+    """Tell whether building a model of this name reads files or the hub."""
+    return name.startswith(HF)
+
+
 def _build(spec: ModelSpec, feature_cache: Path | None) -> TextClassifier:
     check_model_name(spec.name)
     if spec.name == "ngram-bag":

@@ -14,6 +14,9 @@ from torch import nn
 from knot_fed.errors import ModelError
 from knot_fed.types import Text
 
+LONGEST_INPUT = 8192
+LARGEST_VOCABULARY = 50_000
+MOST_LABELS = 1000
 Item: TypeAlias = Any
 """One encoded text, in the form that its classifier likes."""
 
@@ -56,18 +59,24 @@ class ModelSpec:
         Raises
         ------
         ModelError
-            If the text is not a model specification.
+            If the text is not a model specification, or one of absurd size.
         """
         try:
             fields: dict[str, Any] = json.loads(text)
             fields |= {key: tuple(str(value) for value in fields[key]) for key in ("labels", "vocabulary")}
             spec = cls(**fields)
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise ModelError(
                 "the model specification is not what ModelSpec.to_json writes; save the model again"
             ) from None
         if not isinstance(spec.name, str) or not isinstance(spec.max_length, int) or not isinstance(spec.paired, bool):
             raise ModelError("the model specification has fields of wrong types; save the model again")
+        if spec.trainable not in ("all", "head") or not 0 < spec.max_length <= LONGEST_INPUT:
+            raise ModelError(f"the model specification trains no known part, or reads not 1 to {LONGEST_INPUT} tokens")
+        if len(spec.labels) > MOST_LABELS or len(spec.vocabulary) > LARGEST_VOCABULARY:
+            raise ModelError(
+                f"the model specification has more than {MOST_LABELS} labels or {LARGEST_VOCABULARY} words; use fewer"
+            )
         return spec
 
 

@@ -84,6 +84,7 @@ def build_pretrained(spec: ModelSpec) -> TransformerClassifier:
             id2label=names,
             label2id={name: index for index, name in names.items()},
             ignore_mismatched_sizes=True,
+            trust_remote_code=False,
         )
     except (OSError, ValueError) as error:
         raise not_loadable(spec.name, error) from None
@@ -139,7 +140,7 @@ def train_vocabulary(texts: Sequence[Text], size: int = VOCABULARY_SIZE) -> tupl
 def load_tokenizer(spec: ModelSpec) -> Any:
     """Load the tokenizer of a pretrained encoder; raises ModelError when it has none."""
     try:
-        return transformers.AutoTokenizer.from_pretrained(spec.name.removeprefix(HF))
+        return transformers.AutoTokenizer.from_pretrained(spec.name.removeprefix(HF), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise not_loadable(spec.name, error) from None
 

@@ -30,6 +30,12 @@ class ReleasePolicy(BaseModel):
         Whether the student is measured on the private test split, and the metrics told.
     share_parameters
         Whether parameters trained on the private examples may leave, as federated averaging needs them.
+    max_evaluations_per_run
+        Students measured on the private test split in one run, 0: no limit; metrics of enough students tell its rows.
+    transfer_fingerprint
+        SHA-256 of the one transfer set that may be labelled; empty: any, but one in each run.
+    models
+        Names of pretrained models (`hf:...`) that a server may name, beside the node's own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=lambda field: field.replace("_", "-"))
@@ -40,6 +46,9 @@ class ReleasePolicy(BaseModel):
     share_confidences: bool = True
     take_part_in_evaluation: bool = True
     share_parameters: bool = False
+    max_evaluations_per_run: Limit = 50
+    transfer_fingerprint: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    models: tuple[str, ...] = ()
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, object]) -> "ReleasePolicy":
@@ -136,3 +145,43 @@ def check_limits(texts: int, *, policy: ReleasePolicy, released_in_run: int, rel
     for name, limit, before in limits:
         if limit and before + texts > limit:
             raise PolicyError(f"{texts} texts asked with {before} of {name} = {limit} used; ask for fewer texts")
+
+
+def check_evaluations(evaluated_in_run: int, *, policy: ReleasePolicy) -> None:
+    """Refuse to measure one more student than the policy allows.
+
+    Raises
+    ------
+    PolicyError
+        If the owner keeps out of evaluation, or the limit is reached.
+    """
+    if not policy.take_part_in_evaluation:
+        raise PolicyError("the policy keeps this client out of evaluation; set take-part-in-evaluation to join")
+    limit = policy.max_evaluations_per_run
+    if limit and evaluated_in_run >= limit:
+        raise PolicyError(f"max-evaluations-per-run = {limit} is used up; ask for fewer evaluations")
+
+
+def check_transfer_set(fingerprint: str, *, bound: str, policy: ReleasePolicy) -> None:
+    """Refuse a transfer set other than the one that the owner has pinned, or that this run began with.
+
+    A server that asks for other texts in each round searches for those that tell most of the private ones.
+
+    Parameters
+    ----------
+    fingerprint
+        What is asked for.
+    bound
+        What this run began with; empty: nothing yet.
+    policy
+        The owner's policy.
+
+    Raises
+    ------
+    PolicyError
+        If it is another.
+    """
+    if policy.transfer_fingerprint and fingerprint != policy.transfer_fingerprint:
+        raise PolicyError("the policy pins another transfer set; ask for that one, or change transfer-fingerprint")
+    if bound and fingerprint != bound:
+        raise PolicyError("another transfer set than this run began with is asked for; start another run for it")

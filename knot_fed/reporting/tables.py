@@ -3,6 +3,7 @@
 from typing import Any
 
 from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
 
 COLUMNS = (("sd", "SD ↓"), ("w1", "W1 ↓"), ("accuracy", "accuracy ↑"), ("macro_f1", "macro-F1 ↑"), ("ece", "ECE ↓"))
@@ -50,7 +51,7 @@ def _clients_table(summary: dict[str, Any]) -> Table:
     for client in summary["clients"]:
         table.add_row(
             client["name"],
-            client["status"],
+            escape(client["status"]),
             str(client["examples"]),
             f"{client['bytes_up'] / 1e3:.1f}",
             f"{client['bytes_down'] / 1e3:.1f}",

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knot_fed.errors import PolicyError
-from knot_fed.federation.ledger import Ledger
-from knot_fed.privacy.policy import ReleasePolicy, release_soft_labels
+from knot_fed.federation.ledger import Entry, Ledger
+from knot_fed.privacy.policy import ReleasePolicy, check_transfer_set, release_soft_labels
 
 ROWS = np.full((4, 2), 0.5, dtype=np.float32)
 
@@ -43,14 +43,37 @@ def test_a_policy_that_cannot_be_read_is_refused(mapping):
 
 def test_the_ledger_counts_by_run_and_life_over_restarts(tmp_path):
     for run, texts in (("1", 5), ("2", 7), ("1", 1)):
-        Ledger(tmp_path / "state" / "ledger.jsonl").record(run=run, round_number=1, texts=texts)
+        Ledger(tmp_path / "state" / "ledger.jsonl").record(Entry(run, 1, texts))
     ledger = Ledger(tmp_path / "state" / "ledger.jsonl")
     assert (ledger.released_in_run("1"), ledger.released_in_life()) == (6, 13)
 
 
 def test_nothing_leaves_when_the_ledger_is_torn(tmp_path):
     path = tmp_path / "ledger.jsonl"
-    Ledger(path).record(run="1", round_number=1, texts=5)
+    Ledger(path).record(Entry("1", 1, texts=5))
     path.write_text(path.read_text() + '{"run": "1", "te')
     with pytest.raises(PolicyError, match="nothing leaves"):
         Ledger(path).released_in_life()
+
+
+def test_a_ledger_of_an_older_release_still_counts(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    path.write_text('{"run": "1", "round": 1, "texts": 5}\n')
+    Ledger(path).record(Entry("1", fingerprint="a" * 64))
+    assert (Ledger(path).released_in_life(), Ledger(path).transfer_set_of_run("1")) == (5, "a" * 64)
+
+
+def test_evaluations_of_one_run_do_not_count_in_another(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    for run in ("1", "2", "1"):
+        ledger.record(Entry(run, evaluations=1))
+    assert (ledger.evaluated_in_run("1"), ledger.released_in_life()) == (2, 0)
+
+
+@pytest.mark.parametrize("pinned", ["", "a" * 64])
+def test_a_run_keeps_the_transfer_set_that_it_began_with(pinned):
+    policy = ReleasePolicy.from_mapping({"transfer-fingerprint": pinned})
+    check_transfer_set("a" * 64, bound="", policy=policy)
+    check_transfer_set("a" * 64, bound="a" * 64, policy=policy)
+    with pytest.raises(PolicyError, match="another transfer set"):
+        check_transfer_set("b" * 64, bound="a" * 64, policy=policy)
