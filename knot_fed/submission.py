@@ -17,7 +17,7 @@ import tomli_w
 from knot_fed.config import RunConfig
 from knot_fed.errors import ConfigError, FederationError
 from knot_fed.processes import script, stop
-from knot_fed.run_log import FAILURE, MARKER, read_table_line
+from knot_fed.run_log import FAILURE, MARKER, is_routine, read_table_line
 
 COMPONENTS = {
     "fedavg": {"serverapp": "knot_fed.fedavg_app:server_app", "clientapp": "knot_fed.fedavg_app:client_app"},
@@ -164,7 +164,7 @@ def stage_app(app: Path, folder: Path, *, components: dict[str, str] | None = No
 
 
 def _watch(lines: Iterable[str], *, echo: Callable[[str], None], verbose: bool) -> Watched:
-    """Pass on the lines that are knot_fed's own, or all; keep the last twenty, up to the failure if there is one."""
+    """Pass on the lines of knot_fed but for routine events, or all; keep the last twenty, up to the failure if any."""
     number, table, tail = "0", None, list[str]()
     for line in map(str.rstrip, lines):
         started = STARTED.search(line)
@@ -175,7 +175,7 @@ def _watch(lines: Iterable[str], *, echo: Callable[[str], None], verbose: bool) 
             continue
         if place >= 0 or not tail or FAILURE not in tail[-1]:
             tail = [*tail[-19:], line]
-        if verbose or place >= 0:
+        if verbose or (place >= 0 and not is_routine(line)):
             echo(line if verbose else line[place:])
     return Watched(number, table, tail)
 

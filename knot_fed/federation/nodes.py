@@ -9,6 +9,7 @@ from flwr.serverapp import Grid
 from knot_fed.config import RunConfig
 from knot_fed.errors import FederationError, WireError
 from knot_fed.federation import wire
+from knot_fed.federation.crossings import log_crossing
 
 SETTLE_SECONDS = 3.0
 POLL_SECONDS = 0.2
@@ -55,7 +56,11 @@ def shake_hands(
         Reason by client name, or by `node <number>` where there is no usable name.
     """
     messages = [Message(wire.pack_handshake(ours), dst_node_id=node, message_type="query") for node in node_ids]
+    started = time.monotonic()
+    for message in messages:
+        log_crossing("sent", message, node=f"node {message.metadata.dst_node_id}")
     replies = {reply.metadata.src_node_id: reply for reply in grid.send_and_receive(messages, timeout=timeout)}
+    seconds = time.monotonic() - started
     accepted: dict[str, tuple[int, wire.Handshake]] = {}
     refused: dict[str, str] = {}
     for node_id in node_ids:
@@ -66,7 +71,17 @@ def shake_hands(
             accepted[theirs.name] = (node_id, theirs)
         except WireError as error:
             refused[f"node {node_id}"] = str(error)
+        if node_id in replies:
+            node, outcome = _told(node_id, accepted, refused)
+            log_crossing("received", replies[node_id], node=node, seconds=seconds, outcome=outcome)
     return accepted, refused
+
+
+def _told(node_id: int, accepted: dict[str, tuple[int, wire.Handshake]], refused: dict[str, str]) -> tuple[str, str]:
+    """Return a node's name and what became of its handshake, for the log."""
+    names = [name for name, (number, _) in accepted.items() if number == node_id]
+    label = f"node {node_id}"
+    return (names[0], "ok") if names else (label, f"rejected: {refused[label]}")
 
 
 def _handshake(reply: Message | None, ours: wire.Handshake) -> wire.Handshake:

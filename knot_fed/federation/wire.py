@@ -310,13 +310,22 @@ def refusal_of(content: RecordDict) -> str | None:
 
 
 def count_bytes(content: RecordDict) -> int:
-    """Count the payload of a message in bytes."""
-    return sum(record.count_bytes() for record in content.values())
+    """Count the payload of a message in bytes; Flower's own count of settings fails on an empty string."""
+    return sum(
+        _count_settings(record) if isinstance(record, ConfigRecord) else record.count_bytes()
+        for record in content.values()
+    )
 
 
 def canonical_labels(labels: LabelSpace) -> str:
     """Return the label space as the handshake compares it."""
     return json.dumps(json.loads(labels.to_json()), sort_keys=True)
+
+
+def _count_settings(record: ConfigRecord) -> int:
+    several = [value if isinstance(value, list) else [value] for value in record.values()]
+    values: list[object] = [*record, *(value for values in several for value in values)]
+    return sum(len(v.encode()) if isinstance(v, str) else len(v) if isinstance(v, bytes) else 8 for v in values)
 
 
 def _config(content: RecordDict, key: str, only: set[str] | None = None) -> ConfigRecord:
