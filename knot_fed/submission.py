@@ -106,16 +106,18 @@ class Submitter:
             watched = _watch(run.stdout or (), echo=echo, verbose=verbose)
         finally:
             stop(run)
-        _check_completed(self.flwr("list", CONNECTION, "--format", "json", "--run-id", watched.number), watched.tail)
+        listed = ask_flower(self.environment, "list", CONNECTION, "--format", "json", "--run-id", watched.number)
+        _check_completed(listed, watched.tail)
         if watched.table is None:
             raise FederationError("the run completed but its table was not in the log; read it from the run folder")
         return watched.table
 
-    def flwr(self, *arguments: str) -> str:
-        """Return what a `flwr` command says on standard output."""
-        return subprocess.run(
-            [script("flwr"), *arguments], env=self.environment, text=True, capture_output=True, check=False
-        ).stdout
+
+def ask_flower(environment: dict[str, str], *arguments: str) -> str:
+    """Return what a `flwr` command says on standard output."""
+    return subprocess.run(
+        [script("flwr"), *arguments], env=environment, text=True, capture_output=True, check=False
+    ).stdout
 
 
 def flower_home(home: Path, connection: Connection) -> dict[str, str]:

@@ -201,17 +201,22 @@ def _check_state(client: Client) -> str:
         raise ConfigError("state-dir is missing; give an absolute path, or teachers and the ledger are not kept")
     folder = client.state
     place = next(path for path in (folder, *folder.parents) if path.exists())
-    try:
-        if place == folder:
-            tempfile.TemporaryFile(dir=folder).close()
-    except OSError:
-        place = Path()
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+    if not _writable(place, whole=place == folder):
         raise ConfigError("the state folder cannot be written; give it to the user that runs the client")
     free = shutil.disk_usage(place).free
     if free < LEAST_FREE_BYTES:
         raise ConfigError(f"the state folder has {free / 1e6:.0f} MB free, expected 200; make room")
     return f"{'there' if folder.exists() else 'to be made'}, writable, {free / 1e9:.1f} GB free"
+
+
+def _writable(place: Path, *, whole: bool) -> bool:
+    """Ask for the right to write, and where the folder itself is there, write."""
+    try:
+        if whole:
+            tempfile.TemporaryFile(dir=place).close()
+    except OSError:
+        return False
+    return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
 
 
 def _check_ledger(client: Client, node: NodeConfig) -> str:

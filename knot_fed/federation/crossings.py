@@ -45,6 +45,8 @@ def log_crossing(
         run=message.metadata.run_id,
         round=round_number if said_round is None else said_round,
         node=node,
+        # The server app is node 1; the other end of every message is a client.
+        node_id=max(message.metadata.src_node_id, message.metadata.dst_node_id),
         texts=texts,
         bytes=wire.count_bytes(content),
         seconds=seconds,

@@ -75,7 +75,7 @@ def test_every_problem_is_found_not_only_the_first(run_config, settings, tmp_pat
         ({"model": "hf:/absent"}, "model", "hf:/absent"),
         ({"policy": "/absent.toml"}, "policy", "cannot be read"),
         ({"label": "grade"}, "labels", "no column 'grade'"),
-        ({"state-dir": "/proc/state"}, "state folder", "cannot be written"),
+        ({"state-dir": "/etc/hostname/state"}, "state folder", "cannot be written"),
     ],
 )
 def test_a_problem_names_what_to_mend(run_config, settings, no_network, change, check, message):

@@ -11,7 +11,7 @@ from knot_fed.reporting import RunFolder
 from knot_fed.run_log import MARKER, is_routine, log_event, read_event
 from tests.fakes import InProcessGrid, virtual_clients
 
-KEYS = ["event", "time", "message", "run", "round", "node", "texts", "bytes", "seconds", "outcome"]
+KEYS = ["event", "time", "message", "run", "round", "node", "node-id", "texts", "bytes", "seconds", "outcome"]
 
 
 @pytest.fixture
