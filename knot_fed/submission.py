@@ -107,7 +107,7 @@ class Submitter:
         finally:
             stop(run)
         listed = ask_flower(self.environment, "list", CONNECTION, "--format", "json", "--run-id", watched.number)
-        _check_completed(listed, watched.tail)
+        check_completed(listed, watched)
         if watched.table is None:
             raise FederationError("the run completed but its table was not in the log; read it from the run folder")
         return watched.table
@@ -182,12 +182,32 @@ def _watch(lines: Iterable[str], *, echo: Callable[[str], None], verbose: bool) 
     return Watched(number, table, tail)
 
 
-def _check_completed(listed: str, tail: list[str]) -> None:
+def check_completed(listed: str, watched: Watched) -> None:
+    """Refuse any end but a completed run.
+
+    Parameters
+    ----------
+    listed
+        What `flwr list --format json` says of the run.
+    watched
+        What was seen of it.
+
+    Raises
+    ------
+    FederationError
+        If the run did not start, goes on unseen, or failed; in one sentence.
+    """
     try:
-        status = json.loads(listed)["runs"][0]["status"]
+        status = str(json.loads(listed)["runs"][0]["status"])
     except (json.JSONDecodeError, KeyError, IndexError):
-        said = " ".join(BOX_DRAWING.sub(" ", " ".join(tail)).split())
+        if watched.number != "0":
+            raise FederationError(
+                f"the SuperLink went away while run {watched.number} was under way; look with knot-fed status"
+            ) from None
+        said = " ".join(BOX_DRAWING.sub(" ", " ".join(watched.tail)).split())
         raise FederationError(f"the run never started ({said or 'Flower said nothing'}); use --verbose") from None
+    if not status.startswith("finished"):
+        raise FederationError(f"the run goes on ({status}) but its log broke off; look with knot-fed status")
     if status != "finished:completed":
-        reasons = [line.partition(FAILURE)[2] for line in tail if FAILURE in line]
+        reasons = [line.partition(FAILURE)[2] for line in watched.tail if FAILURE in line]
         raise FederationError(reasons[-1] if reasons else f"the run ended as {status}; use --verbose to see why")
