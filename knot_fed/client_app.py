@@ -10,13 +10,14 @@ from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import WireError
 from knot_fed.federation import wire
 from knot_fed.federation.client import HELD_TEXTS, Client, answer_evaluation, answer_handshake
+from knot_fed.federation.crossings import log_crossings
 from knot_fed.federation.guard import only_declared_records, redact_errors
 from knot_fed.federation.ledger import Entry
 from knot_fed.models import use_threads
 from knot_fed.privacy.policy import check_limits, release_soft_labels
 from knot_fed.teacher import load_or_train_teacher, predict_soft_labels
 
-app = ClientApp()
+app = ClientApp(mods=[log_crossings])
 app.query()(answer_handshake)
 app.evaluate()(answer_evaluation)
 

@@ -13,6 +13,7 @@ from knot_fed.config import RunConfig
 from knot_fed.federation import wire
 from knot_fed.federation.bounded_grid import bounded
 from knot_fed.federation.client import Client, answer_evaluation, answer_handshake
+from knot_fed.federation.crossings import log_crossings
 from knot_fed.federation.fedavg import CountedFedAvg
 from knot_fed.federation.guard import only_declared_records, redact_errors
 from knot_fed.federation.server import (
@@ -34,7 +35,7 @@ from knot_fed.reporting import RunFolder, write_report, write_scalars
 from knot_fed.teacher import train_further
 
 server_app = ServerApp()
-client_app = ClientApp()
+client_app = ClientApp(mods=[log_crossings])
 client_app.evaluate()(answer_evaluation)
 
 

@@ -49,12 +49,26 @@ def _merged(app: Path, overrides: list[str]) -> dict[str, Scalar]:
     if not merged:
         raise ConfigError(f"{app / 'pyproject.toml'}: no [tool.flwr.app.config]; give --app the project's folder")
     for override in overrides:
-        merged |= _override(override)
+        merged |= read_override(override)
     merged["name"] = merged["name"] or f"{merged['task']}-{time.strftime('%Y%m%d-%H%M%S')}"
     return merged
 
 
-def _override(text: str) -> dict[str, Scalar]:
+def read_override(text: str, *, option: str = "--run-config") -> dict[str, Scalar]:
+    """Read a TOML file, or pairs like `seed=2 task="nli"`, as a flat mapping.
+
+    Parameters
+    ----------
+    text
+        The file's path, or the pairs.
+    option
+        Where it was given, for the error.
+
+    Raises
+    ------
+    ConfigError
+        If it is neither.
+    """
     path = Path(text)
     if path.suffix == ".toml":
         return flattened(_table(path))
@@ -62,7 +76,7 @@ def _override(text: str) -> dict[str, Scalar]:
         return flattened(tomllib.loads(_pairs_as_lines(text)))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(
-            f"--run-config {text!r} is neither a TOML file nor pairs ({error}); write 'seed=2 task=\"nli\"'"
+            f"{option} {text!r} is neither a TOML file nor pairs ({error}); write 'name=\"mine\" seed=2'"
         ) from None
 
 

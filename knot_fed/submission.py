@@ -17,7 +17,7 @@ import tomli_w
 from knot_fed.config import RunConfig
 from knot_fed.errors import ConfigError, FederationError
 from knot_fed.processes import script, stop
-from knot_fed.run_log import FAILURE, MARKER, read_table_line
+from knot_fed.run_log import FAILURE, MARKER, is_routine, read_table_line
 
 COMPONENTS = {
     "fedavg": {"serverapp": "knot_fed.fedavg_app:server_app", "clientapp": "knot_fed.fedavg_app:client_app"},
@@ -106,16 +106,18 @@ class Submitter:
             watched = _watch(run.stdout or (), echo=echo, verbose=verbose)
         finally:
             stop(run)
-        _check_completed(self.flwr("list", CONNECTION, "--format", "json", "--run-id", watched.number), watched.tail)
+        listed = ask_flower(self.environment, "list", CONNECTION, "--format", "json", "--run-id", watched.number)
+        check_completed(listed, watched)
         if watched.table is None:
             raise FederationError("the run completed but its table was not in the log; read it from the run folder")
         return watched.table
 
-    def flwr(self, *arguments: str) -> str:
-        """Return what a `flwr` command says on standard output."""
-        return subprocess.run(
-            [script("flwr"), *arguments], env=self.environment, text=True, capture_output=True, check=False
-        ).stdout
+
+def ask_flower(environment: dict[str, str], *arguments: str) -> str:
+    """Return what a `flwr` command says on standard output."""
+    return subprocess.run(
+        [script("flwr"), *arguments], env=environment, text=True, capture_output=True, check=False
+    ).stdout
 
 
 def flower_home(home: Path, connection: Connection) -> dict[str, str]:
@@ -164,7 +166,7 @@ def stage_app(app: Path, folder: Path, *, components: dict[str, str] | None = No
 
 
 def _watch(lines: Iterable[str], *, echo: Callable[[str], None], verbose: bool) -> Watched:
-    """Pass on the lines that are knot_fed's own, or all; keep the last twenty, up to the failure if there is one."""
+    """Pass on the lines of knot_fed but for routine events, or all; keep the last twenty, up to the failure if any."""
     number, table, tail = "0", None, list[str]()
     for line in map(str.rstrip, lines):
         started = STARTED.search(line)
@@ -175,17 +177,37 @@ def _watch(lines: Iterable[str], *, echo: Callable[[str], None], verbose: bool) 
             continue
         if place >= 0 or not tail or FAILURE not in tail[-1]:
             tail = [*tail[-19:], line]
-        if verbose or place >= 0:
+        if verbose or (place >= 0 and not is_routine(line)):
             echo(line if verbose else line[place:])
     return Watched(number, table, tail)
 
 
-def _check_completed(listed: str, tail: list[str]) -> None:
+def check_completed(listed: str, watched: Watched) -> None:
+    """Refuse any end but a completed run.
+
+    Parameters
+    ----------
+    listed
+        What `flwr list --format json` says of the run.
+    watched
+        What was seen of it.
+
+    Raises
+    ------
+    FederationError
+        If the run did not start, goes on unseen, or failed; in one sentence.
+    """
     try:
-        status = json.loads(listed)["runs"][0]["status"]
+        status = str(json.loads(listed)["runs"][0]["status"])
     except (json.JSONDecodeError, KeyError, IndexError):
-        said = " ".join(BOX_DRAWING.sub(" ", " ".join(tail)).split())
+        if watched.number != "0":
+            raise FederationError(
+                f"the SuperLink went away while run {watched.number} was under way; look with knot-fed status"
+            ) from None
+        said = " ".join(BOX_DRAWING.sub(" ", " ".join(watched.tail)).split())
         raise FederationError(f"the run never started ({said or 'Flower said nothing'}); use --verbose") from None
+    if not status.startswith("finished"):
+        raise FederationError(f"the run goes on ({status}) but its log broke off; look with knot-fed status")
     if status != "finished:completed":
-        reasons = [line.partition(FAILURE)[2] for line in tail if FAILURE in line]
+        reasons = [line.partition(FAILURE)[2] for line in watched.tail if FAILURE in line]
         raise FederationError(reasons[-1] if reasons else f"the run ended as {status}; use --verbose to see why")

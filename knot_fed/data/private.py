@@ -72,8 +72,8 @@ def read_labelled_texts(
     if columns.label not in table:
         raise DataError(f"{name}: no column {columns.label!r} for the label; check the header line, or set data.label")
     texts = texts_of(table, columns, name=name)
-    examples = LabelledTexts(texts, _label_indices(table[columns.label], labels, name=name, column=columns.label))
-    parts = _parts(table.get(columns.split), len(texts), name=name, column=columns.split)
+    examples = LabelledTexts(texts, label_indices(table[columns.label], labels, name=name, column=columns.label))
+    parts = parts_of(table.get(columns.split), len(texts), name=name, column=columns.split)
     generator = np.random.default_rng(seed)
     _cut_missing(parts, "test", TEST_SHARE, examples.labels, generator)
     _cut_missing(parts, "val", VAL_SHARE / (1 - TEST_SHARE), examples.labels, generator)
@@ -128,7 +128,14 @@ def _halves(text: str, separator: str) -> tuple[str, str]:
     return first, rest
 
 
-def _label_indices(values: list[object], labels: LabelSpace, *, name: str, column: str) -> Int[np.ndarray, "examples"]:
+def label_indices(values: list[object], labels: LabelSpace, *, name: str, column: str) -> Int[np.ndarray, "examples"]:
+    """Return each row's label as an index.
+
+    Raises
+    ------
+    DataError
+        If some rows have a label outside the space.
+    """
     known: dict[str, int] = {str(index): index for index in range(len(labels))}
     known |= {f"{index}.0": index for index in range(len(labels))}
     known |= {label: index for index, label in enumerate(labels.names)}
@@ -142,7 +149,14 @@ def _label_indices(values: list[object], labels: LabelSpace, *, name: str, colum
     return indices
 
 
-def _parts(values: list[object] | None, rows: int, *, name: str, column: str) -> np.ndarray:
+def parts_of(values: list[object] | None, rows: int, *, name: str, column: str) -> np.ndarray:
+    """Return each row's split, train, val or test; all are train where there is no such column.
+
+    Raises
+    ------
+    DataError
+        If some rows name another split.
+    """
     if values is None:
         return np.full(rows, "train", dtype=object)
     parts = np.array([SPLITS.get(str(value).strip().lower(), "") for value in values], dtype=object)

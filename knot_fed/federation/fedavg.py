@@ -49,7 +49,7 @@ class CountedFedAvg(FedAvg):
         self.config = config
         self.student = student
         self.transfer = transfer
-        self.roster = Roster(config)
+        self.roster = Roster(config, rounds=config.fedavg.rounds)
         self.bytes_up_in_training: dict[str, int] = {}
 
     def run(self, grid: Grid) -> None:
@@ -78,7 +78,7 @@ class CountedFedAvg(FedAvg):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         records = {record.node_id: record for record in self.roster.joined()}
-        messages = []
+        self.roster.round, messages = server_round, []
         for message in super().configure_train(server_round, arrays, config, grid):
             record = records.get(message.metadata.dst_node_id)
             if record is not None:
@@ -103,6 +103,7 @@ class CountedFedAvg(FedAvg):
                 answers[record.name] = reply
                 sent = self.bytes_up_in_training.get(record.name, 0) + wire.count_bytes(reply.content)
                 self.bytes_up_in_training[record.name] = sent
+            self.roster.log_reply(reply, record, outcome=record.status)
         rejected = {name: r.status for name, r in self.roster.outcome.clients.items() if name not in answers}
         self.roster.require(len(answers), rejected, f"answered round {server_round}")
         logger.info(

@@ -13,6 +13,7 @@ from knot_fed.errors import FederationError, WireError
 from knot_fed.federation import wire
 from knot_fed.federation.bounded_grid import UNREADABLE
 from knot_fed.federation.checks import printable
+from knot_fed.federation.crossings import log_crossing
 
 SETTLE_SECONDS = 3.0
 POLL_SECONDS = 0.2
@@ -59,7 +60,11 @@ def shake_hands(
         Reason by client name, or by `node <number>` where there is no usable name.
     """
     messages = [Message(wire.pack_handshake(ours), dst_node_id=node, message_type="query") for node in node_ids]
+    started = time.monotonic()
+    for message in messages:
+        log_crossing("sent", message, node=f"node {message.metadata.dst_node_id}")
     replies = matched([m.metadata for m in messages], grid.send_and_receive(messages, timeout=timeout))
+    seconds = time.monotonic() - started
     handshakes: dict[int, wire.Handshake] = {}
     refused: dict[str, str] = {}
     for node_id in node_ids:
@@ -74,7 +79,17 @@ def shake_hands(
             refused[f"node {node_id}"] = f"calls itself {theirs.name}, as another node does; give each its own name"
         else:
             accepted[theirs.name] = (node_id, theirs)
+    for node_id, reply in replies.items():
+        node, outcome = _told(node_id, accepted, refused)
+        log_crossing("received", reply, node=node, seconds=seconds, outcome=outcome)
     return accepted, refused
+
+
+def _told(node_id: int, accepted: dict[str, tuple[int, wire.Handshake]], refused: dict[str, str]) -> tuple[str, str]:
+    """Return a node's name and what became of its handshake, for the log."""
+    names = [name for name, (number, _) in accepted.items() if number == node_id]
+    label = f"node {node_id}"
+    return (names[0], "ok") if names else (label, f"rejected: {refused[label]}")
 
 
 def matched(asked: Sequence[Metadata], replies: Iterable[Message]) -> dict[int, Message]:

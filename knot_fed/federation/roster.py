@@ -1,6 +1,7 @@
 """The clients of one run: found, greeted, counted up and down, and asked for the student's metrics."""
 
 import logging
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -13,7 +14,9 @@ from knot_fed.distillation import DistillationResult
 from knot_fed.errors import FederationError, WireError
 from knot_fed.evaluation import EvaluationDetails
 from knot_fed.federation import wire
+from knot_fed.federation.crossings import log_crossing
 from knot_fed.federation.nodes import content_of, matched, shake_hands, wait_for_nodes
+from knot_fed.run_log import log_event
 from knot_fed.types import Metrics
 
 logger = logging.getLogger("knot_fed")
@@ -30,6 +33,7 @@ class ClientRecord:
     bytes_up: int = 0
     bytes_down: int = 0
     seconds: float = 0.0
+    asked_at: float = 0.0
     holds_transfer_set: bool = False
 
     def to_mapping(self) -> dict[str, str | int | float]:
@@ -49,18 +53,22 @@ class Outcome:
 
 
 class Roster:
-    """Who takes part in a run; its outcome holds a record of each client.
+    """Who takes part in a run; its outcome holds a record of each client, and `round` is the one under way.
 
     Parameters
     ----------
     config
         The run's configuration.
+    rounds
+        How many there will be.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, *, rounds: int) -> None:
         self.config = config
+        self.rounds = rounds
         self.outcome = Outcome()
         self._asked: list[Metadata] = []
+        self.round = 0
 
     def open(self, grid: Grid, transfer: TransferSet) -> None:
         """Wait for the clients and compare protocol, labels and transfer set with each.
@@ -70,6 +78,7 @@ class Roster:
         FederationError
             If too few nodes are there in time, or fewer than `min-teachers` pass.
         """
+        log_event("started", name=self.config.name, rounds=self.rounds, timeout=self.config.timeout)
         labels = wire.canonical_labels(self.config.label_space())
         ours = wire.Handshake(wire.PROTOCOL, labels, transfer.fingerprint)
         node_ids = wait_for_nodes(grid, self.config)
@@ -87,11 +96,18 @@ class Roster:
         return [record for _, record in sorted(self.outcome.clients.items()) if record.node_id]
 
     def message(self, content: RecordDict, record: ClientRecord, kind: str) -> Message:
-        """Address a message to a client and count its bytes."""
+        """Address a message to a client, count its bytes, and log it."""
         record.bytes_down += wire.count_bytes(content)
         message = Message(content, dst_node_id=record.node_id, message_type=kind)
         self._asked.append(message.metadata)
+        record.asked_at = time.monotonic()
+        log_crossing("sent", message, node=record.name, round_number=self.round)
         return message
+
+    def log_reply(self, reply: Message, record: ClientRecord, *, outcome: str) -> None:
+        """Log what came back and what was made of it."""
+        seconds = time.monotonic() - record.asked_at
+        log_crossing("received", reply, node=record.name, round_number=self.round, seconds=seconds, outcome=outcome)
 
     def by_client(self, replies: Iterable[Message]) -> list[tuple[ClientRecord, Message]]:
         """Match replies with what was asked since the last call, count their bytes, and sort them by client's name."""
@@ -126,5 +142,7 @@ class Roster:
         for record, reply in self.by_client(replies):
             try:
                 domains[record.name] = wire.unpack_metrics(content_of(reply), labels=self.config.label_space())
+                self.log_reply(reply, record, outcome="ok")
             except WireError as error:
+                self.log_reply(reply, record, outcome=f"rejected: {error}")
                 logger.warning("%s: evaluation %s", record.name, error)

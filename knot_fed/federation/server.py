@@ -1,7 +1,6 @@
 """The server's side that every app shares: its data, the student's start and judge, and the summary of a run."""
 
 import logging
-import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +17,7 @@ from knot_fed.evaluation import EvaluationDetails, evaluate_classifier, evaluati
 from knot_fed.federation.roster import Outcome
 from knot_fed.models import ModelSpec, TextClassifier, build_classifier, train_vocabulary
 from knot_fed.reporting import RunFolder, table_facts
-from knot_fed.run_log import FAILURE, MARKER, table_line
+from knot_fed.run_log import FAILURE, LOG_FILE, log_to, table_line
 from knot_fed.teacher import load_or_train_teacher, predict_soft_labels
 from knot_fed.types import LabelledTexts, Metrics, SplitExamples
 
@@ -29,9 +28,10 @@ logger = logging.getLogger("knot_fed")
 
 def run_in_folder(grid: Grid, context: Context, federate: Callable[[Grid, RunConfig, RunFolder], None]) -> None:
     """Make the run folder and federate; a failure is logged in one sentence and ends the run."""
-    _log_to_stdout()
+    log_to()
     config = RunConfig.from_mapping(context.run_config)
     folder = RunFolder.create(Path(config.runs_dir), config.name or f"{config.task}-{context.run_id}")
+    log_to(folder.path / LOG_FILE)
     folder.write_config(config.to_mapping())
     try:
         federate(grid, config, folder)
@@ -164,11 +164,3 @@ def summarise(
 
 def _public_domain(config: RunConfig) -> str:
     return config.data.public.rpartition("/")[2]
-
-
-def _log_to_stdout() -> None:
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter(f"{MARKER}%(message)s"))
-    logger.handlers = [handler]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False

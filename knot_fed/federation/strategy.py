@@ -81,7 +81,7 @@ class KnotStrategy(Strategy):
         self.loss = make_loss(config)
         find_scheme(config.weights.scheme)
         self.supervision = _supervision(config, student, public)
-        self.roster = Roster(config)
+        self.roster = Roster(config, rounds=config.rounds)
 
     @override
     def summary(self) -> None:
@@ -113,7 +113,7 @@ class KnotStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         rows = self.transfer.slice(server_round, self.config.rounds)
-        messages = []
+        self.roster.round, messages = server_round, []
         for record in self._sampled(server_round):
             request = wire.TrainRequest(
                 round=server_round,
@@ -186,6 +186,7 @@ class KnotStrategy(Strategy):
                 record.status, record.examples = "ok", answer.examples
                 record.seconds += answer.seconds
                 answers[record.name] = answer
+            self.roster.log_reply(reply, record, outcome=record.status)
         return answers
 
     def _teachers(

@@ -1,0 +1,228 @@
+"""What would stop a client, found on its own machine before it joins: nothing is started and no network is used."""
+
+import os
+import shutil
+import tempfile
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from knot_fed.config import NodeConfig, RunConfig, Scalar
+from knot_fed.data.files import read_columns, short_name
+from knot_fed.data.private import label_indices, parts_of, read_labelled_texts, texts_of
+from knot_fed.data.transfer_set import TransferSet
+from knot_fed.errors import ConfigError, KnotError, PolicyError
+from knot_fed.federation import wire
+from knot_fed.federation.client import Client
+from knot_fed.federation.ledger import Ledger
+from knot_fed.models import build_classifier, check_model_name
+from knot_fed.privacy.policy import ReleasePolicy, check_limits
+
+LEAST_FREE_BYTES = 200e6
+OK, PROBLEM, NOT_CHECKED = "ok", "problem", "not checked"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check, its outcome, and a detail with counts and never a text.
+
+    The outcome is `ok`, `problem`, or `not checked` where an earlier problem or the network stands before it.
+    """
+
+    check: str
+    outcome: str
+    detail: str
+
+
+def check_client(run: RunConfig, settings: Mapping[str, Scalar]) -> list[Finding]:
+    """Check a client's settings, file, model, policy and state folder for one kind of run.
+
+    Parameters
+    ----------
+    run
+        The run's configuration, as it will be submitted.
+    settings
+        What `--node-config` will say.
+
+    Returns
+    -------
+    findings
+        One for each check; all problems are found, not only the first.
+    """
+    node, findings = _check_settings(settings)
+    findings.append(_finding("policy", lambda: _told(_read_policy(node))))
+    if not node.data:
+        return [*findings, Finding("private file", PROBLEM, "data is missing; give the absolute path of the file")]
+    client = Client.from_configs(run, node.model_copy(update={"policy": ""}))
+    findings += _check_file(client)
+    findings += _check_transfer(client)
+    findings.append(_finding("state folder", lambda: _check_state(client)))
+    findings.append(_finding("releases so far", lambda: _check_ledger(client, node)))
+    return findings
+
+
+def _finding(check: str, work: Callable[[], str]) -> Finding:
+    try:
+        return Finding(check, OK, work())
+    except KnotError as error:
+        return Finding(check, PROBLEM, str(error))
+
+
+def _check_settings(settings: Mapping[str, Scalar]) -> tuple[NodeConfig, list[Finding]]:
+    """Check each key on its own, and go on with those that are right."""
+    right: dict[str, Scalar] = {}
+    findings = []
+    for key, value in settings.items():
+        try:
+            NodeConfig.from_mapping({key: value})
+        except ConfigError as error:
+            findings.append(Finding("settings", PROBLEM, str(error)))
+        else:
+            right[key] = value
+    if not findings:
+        findings.append(Finding("settings", OK, ", ".join(sorted(settings)) or "none"))
+    node = NodeConfig.from_mapping(right)
+    return node, [*findings, _finding("name", lambda: _check_name(node.name))]
+
+
+def _check_name(name: str) -> str:
+    if not name:
+        raise ConfigError("the client has no name; set name in its node configuration")
+    anybody = wire.Handshake(wire.PROTOCOL, labels="", fingerprint="")
+    wire.check_handshake(anybody, replace(anybody, name=name))
+    return name
+
+
+def _read_policy(node: NodeConfig) -> ReleasePolicy:
+    if not node.policy:
+        return ReleasePolicy()
+    try:
+        return ReleasePolicy.from_mapping(tomllib.loads(Path(node.policy).read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise PolicyError(
+            f"{short_name(node.policy)}: cannot be read as TOML ({type(error).__name__}); mend it, or name another file"
+        ) from None
+
+
+def _told(policy: ReleasePolicy) -> str:
+    return ", ".join(f"{key} = {str(value).lower()}" for key, value in policy.model_dump(by_alias=True).items())
+
+
+def _check_file(client: Client) -> list[Finding]:
+    """Check the file by column, so that one problem does not hide another, and then as a whole."""
+    columns, labels, name = client.columns(), client.run.label_space(), short_name(client.path)
+    try:
+        table = read_columns(client.path, {*columns.of_text, columns.label, columns.split}, split=columns.split)
+    except KnotError as error:
+        return [Finding("private file", PROBLEM, str(error))]
+    rows = len(next(iter(table.values()), []))
+
+    def of_labels() -> str:
+        if columns.label not in table:
+            raise ConfigError(f"{name}: no column {columns.label!r} for the label; check the header, or set label")
+        counts = Counter(label_indices(table[columns.label], labels, name=name, column=columns.label).tolist())
+        return ", ".join(f"{label} {counts[index]}" for index, label in enumerate(labels.names))
+
+    def of_splits() -> str:
+        counts = Counter(parts_of(table.get(columns.split), rows, name=name, column=columns.split))
+        return ", ".join(f"{part} {counts[part]}" for part in ("train", "val", "test") if counts[part])
+
+    findings = [
+        Finding("private file", OK, f"{name}: {rows} rows with {', '.join(sorted(table)) or 'no known column'}"),
+        _finding("texts", lambda: f"{len(texts_of(table, columns, name=name))} texts"),
+        _finding("labels", of_labels),
+        _finding("splits in the file", of_splits),
+    ]
+    if all(finding.outcome == OK for finding in findings):
+        findings.append(_finding("examples", lambda: _examples(client)))
+    return findings
+
+
+def _examples(client: Client) -> str:
+    seed, limit = client.run.seed, client.run.data.limit
+    examples = read_labelled_texts(
+        client.path, columns=client.columns(), labels=client.run.label_space(), seed=seed, limit=limit
+    )
+    parts = {part: getattr(examples, part) for part in ("train", "val", "test")}
+    empty = [part for part, split in parts.items() if not len(split)]
+    if empty:
+        raise ConfigError(f"{short_name(client.path)}: no rows for {' and '.join(empty)}; give more rows")
+    classes = len(np.unique(examples.train.labels))
+    return ", ".join(f"{part} {len(split)}" for part, split in parts.items()) + f"; {classes} classes to train on"
+
+
+def _check_transfer(client: Client) -> list[Finding]:
+    """Check the own copy of the transfer set, and the model that will read it."""
+    try:
+        transfer = client.transfer_set()
+    except KnotError as error:
+        return [Finding("transfer set", PROBLEM, str(error)), Finding("model", NOT_CHECKED, client.model)]
+    if transfer is None:
+        held = Finding("transfer set", OK, "no own copy; the server sends the texts")
+        transfer = TransferSet(tuple(_sample(client)))
+    else:
+        held = Finding("transfer set", OK, f"{len(transfer)} texts, fingerprint {transfer.fingerprint[:12]}")
+    return [held, _check_model(client, transfer)]
+
+
+def _sample(client: Client) -> list[str | tuple[str, str]]:
+    """Return one text of the kind that the private file holds, which decides between single texts and pairs."""
+    columns = client.columns()
+    paired = bool(columns.separator)
+    try:
+        table = read_columns(client.path, set(columns.of_text))
+        paired = paired or columns.text not in table
+    except KnotError:
+        pass
+    return [("a", "b")] if paired else ["a"]
+
+
+def _check_model(client: Client, transfer: TransferSet) -> Finding:
+    hub_id = client.model.startswith("hf:") and not Path(client.model.removeprefix("hf:")).is_absolute()
+    if hub_id:
+        return Finding("model", NOT_CHECKED, f"{client.model}: a hub id is asked over the network at its first use")
+
+    def build() -> str:
+        check_model_name(client.model)
+        model = build_classifier(client.spec(transfer), seed=0)
+        count = sum(parameter.numel() for parameter in model.parameters())
+        return f"{client.model}: built, {count / 1e6:.1f} million parameters to train"
+
+    return _finding("model", build)
+
+
+def _check_state(client: Client) -> str:
+    """Write and remove a file, where the folder is there; or else ask whether it could be made."""
+    if not client.node.state_dir:
+        raise ConfigError("state-dir is missing; give an absolute path, or teachers and the ledger are not kept")
+    folder = client.state
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    if not _writable(place, whole=place == folder):
+        raise ConfigError("the state folder cannot be written; give it to the user that runs the client")
+    free = shutil.disk_usage(place).free
+    if free < LEAST_FREE_BYTES:
+        raise ConfigError(f"the state folder has {free / 1e6:.0f} MB free, expected 200; make room")
+    return f"{'there' if folder.exists() else 'to be made'}, writable, {free / 1e9:.1f} GB free"
+
+
+def _writable(place: Path, *, whole: bool) -> bool:
+    """Ask for the right to write, and where the folder itself is there, write."""
+    try:
+        if whole:
+            tempfile.TemporaryFile(dir=place).close()
+    except OSError:
+        return False
+    return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+
+
+def _check_ledger(client: Client, node: NodeConfig) -> str:
+    """Ask the policy whether one more run over the own transfer set would be answered."""
+    policy, transfer = _read_policy(node), client.transfer_set()
+    before = Ledger(client.state / "ledger.jsonl").released_in_life()
+    asked = len(transfer) if transfer else 0
+    check_limits(asked, policy=policy, released_in_run=0, released_in_life=before)
+    return f"{before} texts answered in life" + (f", {asked} more allowed" if asked else "")

@@ -1,0 +1,73 @@
+"""`knot-fed status`: nodes and runs of a federation, for people and for machines."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from knot_fed.deployment.status import folder_status, superlink_status
+from knot_fed.deployment.submit import Insecure, RootCertificates, SuperLink
+from knot_fed.submission import Connection
+from knot_fed.terminal import make_console
+
+console = make_console(130)
+
+
+def status(
+    run: Annotated[Path | None, typer.Argument(help="Run folder of this machine; none: ask the SuperLink.")] = None,
+    superlink: SuperLink = "127.0.0.1:9093",
+    root_certificates: RootCertificates = Path("credentials/ca.crt"),
+    insecure: Insecure = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show nodes and runs: who is online, which round is under way, bytes so far, and the time left."""
+    connection = Connection(superlink, None if insecure else root_certificates, insecure)
+    found = folder_status(run) if run is not None else superlink_status(connection)
+    if as_json:
+        typer.echo(json.dumps(found, sort_keys=True))
+    else:
+        console.print(Group(*([_nodes(found["nodes"])] if run is None else []), _runs(found["runs"])))
+        for each in found["runs"][:1]:
+            console.print(_traffic(each))
+
+
+def _nodes(nodes: list[dict[str, Any]]) -> Table:
+    table = Table("name", "owner", "status", "since", "node", title="nodes")
+    for node in nodes:
+        table.add_row(*(escape(str(node[key])) for key in ("name", "owner", "status", "since", "node")))
+    return table
+
+
+def _runs(runs: list[dict[str, Any]]) -> Table:
+    table = Table("run", "status", "phase", "round", "kB up", "kB down", "time left", title="runs")
+    for run in runs:
+        table.add_row(
+            str(run["run"]),
+            str(run["status"]),
+            escape(run["failure"] or run["phase"]),
+            f"{run['round']} of {run['rounds']}" if run["rounds"] else "",
+            f"{run['bytes-up'] / 1e3:.1f}",
+            f"{run['bytes-down'] / 1e3:.1f}",
+            _time_left(run),
+        )
+    return table
+
+
+def _traffic(run: Mapping[str, Any]) -> Table:
+    table = Table("client", "last answer", "kB up", "kB down", "last message", title=f"clients of run {run['run']}")
+    for client in run["traffic"]:
+        sizes = (f"{client[key] / 1e3:.1f}" for key in ("bytes-up", "bytes-down"))
+        table.add_row(escape(client["name"]), escape(client["outcome"]), *sizes, client["last"])
+    return table
+
+
+def _time_left(run: Mapping[str, Any]) -> str:
+    if run["phase"] in ("finished", "failed"):
+        return ""
+    left = f"about {run['seconds-left']:.0f} s" if run["seconds-left"] is not None else "known after a round"
+    return f"{left}; this phase ends by {run['phase-ends']}" if run["phase-ends"] else left

@@ -1,0 +1,105 @@
+import socket
+
+import pytest
+from typer.testing import CliRunner
+
+from knot_fed.cli import app
+from knot_fed.deployment.client_check import check_client
+from tests.conftest import ROOT
+
+CANARY = "zugzwang"
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """A client with nothing wrong."""
+    labels = ["very negative", "negative", "neutral", "positive", "very positive"]
+    rows = [f"{CANARY} {index},{labels[index % 5]}" for index in range(100)]
+    (tmp_path / "private.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+    (tmp_path / "transfer.csv").write_text("text\n" + "\n".join(f"public {index}" for index in range(30)) + "\n")
+    (tmp_path / "policy.toml").write_text("max-texts-in-life = 100\n")
+    (tmp_path / "state").mkdir()
+    paths = {"data": "private.csv", "transfer": "transfer.csv", "policy": "policy.toml", "state-dir": "state"}
+    return {"name": "hospital-a", **{key: str(tmp_path / file) for key, file in paths.items()}}
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def outcomes(findings):
+    return {finding.check: finding.outcome for finding in findings}
+
+
+def details(findings):
+    return " | ".join(finding.detail for finding in findings)
+
+
+def command(settings, *options):
+    pairs = " ".join(f'{key}="{value}"' for key, value in settings.items())
+    return CliRunner().invoke(app, ["client", "check", "--app", str(ROOT), "--node-config", pairs, *options])
+
+
+def test_a_client_with_nothing_wrong_passes_every_check_and_changes_nothing(run_config, settings, tmp_path, no_network):
+    before = sorted(tmp_path.rglob("*"))
+    findings = check_client(run_config(), settings)
+    assert set(outcomes(findings).values()) == {"ok"}
+    assert "very negative 20" in details(findings)
+    assert "train 72, val 8, test 20" in details(findings) or "train 70, val 10, test 20" in details(findings)
+    assert "30 texts, fingerprint" in details(findings)
+    assert CANARY not in details(findings)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_every_problem_is_found_not_only_the_first(run_config, settings, tmp_path, no_network):
+    (tmp_path / "private.csv").write_text(f"text,label,split\n{CANARY},sunny,train\n,neutral,{CANARY}\n")
+    (tmp_path / "policy.toml").write_text("max-texts = 5\n")
+    (tmp_path / "transfer.csv").write_text("column\nx\n")
+    settings |= {"name": "two words", "state-dir": "relative", "dta": "x", "model": "hf:" + str(tmp_path / "absent")}
+    findings = check_client(run_config(), settings)
+    found = [finding.check for finding in findings if finding.outcome == "problem"]
+    assert found.count("settings") == 2
+    assert {"name", "policy", "texts", "labels", "splits in the file", "transfer set", "state folder"} <= set(found)
+    assert CANARY not in details(findings)
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "message"),
+    [
+        ({"data": "/absent.csv"}, "private file", "no such file"),
+        ({"model": "ngram"}, "model", "no model"),
+        ({"model": "hf:/absent"}, "model", "hf:/absent"),
+        ({"policy": "/absent.toml"}, "policy", "cannot be read"),
+        ({"label": "grade"}, "labels", "no column 'grade'"),
+        ({"state-dir": "/etc/hostname/state"}, "state folder", "cannot be written"),
+    ],
+)
+def test_a_problem_names_what_to_mend(run_config, settings, no_network, change, check, message):
+    findings = check_client(run_config(), settings | change)
+    assert outcomes(findings)[check] == "problem"
+    assert message in details(findings)
+
+
+def test_a_spent_ledger_is_a_problem(run_config, settings, tmp_path):
+    (tmp_path / "state" / "ledger.jsonl").write_text('{"run": "1", "round": 1, "texts": 90}\n')
+    findings = check_client(run_config(), settings)
+    assert outcomes(findings)["releases so far"] == "problem"
+    assert "90 of max-texts-in-life = 100 used" in details(findings)
+
+
+def test_a_hub_id_is_left_to_the_network(run_config, settings, no_network):
+    assert outcomes(check_client(run_config(), settings | {"model": "hf:some/model"}))["model"] == "not checked"
+
+
+def test_the_command_prints_the_table_and_ends_with_one_sentence(settings):
+    passed = command(settings)
+    assert passed.exit_code == 0, passed.output
+    assert "hospital-a" in passed.output
+    failed = command(settings | {"data": "/absent.csv", "policy": "/absent.toml"})
+    assert failed.exit_code == 1
+    assert "checks found a problem: policy, private file" in failed.output
+    assert CANARY not in passed.output + failed.output

@@ -1,0 +1,94 @@
+import json
+import logging
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from knot_fed import client_app, fedavg_app, server_app
+from knot_fed.reporting import RunFolder
+from knot_fed.run_log import MARKER, is_routine, log_event, read_event
+from tests.fakes import InProcessGrid, virtual_clients
+
+KEYS = ["event", "time", "message", "run", "round", "node", "node-id", "texts", "bytes", "seconds", "outcome"]
+
+
+@pytest.fixture
+def events(caplog):
+    """The events logged so far, in order."""
+    caplog.set_level(logging.INFO, logger="knot_fed")
+    return lambda: [event for line in caplog.messages if (event := read_event(MARKER + line)) and "node" in event]
+
+
+def run(config, tmp_path, *, server=server_app, client=client_app.app):
+    grid = InProcessGrid(virtual_clients(config, 3), client)
+    folder = RunFolder.create(tmp_path / "runs", "logged")
+    folder.write_config(config.to_mapping())
+    server.federate(grid, config, folder)
+    return grid
+
+
+@pytest.mark.parametrize(
+    ("server", "client"),
+    [(server_app, client_app.app), (fedavg_app, fedavg_app.client_app)],
+    ids=["distillation", "fedavg"],
+)
+def test_every_message_gives_exactly_one_line_on_each_side(run_config, tmp_path, events, server, client):
+    config = run_config(keys={"fedavg.rounds": 1, "student.pretrain": False})
+    grid = run(config, tmp_path, server=server, client=client)
+    lines = events()
+    assert len(lines) == 2 * len(grid.wire)
+    assert all(list(line) == KEYS for line in lines)
+    assert {line["outcome"] for line in lines} == {"ok"}
+    of_server = {line["node"] for line in lines} - {f"partition-{index}" for index in range(3)}
+    assert {"phones", "restaurants", "hotels"} <= of_server
+    counted = Counter((line["event"], line["node"].startswith("partition")) for line in lines)
+    assert set(counted.values()) == {len(grid.wire) // 2}
+
+
+def test_both_sides_log_the_same_counts(run_config, tmp_path, events):
+    run(run_config(rounds=2, keys={"student.pretrain": False}), tmp_path)
+    trained = [line for line in events() if line["message"] == "train"]
+    told = Counter((line["event"], line["round"], line["texts"], line["bytes"]) for line in trained)
+    for (event, *facts), times in told.items():
+        other = "received" if event == "sent" else "sent"
+        assert told[(other, *facts)] == times
+    assert {facts[2] for facts in told} == {"1000"}
+
+
+def test_a_refusal_is_the_outcome_of_the_same_line(run_config, tmp_path, events):
+    policy = tmp_path / "policy.toml"
+    policy.write_text("max-texts-per-run = 5\n")
+    config = run_config(keys={"min-teachers": 2, "student.pretrain": False})
+    contexts = virtual_clients(config, 3)
+    contexts[100].node_config["policy"] = str(policy)
+    grid = InProcessGrid(contexts)
+    folder = RunFolder.create(tmp_path / "runs", "refused")
+    server_app.federate(grid, config, folder)
+    lines = events()
+    assert len(lines) == 2 * len(grid.wire)
+    refused = [line for line in lines if line["outcome"] != "ok"]
+    assert [line["event"] for line in refused] == ["sent", "received"]
+    assert all("max-texts-per-run = 5" in line["outcome"] for line in refused)
+
+
+@given(st.dictionaries(st.sampled_from(["node", "outcome", "name"]), st.text(max_size=40), min_size=1))
+def test_an_event_reads_as_it_was_written(facts):
+    records = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    logger = logging.getLogger("knot_fed")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        log_event("sent", **facts)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+    line = MARKER + records[0].getMessage()
+    assert "\n" not in line
+    read = read_event(line)
+    assert {key: read[key] for key in facts} == facts
+    assert is_routine(line) == (facts.get("outcome", "ok") == "ok")
+    assert json.dumps(read)
