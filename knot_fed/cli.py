@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from knot_fed.credentials_cli import credentials
 from knot_fed.data.recipes import RECIPES, SUFFIX, find_recipe, prepare_files
 from knot_fed.errors import ModelError, RunFolderError
 from knot_fed.models import load_classifier, use_threads
@@ -86,6 +87,7 @@ def predict(
 
 
 app.command("sweep")(_guarded(sweep))
+app.add_typer(credentials)
 
 
 @app.command()
