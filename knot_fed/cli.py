@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from knot_fed.credentials_cli import credentials
 from knot_fed.data.recipes import RECIPES, SUFFIX, find_recipe, prepare_files
+from knot_fed.deployment.credentials_cli import credentials
+from knot_fed.deployment.submit import submit
 from knot_fed.errors import ModelError, RunFolderError
 from knot_fed.models import load_classifier, use_threads
 from knot_fed.reporting import RunFolder, summary_table, write_report
@@ -87,6 +88,7 @@ def predict(
 
 
 app.command("sweep")(_guarded(sweep))
+app.command("submit")(_guarded(submit))
 app.add_typer(credentials)
 
 

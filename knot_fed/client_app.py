@@ -42,7 +42,9 @@ def train(message: Message, context: Context) -> Message:
         folder=client.state / "teachers",
         feature_cache=client.features,
     )
-    soft_labels = predict_soft_labels(teacher, rows, temperature=client.run.teacher.temperature)
+    soft_labels = predict_soft_labels(
+        teacher, rows, temperature=client.run.teacher.temperature, kept=client.state / "answers"
+    )
     release = release_soft_labels(
         soft_labels,
         confidence=client.confidence(teacher, soft_labels, texts=rows, private=examples.train.texts),

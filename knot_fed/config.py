@@ -104,6 +104,7 @@ class TransportConfig(_Section):
 
     cost: str
     solver: Literal["auto", "line", "star", "table", "sinkhorn", "lp"]
+    divergence_epsilon: Annotated[float, Field(gt=0)]
     entropic_epsilon: Annotated[float, Field(gt=0)]
     marginal_error: Annotated[float, Field(gt=0)]
 

@@ -27,15 +27,31 @@ def resolve_config(app: Path, overrides: list[str], *, num_supernodes: int) -> R
     ConfigError
         If a file or a pair cannot be read, or the merged configuration is not valid.
     """
+    merged = _merged(app, overrides)
+    clients = num_supernodes or len(RunConfig.from_mapping(merged).data.client_names)
+    merged["wait-for"] = merged["wait-for"] or clients
+    return RunConfig.from_mapping({key: absolute(key, value) for key, value in merged.items()})
+
+
+def deployed_config(app: Path, overrides: list[str]) -> RunConfig:
+    """Merge as `resolve_config`, but leave paths and `wait-for` as written: they are those of other machines.
+
+    Raises
+    ------
+    ConfigError
+        As `resolve_config`.
+    """
+    return RunConfig.from_mapping(_merged(app, overrides))
+
+
+def _merged(app: Path, overrides: list[str]) -> dict[str, Scalar]:
     merged = flattened(_table(app / "pyproject.toml").get("tool", {}).get("flwr", {}).get("app", {}).get("config", {}))
     if not merged:
         raise ConfigError(f"{app / 'pyproject.toml'}: no [tool.flwr.app.config]; give --app the project's folder")
     for override in overrides:
         merged |= _override(override)
-    clients = num_supernodes or len(RunConfig.from_mapping(merged).data.client_names)
-    merged["wait-for"] = merged["wait-for"] or clients
     merged["name"] = merged["name"] or f"{merged['task']}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return RunConfig.from_mapping({key: absolute(key, value) for key, value in merged.items()})
+    return merged
 
 
 def _override(text: str) -> dict[str, Scalar]:

@@ -3,6 +3,7 @@
 from knot_fed.config import RunConfig
 from knot_fed.data.files import data_path
 from knot_fed.data.partition import client_shard
+from knot_fed.errors import ConfigError
 from knot_fed.losses import BUILDERS, make_loss
 from knot_fed.models import check_model_name
 
@@ -22,7 +23,7 @@ def check_run(config: RunConfig, *, clients: int) -> None:
     Raises
     ------
     ConfigError
-        If there are fewer clients than private files.
+        If there are fewer clients than private files, or than the run waits for or needs answers of.
     DataError
         If a private file, the public file or the transfer set is not there.
     LabelSpaceError
@@ -34,6 +35,9 @@ def check_run(config: RunConfig, *, clients: int) -> None:
     """
     data, models = config.data, config.teacher.models.split(",")
     client_shard(0, clients, data.client_names)
+    for key, needed in (("wait-for", config.wait_for), ("min-teachers", config.min_teachers)):
+        if needed > clients:
+            raise ConfigError(f"run configuration: {key} = {needed}, but there are {clients} clients; lower {key}")
     for name in (*data.client_names, data.public, data.transfer):
         data_path(data.root, name)
     for model in {config.model, config.student_model, *(name.strip() for name in models if name.strip())}:

@@ -49,7 +49,7 @@ def sweep(
         out or _default_folder(run_config), config=base, grid=values, clients=clients, seeds=chosen
     )
     plan = Sweep(app.resolve(), folder, cells, clients, jobs or len(os.sched_getaffinity(0)), fedavg)
-    with _told() as progress:
+    with folder.locked(), _told() as progress:
         results = run_sweep(plan, progress=progress)
     extra = [key for key in values if key not in SETTING_KEYS.values()]
     write_table(results, folder.path / "results.csv")

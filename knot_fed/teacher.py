@@ -5,6 +5,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +31,7 @@ from knot_fed.models import (
     load_classifier,
     predict_logits,
     save_classifier,
+    trained_state,
 )
 from knot_fed.types import LabelledTexts, SoftLabels, SplitExamples, Text
 
@@ -136,7 +138,9 @@ def load_or_train_teacher(
     return teacher, False
 
 
-def predict_soft_labels(model: TextClassifier, texts: Sequence[Text], *, temperature: float = 1.0) -> SoftLabels:
+def predict_soft_labels(
+    model: TextClassifier, texts: Sequence[Text], *, temperature: float = 1.0, kept: Path | None = None
+) -> SoftLabels:
     """Return `softmax(logits / temperature)` for each text, float32.
 
     Parameters
@@ -147,6 +151,8 @@ def predict_soft_labels(model: TextClassifier, texts: Sequence[Text], *, tempera
         Texts of the kind (single or paired) that the model was built for.
     temperature
         > 0; above 1 flattens the distributions.
+    kept
+        Folder where logits are kept under a digest of parameters and texts, and found again; None: nowhere.
 
     Raises
     ------
@@ -156,7 +162,32 @@ def predict_soft_labels(model: TextClassifier, texts: Sequence[Text], *, tempera
     if texts and isinstance(texts[0], str) == model.spec.paired:
         kinds = ("pairs", "single texts") if model.spec.paired else ("single texts", "pairs")
         raise ModelError(f"the model reads {kinds[0]}, these are {kinds[1]}; use data of the run's task")
-    return _soft_labels(predict_logits(model, model.encode(texts)), temperature)
+    return _soft_labels(_kept_logits(model, texts, kept) if kept else _logits(model, texts), temperature)
+
+
+def _kept_logits(model: TextClassifier, texts: Sequence[Text], folder: Path) -> Float[np.ndarray, "examples classes"]:
+    file = folder / f"{_answer_digest(model, texts)}.npy"
+    if file.is_file():
+        with suppress(ValueError):
+            found: Float[np.ndarray, "examples classes"] = np.load(file, allow_pickle=False)
+            return found
+    logits = _logits(model, texts)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".partial", delete=False) as partial:
+        np.save(partial, logits)
+    Path(partial.name).rename(file)
+    return logits
+
+
+def _logits(model: TextClassifier, texts: Sequence[Text]) -> Float[np.ndarray, "examples classes"]:
+    return predict_logits(model, model.encode(texts))
+
+
+def _answer_digest(model: TextClassifier, texts: Sequence[Text]) -> str:
+    digest = hashlib.sha256(json.dumps([model.spec.to_json(), encoder_identity(model.spec.name), texts]).encode())
+    for name, value in sorted(trained_state(model).items()):
+        digest.update(name.encode() + value.tobytes())
+    return digest.hexdigest()
 
 
 def _soft_labels(logits: Float[np.ndarray, "examples classes"], temperature: float) -> SoftLabels:

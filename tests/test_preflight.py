@@ -23,6 +23,8 @@ ROOT = Path(__file__).parent.parent
         ('transport.cost="absent.csv"', GroundCostError, "absent.csv: cannot be read"),
         ('task="emotion" transport.solver="line"', GroundCostError, "line"),
         ('data.clients="a,b,c,d"', ConfigError, "4 file.s. for 3 clients"),
+        ("wait-for=4", ConfigError, "wait-for = 4, but there are 3 clients"),
+        ("min-teachers=5", ConfigError, "min-teachers = 5, but there are 3 clients"),
     ],
 )
 def test_a_run_that_could_only_fail_is_refused_before_it_starts(override, error, message):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from knot_fed.errors import ConfigError
-from knot_fed.simulation import COMPONENTS, stage_app
+from knot_fed.submission import COMPONENTS, stage_app
 
 APP = '[tool.flwr.app]\nfab-include = ["/package/**/*.py"]\n'
 

@@ -1,1 +1,1 @@
-"""What a federation on real machines needs beside the app: credentials, and commands of operators and owners."""
+"""Real clients: what an operator and a data owner call around a deployed federation."""

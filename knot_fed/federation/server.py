@@ -17,7 +17,8 @@ from knot_fed.errors import KnotError
 from knot_fed.evaluation import EvaluationDetails, evaluate_classifier, evaluation_details, mean_metrics
 from knot_fed.federation.roster import Outcome
 from knot_fed.models import ModelSpec, TextClassifier, build_classifier, train_vocabulary
-from knot_fed.reporting import RunFolder
+from knot_fed.reporting import RunFolder, table_facts
+from knot_fed.run_log import FAILURE, MARKER, table_line
 from knot_fed.teacher import load_or_train_teacher, predict_soft_labels
 from knot_fed.types import LabelledTexts, Metrics, SplitExamples
 
@@ -35,8 +36,9 @@ def run_in_folder(grid: Grid, context: Context, federate: Callable[[Grid, RunCon
     try:
         federate(grid, config, folder)
     except KnotError as error:
-        logger.error("the run failed: %s", error)
+        logger.error("%s%s", FAILURE, error)
         raise
+    logger.info("%s", table_line(table_facts(folder.read_summary())))
 
 
 def read_server_data(config: RunConfig) -> tuple[TransferSet, SplitExamples]:
@@ -166,7 +168,7 @@ def _public_domain(config: RunConfig) -> str:
 
 def _log_to_stdout() -> None:
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("knot_fed: %(message)s"))
+    handler.setFormatter(logging.Formatter(f"{MARKER}%(message)s"))
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False

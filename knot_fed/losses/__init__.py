@@ -1,6 +1,6 @@
 """Distillation losses behind one interface: one file each, and a user's own by name."""
 
-from knot_fed.losses.catalogue import BUILDERS, READING_A_COST, make_loss
+from knot_fed.losses.catalogue import BUILDERS, TRANSPORT_KEYS, make_loss
 from knot_fed.losses.entropy import SymmetrisedKL
 from knot_fed.losses.interface import Loss, PairwiseLoss
 from knot_fed.losses.jensen_shannon import JensenShannon
@@ -11,7 +11,7 @@ from knot_fed.losses.sinkhorn_divergence import SinkhornDivergence
 
 __all__ = [
     "BUILDERS",
-    "READING_A_COST",
+    "TRANSPORT_KEYS",
     "ForwardKL",
     "JensenShannon",
     "Loss",

@@ -47,15 +47,20 @@ def _optimal_transport(config: RunConfig) -> Loss:
 
 BUILDERS: Mapping[str, Callable[[RunConfig], Loss]] = {
     "ot": _optimal_transport,
-    "sinkhorn-divergence": lambda config: SinkhornDivergence(configured_ground_cost(config)),
+    "sinkhorn-divergence": lambda config: SinkhornDivergence(
+        configured_ground_cost(config), entropic_epsilon=config.transport.divergence_epsilon
+    ),
     "entropy": lambda _: SymmetrisedKL(),
     "kl": lambda _: ForwardKL(),
     "reverse-kl": lambda _: ReverseKL(),
     "jensen-shannon": lambda _: JensenShannon(),
     "mse": lambda _: MeanSquaredError(),
 }
-READING_A_COST = ("ot", "sinkhorn-divergence")
-"""Losses that read the ground cost; the others, a user's own among them, are built from nothing of `transport`."""
+TRANSPORT_KEYS: Mapping[str, frozenset[str]] = {
+    "ot": frozenset(f"transport.{key}" for key in ("cost", "solver", "entropic-epsilon", "marginal-error")),
+    "sinkhorn-divergence": frozenset({"transport.cost", "transport.divergence-epsilon"}),
+}
+"""What a loss reads of `transport`; those not listed, a user's own among them, are built from nothing of it."""
 
 
 def make_loss(config: RunConfig) -> Loss:

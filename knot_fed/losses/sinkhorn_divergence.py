@@ -17,10 +17,10 @@ class SinkhornDivergence(PairwiseLoss):
         Prepared ground cost.
     entropic_epsilon
         As a share of the largest ground cost, > 0. Towards 0 this is the transport loss, which is had exactly and
-        faster; the blur of the default is what sets this loss apart.
+        faster; the blur is what sets this loss apart.
     """
 
-    def __init__(self, ground_cost: GroundCost, *, entropic_epsilon: float = 0.1) -> None:
+    def __init__(self, ground_cost: GroundCost, *, entropic_epsilon: float) -> None:
         super().__init__()
         self.ground_cost = ground_cost
         self.entropic_epsilon = entropic_epsilon

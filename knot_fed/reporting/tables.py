@@ -7,6 +7,13 @@ from rich.table import Table
 
 COLUMNS = (("sd", "SD ↓"), ("w1", "W1 ↓"), ("accuracy", "accuracy ↑"), ("macro_f1", "macro-F1 ↑"), ("ece", "ECE ↓"))
 
+_READ = ("task", "student", "domains", "clients", "distillation", "fedavg")
+
+
+def table_facts(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a summary that `summary_table` reads."""
+    return {key: summary[key] for key in _READ if key in summary}
+
 
 def summary_table(summary: dict[str, Any]) -> Group:
     """Return two tables: metrics before and after the run by domain, and the clients."""

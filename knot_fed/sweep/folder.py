@@ -3,11 +3,14 @@
 import json
 import shutil
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tomli_w
+from filelock import FileLock, Timeout
 
 from knot_fed.config import RunConfig, Scalar
 from knot_fed.errors import RunFolderError
@@ -15,7 +18,7 @@ from knot_fed.reporting import RunFolder
 from knot_fed.reporting.results import NOT_COMPARED
 from knot_fed.sweep.results import Row
 
-SWEEP_FILE, TIMES_FILE = "sweep.toml", "times.jsonl"
+SWEEP_FILE, TIMES_FILE, LOCK_FILE = "sweep.toml", "times.jsonl", ".lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,21 @@ class SweepFolder:
         except OSError as error:
             raise RunFolderError(f"{path}: cannot be a folder ({error.strerror}); give --out another one") from None
         return cls(path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other sweeps out of the folder.
+
+        Raises
+        ------
+        RunFolderError
+            If another sweep is running in it.
+        """
+        try:
+            with FileLock(self.path / LOCK_FILE, timeout=0):
+                yield
+        except Timeout:
+            raise RunFolderError(f"{self.path}: another sweep is running in it; wait for it or stop it") from None
 
     @property
     def cells(self) -> Path:
@@ -94,24 +112,24 @@ class SweepFolder:
             f" {teaching:.0f} s, the rest {total - distilling - teaching:.0f} s (Flower, Ray, starting, evaluation)"
         )
 
-    def kept_references(self, seed: int) -> list[Row] | None:
-        """Return the reference lines of a seed, if they were computed."""
-        file = self._references(seed)
+    def kept_references(self, name: str) -> list[Row] | None:
+        """Return the reference lines of that name, if they were computed."""
+        file = self._references(name)
         if not file.is_file():
             return None
         rows: list[Row] = json.loads(file.read_text(encoding="utf-8"))
         return rows
 
-    def keep_references(self, seed: int, rows: list[Row]) -> None:
-        """Keep the reference lines of a seed, whole or not at all."""
-        file = self._references(seed)
+    def keep_references(self, name: str, rows: list[Row]) -> None:
+        """Keep reference lines, whole or not at all."""
+        file = self._references(name)
         file.parent.mkdir(exist_ok=True)
         partial = file.with_suffix(".partial")
         partial.write_text(json.dumps(rows), encoding="utf-8")
         partial.rename(file)
 
-    def _references(self, seed: int) -> Path:
-        return self.path / "references" / f"seed-{seed}.json"
+    def _references(self, name: str) -> Path:
+        return self.path / "references" / f"{name}.json"
 
 
 def _check_same(kept: dict[str, Any], described: dict[str, Any], path: Path) -> None:

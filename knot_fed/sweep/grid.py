@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from knot_fed.config import RunConfig, Scalar, check_known_keys, known_keys
 from knot_fed.errors import ConfigError
-from knot_fed.losses import READING_A_COST
+from knot_fed.losses import TRANSPORT_KEYS
 from knot_fed.overrides import absolute
 
 SEED = "seed"
+SHAPING = ("task", "model", "trainable", "labels.", "data.", "teacher.", "student.")
+"""Beginnings of the keys that change the data, the teachers or the student's start, and so the reference lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,16 @@ class Cell:
     seed: int
     values: dict[str, Scalar]
     config: RunConfig
+
+    @property
+    def shaping(self) -> dict[str, Scalar]:
+        """What the grid sets of data, teachers and the student's start."""
+        return {key: value for key, value in self.values.items() if key.startswith(SHAPING)}
+
+    @property
+    def reference(self) -> str:
+        """Name of the reference lines that this cell shares with all others of its seed and shaping values."""
+        return _cell_name(self.seed, self.shaping)
 
 
 def parse_grid(text: str, base: RunConfig) -> dict[str, list[Scalar]]:
@@ -91,7 +103,7 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def make_cells(base: RunConfig, grid: Mapping[str, list[Scalar]], seeds: list[int]) -> list[Cell]:
-    """Combine grid and seeds, seed by seed; a ground cost is not varied under a loss that reads none.
+    """Combine grid and seeds, seed by seed; nothing of `transport` is varied under a loss that does not read it.
 
     Raises
     ------
@@ -101,7 +113,7 @@ def make_cells(base: RunConfig, grid: Mapping[str, list[Scalar]], seeds: list[in
     cells: dict[str, Cell] = {}
     for seed, combination in itertools.product(seeds, itertools.product(*grid.values())):
         values = _relevant(dict(zip(grid, combination, strict=True)), base)
-        name = "-".join([f"seed{seed}", *(_slug(value) for value in values.values())])
+        name = _cell_name(seed, values)
         if name not in cells:
             mapping = base.to_mapping() | values | {SEED: seed, "name": name}
             cells[name] = Cell(name, seed, values, RunConfig.from_mapping(mapping))
@@ -111,9 +123,12 @@ def make_cells(base: RunConfig, grid: Mapping[str, list[Scalar]], seeds: list[in
 
 
 def _relevant(values: dict[str, Scalar], base: RunConfig) -> dict[str, Scalar]:
-    if values.get("distill.loss", base.distill.loss) in READING_A_COST:
-        return values
-    return {key: value for key, value in values.items() if not key.startswith("transport.")}
+    read = TRANSPORT_KEYS.get(str(values.get("distill.loss", base.distill.loss)), frozenset())
+    return {key: value for key, value in values.items() if not key.startswith("transport.") or key in read}
+
+
+def _cell_name(seed: int, values: Mapping[str, Scalar]) -> str:
+    return "-".join([f"seed{seed}", *(_slug(value) for value in values.values())])
 
 
 def _value(text: str, like: Scalar) -> Scalar:

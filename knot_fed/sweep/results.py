@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from knot_fed.losses import READING_A_COST
+from knot_fed.losses import TRANSPORT_KEYS
 from knot_fed.reporting.results import AFTER, BEFORE, FEDAVG, MEAN, MEASURES, RESULTS, SETTING_KEYS, traffic
 from knot_fed.sweep.grid import Cell
 
@@ -18,21 +18,22 @@ def cell_rows(cell: Cell, summary: dict[str, Any]) -> list[Row]:
     """Return the rows of one finished cell: its student after distillation."""
     flat = cell.config.to_mapping()
     described: Row = {setting: flat[key] for setting, key in SETTING_KEYS.items()}
-    if cell.config.distill.loss not in READING_A_COST:
+    if cell.config.distill.loss not in TRANSPORT_KEYS:
         described["cost"] = ""
     described |= {key: value for key, value in cell.values.items() if key not in SETTING_KEYS.values()}
     described |= {"cell": cell.name, "seed": cell.seed, "line": AFTER} | traffic(summary)
     return [described | metrics for metrics in by_domain(summary, "after")]
 
 
-def before_rows(seed: int, summary: dict[str, Any]) -> list[Row]:
-    """Return the rows of the student as it was before distillation."""
-    return [{"seed": seed, "line": BEFORE} | metrics for metrics in by_domain(summary, "before")]
+def before_rows(cell: Cell, summary: dict[str, Any]) -> list[Row]:
+    """Return the rows of the student as it was before distillation, from the first cell that starts so."""
+    described: Row = {"seed": cell.seed, "line": BEFORE} | cell.shaping
+    return [described | metrics for metrics in by_domain(summary, "before")]
 
 
-def fedavg_rows(seed: int, summary: dict[str, Any]) -> list[Row]:
-    """Return the rows of the model that FedAvg trained."""
-    described: Row = {"seed": seed, "line": FEDAVG} | traffic(summary)
+def fedavg_rows(cell: Cell, summary: dict[str, Any]) -> list[Row]:
+    """Return the rows of the model that FedAvg trained, from the start that the cell's student has."""
+    described: Row = {"seed": cell.seed, "line": FEDAVG} | cell.shaping | traffic(summary)
     return [described | metrics for metrics in by_domain(summary, "after")]
 
 

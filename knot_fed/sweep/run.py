@@ -15,7 +15,9 @@ import pandas as pd
 
 from knot_fed.config import RunConfig, Scalar
 from knot_fed.errors import FederationError, KnotError
-from knot_fed.simulation import Simulator, federation_settings, simulator, stop_children
+from knot_fed.processes import stop_children
+from knot_fed.simulation import federation_settings, simulator
+from knot_fed.submission import Submitter
 from knot_fed.sweep.folder import SweepFolder
 from knot_fed.sweep.grid import Cell
 from knot_fed.sweep.references import reference_rows
@@ -42,7 +44,7 @@ class Sweep:
     jobs
         Runs at a time, each on one CPU.
     fedavg
-        Whether FedAvg is run once for each seed.
+        Whether FedAvg is run once for each seed and start of the student.
     """
 
     app: Path
@@ -72,19 +74,18 @@ def run_sweep(sweep: Sweep, *, progress: Progress) -> pd.DataFrame:
     cells = [_Task(cell.name, cell.config) for cell in sweep.cells]
     _run_tasks(sweep, cells, sweep.folder.cells, strategy="knot", progress=progress)
     if sweep.fedavg:
-        averaged = [_Task(fedavg_name(seed), config) for seed, config in _first_configs(sweep).items()]
+        averaged = [_Task(_fedavg_name(cell), cell.config) for cell in _first_cells(sweep)]
         _run_tasks(sweep, averaged, sweep.folder.fedavg, strategy="fedavg", progress=progress)
     return tidy(_rows(sweep, progress))
 
 
-def fedavg_name(seed: int) -> str:
-    """Name the run of FedAvg of one seed."""
-    return f"seed{seed}-fedavg"
+def _first_cells(sweep: Sweep) -> list[Cell]:
+    """Return the first cell of each seed and each start, which the reference lines are taken from."""
+    return list({cell.reference: cell for cell in reversed(sweep.cells)}.values())[::-1]
 
 
-def _first_configs(sweep: Sweep) -> dict[int, RunConfig]:
-    """Return the configuration of each seed's first cell."""
-    return {cell.seed: cell.config for cell in reversed(sweep.cells)}
+def _fedavg_name(cell: Cell) -> str:
+    return f"{cell.reference}-fedavg"
 
 
 def _run_tasks(sweep: Sweep, tasks: Sequence[_Task], runs: Path, *, strategy: str, progress: Progress) -> None:
@@ -108,7 +109,7 @@ def _run_tasks(sweep: Sweep, tasks: Sequence[_Task], runs: Path, *, strategy: st
                 progress(name, done, len(waiting))
 
 
-def _run_stage(sweep: Sweep, running: Simulator, tasks: Sequence[_Task], runs: Path, *, cpus: int) -> Iterator[str]:
+def _run_stage(sweep: Sweep, running: Submitter, tasks: Sequence[_Task], runs: Path, *, cpus: int) -> Iterator[str]:
     """Run tasks, several at a time, each on so many CPUs; yields each name as it ends, and raises the first failure."""
     pool = ThreadPoolExecutor(max_workers=sweep.jobs)
     futures: dict[Future[None], _Task] = {pool.submit(_run, sweep, running, task, runs, cpus): task for task in tasks}
@@ -124,7 +125,7 @@ def _run_stage(sweep: Sweep, running: Simulator, tasks: Sequence[_Task], runs: P
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _run(sweep: Sweep, running: Simulator, task: _Task, runs: Path, cpus: int) -> None:
+def _run(sweep: Sweep, running: Submitter, task: _Task, runs: Path, cpus: int) -> None:
     started = time.monotonic()
     sweep.folder.clear(runs, task.name)
     overrides: dict[str, Scalar] = {"name": task.name, "runs-dir": str(runs.resolve()), "threads": cpus}
@@ -148,11 +149,11 @@ def _stopped_on_error() -> Iterator[None]:
 def _rows(sweep: Sweep, progress: Progress) -> list[Row]:
     """Collect finished runs and reference lines."""
     rows: list[Row] = []
-    firsts = _first_configs(sweep)
-    for seed, config in firsts.items():
-        rows += before_rows(seed, _summary(sweep, sweep.folder.cells, config.name))
+    firsts = _first_cells(sweep)
+    for cell in firsts:
+        rows += before_rows(cell, _summary(sweep, sweep.folder.cells, cell.name))
         if sweep.fedavg:
-            rows += fedavg_rows(seed, _summary(sweep, sweep.folder.fedavg, fedavg_name(seed)))
+            rows += fedavg_rows(cell, _summary(sweep, sweep.folder.fedavg, _fedavg_name(cell)))
     for cell in sweep.cells:
         rows += cell_rows(cell, _summary(sweep, sweep.folder.cells, cell.name))
     return rows + _references(sweep, firsts, progress)
@@ -165,15 +166,14 @@ def _summary(sweep: Sweep, runs: Path, name: str) -> dict[str, Any]:
     return summary
 
 
-def _references(sweep: Sweep, firsts: dict[int, RunConfig], progress: Progress) -> list[Row]:
-    """Compute the reference lines of each seed, in processes of one thread each."""
+def _references(sweep: Sweep, firsts: Sequence[Cell], progress: Progress) -> list[Row]:
+    """Compute the reference lines of each seed and each start, in processes of one thread each."""
     schemes = list(dict.fromkeys(cell.config.weights.scheme for cell in sweep.cells))
-    kept = {seed: sweep.folder.kept_references(seed) for seed in firsts}
-    missing = [seed for seed, rows in kept.items() if rows is None]
+    missing = [cell for cell in firsts if sweep.folder.kept_references(cell.reference) is None]
     with ProcessPoolExecutor(sweep.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         work = partial(reference_rows, clients=sweep.clients, schemes=schemes)
-        computed = pool.map(work, [firsts[seed] for seed in missing])
-        for done, (seed, rows) in enumerate(zip(missing, computed, strict=True), start=1):
-            sweep.folder.keep_references(seed, rows)
-            progress(f"reference lines of seed {seed}", done, len(missing))
-    return [row for seed in firsts for row in sweep.folder.kept_references(seed) or []]
+        computed = pool.map(work, [cell.config for cell in missing])
+        for done, (cell, rows) in enumerate(zip(missing, computed, strict=True), start=1):
+            sweep.folder.keep_references(cell.reference, rows)
+            progress(f"reference lines of {cell.reference}", done, len(missing))
+    return [row | cell.shaping for cell in firsts for row in sweep.folder.kept_references(cell.reference) or []]

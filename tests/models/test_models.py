@@ -70,6 +70,21 @@ def test_every_model_predicts_the_same_in_any_order_and_after_saving(make_spec, 
     assert (prediction_confidence(rows, bias) <= np.sqrt(2)).all()
 
 
+def test_kept_answers_are_those_of_these_parameters_and_texts(tmp_path):
+    model, other = (build_classifier(spec_of("ngram-bag"), seed=seed) for seed in (1, 2))
+    rows = predict_soft_labels(model, TEXTS, kept=tmp_path)
+    (file,) = tmp_path.iterdir()
+    flat = predict_soft_labels(model, TEXTS, temperature=2.0, kept=tmp_path)
+    np.testing.assert_array_equal(flat, predict_soft_labels(model, TEXTS, temperature=2.0))
+    assert list(tmp_path.iterdir()) == [file]
+    for asked, texts in ((other, TEXTS), (model, TEXTS[:1])):
+        np.testing.assert_array_equal(
+            predict_soft_labels(asked, texts, kept=tmp_path), predict_soft_labels(asked, texts)
+        )
+    file.write_bytes(b"torn")
+    np.testing.assert_array_equal(predict_soft_labels(model, TEXTS, kept=tmp_path), rows)
+
+
 @pytest.mark.parametrize("paired", [False, True])
 def test_the_state_alone_carries_a_model_over(make_spec, paired):
     texts = PAIRS if paired else TEXTS

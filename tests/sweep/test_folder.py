@@ -16,10 +16,10 @@ def config(*overrides):
 
 def test_a_sweep_of_the_same_configuration_is_reopened_with_what_it_keeps(tmp_path):
     first = SweepFolder.open(tmp_path / "sweep", config=config(), grid=GRID, clients=3, seeds=[1])
-    assert first.kept_references(1) is None
-    first.keep_references(1, [{"line": "ensemble", "sd": 0.5}])
+    assert first.kept_references("seed1") is None
+    first.keep_references("seed1", [{"line": "ensemble", "sd": 0.5}])
     again = SweepFolder.open(tmp_path / "sweep", config=config("seed=9"), grid=GRID, clients=3, seeds=[1])
-    assert again.kept_references(1) == [{"line": "ensemble", "sd": 0.5}]
+    assert again.kept_references("seed1") == [{"line": "ensemble", "sd": 0.5}]
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,14 @@ def test_a_sweep_of_another_configuration_is_refused_and_kept(tmp_path, override
 
 def test_a_sweep_that_kept_no_times_still_tells_of_them(tmp_path):
     assert SweepFolder(tmp_path).time_spent().startswith("0 runs took 0 s")
+
+
+def test_two_sweeps_never_run_in_one_folder(tmp_path):
+    folder = SweepFolder.open(tmp_path, config=config(), grid=GRID, clients=3, seeds=[1])
+    with folder.locked(), pytest.raises(RunFolderError, match="another sweep is running in it"), folder.locked():
+        pass
+    with folder.locked():
+        pass
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):

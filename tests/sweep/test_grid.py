@@ -27,6 +27,21 @@ def test_a_ground_cost_is_not_varied_under_a_loss_without_one():
     assert len(own) == 1
 
 
+def test_a_solver_of_transport_is_not_varied_under_the_sinkhorn_divergence():
+    grid = parse_grid("distill.loss=ot,sinkhorn-divergence transport.solver=table,lp", BASE)
+    assert sorted(cell.name for cell in make_cells(BASE, grid, [1])) == [
+        "seed1-ot-lp", "seed1-ot-table", "seed1-sinkhorn_divergence"
+    ]  # fmt: skip
+    blurs = parse_grid("distill.loss=ot,sinkhorn-divergence transport.divergence-epsilon=0.1,0.2", BASE)
+    assert len(make_cells(BASE, blurs, [1])) == 3
+
+
+def test_cells_share_reference_lines_unless_data_teachers_or_start_differ():
+    cells = make_cells(BASE, parse_grid("distill.loss=ot,entropy teacher.temperature=1,2", BASE), [1, 2])
+    assert sorted({cell.reference for cell in cells}) == ["seed1-1.0", "seed1-2.0", "seed2-1.0", "seed2-2.0"]
+    assert {cell.reference for cell in make_cells(BASE, parse_grid("distill.loss=ot,entropy", BASE), [1])} == {"seed1"}
+
+
 @given(st.lists(st.sampled_from([0.5, 1, 2, 3.25]), min_size=1, unique=True), st.lists(st.integers(1, 9), unique=True))
 def test_every_combination_is_there_once_with_values_of_the_keys_kind(temperatures, rounds):
     grid = f"teacher.temperature={','.join(map(str, temperatures))}"

@@ -1,4 +1,4 @@
-"""A SuperLink whose clients reach what clients need, and nothing else: `python -m knot_fed.federation.superlink`."""
+"""A SuperLink whose clients reach what clients need, and nothing else: `python -m knot_fed.federation.gate`."""
 
 import logging
 import socket

@@ -1,0 +1,93 @@
+import os
+import re
+import subprocess
+from datetime import timedelta
+
+import pytest
+
+from tests.deployment.certificates import Certificates
+from tests.deployment.processes import BIN, ROOT, Federation, federation, free_port
+
+SMALL = (
+    "wait-for=2 threads=1 timeout=60.0 teacher.epochs=2 distill.epochs=2 student.pretrain=false data.limit=400"
+    ' name="told"'
+)
+
+
+def submit(real, *options, config=SMALL):
+    folders = f'runs-dir="{real.folder / "runs"}" state-dir="{real.folder / "server-state"}"'
+    command = [BIN / "knot-fed", "submit", "--app", ROOT, "--superlink", real.address, *options]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(real.folder)}
+    return subprocess.run(
+        [*command, "--run-config", config, "--run-config", folders],
+        cwd=real.folder, env=environment, text=True, capture_output=True, check=False, timeout=200,
+    )  # fmt: skip
+
+
+def one_sentence(run):
+    assert run.returncode == 1
+    lines = [line for line in run.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, run.stderr
+    return lines[0]
+
+
+@pytest.fixture
+def superlink(tmp_path):
+    """Start a SuperLink with TLS and no nodes; the certificate lasts as long as asked."""
+    started = []
+
+    def start(lasts=timedelta(days=2)):
+        certificates = Certificates.create(tmp_path / "certificates", lasts=lasts)
+        real = Federation(tmp_path / "federation", certificates=certificates)
+        started.append(real)
+        real.start_superlink()
+        return real
+
+    yield start
+    for real in started:
+        real.close()
+
+
+def test_submit_over_tls_prints_the_table_once_and_warns_of_a_certificate_near_its_end(tmp_path):
+    with federation(tmp_path, "phones", "restaurants", tls=True) as real:
+        run = submit(real, "--root-certificates", real.certificates.authority)
+        assert run.returncode == 0, run.stdout + run.stderr
+        assert run.stdout.count("before → after") == 1
+        assert re.search(r"phones +│ ok", run.stdout)
+        assert "the table:" not in run.stdout
+        assert "expires in 1 day(s)" in run.stderr
+        assert (real.folder / "runs" / "told" / "summary.json").is_file()
+        again = one_sentence(submit(real, "--root-certificates", real.certificates.authority))
+        assert not list(real.folder.glob("knot-fed-*"))
+    assert "there is a run of this name" in again
+
+
+def test_a_wrong_authority_is_one_sentence(superlink, tmp_path):
+    real, foreign = superlink(), Certificates.create(tmp_path / "foreign")
+    assert "is not from" in one_sentence(submit(real, "--root-certificates", foreign.authority))
+
+
+def test_an_expired_certificate_is_one_sentence(superlink):
+    real = superlink(-timedelta(hours=3))
+    assert "has expired" in one_sentence(submit(real, "--root-certificates", real.certificates.authority))
+
+
+def test_talk_without_tls_to_a_superlink_with_tls_is_one_sentence(superlink):
+    assert "drop --insecure" in one_sentence(submit(superlink(), "--insecure"))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--insecure"], "no SuperLink answers"),
+        (["--root-certificates", "absent.crt"], "no such file"),
+        (["--root-certificates", ROOT / "README.md"], "no PEM certificate"),
+        (["--insecure", "--superlink", "nowhere"], "is not host:port"),
+        (["--insecure", "--run-config", 'task="mood"'], "mood"),
+    ],
+)
+def test_what_cannot_be_submitted_is_one_sentence(tmp_path, options, sentence):
+    class Nowhere:
+        folder, address = tmp_path, f"127.0.0.1:{free_port()}"
+
+    assert sentence in one_sentence(submit(Nowhere, *options))
