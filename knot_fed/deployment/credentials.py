@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -99,7 +100,7 @@ def add_node(folder: Path, name: str, *, public_key: Path | None = None) -> None
         _write_node(folder, name)
         _give_away(folder / "clients" / name, listed)
     else:
-        _check_public_key(public_key)
+        read_public_key(public_key)
         shutil.copyfile(public_key, listed)
 
 
@@ -133,6 +134,25 @@ def list_credentials(folder: Path) -> list[Credential]:
 def public_keys(folder: Path) -> dict[str, Path]:
     """Return the file of each node's public key by the node's name."""
     return {path.stem: path for path in sorted((folder / "superlink" / "nodes").glob("*.pub"))}
+
+
+def read_public_key(path: Path) -> ec.EllipticCurvePublicKey:
+    """Read a node's public key, in OpenSSH's form.
+
+    Raises
+    ------
+    CredentialsError
+        If the file is missing, or holds no such key.
+    """
+    try:
+        key = serialization.load_ssh_public_key(path.read_bytes())
+    except (OSError, ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise CredentialsError(
+            f"{path}: is no EC public key in OpenSSH's form; make it with ssh-keygen -t ecdsa -b 384"
+        )
+    return key
 
 
 def _write_authority(folder: Path) -> None:
@@ -243,22 +263,11 @@ def _read_certificate(path: Path) -> x509.Certificate:
 def _read_authority_key(path: Path) -> ec.EllipticCurvePrivateKey:
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError):
+    except (OSError, ValueError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise CredentialsError(f"{path}: is missing or no key; renew where the authority's key is kept")
     return key
-
-
-def _check_public_key(path: Path) -> None:
-    try:
-        key = serialization.load_ssh_public_key(path.read_bytes())
-    except (OSError, ValueError):
-        key = None
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise CredentialsError(
-            f"{path}: is no EC public key in OpenSSH's form; make it with ssh-keygen -t ecdsa -b 384"
-        )
 
 
 def _check_names(names: Sequence[str]) -> None:

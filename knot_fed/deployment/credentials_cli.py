@@ -13,6 +13,7 @@ from knot_fed.deployment.credentials import (
     create_credentials,
     list_credentials,
     public_keys,
+    read_public_key,
     renew_server_certificate,
 )
 from knot_fed.deployment.environment import add_settings
@@ -79,7 +80,7 @@ def register(
     superlink: Annotated[str, typer.Option(help="Address of the SuperLink.")] = "127.0.0.1:9093",
 ) -> None:
     """Tell the SuperLink the public key of each node that it does not know yet."""
-    keys = {name: path.read_bytes() for name, path in public_keys(out).items()}
+    keys = {name: read_public_key(path) for name, path in public_keys(out).items()}
     outcomes = register_nodes(keys, superlink=superlink, authority=out / "ca.crt")
     for name, outcome in outcomes.items():
         console.print(f"{name}: {outcome}", markup=False, highlight=False)

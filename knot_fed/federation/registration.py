@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest
 from flwr.supercore.constant import NodeStatus
@@ -16,13 +15,13 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from knot_fed.errors import CredentialsError, FederationError
 
 
-def register_nodes(keys: Mapping[str, bytes], *, superlink: str, authority: Path) -> dict[str, str]:
+def register_nodes(keys: Mapping[str, ec.EllipticCurvePublicKey], *, superlink: str, authority: Path) -> dict[str, str]:
     """Register each node that the SuperLink does not know; safe to repeat.
 
     Parameters
     ----------
     keys
-        Public key, in OpenSSH's form, by the node's name.
+        Public key by the node's name.
     superlink
         Address, as `host:port`.
     authority
@@ -36,11 +35,11 @@ def register_nodes(keys: Mapping[str, bytes], *, superlink: str, authority: Path
     Raises
     ------
     CredentialsError
-        If a key is none, or the authority's certificate is missing.
+        If the authority's certificate is missing.
     FederationError
         If the SuperLink does not answer, is not the one that the authority vouches for, or refuses.
     """
-    public = {name: _read_key(name, text) for name, text in keys.items()}
+    public = {name: public_key_to_bytes(key) for name, key in keys.items()}
     try:
         trusted = authority.read_bytes()
     except OSError:
@@ -62,13 +61,3 @@ def _register(control: ControlHttpClient, name: str, key: bytes, status: str | N
     if status is not None:
         return "known already"
     return f"registered as node {control.RegisterNode(RegisterNodeRequest(public_key=key, name=name)).node_id}"
-
-
-def _read_key(name: str, text: bytes) -> bytes:
-    try:
-        key = serialization.load_ssh_public_key(text)
-    except ValueError:
-        key = None
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise CredentialsError(f"{name}: is no EC public key in OpenSSH's form; make it with knot-fed credentials add")
-    return public_key_to_bytes(key)
