@@ -7,7 +7,7 @@ endif
 PYTHON ?= python3
 INSTALLED := $(BIN)/.knot-fed-installed
 
-.PHONY: demo test browser-test check bench clean
+.PHONY: demo test browser-test docker-test check bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/flower-simulation --app . --num-supernodes 3
@@ -17,6 +17,9 @@ test: $(INSTALLED)
 
 browser-test: $(INSTALLED)
 	$(BIN)/python -m pytest -m browser tests/reporting
+
+docker-test: $(INSTALLED)
+	$(BIN)/python -m pytest -m docker tests/docker
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

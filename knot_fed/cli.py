@@ -12,6 +12,7 @@ from rich.table import Table
 
 from knot_fed.data.recipes import RECIPES, SUFFIX, find_recipe, prepare_files
 from knot_fed.deployment.client_cli import app as client_app
+from knot_fed.deployment.credentials_cli import credentials
 from knot_fed.deployment.status_cli import status
 from knot_fed.deployment.submit import submit
 from knot_fed.errors import ModelError, RunFolderError
@@ -92,6 +93,7 @@ app.command("sweep")(_guarded(sweep))
 app.command("submit")(_guarded(submit))
 app.command("status")(_guarded(status))
 app.add_typer(client_app, name="client")
+app.add_typer(credentials)
 
 
 @app.command()

@@ -43,3 +43,7 @@ class FederationError(KnotError):
 
 class RunFolderError(KnotError):
     """A run folder that is missing, incomplete or already taken."""
+
+
+class CredentialsError(KnotError):
+    """Keys or certificates that are missing, taken already, or not what they should be."""

@@ -1,0 +1,29 @@
+# One image for the server and the clients: docker build -t knot-fed .
+# A GPU: docker build -t knot-fed:gpu --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
+FROM python:3.11-slim AS build
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ENV PATH=/opt/knot-fed/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN apt-get update && apt-get install --yes --no-install-recommends binutils && python -m venv /opt/knot-fed
+WORKDIR /build
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+# torch alone comes from its own index; a stub stands for the package, so that a change of code keeps this layer.
+RUN mkdir knot_fed && touch knot_fed/__init__.py \
+    && pip install --no-deps --extra-index-url "$TORCH_INDEX" --constraint constraints.txt torch \
+    && pip install --constraint constraints.txt . \
+    && pip uninstall --yes --quiet knot-fed ray \
+    && cd /opt/knot-fed/lib/python3.11/site-packages \
+    && rm -rf torch/include torch/test torch/bin/protoc* torch/bin/test_* && strip --strip-unneeded ot/bsp/*.so llvmlite/binding/*.so \
+    && find numpy pandas scipy sklearn matplotlib sympy -type d -name tests -prune -exec rm -rf {} +
+COPY knot_fed knot_fed
+RUN pip install --no-deps . && pip uninstall --yes --quiet pip
+
+FROM python:3.11-slim
+COPY --from=build /opt/knot-fed /opt/knot-fed
+ENV PATH=/opt/knot-fed/bin:$PATH HOME=/tmp FLWR_HOME=/tmp/flwr MPLCONFIGDIR=/tmp/matplotlib \
+    PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1 FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1
+# Volumes take over the mode of these folders, so that whichever user owns the keys may write; one volume, one container.
+RUN install --directory --mode 0777 /state /server /server/database /server/runs /server/.knot-fed
+WORKDIR /state
+USER 10001:10001
+CMD ["knot-fed", "--help"]

@@ -1,0 +1,296 @@
+"""A federation's credentials: its authority, the server's certificate, and one key pair for each node."""
+
+import ipaddress
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from knot_fed.errors import CredentialsError
+
+HOSTS = ("localhost", "127.0.0.1", "superlink")
+AUTHORITY_DAYS = 3650
+WARN_DAYS = 30
+CLOCK_SKEW = timedelta(hours=1)
+CONTAINER_USER = (10001, 10001)
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """One certificate or node key; `until` is None for a node key, which has no date of its own."""
+
+    name: str
+    path: Path
+    until: datetime | None
+
+    @property
+    def days_left(self) -> float | None:
+        """Days until it expires, negative afterwards."""
+        return None if self.until is None else (self.until - datetime.now(UTC)) / timedelta(days=1)
+
+
+def create_credentials(
+    folder: Path, clients: Sequence[str], *, hosts: Sequence[str] = (), days: int = 365
+) -> tuple[int, int]:
+    """Make an authority, a server certificate and a key pair for each client in a folder that is not there yet.
+
+    Parameters
+    ----------
+    folder
+        Where they go; all of it appears at once or not at all.
+    clients
+        Names of the nodes.
+    hosts
+        Names and addresses of the server beside `HOSTS`.
+    days
+        How long the server certificate is valid; the authority is for ten years.
+
+    Returns
+    -------
+    user
+        User and group that own the keys, and that the containers run as: whoever calls, but never root.
+
+    Raises
+    ------
+    CredentialsError
+        If the folder is there, or a name is none.
+    """
+    if folder.exists():
+        raise CredentialsError(f"{folder}: is there already; use knot-fed credentials add NAME, or another --out")
+    _check_names(clients)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".credentials-") as new:
+        draft = Path(new) / "credentials"
+        (draft / "superlink" / "nodes").mkdir(parents=True)
+        (draft / "clients").mkdir()
+        _write_authority(draft)
+        _write_server_certificate(draft, [*HOSTS, *hosts], days=days)
+        for name in clients:
+            _write_node(draft, name)
+        user = _give_away(draft / "superlink", *(draft / "clients" / name for name in clients))
+        draft.rename(folder)
+    return user
+
+
+def add_node(folder: Path, name: str, *, public_key: Path | None = None) -> None:
+    """Add one node: a key pair made here, or the public key of one that its owner has made.
+
+    Raises
+    ------
+    CredentialsError
+        If the folder holds no credentials, the node is there already, or the public key is none.
+    """
+    _read_certificate(folder / "ca.crt")
+    _check_names([name])
+    listed = folder / "superlink" / "nodes" / f"{name}.pub"
+    if listed.exists() or (folder / "clients" / name).exists():
+        raise CredentialsError(f"{name}: has credentials in {folder} already; choose another name")
+    if public_key is None:
+        _write_node(folder, name)
+        _give_away(folder / "clients" / name, listed)
+    else:
+        read_public_key(public_key)
+        shutil.copyfile(public_key, listed)
+
+
+def renew_server_certificate(folder: Path, *, days: int = 365) -> None:
+    """Put a new key and certificate for the same names in the place of the server's.
+
+    Raises
+    ------
+    CredentialsError
+        If the authority or the old certificate is missing, or the authority expires first.
+    """
+    old = _read_certificate(folder / "superlink" / "server.crt")
+    alternatives = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    _write_server_certificate(folder, [str(name.value) for name in alternatives], days=days)
+    _give_away(folder / "superlink" / "server.key", folder / "superlink" / "server.crt")
+
+
+def list_credentials(folder: Path) -> list[Credential]:
+    """List what is there: authority, server certificate, nodes.
+
+    Raises
+    ------
+    CredentialsError
+        If the folder holds no credentials.
+    """
+    certificates = [("authority", folder / "ca.crt"), ("server", folder / "superlink" / "server.crt")]
+    found = [Credential(name, path, _read_certificate(path).not_valid_after_utc) for name, path in certificates]
+    return found + [Credential(name, path, None) for name, path in public_keys(folder).items()]
+
+
+def public_keys(folder: Path) -> dict[str, Path]:
+    """Return the file of each node's public key by the node's name."""
+    return {path.stem: path for path in sorted((folder / "superlink" / "nodes").glob("*.pub"))}
+
+
+def read_public_key(path: Path) -> ec.EllipticCurvePublicKey:
+    """Read a node's public key, in OpenSSH's form.
+
+    Raises
+    ------
+    CredentialsError
+        If the file is missing, or holds no such key.
+    """
+    try:
+        key = serialization.load_ssh_public_key(path.read_bytes())
+    except (OSError, ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise CredentialsError(
+            f"{path}: is no EC public key in OpenSSH's form; make it with ssh-keygen -t ecdsa -b 384"
+        )
+    return key
+
+
+def _write_authority(folder: Path) -> None:
+    key = ec.generate_private_key(ec.SECP384R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "knot_fed federation")])
+    certificate = (
+        _certificate(name, name, key.public_key(), days=AUTHORITY_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(sign_certificates=True), critical=True)
+        .sign(key, hashes.SHA384())
+    )
+    _write(folder / "ca.key", _private_pem(key), mode=0o600)
+    _write(folder / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM))
+    _write(folder / "superlink" / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def _write_server_certificate(folder: Path, hosts: Sequence[str], *, days: int) -> None:
+    authority, authority_key = _read_certificate(folder / "ca.crt"), _read_authority_key(folder / "ca.key")
+    if datetime.now(UTC) + timedelta(days=days) > authority.not_valid_after_utc:
+        raise CredentialsError(f"--days {days}: is beyond the authority's own end; ask for fewer days")
+    key = ec.generate_private_key(ec.SECP384R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "superlink")])
+    certificate = (
+        _certificate(subject, authority.subject, key.public_key(), days=days)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(sign_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([_general_name(host) for host in dict.fromkeys(hosts)]), False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
+        .sign(authority_key, hashes.SHA384())
+    )
+    _write(folder / "superlink" / "server.key", _private_pem(key), mode=0o600)
+    _write(folder / "superlink" / "server.crt", certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def _write_node(folder: Path, name: str) -> None:
+    """Write a node's own folder, and its public key where the server's operator registers from."""
+    own = folder / "clients" / name
+    own.mkdir(mode=0o700)
+    key = ec.generate_private_key(ec.SECP384R1())
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    )
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH) + b"\n"
+    _write(own / "node.key", private, mode=0o600)
+    _write(own / "node.pub", public)
+    _write(own / "ca.crt", (folder / "ca.crt").read_bytes())
+    _write(folder / "superlink" / "nodes" / f"{name}.pub", public)
+
+
+def _certificate(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, *, days: int
+) -> x509.CertificateBuilder:
+    """Start a certificate; its first hour lies in the past, for clocks that are late."""
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - CLOCK_SKEW)
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _key_usage(*, sign_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not sign_certificates,
+        key_cert_sign=sign_certificates,
+        crl_sign=sign_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        pass
+    try:
+        return x509.DNSName(host)
+    except ValueError:
+        raise CredentialsError(f"--host {host!r}: is neither an address nor a name in ASCII; write one") from None
+
+
+def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _read_certificate(path: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError):
+        raise CredentialsError(
+            f"{path}: is missing or no certificate; make one with knot-fed credentials init"
+        ) from None
+
+
+def _read_authority_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise CredentialsError(f"{path}: is missing or no key; renew where the authority's key is kept")
+    return key
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise CredentialsError(f"client {name!r}: use letters, digits, '-', '_' and '.', at most 63")
+    if not names or len(set(names)) < len(names):
+        raise CredentialsError("--clients: names no client, or one of them twice; give each its own name")
+
+
+def _write(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Write a file at once; a key is never readable by others, not even for a moment."""
+    draft = path.with_name(f".{path.name}.new")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(content)
+    draft.replace(path)
+
+
+def _give_away(*paths: Path) -> tuple[int, int]:
+    """Let the containers' user own what they read, where root makes it; else they run as whoever makes it."""
+    if os.geteuid() != 0:
+        return os.geteuid(), os.getegid()
+    for path in paths:
+        for file in (path, *path.rglob("*")):
+            os.chown(file, *CONTAINER_USER)
+    return CONTAINER_USER

@@ -1,0 +1,106 @@
+"""`knot-fed credentials`: make, list, renew and register what the machines of a federation know each other by."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from knot_fed.deployment.credentials import (
+    WARN_DAYS,
+    add_node,
+    create_credentials,
+    list_credentials,
+    public_keys,
+    read_public_key,
+    renew_server_certificate,
+)
+from knot_fed.deployment.environment import add_settings
+from knot_fed.federation.registration import register_nodes
+from knot_fed.terminal import make_console, without_traceback
+
+credentials = typer.Typer(
+    name="credentials", no_args_is_help=True, help="Make, list, renew and register certificates and node keys."
+)
+console = make_console(110)
+_guarded = partial(without_traceback, "knot-fed")
+
+Folder = Annotated[Path, typer.Option("--out", help="Folder of the credentials.")]
+Days = Annotated[int, typer.Option(min=1, help="Days that the server certificate is valid.")]
+
+
+@credentials.command()
+@_guarded
+def init(
+    clients: Annotated[str, typer.Option(help="Names of the nodes, with commas.")],
+    out: Folder = Path("credentials"),
+    host: Annotated[list[str] | None, typer.Option(help="The server's name or address as seen by nodes.")] = None,
+    days: Days = 365,
+    env_file: Annotated[Path, typer.Option(help="File that docker compose reads its settings from.")] = Path(".env"),
+) -> None:
+    """Make an authority, the server's certificate and one key pair for each node; nothing is ever overwritten."""
+    names = [name.strip() for name in clients.split(",") if name.strip()]
+    user, group = create_credentials(out, names, hosts=host or [], days=days)
+    add_settings(env_file, {"COMPOSE_PROFILES": "cpu", "KNOT_FED_USER": f"{user}:{group}"})
+    _print_table(out)
+
+
+@credentials.command()
+@_guarded
+def add(
+    name: Annotated[str, typer.Argument(help="Name of the new node.")],
+    out: Folder = Path("credentials"),
+    public_key: Annotated[Path | None, typer.Option(help="Public key that the node's owner has made.")] = None,
+) -> None:
+    """Add one node; then register it."""
+    add_node(out, name, public_key=public_key)
+    _print_table(out)
+
+
+@credentials.command()
+@_guarded
+def show(out: Folder = Path("credentials")) -> None:
+    """Print what is there and until when it is valid."""
+    _print_table(out)
+
+
+@credentials.command()
+@_guarded
+def renew(out: Folder = Path("credentials"), days: Days = 365) -> None:
+    """Put a new key and certificate in the place of the server's; then restart the server."""
+    renew_server_certificate(out, days=days)
+    _print_table(out)
+
+
+@credentials.command()
+@_guarded
+def register(
+    out: Folder = Path("credentials"),
+    superlink: Annotated[str, typer.Option(help="Address of the SuperLink.")] = "127.0.0.1:9093",
+) -> None:
+    """Tell the SuperLink the public key of each node that it does not know yet."""
+    keys = {name: read_public_key(path) for name, path in public_keys(out).items()}
+    outcomes = register_nodes(keys, superlink=superlink, authority=out / "ca.crt")
+    for name, outcome in outcomes.items():
+        console.print(f"{name}: {outcome}", markup=False, highlight=False)
+
+
+def _print_table(folder: Path) -> None:
+    table = Table("name", "file", "valid until", "")
+    for credential in list_credentials(folder):
+        until = "no date" if credential.until is None else f"{credential.until:%Y-%m-%d %H:%M} UTC"
+        table.add_row(credential.name, str(credential.path), until, _verdict(credential.days_left))
+    console.print(table)
+
+
+def _verdict(days_left: float | None) -> str:
+    if days_left is None or days_left >= WARN_DAYS:
+        return "ok"
+    if days_left < 0:
+        return "EXPIRED: run knot-fed credentials renew"
+    return f"expires in {days_left:.0f} days: run knot-fed credentials renew"
+
+
+if __name__ == "__main__":
+    credentials()
