@@ -77,11 +77,13 @@ class CountedFedAvg(FedAvg):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         records = {record.node_id: record for record in self.roster.joined()}
+        messages = []
         for message in super().configure_train(server_round, arrays, config, grid):
             record = records.get(message.metadata.dst_node_id)
             if record is not None:
                 record.status = "no answer"
-                yield self.roster.message(message.content, record, "train")
+                messages.append(self.roster.message(message.content, record, "train"))
+        return messages
 
     @override
     def aggregate_train(

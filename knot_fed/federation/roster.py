@@ -113,10 +113,9 @@ class Roster:
                 " mend these clients or lower min-teachers"
             )
 
-    def ask_metrics(self, spec: str, student: ArrayRecord) -> Iterable[Message]:
+    def ask_metrics(self, spec: str, student: ArrayRecord) -> list[Message]:
         """Ask every client to judge the student, given by its specification (JSON) and its arrays."""
-        for record in self.joined():
-            yield self.message(wire.pack_student(spec, student), record, "evaluate")
+        return [self.message(wire.pack_student(spec, student), record, "evaluate") for record in self.joined()]
 
     def read_metrics(self, replies: Iterable[Message], domains: dict[str, Metrics]) -> None:
         """Enter the metrics under the clients' names; a client that gave none is logged and left out."""

@@ -112,6 +112,7 @@ class KnotStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         rows = self.transfer.slice(server_round, self.config.rounds)
+        messages = []
         for record in self._sampled(server_round):
             request = wire.TrainRequest(
                 round=server_round,
@@ -121,7 +122,8 @@ class KnotStrategy(Strategy):
                 transfer=None if record.holds_transfer_set else self.transfer,
             )
             record.holds_transfer_set, record.status = True, "no answer"
-            yield self.roster.message(wire.pack_train_request(request), record, "train")
+            messages.append(self.roster.message(wire.pack_train_request(request), record, "train"))
+        return messages
 
     @override
     def aggregate_train(

@@ -1,0 +1,13 @@
+import pytest
+
+from tests.deployment.processes import federation, left_over
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["insecure", "tls"])
+def test_a_real_federation_completes_and_leaves_no_process(tmp_path, tls):
+    with federation(tmp_path, "phones", "restaurants", tls=tls) as real:
+        run = real.submit()
+        ended = run.wait()
+        assert ended.completed, run.text()
+        assert run.statuses() == {"phones": "ok", "restaurants": "ok"}
+    assert not left_over(real.folder)
