@@ -29,7 +29,7 @@ def train(message: Message, context: Context) -> Message:
     client = Client.from_context(context)
     use_threads(client.run.threads)
     request = wire.unpack_train_request(message.content)
-    transfer = _held_transfer_set(request, context)
+    transfer = _held_transfer_set(request, context, client)
     ledger = Ledger(client.state / "ledger.jsonl")
     rows = transfer.texts[request.start : request.stop]
     started = time.monotonic()
@@ -43,15 +43,17 @@ def train(message: Message, context: Context) -> Message:
         feature_cache=client.features,
     )
     soft_labels = predict_soft_labels(teacher, rows, temperature=client.run.teacher.temperature)
-    release = release_soft_labels(
-        soft_labels,
-        confidence=client.confidence(teacher, soft_labels, texts=rows, private=examples.train.texts),
-        examples=len(examples.train),
-        policy=client.policy,
-        released_in_run=ledger.released_in_run(str(context.run_id)),
-        released_in_life=ledger.released_in_life(),
-    )
-    ledger.record(run=str(context.run_id), round_number=request.round, texts=len(rows))
+    confidence = client.confidence(teacher, soft_labels, texts=rows, private=examples.train.texts)
+    with ledger.locked():
+        release = release_soft_labels(
+            soft_labels,
+            confidence=confidence,
+            examples=len(examples.train),
+            policy=client.policy,
+            released_in_run=ledger.released_in_run(str(context.run_id)),
+            released_in_life=ledger.released_in_life(),
+        )
+        ledger.record(run=str(context.run_id), round_number=request.round, texts=len(rows))
     reply = wire.TrainReply(
         soft_labels=release.soft_labels,
         confidence=np.zeros(len(rows), dtype=np.float32) if release.confidence is None else release.confidence,
@@ -62,13 +64,15 @@ def train(message: Message, context: Context) -> Message:
     return Message(wire.pack_soft_labels(reply, round_number=request.round), reply_to=message)
 
 
-def _held_transfer_set(request: wire.TrainRequest, context: Context) -> TransferSet:
+def _held_transfer_set(request: wire.TrainRequest, context: Context, client: Client) -> TransferSet:
     if request.transfer is not None:
         context.state[HELD_TEXTS] = wire.pack_transfer_set(request.transfer)
+        client.keep_texts(request.transfer)
     held = context.state.get(HELD_TEXTS)
-    if not isinstance(held, ConfigRecord):
+    transfer = wire.unpack_transfer_set(held) if isinstance(held, ConfigRecord) else None
+    transfer = transfer or client.kept_texts(request.fingerprint)
+    if transfer is None:
         raise WireError("the transfer set was never received; send the texts with the first request")
-    transfer = wire.unpack_transfer_set(held)
     if transfer.fingerprint != request.fingerprint or request.stop > len(transfer):
         raise WireError("the request names another transfer set than the one held; send its texts")
     return transfer

@@ -34,7 +34,7 @@ def resolve_config(app: Path, overrides: list[str], *, num_supernodes: int) -> R
         merged |= _override(override)
     clients = num_supernodes or len(RunConfig.from_mapping(merged).data.client_names)
     merged["wait-for"] = merged["wait-for"] or clients
-    merged["name"] = merged["name"] or f"{merged['task']}-{time.strftime('%Y%m%d-%H%M%S')}"
+    merged["name"] = merged["resume"] or merged["name"] or f"{merged['task']}-{time.strftime('%Y%m%d-%H%M%S')}"
     return RunConfig.from_mapping({key: absolute(key, value) for key, value in merged.items()})
 
 

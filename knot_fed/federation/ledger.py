@@ -1,7 +1,10 @@
 """The client's ledger of releases: append-only, on disk before anything leaves, and never counting too little."""
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from knot_fed.errors import PolicyError
@@ -18,6 +21,14 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let no other run of this node count or release meanwhile."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.with_suffix(".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def released_in_life(self) -> int:
         """Count the texts answered so far.

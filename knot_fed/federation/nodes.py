@@ -44,7 +44,7 @@ def wait_for_nodes(grid: Grid, config: RunConfig) -> list[int]:
 
 def shake_hands(
     grid: Grid, node_ids: list[int], ours: wire.Handshake, *, timeout: float
-) -> tuple[dict[str, tuple[int, wire.Handshake]], dict[str, str]]:
+) -> tuple[dict[str, tuple[int, wire.Handshake]], dict[str, str], set[int]]:
     """Ask every node for protocol, labels, transfer set and name.
 
     Returns
@@ -53,6 +53,8 @@ def shake_hands(
         Node number and handshake by client name.
     refused
         Reason by client name, or by `node <number>` where there is no usable name.
+    silent
+        The nodes that gave no answer of their own.
     """
     messages = [Message(wire.pack_handshake(ours), dst_node_id=node, message_type="query") for node in node_ids]
     replies = {reply.metadata.src_node_id: reply for reply in grid.send_and_receive(messages, timeout=timeout)}
@@ -66,7 +68,8 @@ def shake_hands(
             accepted[theirs.name] = (node_id, theirs)
         except WireError as error:
             refused[f"node {node_id}"] = str(error)
-    return accepted, refused
+    silent = {node_id for node_id in node_ids if node_id not in replies or not replies[node_id].has_content()}
+    return accepted, refused, silent
 
 
 def _handshake(reply: Message | None, ours: wire.Handshake) -> wire.Handshake:

@@ -177,6 +177,9 @@ class Run:
     def summary(self):
         return json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
 
+    def rounds(self):
+        return [json.loads(line) for line in (self.folder / "rounds.jsonl").read_text().splitlines()]
+
     def statuses(self):
         return {client["name"]: client["status"] for client in self.summary()["clients"]}
 
