@@ -93,7 +93,7 @@ class Roster:
         refused
             Reason by client name, or by `node <number>` where there is no usable name.
         """
-        self._online = set(grid.get_node_ids())
+        self.look(grid)
         for record in self.joined():
             if record.node_id not in self._online:
                 record.status = AWAY
@@ -112,6 +112,10 @@ class Roster:
             logger.warning("handshake: %s %s", label, reason)
             self.outcome.clients[label] = ClientRecord(label, 0, status=f"refused: {reason}")
         return refused
+
+    def look(self, grid: Grid) -> None:
+        """Note which nodes are connected."""
+        self._online = set(grid.get_node_ids())
 
     def _greet(
         self, grid: Grid, node_ids: list[int], transfer: TransferSet

@@ -218,6 +218,7 @@ class KnotStrategy(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
+        self.roster.look(grid)
         return self.roster.ask_metrics(self.student.spec.to_json(), arrays)
 
     @override

@@ -6,10 +6,23 @@ from knot_fed.errors import FederationError
 from knot_fed.federation import strategy
 from knot_fed.reporting import RunFolder
 from knot_fed.server_app import federate
+from tests.deployment.processes import write_reviews, write_server_files
 from tests.fakes import InProcessGrid, virtual_clients
 from tests.federation.test_federated_run import folder_of
 
-KEYS = {"data.limit": 100, "rounds": 2, "teacher.epochs": 1, "distill.epochs": 1, "student.pretrain": False}
+KEYS = {"rounds": 2, "teacher.epochs": 1, "distill.epochs": 1, "student.pretrain": False}
+
+
+@pytest.fixture
+def small(run_config, tmp_path):
+    """A configuration on files of a few rows."""
+    write_server_files(tmp_path / "data")
+    names = ("phones", "restaurants", "hotels")
+    for name in names:
+        write_reviews(tmp_path / "data" / f"{name}.csv", name)
+    files = {"data.root": str(tmp_path / "data"), "data.clients": ",".join(f"{name}.csv" for name in names)}
+    files |= {"data.public": "books.csv", "data.transfer": "forum.csv"}
+    return lambda keys=None: run_config(keys=files | (keys or {}))
 
 
 @dataclass
@@ -44,8 +57,8 @@ def statuses(folder):
     return {client["name"]: client["status"] for client in folder.read_summary()["clients"]}
 
 
-def test_a_client_that_joins_late_takes_part_from_the_next_round_on(run_config):
-    config = run_config(keys=KEYS)
+def test_a_client_that_joins_late_takes_part_from_the_next_round_on(small):
+    config = small(keys=KEYS)
     nodes = virtual_clients(config, 3)
     late = nodes.pop(102)
 
@@ -61,8 +74,8 @@ def test_a_client_that_joins_late_takes_part_from_the_next_round_on(run_config):
     assert set(statuses(folder).values()) == {"ok"}
 
 
-def test_a_restarted_node_takes_its_clients_place_again_with_its_teacher(run_config):
-    config = run_config(keys=KEYS)
+def test_a_restarted_node_takes_its_clients_place_again_with_its_teacher(small):
+    config = small(keys=KEYS)
 
     def restarts(grid, kind, count):
         if (kind, count) == ("train", 1):
@@ -73,8 +86,8 @@ def test_a_restarted_node_takes_its_clients_place_again_with_its_teacher(run_con
     assert statuses(folder) == {"phones": "ok", "restaurants": "ok", "hotels": "ok"}
 
 
-def test_a_newcomer_does_not_take_the_place_of_a_client_that_still_answers(run_config):
-    config = run_config(keys=KEYS)
+def test_a_newcomer_does_not_take_the_place_of_a_client_that_still_answers(small):
+    config = small(keys=KEYS)
 
     def claims(grid, kind, count):
         if (kind, count) == ("train", 1):
@@ -85,8 +98,8 @@ def test_a_newcomer_does_not_take_the_place_of_a_client_that_still_answers(run_c
     assert "as another node does" in statuses(folder)["node 201"]
 
 
-def test_a_newcomer_takes_the_place_of_a_client_that_is_listed_but_dead(run_config):
-    config = run_config(keys=KEYS)
+def test_a_newcomer_takes_the_place_of_a_client_that_is_listed_but_dead(small):
+    config = small(keys=KEYS)
 
     def dies(grid, kind, count):
         if (kind, count) == ("train", 1):
@@ -98,8 +111,8 @@ def test_a_newcomer_takes_the_place_of_a_client_that_is_listed_but_dead(run_conf
     assert statuses(folder)["restaurants"] == "ok"
 
 
-def test_a_client_that_is_gone_is_not_asked_and_told_as_away(run_config):
-    config = run_config(keys=KEYS)
+def test_a_client_that_is_gone_is_not_asked_and_told_as_away(small):
+    config = small(keys=KEYS)
 
     def leaves(grid, kind, count):
         if (kind, count) == ("train", 1):
@@ -110,9 +123,9 @@ def test_a_client_that_is_gone_is_not_asked_and_told_as_away(run_config):
     assert statuses(folder)["restaurants"].startswith("away")
 
 
-def test_where_too_few_answered_the_rest_are_asked_again(run_config, monkeypatch):
+def test_where_too_few_answered_the_rest_are_asked_again(small, monkeypatch):
     monkeypatch.setattr(strategy, "POLL_SECONDS", 0.0)
-    config = run_config(keys=KEYS | {"min-teachers": 3, "rounds": 1})
+    config = small(keys=KEYS | {"min-teachers": 3, "rounds": 1})
 
     def wakes(grid, kind, count):
         if kind == "evaluate":
@@ -126,9 +139,9 @@ def test_where_too_few_answered_the_rest_are_asked_again(run_config, monkeypatch
     assert len((folder.path.parent.parent / "state" / "phones" / "ledger.jsonl").read_text().splitlines()) == 1
 
 
-def test_a_round_that_stays_short_of_answers_ends_the_run_with_a_sentence(run_config, monkeypatch):
+def test_a_round_that_stays_short_of_answers_ends_the_run_with_a_sentence(small, monkeypatch):
     monkeypatch.setattr(strategy, "POLL_SECONDS", 0.0)
-    config = run_config(keys=KEYS | {"min-teachers": 3, "rounds": 1})
+    config = small(keys=KEYS | {"min-teachers": 3, "rounds": 1})
 
     def falls_silent(grid, kind, count):
         if kind == "evaluate":
