@@ -133,7 +133,7 @@ class KnotStrategy(Strategy):
                 stop=rows.stop,
                 transfer=None if record.holds_transfer_set else self.transfer,
             )
-            record.holds_transfer_set, record.status = True, "no answer"
+            record.status = "no answer"
             messages.append(self.roster.message(wire.pack_train_request(request), record, "train"))
         return messages
 
@@ -245,7 +245,7 @@ class KnotStrategy(Strategy):
                 record.status = f"rejected: {error}"
                 logger.warning("round %d: %s: %s", server_round, record.name, error)
             else:
-                record.status, record.examples = "ok", answer.examples
+                record.status, record.examples, record.holds_transfer_set = "ok", answer.examples, True
                 record.seconds += answer.seconds
                 answers[record.name] = answer
         return answers

@@ -1,5 +1,6 @@
 """Classifiers by name, their trained state, and classifiers in folders."""
 
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -98,6 +99,7 @@ def save_classifier(model: TextClassifier, folder: Path) -> None:
             )
         (folder / SPEC_FILE).write_text(model.spec.to_json(), encoding="utf-8")
     except (OSError, SafetensorError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
         raise ModelError(f"{folder}: the classifier cannot be written ({error}); make room on the disk") from None
 
 

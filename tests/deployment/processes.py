@@ -262,7 +262,7 @@ class Federation:
         """Submit a run, its name `run-1` and so on unless given; keys with dots come in the mapping."""
         config = {**SMALL, "name": f"run-{len(self.runs) + 1}", **(keys or {})}
         config |= {key.replace("_", "-"): value for key, value in settings.items()}
-        config |= {"data.root": str(self.folder / "public"), "data.public": "books.csv", "data.transfer": "forum.csv"}
+        config |= {"data.root": str(self.folder / "public"), "data.public": "books", "data.transfer": "forum"}
         config |= {"runs-dir": str(self.folder / "runs"), "state-dir": str(self.folder / "server-state")}
         overrides = self.home / f"submitted-{len(self.runs) + 1}.toml"
         overrides.write_text(tomli_w.dumps(config), encoding="utf-8")

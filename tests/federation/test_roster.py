@@ -6,23 +6,10 @@ from knot_fed.errors import FederationError
 from knot_fed.federation import strategy
 from knot_fed.reporting import RunFolder
 from knot_fed.server_app import federate
-from tests.deployment.processes import write_reviews, write_server_files
 from tests.fakes import InProcessGrid, virtual_clients
 from tests.federation.test_federated_run import folder_of
 
 KEYS = {"rounds": 2, "teacher.epochs": 1, "distill.epochs": 1, "student.pretrain": False}
-
-
-@pytest.fixture
-def small(run_config, tmp_path):
-    """A configuration on files of a few rows."""
-    write_server_files(tmp_path / "data")
-    names = ("phones", "restaurants", "hotels")
-    for name in names:
-        write_reviews(tmp_path / "data" / f"{name}.csv", name)
-    files = {"data.root": str(tmp_path / "data"), "data.clients": ",".join(f"{name}.csv" for name in names)}
-    files |= {"data.public": "books.csv", "data.transfer": "forum.csv"}
-    return lambda keys=None: run_config(keys=files | (keys or {}))
 
 
 @dataclass
