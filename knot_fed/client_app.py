@@ -33,7 +33,7 @@ def train(message: Message, context: Context) -> Message:
     run, ledger = str(context.run_id), client.ledger
     client.check_model(client.model)
     client.bind(run, request.fingerprint)
-    transfer = _held_transfer_set(request, context)
+    transfer = _held_transfer_set(request, context, client)
     rows = transfer.texts[request.start : request.stop]
     check_limits(
         len(rows),
@@ -75,13 +75,15 @@ def train(message: Message, context: Context) -> Message:
     return Message(wire.pack_soft_labels(reply, round_number=request.round), reply_to=message)
 
 
-def _held_transfer_set(request: wire.TrainRequest, context: Context) -> TransferSet:
+def _held_transfer_set(request: wire.TrainRequest, context: Context, client: Client) -> TransferSet:
     if request.transfer is not None:
         context.state[HELD_TEXTS] = wire.pack_transfer_set(request.transfer)
+        client.keep_texts(request.transfer)
     held = context.state.get(HELD_TEXTS)
-    if not isinstance(held, ConfigRecord):
+    transfer = wire.unpack_transfer_set(held) if isinstance(held, ConfigRecord) else None
+    transfer = transfer or client.kept_texts(request.fingerprint)
+    if transfer is None:
         raise WireError("the transfer set was never received; send the texts with the first request")
-    transfer = wire.unpack_transfer_set(held)
     if transfer.fingerprint != request.fingerprint or request.stop > len(transfer):
         raise WireError("the request names another transfer set than the one held; send its texts")
     return transfer

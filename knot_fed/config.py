@@ -135,6 +135,7 @@ class RunConfig(_Section):
     """Everything that the server and all clients agree on for one run."""
 
     name: str
+    resume: str
     task: str
     seed: Natural
     model: str

@@ -1,9 +1,9 @@
 """The student learns from the teachers' soft labels on the transfer set."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from knot_fed.config import DistillConfig
 from knot_fed.losses import Loss
-from knot_fed.models import Schedule, TextClassifier, class_weights, fit
+from knot_fed.models import FitState, Schedule, TextClassifier, class_weights, fit
 from knot_fed.types import LabelledTexts, Text
 
 EVALUATION_BATCH = 512
@@ -62,6 +62,15 @@ class PublicCrossEntropy:
         self._class_weights = class_weights(examples.labels, len(student.spec.labels), weigh_classes)
         self._generator = np.random.default_rng(seed)
 
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the next batches depend on; JSON holds it exactly."""
+        return dict(self._generator.bit_generator.state)
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        self._generator.bit_generator.state = state
+
     def __call__(self, size: int) -> Float[torch.Tensor, ""]:
         """Return the loss of a batch of that size; differentiable in the student's parameters."""
         rows = self._generator.integers(len(self._items), size=size)
@@ -80,6 +89,8 @@ def distil_student(
     *,
     seed: int,
     supervision: PublicCrossEntropy | None = None,
+    start: FitState | None = None,
+    keep: Callable[[FitState], None] | None = None,
 ) -> DistillationResult:
     """Train the student on the teachers' soft labels; held-out texts choose the epoch by the same loss.
 
@@ -100,6 +111,8 @@ def distil_student(
         Of the held-out share, order and dropout.
     supervision
         Added to the loss of each batch, with as many public examples; it takes no part in the choice of the epoch.
+    start, keep
+        As in `fit`: where a distillation cut short goes on from, and who keeps its state at each epoch.
     """
     started, targets = time.monotonic(), _Targets(soft_labels, weights, loss)
     train_rows, held_rows = _hold_out(len(texts), settings.validation, seed)
@@ -119,7 +132,10 @@ def distil_student(
         return -total / len(held_rows)
 
     schedule = Schedule(settings.epochs, settings.patience, settings.batch_size, settings.learning_rate)
-    result = fit(student, [items[row] for row in train_rows], batch_loss, held_out_score, schedule, seed=seed)
+    train_items = [items[row] for row in train_rows]
+    result = fit(
+        student, train_items, batch_loss, held_out_score, schedule, seed=seed, start=start, keep=keep
+    )  # fmt: skip
     return DistillationResult(
         epochs_run=len(result.train_losses),
         best_epoch=result.best_epoch,

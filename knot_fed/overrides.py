@@ -50,7 +50,7 @@ def _merged(app: Path, overrides: list[str]) -> dict[str, Scalar]:
         raise ConfigError(f"{app / 'pyproject.toml'}: no [tool.flwr.app.config]; give --app the project's folder")
     for override in overrides:
         merged |= read_override(override)
-    merged["name"] = merged["name"] or f"{merged['task']}-{time.strftime('%Y%m%d-%H%M%S')}"
+    merged["name"] = merged["resume"] or merged["name"] or f"{merged['task']}-{time.strftime('%Y%m%d-%H%M%S')}"
     return merged
 
 

@@ -10,6 +10,7 @@ from knot_fed.confidence import teacher_scores
 from knot_fed.config import RunConfig
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.distillation import DistillationResult
+from knot_fed.errors import KnotError
 from knot_fed.federation.bounded_grid import bounded
 from knot_fed.federation.server import (
     Judge,
@@ -52,12 +53,15 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
     strategy = KnotStrategy(config, student, transfer, folder, public_teacher, public.train)
     outcome = strategy.roster.outcome
     failure = run_between_measurements(lambda: strategy.run(grid), student, Judge(config, public.test), outcome)
-    save_classifier(student, folder.student)
     facts = {
         "distillation": distillation_facts(config, outcome.distillations),
         "privacy": {"mechanism": "none", "guarantee": "no guarantee: soft labels leave each client without noise"},
     }
-    folder.write_summary(summarise(config, outcome, facts, seconds=time.monotonic() - started, failure=failure))
+    try:
+        save_classifier(student, folder.student)
+        folder.write_summary(summarise(config, outcome, facts, seconds=time.monotonic() - started, failure=failure))
+    except KnotError as error:
+        failure = failure or error
     if failure is not None:
         raise failure
     write_report(folder)

@@ -1,5 +1,6 @@
 """`flower-simulation`: virtual clients on one machine, on top of the supported `flwr run`."""
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -33,10 +34,12 @@ def simulate(
     run_config: Annotated[list[str] | None, typer.Option(help="TOML file or 'key=value ...'; may repeat.")] = None,
     backend_config: Annotated[str, typer.Option(help="JSON: client_resources and init_args.")] = "{}",
     strategy: Annotated[Strategy, typer.Option(help="Distillation, or federated averaging.")] = Strategy.KNOT,
+    resume: Annotated[str, typer.Option(help="Name of a run cut short, to go on with.", metavar="RUN")] = "",
     verbose: Annotated[bool, typer.Option(help="Show Flower's own log.")] = False,
 ) -> None:
     """Run a federation of virtual clients, print the table, and return non-zero when the run failed."""
-    config = resolve_config(app, run_config or [], num_supernodes=num_supernodes)
+    overrides = [*(run_config or []), *([f"resume={json.dumps(resume)}"] if resume else [])]
+    config = resolve_config(app, overrides, num_supernodes=num_supernodes)
     check_run(config, clients=num_supernodes)
     resources = federation_settings(backend_config, num_supernodes=num_supernodes)
     with simulator(app.resolve(), strategy=strategy) as running:

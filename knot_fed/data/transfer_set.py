@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -64,6 +65,24 @@ class TransferSet:
         if rounds > len(self):
             raise DataError(f"{len(self)} transfer texts for {rounds} rounds; lower rounds or give more texts")
         return range(len(self) * (round_number - 1) // rounds, len(self) * round_number // rounds)
+
+
+def keep_transfer_set(transfer: TransferSet, file: Path) -> None:
+    """Keep the texts that a server sent, in the place of those kept before, so that a restart loses nothing."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, delete=False) as partial:
+        json.dump(transfer.texts, partial)
+    Path(partial.name).rename(file)
+
+
+def kept_transfer_set(file: Path, *, fingerprint: str) -> TransferSet | None:
+    """Read the kept texts; None where those of this fingerprint are not kept whole."""
+    try:
+        texts = json.loads(file.read_text(encoding="utf-8"))
+        transfer = TransferSet(tuple(text if isinstance(text, str) else (text[0], text[1]) for text in texts))
+    except (OSError, ValueError, TypeError, LookupError):
+        return None
+    return transfer if transfer.fingerprint == fingerprint else None
 
 
 def read_transfer_set(path: str | Path, *, columns: Columns, limit: int = 0) -> TransferSet:

@@ -15,7 +15,7 @@ from knot_fed.config import NodeConfig, RunConfig
 from knot_fed.data.files import data_path
 from knot_fed.data.partition import client_shard, split_examples
 from knot_fed.data.private import Columns, read_labelled_texts
-from knot_fed.data.transfer_set import TransferSet, read_transfer_set
+from knot_fed.data.transfer_set import TransferSet, keep_transfer_set, kept_transfer_set, read_transfer_set
 from knot_fed.errors import ConfigError, PolicyError, WireError
 from knot_fed.evaluation import evaluate_classifier
 from knot_fed.federation import wire
@@ -38,6 +38,7 @@ from knot_fed.teacher import predict_soft_labels
 from knot_fed.types import SoftLabels, SplitExamples, Text
 
 HELD_TEXTS = "held-texts"
+KEPT_TEXTS = "transfer-set.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +169,15 @@ class Client:
         load_trained_state(student, wire.unpack_state(arrays, expected=trained_state(student)))
         return student
 
+    def keep_texts(self, transfer: TransferSet) -> None:
+        """Keep the texts that the server sent for after a restart; a virtual client has none."""
+        if self.node.data:
+            keep_transfer_set(transfer, self.state / KEPT_TEXTS)
+
+    def kept_texts(self, fingerprint: str) -> TransferSet | None:
+        """Return the kept texts of this fingerprint, if any."""
+        return kept_transfer_set(self.state / KEPT_TEXTS, fingerprint=fingerprint) if self.node.data else None
+
     def seed(self) -> int:
         """Draw this client's seed from the run's seed and its name."""
         return client_seed(self.run.seed, self.name)
@@ -204,7 +214,7 @@ def answer_handshake(message: Message, context: Context) -> Message:
     """Compare protocol, labels and transfer set, and check the private file, before any training."""
     client = Client.from_context(context)
     server = wire.unpack_handshake(message.content)
-    held = client.transfer_set()
+    held = client.transfer_set() or client.kept_texts(server.fingerprint)
     ours = wire.Handshake(
         protocol=wire.PROTOCOL,
         labels=wire.canonical_labels(client.run.label_space()),

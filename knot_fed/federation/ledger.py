@@ -34,6 +34,14 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let no other run of this node count or release meanwhile."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.with_suffix(".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
     def released_in_life(self) -> int:
         """Count the texts answered so far.
 
@@ -55,14 +63,6 @@ class Ledger:
     def transfer_set_of_run(self, run: str) -> str:
         """Return the fingerprint that a run is bound to, or nothing; raises PolicyError as `released_in_life` does."""
         return next((entry.fingerprint for entry in self._entries() if entry.run == run and entry.fingerprint), "")
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from counting between a check and its entry."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
     def record(self, entry: Entry) -> None:
         """Write down a release before it leaves; returns when it is on disk."""

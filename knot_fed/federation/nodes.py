@@ -49,7 +49,7 @@ def wait_for_nodes(grid: Grid, config: RunConfig) -> list[int]:
 
 def shake_hands(
     grid: Grid, node_ids: list[int], ours: wire.Handshake, *, timeout: float
-) -> tuple[dict[str, tuple[int, wire.Handshake]], dict[str, str]]:
+) -> tuple[dict[str, tuple[int, wire.Handshake]], dict[str, str], set[int]]:
     """Ask every node for protocol, labels, transfer set and name.
 
     Returns
@@ -58,6 +58,8 @@ def shake_hands(
         Node number and handshake by client name.
     refused
         Reason by client name, or by `node <number>` where there is no usable name.
+    silent
+        The nodes that gave no answer of their own.
     """
     messages = [Message(wire.pack_handshake(ours), dst_node_id=node, message_type="query") for node in node_ids]
     started = time.monotonic()
@@ -82,7 +84,8 @@ def shake_hands(
     for node_id, reply in replies.items():
         node, outcome = _told(node_id, accepted, refused)
         log_crossing("received", reply, node=node, seconds=seconds, outcome=outcome)
-    return accepted, refused
+    silent = {node_id for node_id in node_ids if node_id not in replies or not replies[node_id].has_content()}
+    return accepted, refused, silent
 
 
 def _told(node_id: int, accepted: dict[str, tuple[int, wire.Handshake]], refused: dict[str, str]) -> tuple[str, str]:
@@ -93,7 +96,7 @@ def _told(node_id: int, accepted: dict[str, tuple[int, wire.Handshake]], refused
 
 
 def matched(asked: Sequence[Metadata], replies: Iterable[Message]) -> dict[int, Message]:
-    """Return each node's first reply to what it was asked; any other is logged and left out.
+    """Return each node's first reply with content, or else its last; any other is logged and left out.
 
     Parameters
     ----------
@@ -106,7 +109,8 @@ def matched(asked: Sequence[Metadata], replies: Iterable[Message]) -> dict[int, 
     answers: dict[int, Message] = {}
     for reply in replies:
         node_id = reply.metadata.src_node_id
-        if awaited.get(reply.metadata.reply_to_message_id) != node_id or node_id in answers:
+        answered = node_id in answers and answers[node_id].has_content()
+        if awaited.get(reply.metadata.reply_to_message_id) != node_id or answered:
             logger.warning("node %d answered what nobody had asked it, or twice; the reply is left out", node_id)
         else:
             answers[node_id] = reply

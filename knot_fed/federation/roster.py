@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flwr.app import ArrayRecord, Message, Metadata, RecordDict
 from flwr.serverapp import Grid
@@ -18,6 +18,8 @@ from knot_fed.federation.crossings import log_crossing
 from knot_fed.federation.nodes import content_of, matched, shake_hands, wait_for_nodes
 from knot_fed.run_log import log_event
 from knot_fed.types import Metrics
+
+AWAY = "away: not connected when it was asked"
 
 logger = logging.getLogger("knot_fed")
 
@@ -67,8 +69,10 @@ class Roster:
         self.config = config
         self.rounds = rounds
         self.outcome = Outcome()
-        self._asked: list[Metadata] = []
         self.round = 0
+        self._asked: list[Metadata] = []
+        self._online: set[int] = set()
+        self._met: set[int] = set()
 
     def open(self, grid: Grid, transfer: TransferSet) -> None:
         """Wait for the clients and compare protocol, labels and transfer set with each.
@@ -79,21 +83,82 @@ class Roster:
             If too few nodes are there in time, or fewer than `min-teachers` pass.
         """
         log_event("started", name=self.config.name, rounds=self.rounds, timeout=self.config.timeout)
-        labels = wire.canonical_labels(self.config.label_space())
-        ours = wire.Handshake(wire.PROTOCOL, labels, transfer.fingerprint)
-        node_ids = wait_for_nodes(grid, self.config)
-        accepted, refused = shake_hands(grid, node_ids, ours, timeout=self.config.timeout)
+        deadline, refused = time.monotonic() + self.config.timeout, dict[str, str]()
+        while True:
+            wait_for_nodes(grid, self.config)
+            refused |= self.welcome(grid, transfer)
+            enough, all_met = len(self.joined()) >= self.config.min_teachers, self._online <= self._met
+            if enough or all_met or time.monotonic() > deadline:
+                break
+        self.require(len(self.joined()), refused, "passed the handshake")
+
+    def welcome(self, grid: Grid, transfer: TransferSet) -> dict[str, str]:
+        """Shake hands with the nodes that came since, and note which clients are away.
+
+        A node that was restarted takes its client's place again, unless the node that held it still answers.
+
+        Returns
+        -------
+        refused
+            Reason by client name, or by `node <number>` where there is no usable name.
+        """
+        self.look(grid)
+        for record in self.joined():
+            if record.node_id not in self._online:
+                record.status = AWAY
+        newcomers = sorted(self._online - self._met)
+        if not newcomers:
+            return {}
+        accepted, refused = self._greet(grid, newcomers, transfer)
+        places = {name: self.outcome.clients[name].node_id for name in accepted if name in self.outcome.clients}
+        held = self._greet(grid, sorted(set(places.values()) & self._online), transfer)[0] if places else {}
         for name, (node_id, handshake) in sorted(accepted.items()):
-            record = ClientRecord(name, node_id, holds_transfer_set=bool(handshake.fingerprint))
-            self.outcome.clients[name] = record
+            if name in held:
+                refused[f"node {node_id}"] = f"calls itself {name}, as another node does; give each node its own name"
+            else:
+                self._enter(name, node_id, holds_transfer_set=bool(handshake.fingerprint))
         for label, reason in sorted(refused.items()):
             logger.warning("handshake: %s %s", label, reason)
             self.outcome.clients[label] = ClientRecord(label, 0, status=f"refused: {reason}")
-        self.require(len(accepted), refused, "passed the handshake")
+        return refused
+
+    def look(self, grid: Grid) -> None:
+        """Note which nodes are connected."""
+        self._online = set(grid.get_node_ids())
+
+    def _greet(
+        self, grid: Grid, node_ids: list[int], transfer: TransferSet
+    ) -> tuple[dict[str, tuple[int, wire.Handshake]], dict[str, str]]:
+        labels = wire.canonical_labels(self.config.label_space())
+        ours = wire.Handshake(wire.PROTOCOL, labels, transfer.fingerprint)
+        accepted, refused, silent = shake_hands(grid, node_ids, ours, timeout=self.config.timeout)
+        self._met |= set(node_ids) - silent
+        return accepted, refused
+
+    def _enter(self, name: str, node_id: int, *, holds_transfer_set: bool) -> None:
+        known = self.outcome.clients.get(name)
+        record = known or ClientRecord(name, node_id)
+        record.node_id, record.status, record.holds_transfer_set = node_id, "joined", holds_transfer_set
+        if known is None:
+            self.outcome.clients.pop(f"node {node_id}", None)
+        else:
+            logger.info("%s is back", name)
+        self.outcome.clients[name] = record
+
+    def restore(self, clients: dict[str, ClientRecord]) -> None:
+        """Count on from the records of a run cut short; a client that is not back keeps its record."""
+        for name, kept in clients.items():
+            here = self.outcome.clients.get(name)
+            place = (here.node_id, here.holds_transfer_set) if here else (0, False)
+            self.outcome.clients[name] = replace(kept, node_id=place[0], holds_transfer_set=place[1])
 
     def joined(self) -> list[ClientRecord]:
         """Return the clients that passed the handshake, by name."""
         return [record for _, record in sorted(self.outcome.clients.items()) if record.node_id]
+
+    def present(self) -> list[ClientRecord]:
+        """Return the clients that passed the handshake and were connected at the last look, by name."""
+        return [record for record in self.joined() if record.node_id in self._online]
 
     def message(self, content: RecordDict, record: ClientRecord, kind: str) -> Message:
         """Address a message to a client, count its bytes, and log it."""
@@ -135,7 +200,7 @@ class Roster:
 
     def ask_metrics(self, spec: str, student: ArrayRecord) -> list[Message]:
         """Ask every client to judge the student, given by its specification (JSON) and its arrays."""
-        return [self.message(wire.pack_student(spec, student), record, "evaluate") for record in self.joined()]
+        return [self.message(wire.pack_student(spec, student), record, "evaluate") for record in self.present()]
 
     def read_metrics(self, replies: Iterable[Message], domains: dict[str, Metrics]) -> None:
         """Enter the metrics under the clients' names; a client that gave none is logged and left out."""

@@ -27,18 +27,28 @@ logger = logging.getLogger("knot_fed")
 
 
 def run_in_folder(grid: Grid, context: Context, federate: Callable[[Grid, RunConfig, RunFolder], None]) -> None:
-    """Make the run folder and federate; a failure is logged in one sentence and ends the run."""
+    """Make the run folder, or open the one to resume, and federate; a failure is one sentence and ends the run."""
     log_to()
-    config = RunConfig.from_mapping(context.run_config)
-    folder = RunFolder.create(Path(config.runs_dir), config.name or f"{config.task}-{context.run_id}")
-    log_to(folder.path / LOG_FILE)
-    folder.write_config(config.to_mapping())
     try:
+        config = RunConfig.from_mapping(context.run_config)
+        folder = _open_folder(config, default=f"{config.task}-{context.run_id}")
         federate(grid, config, folder)
     except KnotError as error:
         logger.error("%s%s", FAILURE, error)
         raise
     logger.info("%s", table_line(table_facts(folder.read_summary())))
+    folder.checkpoint.unlink(missing_ok=True)
+
+
+def _open_folder(config: RunConfig, *, default: str) -> RunFolder:
+    if config.resume:
+        folder = RunFolder.resume(Path(config.runs_dir) / config.resume, config.to_mapping())
+        log_to(folder.path / LOG_FILE)
+        return folder
+    folder = RunFolder.create(Path(config.runs_dir), config.name or default)
+    log_to(folder.path / LOG_FILE)
+    folder.write_config(config.to_mapping())
+    return folder
 
 
 def read_server_data(config: RunConfig) -> tuple[TransferSet, SplitExamples]:

@@ -18,12 +18,16 @@ from knot_fed.data.transfer_set import TransferSet
 from knot_fed.distillation import DistillationResult, PublicCrossEntropy, distil_student
 from knot_fed.errors import WireError
 from knot_fed.federation import wire
+from knot_fed.federation.checkpoint import Checkpoint
 from knot_fed.federation.nodes import content_of
 from knot_fed.federation.roster import ClientRecord, Roster
 from knot_fed.losses import make_loss
-from knot_fed.models import TextClassifier, trained_state
+from knot_fed.models import FitState, TextClassifier, trained_state
 from knot_fed.reporting import RunFolder
 from knot_fed.types import LabelledTexts, SoftLabels
+
+ATTEMPTS = 3
+POLL_SECONDS = 1.0
 
 logger = logging.getLogger("knot_fed")
 
@@ -82,6 +86,7 @@ class KnotStrategy(Strategy):
         find_scheme(config.weights.scheme)
         self.supervision = _supervision(config, student, public)
         self.roster = Roster(config, rounds=config.rounds)
+        self._answered: set[int] = set()
 
     @override
     def summary(self) -> None:
@@ -93,25 +98,32 @@ class KnotStrategy(Strategy):
         )  # fmt: skip
 
     def run(self, grid: Grid) -> None:
-        """Shake hands, measure the student, run all rounds, and measure it again.
+        """Shake hands, measure the student, run all rounds, and measure it again; go on where the run was cut short.
 
         Raises
         ------
         FederationError
             If fewer than `min-teachers` clients pass the handshake or answer a round.
+        RunFolderError
+            If the checkpoint to go on from is damaged, or the disk is full.
         """
+        self.summary()
+        resumed = Checkpoint.load(self.folder.checkpoint) if self.config.resume else None
         self.roster.open(grid, self.transfer)
-        state = wire.pack_state(trained_state(self.student))
-        replies = grid.send_and_receive(
-            self.configure_evaluate(0, state, ConfigRecord(), grid), timeout=self.config.timeout
-        )
-        self.aggregate_evaluate(0, replies)
-        self.start(grid, state, num_rounds=self.config.rounds, timeout=self.config.timeout)
+        if resumed is None:
+            self._measure(0, grid)
+        else:
+            self._go_on(resumed)
+            self._measure(resumed.round, grid)
+        for server_round in range(resumed.round + 1 if resumed else 1, self.config.rounds + 1):
+            self.aggregate_train(server_round, self._ask(server_round, grid))
+            self._measure(server_round, grid)
 
     @override
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
+        self.roster.welcome(grid, self.transfer)
         rows = self.transfer.slice(server_round, self.config.rounds)
         self.roster.round, messages = server_round, []
         for record in self._sampled(server_round):
@@ -122,7 +134,7 @@ class KnotStrategy(Strategy):
                 stop=rows.stop,
                 transfer=None if record.holds_transfer_set else self.transfer,
             )
-            record.holds_transfer_set, record.status = True, "no answer"
+            record.status = "no answer"
             messages.append(self.roster.message(wire.pack_train_request(request), record, "train"))
         return messages
 
@@ -133,6 +145,55 @@ class KnotStrategy(Strategy):
         answers = self._received(server_round, replies)
         rejected = {name: r.status for name, r in self.roster.outcome.clients.items() if name not in answers}
         self.roster.require(len(answers), rejected, f"answered round {server_round}")
+        self._learn(server_round, answers)
+        return wire.pack_state(trained_state(self.student)), None
+
+    def _ask(self, server_round: int, grid: Grid) -> list[Message]:
+        """Ask for a round's answers; where too few came, wait for the clients that are away, and ask them again."""
+        deadline, replies = time.monotonic() + self.config.timeout, list[Message]()
+        self._answered = set()
+        for _ in range(ATTEMPTS):
+            messages = self.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
+            replies += grid.send_and_receive(messages, timeout=max(0.0, deadline - time.monotonic()))
+            self._answered = {reply.metadata.src_node_id for reply in replies if reply.has_content()}
+            if len(self._answered) >= self.config.min_teachers or not self._await_return(grid, deadline):
+                break
+            logger.info("round %d: %d answer(s) are too few, asking the rest again", server_round, len(self._answered))
+        return replies
+
+    def _await_return(self, grid: Grid, deadline: float) -> bool:
+        while time.monotonic() + POLL_SECONDS < deadline:
+            time.sleep(POLL_SECONDS)
+            if set(grid.get_node_ids()) - self._answered:
+                return True
+        return False
+
+    def _measure(self, server_round: int, grid: Grid) -> None:
+        state = wire.pack_state(trained_state(self.student))
+        messages = self.configure_evaluate(server_round, state, ConfigRecord(), grid)
+        self.aggregate_evaluate(server_round, grid.send_and_receive(messages, timeout=self.config.timeout))
+
+    def _go_on(self, resumed: Checkpoint) -> None:
+        """Put back what the checkpoint holds, and learn on from the soft labels that were received."""
+        outcome, number = self.roster.outcome, resumed.round
+        self.roster.restore(resumed.clients)
+        outcome.before |= resumed.before
+        outcome.distillations += resumed.distillations
+        if self.supervision is not None and resumed.supervision is not None:
+            self.supervision.state = resumed.supervision
+        self.folder.keep_rounds(before=number)
+        size = len(self.transfer.slice(number, self.config.rounds))
+        answers = {
+            name: wire.unpack_soft_labels(
+                wire.content_from_bytes(kept), round_number=number, examples=size, labels=self.labels
+            )
+            for name, kept in resumed.answers.items()
+        }
+        logger.info("round %d goes on from epoch %d", number, len(resumed.fit.facts["losses"]))
+        self._learn(number, answers, start=resumed.fit)
+
+    def _learn(self, server_round: int, answers: dict[str, wire.TrainReply], *, start: FitState | None = None) -> None:
+        """Pool the answers of a round and distil the student, with a checkpoint at each epoch."""
         rows = self.transfer.slice(server_round, self.config.rounds)
         soft_labels, weights = self._teachers(answers, rows)
         pooled = pool_soft_labels(
@@ -140,23 +201,25 @@ class KnotStrategy(Strategy):
         )
         self.folder.save_pooled(server_round, pooled)
         logger.info(
-            "round %d: pooled %d teachers, %d without a valid answer", server_round, len(answers), len(rejected)
-        )
+            "round %d: pooled %d teachers, %d without a valid answer",
+            server_round, len(answers), len(self.roster.outcome.clients) - len(answers),
+        )  # fmt: skip
         text_weights = agreement_weights(soft_labels, weights, pooled, power=self.config.distill.agreement)
         if self.config.distill.objective == "pooled":
             soft_labels, weights = pooled[None], np.ones((1, len(pooled)))
         distillation = distil_student(
             self.student, self.transfer.texts[rows.start : rows.stop], soft_labels, weights * text_weights, self.loss,
             self.config.distill, seed=round_seed(self.config.seed, server_round), supervision=self.supervision,
+            start=start, keep=lambda state: self._keep(server_round, answers, state),
         )  # fmt: skip
         self.roster.outcome.distillations.append(distillation)
         self._log_round(server_round, answers, distillation)
-        return wire.pack_state(trained_state(self.student)), None
 
     @override
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
+        self.roster.look(grid)
         return self.roster.ask_metrics(self.student.spec.to_json(), arrays)
 
     @override
@@ -165,11 +228,11 @@ class KnotStrategy(Strategy):
         return None
 
     def _sampled(self, server_round: int) -> list[ClientRecord]:
-        joined = self.roster.joined()
+        joined = self.roster.present()
         count = max(self.config.min_teachers, int(np.ceil(self.config.fraction * len(joined))))
         generator = np.random.default_rng([self.config.seed, server_round])
         rows = sorted(generator.permutation(len(joined))[:count])
-        return [joined[row] for row in rows]
+        return [joined[row] for row in rows if joined[row].node_id not in self._answered]
 
     def _received(self, server_round: int, replies: Iterable[Message]) -> dict[str, wire.TrainReply]:
         rows = self.transfer.slice(server_round, self.config.rounds)
@@ -183,7 +246,7 @@ class KnotStrategy(Strategy):
                 record.status = f"rejected: {error}"
                 logger.warning("round %d: %s: %s", server_round, record.name, error)
             else:
-                record.status, record.examples = "ok", answer.examples
+                record.status, record.examples, record.holds_transfer_set = "ok", answer.examples, True
                 record.seconds += answer.seconds
                 answers[record.name] = answer
             self.roster.log_reply(reply, record, outcome=record.status)
@@ -209,6 +272,10 @@ class KnotStrategy(Strategy):
             power=self.config.weights.power,
         )
         return stacked, weights
+
+    def _keep(self, server_round: int, answers: dict[str, wire.TrainReply], state: FitState) -> None:
+        supervision = self.supervision.state if self.supervision is not None else None
+        Checkpoint.of(server_round, answers, self.roster.outcome, supervision, state).save(self.folder)
 
     def _log_round(
         self, server_round: int, answers: dict[str, wire.TrainReply], distillation: DistillationResult

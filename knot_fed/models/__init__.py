@@ -3,6 +3,7 @@
 from knot_fed.models.fitting import (
     BatchLoss,
     Fit,
+    FitState,
     Schedule,
     class_weights,
     fit,
@@ -28,6 +29,7 @@ __all__ = [
     "ARCHITECTURES",
     "BatchLoss",
     "Fit",
+    "FitState",
     "ModelSpec",
     "Schedule",
     "TextClassifier",

@@ -1,9 +1,9 @@
 """One training loop with early stopping, for teachers and students alike."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -35,6 +35,14 @@ class Fit:
     best_epoch: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FitState:
+    """All that training needs to go on from the end of an epoch: arrays by name, and facts that JSON holds exactly."""
+
+    arrays: dict[str, np.ndarray]
+    facts: dict[str, Any]
+
+
 def use_threads(count: int) -> None:
     """Give torch the CPUs that this process was given.
 
@@ -55,6 +63,8 @@ def fit(
     schedule: Schedule,
     *,
     seed: int,
+    start: FitState | None = None,
+    keep: Callable[[FitState], None] | None = None,
 ) -> Fit:
     """Train with AdamW until the score has not risen for `patience` epochs, and keep the best epoch's parameters.
 
@@ -72,17 +82,25 @@ def fit(
         Epochs, patience, batch size, learning rate (0: the model's default) and weight decay.
     seed
         Of order and dropout.
+    start
+        What `keep` was given by training cut short; it goes on from there, to the same parameters. None: epoch 0.
+    keep
+        Called before the first epoch and after each that another one follows.
     """
-    scores, losses = [score()], list[float]()
-    best, best_state = 0, trained_state(model)
     with seeded(seed):
-        for epoch, loss in enumerate(_epochs(model, items, batch_loss, schedule, seed=seed), start=1):
-            losses.append(loss)
+        training = _Training(model, items, batch_loss, schedule, seed=seed)
+        if start is None:
+            scores, losses, best, best_state = [score()], list[float](), 0, trained_state(model)
+        else:
+            best_state = training.go_on(start)
+            scores, losses, best = list(start.facts["scores"]), list(start.facts["losses"]), start.facts["best"]
+        while len(losses) - best < schedule.patience and len(losses) < schedule.epochs:
+            if keep is not None:
+                keep(training.state(best_state, scores=tuple(scores), losses=tuple(losses), best=best))
+            losses.append(training.epoch())
             scores.append(score())
-            if scores[epoch] > scores[best]:
-                best, best_state = epoch, trained_state(model)
-            if epoch - best >= schedule.patience:
-                break
+            if scores[-1] > scores[best]:
+                best, best_state = len(losses), trained_state(model)
     load_trained_state(model, best_state)
     model.eval()
     return Fit(tuple(losses), tuple(scores), best)
@@ -93,7 +111,8 @@ def fit_all_epochs(
 ) -> tuple[float, ...]:
     """Train as `fit` does, but for all epochs, keep the last one's parameters, and return the mean loss of each."""
     with seeded(seed):
-        losses = tuple(_epochs(model, items, batch_loss, schedule, seed=seed))
+        training = _Training(model, items, batch_loss, schedule, seed=seed)
+        losses = tuple(training.epoch() for _ in range(schedule.epochs))
     model.eval()
     return losses
 
@@ -121,32 +140,55 @@ def predict_logits(
     return logits
 
 
-def _epochs(
-    model: TextClassifier, items: Sequence[Item], batch_loss: BatchLoss, schedule: Schedule, *, seed: int
-) -> Iterator[float]:
-    rate = schedule.learning_rate or model.default_learning_rate
-    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=schedule.weight_decay)
-    generator = np.random.default_rng(seed)
-    for _ in range(schedule.epochs):
-        order = generator.permutation(len(items))
-        yield _epoch(model, items, order, batch_loss, optimiser, schedule.batch_size)
+class _Training:
+    """Epochs of AdamW over items in a seeded order; its state can be taken and put back between two epochs."""
 
+    def __init__(
+        self, model: TextClassifier, items: Sequence[Item], batch_loss: BatchLoss, schedule: Schedule, *, seed: int
+    ) -> None:
+        rate = schedule.learning_rate or model.default_learning_rate
+        self._optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=schedule.weight_decay)
+        self._generator = np.random.default_rng(seed)
+        self._model, self._items, self._batch_loss, self._batch_size = model, items, batch_loss, schedule.batch_size
 
-def _epoch(
-    model: TextClassifier,
-    items: Sequence[Item],
-    order: Int[np.ndarray, "examples"],
-    batch_loss: BatchLoss,
-    optimiser: torch.optim.Optimizer,
-    batch_size: int,
-) -> float:
-    model.train()
-    total = 0.0
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        optimiser.zero_grad()
-        loss = batch_loss(model.logits([items[row] for row in rows]), rows)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        total += float(loss.detach()) * len(rows)
-    return total / len(order)
+    def epoch(self) -> float:
+        """Train one epoch and return the mean loss."""
+        self._model.train()
+        order, total = self._generator.permutation(len(self._items)), 0.0
+        for start in range(0, len(order), self._batch_size):
+            rows = order[start : start + self._batch_size]
+            self._optimiser.zero_grad()
+            loss = self._batch_loss(self._model.logits([self._items[row] for row in rows]), rows)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimiser.step()
+            total += float(loss.detach()) * len(rows)
+        return total / len(order)
+
+    def state(self, best_state: dict[str, np.ndarray], **facts: Any) -> FitState:
+        """Take parameters, optimiser and random state."""
+        arrays = {f"model/{name}": value for name, value in trained_state(self._model).items()}
+        arrays |= {f"best/{name}": value for name, value in best_state.items()}
+        for place, values in self._optimiser.state_dict()["state"].items():
+            arrays |= {f"optimiser/{place}/{name}": value.cpu().numpy().copy() for name, value in values.items()}
+        arrays["random/cpu"] = torch.get_rng_state().numpy()
+        if torch.cuda.is_available():
+            arrays["random/cuda"] = torch.cuda.get_rng_state().numpy()
+        return FitState(arrays, {**facts, "generator": self._generator.bit_generator.state})
+
+    def go_on(self, start: FitState) -> dict[str, np.ndarray]:
+        """Put back what `state` took, and return the best epoch's parameters."""
+        parts: dict[str, dict[str, np.ndarray]] = {"model": {}, "best": {}, "optimiser": {}, "random": {}}
+        for name, value in start.arrays.items():
+            part, _, rest = name.partition("/")
+            parts[part][rest] = value
+        load_trained_state(self._model, parts["model"])
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in parts["optimiser"].items():
+            place, _, moment = name.partition("/")
+            moments.setdefault(int(place), {})[moment] = torch.from_numpy(np.array(value))
+        self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": moments})
+        self._generator.bit_generator.state = start.facts["generator"]
+        torch.set_rng_state(torch.from_numpy(np.array(parts["random"]["cpu"])))
+        if torch.cuda.is_available():
+            torch.cuda.set_rng_state(torch.from_numpy(np.array(parts["random"]["cuda"])))
+        return parts["best"]

@@ -1,5 +1,6 @@
 """Classifiers by name, their trained state, and classifiers in folders."""
 
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -80,16 +81,26 @@ def load_trained_state(model: TextClassifier, state: Mapping[str, np.ndarray]) -
 
 
 def save_classifier(model: TextClassifier, folder: Path) -> None:
-    """Write a classifier; a whole transformers one loads with `AutoModelForSequenceClassification.from_pretrained`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if isinstance(model, TransformerClassifier):
-        model.save_pretrained(folder)
-    else:
-        save_file(
-            {name: np.ascontiguousarray(value) for name, value in trained_state(model).items()},
-            folder / PARAMETERS_FILE,
-        )
-    (folder / SPEC_FILE).write_text(model.spec.to_json(), encoding="utf-8")
+    """Write a classifier; a whole transformers one loads with `AutoModelForSequenceClassification.from_pretrained`.
+
+    Raises
+    ------
+    ModelError
+        If the disk is full, say.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if isinstance(model, TransformerClassifier):
+            model.save_pretrained(folder)
+        else:
+            save_file(
+                {name: np.ascontiguousarray(value) for name, value in trained_state(model).items()},
+                folder / PARAMETERS_FILE,
+            )
+        (folder / SPEC_FILE).write_text(model.spec.to_json(), encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise ModelError(f"{folder}: the classifier cannot be written ({error}); make room on the disk") from None
 
 
 def load_classifier(folder: Path, *, feature_cache: Path | None = None) -> TextClassifier:

@@ -1,9 +1,11 @@
 """The run folder: resolved configuration, rounds, summary, pooled soft labels, student."""
 
+import io
 import json
+import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,16 @@ import numpy as np
 import tomli_w
 from jaxtyping import Float
 
-from knot_fed.config import Scalar, nested
+from knot_fed.config import Scalar, flattened, nested
 from knot_fed.errors import RunFolderError
 
 _SUMMARY = {
     "error", "task", "seed", "labels", "clients", "student", "domains", "privacy", "versions",
     "wall_seconds",
 }  # fmt: skip
+CHECKPOINT = "checkpoint.safetensors"
 _METHODS = {"distillation", "fedavg"}
+_FREE_TO_CHANGE = {"name", "resume", "wait-for", "timeout"}
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
@@ -64,6 +68,40 @@ class RunFolder:
             raise RunFolderError(f"{path}: no run folder here (no config.toml); give the path that the run printed")
         return cls(path)
 
+    @classmethod
+    def resume(cls, path: Path, config: Mapping[str, Scalar]) -> "RunFolder":
+        """Open the folder of a run cut short, to go on with it.
+
+        Parameters
+        ----------
+        path
+            The run folder.
+        config
+            The resolved configuration, which must be the run's own, but for its name and for how long it waits.
+
+        Raises
+        ------
+        RunFolderError
+            If there is nothing to go on with, or the run had another configuration.
+        """
+        if not (path / CHECKPOINT).is_file():
+            state = "is finished" if (path / "summary.json").is_file() else "received no soft labels, or is not there"
+            raise RunFolderError(f"{path}: nothing to resume, since the run {state}; start a run of another name")
+        folder = cls(path)
+        before = flattened(folder.read_config())
+        differing = {key for key in {*before, *config} - _FREE_TO_CHANGE if before.get(key) != config.get(key)}
+        if differing:
+            raise RunFolderError(
+                f"{path}: is a run of another configuration (differs in {', '.join(sorted(differing))});"
+                " resume it with its own config.toml"
+            )
+        return folder
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where distillation goes on from, while the run is under way."""
+        return self.path / CHECKPOINT
+
     @property
     def student(self) -> Path:
         """Folder of the distilled student."""
@@ -71,7 +109,7 @@ class RunFolder:
 
     def write_config(self, config: Mapping[str, Scalar]) -> None:
         """Write the resolved configuration as TOML tables."""
-        self._write("config.toml", tomli_w.dumps(nested(config)))
+        self._write("config.toml", tomli_w.dumps(nested(config)).encode())
 
     def read_config(self) -> dict[str, Any]:
         """Read the resolved configuration as TOML tables; empty where none was written.
@@ -89,12 +127,21 @@ class RunFolder:
 
     def append_round(self, facts: Mapping[str, object]) -> None:
         """Append one round's facts to `rounds.jsonl`."""
-        with (self.path / "rounds.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(facts, sort_keys=True) + "\n")
+        self._write_rounds([*self.read_rounds(), facts])
+
+    def keep_rounds(self, *, before: int) -> None:
+        """Forget the rounds from this one on, which a resumed run goes through again."""
+        self._write_rounds([facts for facts in self.read_rounds() if facts["round"] < before])
 
     def save_pooled(self, round_number: int, pooled: Float[np.ndarray, "examples classes"]) -> None:
         """Keep what the teachers said together in one round."""
-        np.save(self.path / f"pooled-soft-labels-{round_number}.npy", pooled)
+        file = io.BytesIO()
+        np.save(file, pooled)
+        self._write(f"pooled-soft-labels-{round_number}.npy", file.getvalue())
+
+    def write_checkpoint(self, checkpoint: bytes) -> None:
+        """Keep where distillation goes on from."""
+        self._write(CHECKPOINT, checkpoint)
 
     def write_assignment(self, client: str, assignment: Mapping[str, list[int]]) -> None:
         """Keep which rows of a shared file one virtual client holds."""
@@ -104,7 +151,7 @@ class RunFolder:
 
     def write_summary(self, summary: Mapping[str, object]) -> None:
         """Write `summary.json`, whole or not at all."""
-        self._write("summary.json", json.dumps(summary, indent=2, sort_keys=True) + "\n")
+        self._write("summary.json", (json.dumps(summary, indent=2, sort_keys=True) + "\n").encode())
 
     def read_summary(self) -> dict[str, Any]:
         """Read `summary.json`.
@@ -143,7 +190,20 @@ class RunFolder:
         except ValueError:
             raise RunFolderError(f"{file}: a line is not JSON; delete the file or start the run again") from None
 
-    def _write(self, name: str, text: str) -> None:
+    def _write_rounds(self, rounds: Sequence[Mapping[str, object]]) -> None:
+        self._write("rounds.jsonl", "".join(json.dumps(facts, sort_keys=True) + "\n" for facts in rounds).encode())
+
+    def _write(self, name: str, content: bytes) -> None:
+        """Write a file, whole and on disk, or leave the one before as it was."""
         partial = self.path / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.rename(self.path / name)
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.rename(self.path / name)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise RunFolderError(
+                f"{self.path / name}: cannot be written ({error.strerror}); make room, then resume the run"
+            ) from None

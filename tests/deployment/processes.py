@@ -29,7 +29,7 @@ from typing import NamedTuple
 import psutil
 import tomli_w
 
-from knot_fed.data.reviews import builtin_examples
+from knot_fed.data.reviews import builtin_examples, builtin_texts
 from knot_fed.labels import LabelSpace
 from knot_fed.simulation import stage_app
 from tests.deployment.certificates import Certificates
@@ -38,11 +38,11 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 CONNECTION = "real"
 MARK = "KNOT_FED_TEST_FOLDER"
+ROWS, TEXTS = 120, 400
 SMALL = {
     "wait-for": 2,
     "threads": 1,
     "timeout": 60.0,
-    "data.limit": 400,
     "teacher.epochs": 2,
     "distill.epochs": 2,
     "student.pretrain": False,
@@ -177,6 +177,9 @@ class Run:
     def summary(self):
         return json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
 
+    def rounds(self):
+        return [json.loads(line) for line in (self.folder / "rounds.jsonl").read_text().splitlines()]
+
     def statuses(self):
         return {client["name"]: client["status"] for client in self.summary()["clients"]}
 
@@ -199,6 +202,7 @@ class Federation:
         self.port, self.nodes, self.runs = free_port(), {}, []
         self.home = folder / "home"
         self.home.mkdir(parents=True)
+        write_server_files(folder / "public")
         self.bundle = stage_app(ROOT, folder / "app")
         secure = f'root-certificates = "{certificates.authority}"' if certificates else "insecure = true"
         (self.home / "config.toml").write_text(f'[superlink.{CONNECTION}]\naddress = "{self.address}"\n{secure}\n')
@@ -258,6 +262,7 @@ class Federation:
         """Submit a run, its name `run-1` and so on unless given; keys with dots come in the mapping."""
         config = {**SMALL, "name": f"run-{len(self.runs) + 1}", **(keys or {})}
         config |= {key.replace("_", "-"): value for key, value in settings.items()}
+        config |= {"data.root": str(self.folder / "public"), "data.public": "books", "data.transfer": "forum"}
         config |= {"runs-dir": str(self.folder / "runs"), "state-dir": str(self.folder / "server-state")}
         overrides = self.home / f"submitted-{len(self.runs) + 1}.toml"
         overrides.write_text(tomli_w.dumps(config), encoding="utf-8")
@@ -315,8 +320,16 @@ def federation(folder, *nodes, tls=False):
         real.close()
 
 
+def write_server_files(folder):
+    """Write a public labelled file and a transfer set, small ones."""
+    folder.mkdir()
+    write_reviews(folder / "books.csv", "books")
+    with (folder / "forum.csv").open("w", encoding="utf-8", newline="") as opened:
+        csv.writer(opened).writerows([["text"], *([text] for text in builtin_texts("forum")[:TEXTS])])
+
+
 def write_reviews(file, domain):
-    """Write a domain's built-in reviews as a private file with text, label and split."""
+    """Write some of a domain's built-in reviews as a labelled file with text, label and split."""
     labels = LabelSpace.preset("sentiment")
     examples = builtin_examples(domain, labels)
     with file.open("w", encoding="utf-8", newline="") as opened:
@@ -324,11 +337,10 @@ def write_reviews(file, domain):
         rows.writerow(["text", "label", "split"])
         for part in ("train", "val", "test"):
             split = getattr(examples, part)
-            rows.writerows([text, labels.names[label], part] for text, label in zip(*split_columns(split), strict=True))
-
-
-def split_columns(split):
-    return split.texts, split.labels.tolist()
+            rows.writerows(
+                [text, labels.names[label], part]
+                for text, label in zip(split.texts[:ROWS], split.labels[:ROWS].tolist(), strict=True)
+            )
 
 
 def until(found, what, *, timeout=60.0, log=None):
