@@ -2,7 +2,9 @@
 
 import functools
 import logging
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeAlias
 
 from flwr.app import Context, Message
@@ -30,10 +32,19 @@ def redact_errors(handler: Handler) -> Handler:
             reason = str(error)
         except Exception as error:
             reason = f"the client failed with {type(error).__name__}; see the client's own log"
-        logger.warning("refused a %s: %s", message.metadata.message_type, reason)
+            logger.warning("a %s failed with %s in %s", message.metadata.message_type, *_kind_and_place(error))
         return Message(pack_refusal(reason), reply_to=message)
 
     return guarded
+
+
+def _kind_and_place(error: Exception) -> tuple[str, str]:
+    """Return class and line of an error, from the innermost call of knot_fed on; its text may quote a row."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [place for place, frame in enumerate(frames) if "knot_fed" in Path(frame.filename).parts]
+    inner = frames[ours[-1] if ours else 0 :]
+    places = (f"{Path(frame.filename).name}:{frame.lineno} ({frame.name})" for frame in inner)
+    return type(error).__name__, " > ".join(places)
 
 
 def only_declared_records(*declared: str) -> Callable[[Handler], Handler]:

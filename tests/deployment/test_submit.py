@@ -20,7 +20,7 @@ def submit(real, *options, config=SMALL):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(real.folder)}
     return subprocess.run(
         [*command, "--run-config", config, "--run-config", folders],
-        cwd=real.folder, env=environment, text=True, capture_output=True, check=False, timeout=200,
+        cwd=real.folder, env=environment, text=True, capture_output=True, check=False, timeout=580,
     )  # fmt: skip
 
 

@@ -24,8 +24,8 @@ CANARY = "zugzwang"
 CLIENTS = ("phones", "restaurants", "hotels")
 CONFIG = 'threads=1 teacher.epochs=2 distill.epochs=2 student.pretrain=false name="told" timeout=300.0'
 CONTROL = {
-    "register-node", "activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages", "get-run", "get-fab",
-    "pull-object", "confirm-message-received",
+    "register-node", "unregister-node", "activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages",
+    "get-run", "get-fab", "pull-object", "confirm-message-received",
 }  # fmt: skip
 LARGEST_CONTROL_BYTES = 2000
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knot_fed import client_app, fedavg_app, server_app
+from knot_fed.errors import FederationError
 from knot_fed.reporting import RunFolder
 from knot_fed.run_log import MARKER, is_routine, log_event, read_event
 from tests.fakes import InProcessGrid, virtual_clients
@@ -92,3 +93,18 @@ def test_an_event_reads_as_it_was_written(facts):
     assert {key: read[key] for key in facts} == facts
     assert is_routine(line) == (facts.get("outcome", "ok") == "ok")
     assert json.dumps(read)
+
+
+def test_an_error_that_no_rule_foresees_is_told_by_kind_and_place_and_never_by_its_text(
+    run_config, tmp_path, caplog, monkeypatch
+):
+    caplog.set_level(logging.INFO, logger="knot_fed")
+
+    def quoting(*_, **__):
+        raise ValueError("cannot read zugzwang of row 7")
+
+    monkeypatch.setattr(client_app, "load_or_train_teacher", quoting)
+    with pytest.raises(FederationError, match="the client failed with ValueError"):
+        run(run_config(keys={"student.pretrain": False}), tmp_path)
+    assert "a train failed with ValueError in client_app.py:" in caplog.text
+    assert "zugzwang" not in caplog.text
