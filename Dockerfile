@@ -1,21 +1,30 @@
-# One image for the server and the clients: docker build -t knot-fed .
-# A GPU: docker build -t knot-fed:gpu --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
+# One image for the server and the clients: docker compose build, or docker build -t knot-fed:cpu .
+# For a GPU: docker build -t knot-fed:gpu --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
+
+# What is installed depends on the list of dependencies only, so that a change of anything else keeps that layer.
+FROM python:3.11-slim AS requirements
+COPY pyproject.toml /
+# Ray is for simulations only.
+RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+    | sed 's/\[simulation\]//' > /requirements.txt
+
 FROM python:3.11-slim AS build
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV PATH=/opt/knot-fed/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN apt-get update && apt-get install --yes --no-install-recommends binutils && python -m venv /opt/knot-fed
 WORKDIR /build
-COPY pyproject.toml constraints.txt README.md LICENSE ./
-# torch alone comes from its own index; a stub stands for the package, so that a change of code keeps this layer.
-RUN mkdir knot_fed && touch knot_fed/__init__.py \
-    && pip install --no-deps --extra-index-url "$TORCH_INDEX" --constraint constraints.txt torch \
-    && pip install --constraint constraints.txt . \
-    && pip uninstall --yes --quiet knot-fed ray \
+COPY constraints.txt ./
+COPY --from=requirements /requirements.txt ./
+# torch alone comes from its own index.
+RUN pip install --no-deps --extra-index-url "$TORCH_INDEX" --constraint constraints.txt torch \
+    && pip install --constraint constraints.txt --requirement requirements.txt hatchling \
     && cd /opt/knot-fed/lib/python3.11/site-packages \
-    && rm -rf torch/include torch/test torch/bin/protoc* torch/bin/test_* && strip --strip-unneeded ot/bsp/*.so llvmlite/binding/*.so \
-    && find numpy pandas scipy sklearn matplotlib sympy -type d -name tests -prune -exec rm -rf {} +
+    && rm -rf torch/include torch/test torch/bin/protoc* torch/bin/test_* \
+    && find numpy pandas scipy sklearn matplotlib sympy -type d -name tests -prune -exec rm -rf {} + \
+    && strip --strip-unneeded ot/bsp/*.so llvmlite/binding/*.so
+COPY pyproject.toml README.md LICENSE ./
 COPY knot_fed knot_fed
-RUN pip install --no-deps . && pip uninstall --yes --quiet pip
+RUN pip install --no-deps --no-build-isolation . && pip uninstall --yes --quiet hatchling pip
 
 FROM python:3.11-slim
 COPY --from=build /opt/knot-fed /opt/knot-fed
