@@ -102,18 +102,18 @@ def test_a_client_killed_while_it_replies_leaves_no_half_reply(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_client_that_never_answers_costs_one_timeout_and_is_welcome_later(three):
-    run = three.submit(TEACHING, wait_for=3, timeout=45.0, rounds=2)
+def test_a_client_that_never_answers_is_left_out_of_one_round_and_is_welcome_later(three):
+    run = three.submit(TEACHING, wait_for=3, timeout=150.0, rounds=2)
     three.nodes["hotels"].await_said(ASKED, timeout=400)
     since = time.monotonic()
     three.nodes["hotels"].freeze()
-    run.await_said("round 1: pooled 2 teachers", timeout=200)
+    run.await_said("round 1: pooled 2 teachers", timeout=400)
     waited = time.monotonic() - since
     three.nodes["hotels"].thaw()
     assert run.wait(timeout=900).completed, run.text()
     measured(
-        "client that never answers", f"SIGSTOP for {waited:.0f} s; timeout = 45",
-        "the round went on with 2 of 3 at the timeout", time.monotonic() - waited,
+        "client that never answers", f"SIGSTOP for {waited:.0f} s, then SIGCONT",
+        "the round went on with 2 of 3", time.monotonic() - waited,
     )  # fmt: skip
 
 
@@ -216,7 +216,7 @@ def test_a_node_whose_clock_is_off_by_an_hour_is_refused_and_the_others_go_on(tm
         code = hotels.process.wait(timeout=300)
         refused = time.monotonic() - since
         assert not hotels.family()
-        assert "Unauthorized" in hotels.said() or "401" in hotels.said() or code, hotels.said()
+        assert '"POST /v1/fleet/register-node HTTP/1.1" 401' in real.superlink.said()
         run = real.submit(timeout=600.0)
         assert run.wait(timeout=900).completed, run.text()
         assert set(run.statuses().values()) == {"ok"}

@@ -3,7 +3,7 @@ import pytest
 from tests.deployment.processes import federation, left_over
 
 
-@pytest.mark.parametrize("tls", [False, True], ids=["insecure", "tls"])
+@pytest.mark.parametrize("tls", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["insecure", "tls"])
 def test_a_real_federation_completes_and_leaves_no_process(tmp_path, tls):
     with federation(tmp_path, "phones", "restaurants", tls=tls) as real:
         run = real.submit()
