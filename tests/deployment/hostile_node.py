@@ -80,7 +80,7 @@ class HostileNode:
 
     def start(self):
         self.thread.start()
-        assert self.joined.wait(timeout=60), f"{self.name} did not join"
+        assert self.joined.wait(timeout=180), f"{self.name} did not join"
         return self
 
     def stop(self):

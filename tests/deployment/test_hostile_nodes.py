@@ -20,7 +20,8 @@ from tests.deployment.processes import federation
 from tests.federation.hostile import ANSWERS, HANDSHAKES, MARKER
 from tests.federation.test_hostile_clients import honest_answer
 
-QUICK = {"data.limit": 60, "teacher.epochs": 1, "distill.epochs": 1, "weights.scheme": "uniform", "timeout": 60.0}
+QUICK = {"data.limit": 60, "teacher.epochs": 1, "distill.epochs": 1, "distill.loss": "mse", "timeout": 60.0}
+QUICK |= {"weights.scheme": "uniform"}
 AS_IN_ONE_PROCESS = (
     "nan", "1e38", "object-pickle-as-floats", "pickle", "archive", "header-claims-1-gib", "claims-1-gib", "16-mib",
     "many-keys", "many-records", "extra-record", "empty-string", "old-round", "refusal-ansi-markup", "count-huge",
@@ -151,14 +152,14 @@ class PeakMemory(threading.Thread):
                     self.peaks[name] = max(peak, self.peaks.get(name, 0))
 
 
-def attack(folder, hostile, **keys):
-    """Run one federation of two honest nodes and the hostile ones; returns run, nodes by name, and memory peaks."""
-    with federation(folder, "phones", "restaurants") as real:
+def attack(folder, hostile, *, honest=("phones",), **keys):
+    """Run one federation of honest SuperNodes and the hostile ones; returns run, nodes by name, and memory peaks."""
+    with federation(folder, *honest) as real:
         nodes = {node.name: node.start() for node in hostile(real)}
         Victim.node = nodes.get("victim")
         memory = PeakMemory(real.superlink)
         memory.start()
-        run = real.submit({**QUICK, "wait-for": 2 + len(nodes), **keys})
+        run = real.submit({**QUICK, "min-teachers": 1, "wait-for": len(honest) + len(nodes), **keys})
         ended = run.wait(timeout=900)
         memory.stopped.set()
         codes = {name: node.pull_as(Victim.node.node_id) for name, node in nodes.items() if name == "unasked"}
@@ -177,8 +178,8 @@ def attacked(tmp_path_factory):
 def test_the_server_app_ends_well_among_hostile_nodes(attacked):
     run, ended, _, _, _ = attacked
     assert ended.completed, run.text()[-3000:]
-    assert run.statuses()["phones"] == run.statuses()["restaurants"] == "ok"
-    assert {"phones", "restaurants"} <= set(run.summary()["domains"])
+    assert run.statuses()["phones"] == "ok"
+    assert "phones" in run.summary()["domains"]
 
 
 @pytest.mark.parametrize("name", AS_IN_ONE_PROCESS)

@@ -76,17 +76,17 @@ def pickled_as_floats(rows):
 
 
 def many_arrays(content):
-    content[wire.SOFT_LABELS] = ArrayRecord({f"a{number}": Array(np.zeros(1, np.float32)) for number in range(20_000)})
+    content[wire.SOFT_LABELS] = ArrayRecord({f"a{number}": Array(np.zeros(1, np.float32)) for number in range(5_000)})
     return content
 
 
 def many_keys(content):
-    content[wire.ANSWER] = ConfigRecord({f"key-{number}": number for number in range(300_000)})
+    content[wire.ANSWER] = ConfigRecord({f"key-{number}": number for number in range(100_000)})
     return content
 
 
 def many_records(content):
-    for number in range(20_000):
+    for number in range(5_000):
         content[f"record-{number}"] = ConfigRecord({})
     return content
 
@@ -155,7 +155,7 @@ ANSWERS = {
     "16-mib": (with_array(lambda rows: np.zeros((2**20, 4), np.float32)), "holds 16777344 bytes|more than"),
     "many-arrays": (many_arrays, "other keys"),
     "many-keys": (many_keys, "other keys"),
-    "many-records": (many_records, r"20000 record\(s\) that nobody asked for"),
+    "many-records": (many_records, r"5000 record\(s\) that nobody asked for"),
     "extra-record": (extra_record, r"1 record\(s\) that nobody asked for"),
     "extra-key": (with_value("name", "someone-else"), "other keys"),
     "empty-string": (with_value("round", ""), "round is a str"),

@@ -21,7 +21,8 @@ from tests.federation.hostile import ANSWERS, HANDSHAKES, MARKER, METRICS
 HONEST = ("honest-0", "honest-1", "honest-2")
 ODD = ("foreign-sender", "answers-twice", "answers-nothing-asked", "long-error")
 LABELS = wire.canonical_labels(LabelSpace.preset("sentiment"))
-QUICK = {"data.limit": 40, "distill.epochs": 1, "student.pretrain": False, "weights.scheme": "uniform"}
+QUICK = {"data.limit": 40, "distill.epochs": 1, "distill.loss": "mse", "student.pretrain": False}
+QUICK |= {"weights.scheme": "uniform"}
 
 
 def honest_answer(message, name):
