@@ -77,12 +77,12 @@ def _context(connection: Connection) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         context.load_verify_locations(cadata=connection.root_certificates.read_text(encoding="ascii"))
+    except (ssl.SSLError, ValueError):
+        raise ConfigError(f"{connection.root_certificates}: no PEM certificate; give the authority's ca.crt") from None
     except OSError:
         raise ConfigError(
             f"{connection.root_certificates}: no such file; give --root-certificates, or --insecure without TLS"
         ) from None
-    except (ssl.SSLError, ValueError):
-        raise ConfigError(f"{connection.root_certificates}: no PEM certificate; give the authority's ca.crt") from None
     return context
 
 

@@ -4,7 +4,9 @@ import subprocess
 from datetime import timedelta
 
 import pytest
+from typer.testing import CliRunner
 
+from knot_fed.cli import app
 from tests.deployment.certificates import Certificates
 from tests.deployment.processes import BIN, ROOT, Federation, federation, free_port
 
@@ -24,8 +26,10 @@ def submit(real, *options, config=SMALL):
     )  # fmt: skip
 
 
-def one_sentence(run):
-    assert run.returncode == 1
+def refusal(*options):
+    """Call the command in this process, and return the one sentence that it ends with."""
+    run = CliRunner().invoke(app, ["submit", "--app", str(ROOT), "--run-config", SMALL, *map(str, options)])
+    assert run.exit_code == 1
     lines = [line for line in run.stderr.splitlines() if line.strip()]
     assert len(lines) == 1, run.stderr
     return lines[0]
@@ -57,23 +61,21 @@ def test_submit_over_tls_prints_the_table_once_and_warns_of_a_certificate_near_i
         assert "the table:" not in run.stdout
         assert "expires in 1 day(s)" in run.stderr
         assert (real.folder / "runs" / "told" / "summary.json").is_file()
-        again = one_sentence(submit(real, "--root-certificates", real.certificates.authority))
         assert not list(real.folder.glob("knot-fed-*"))
-    assert "there is a run of this name" in again
 
 
 def test_a_wrong_authority_is_one_sentence(superlink, tmp_path):
     real, foreign = superlink(), Certificates.create(tmp_path / "foreign")
-    assert "is not from" in one_sentence(submit(real, "--root-certificates", foreign.authority))
+    assert "is not from" in refusal("--superlink", real.address, "--root-certificates", foreign.authority)
 
 
 def test_an_expired_certificate_is_one_sentence(superlink):
     real = superlink(-timedelta(hours=3))
-    assert "has expired" in one_sentence(submit(real, "--root-certificates", real.certificates.authority))
+    assert "has expired" in refusal("--superlink", real.address, "--root-certificates", real.certificates.authority)
 
 
 def test_talk_without_tls_to_a_superlink_with_tls_is_one_sentence(superlink):
-    assert "drop --insecure" in one_sentence(submit(superlink(), "--insecure"))
+    assert "drop --insecure" in refusal("--superlink", superlink().address, "--insecure")
 
 
 @pytest.mark.parametrize(
@@ -86,8 +88,5 @@ def test_talk_without_tls_to_a_superlink_with_tls_is_one_sentence(superlink):
         (["--insecure", "--run-config", 'task="mood"'], "mood"),
     ],
 )
-def test_what_cannot_be_submitted_is_one_sentence(tmp_path, options, sentence):
-    class Nowhere:
-        folder, address = tmp_path, f"127.0.0.1:{free_port()}"
-
-    assert sentence in one_sentence(submit(Nowhere, *options))
+def test_what_cannot_be_submitted_is_one_sentence(options, sentence):
+    assert sentence in refusal("--superlink", f"127.0.0.1:{free_port()}", *options)
