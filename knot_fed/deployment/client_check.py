@@ -57,10 +57,13 @@ def check_client(run: RunConfig, settings: Mapping[str, Scalar]) -> list[Finding
     findings.append(_finding("policy", lambda: _told(_read_policy(node))))
     if not node.data:
         return [*findings, Finding("private file", PROBLEM, "data is missing; give the absolute path of the file")]
-    client = Client.from_configs(run, node.model_copy(update={"policy": ""}))
+    client = Client.from_configs(run, node.model_copy(update={"policy": "", "state_dir": node.state_dir or "/"}))
     findings += _check_file(client)
     findings += _check_transfer(client)
-    findings.append(_finding("state folder", lambda: _check_state(client)))
+    if not node.state_dir:
+        missing = "state-dir is missing; give the absolute path of a folder that keeps teachers and the ledger"
+        return [*findings, Finding("state folder", PROBLEM, missing)]
+    findings.append(_finding("state folder", lambda: _check_state(client.state)))
     findings.append(_finding("releases so far", lambda: _check_ledger(client, node)))
     return findings
 
@@ -195,11 +198,8 @@ def _check_model(client: Client, transfer: TransferSet) -> Finding:
     return _finding("model", build)
 
 
-def _check_state(client: Client) -> str:
+def _check_state(folder: Path) -> str:
     """Write and remove a file, where the folder is there; or else ask whether it could be made."""
-    if not client.node.state_dir:
-        raise ConfigError("state-dir is missing; give an absolute path, or teachers and the ledger are not kept")
-    folder = client.state
     place = next(path for path in (folder, *folder.parents) if path.exists())
     if not _writable(place, whole=place == folder):
         raise ConfigError("the state folder cannot be written; give it to the user that runs the client")
