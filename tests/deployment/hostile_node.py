@@ -16,6 +16,7 @@ from flwr.supercore.constant import HEAD_BODY_DIVIDER
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree
 from flwr.supercore.primitives.asymmetric import generate_key_pairs
+from flwr.supercore.run import RunNotRunningException
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.fleet_http_connection import http_request_response
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
@@ -132,7 +133,7 @@ class HostileNode:
                     received = receive()
                     if received is not None:
                         self._handle(*received, pull, confirm)
-                except Exception as error:
+                except (Exception, RunNotRunningException) as error:
                     self.failures.append(repr(error))
 
     def _handle(self, instruction, tree, pull, confirm):

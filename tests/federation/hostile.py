@@ -81,7 +81,7 @@ def many_arrays(content):
 
 
 def many_keys(content):
-    content[wire.ANSWER] = ConfigRecord({f"key-{number}": number for number in range(100_000)})
+    content[wire.ANSWER] = ConfigRecord({f"key-{number}": number for number in range(30_000)})
     return content
 
 
