@@ -13,6 +13,7 @@ from rich.table import Table
 from knot_fed.data.recipes import RECIPES, SUFFIX, find_recipe, prepare_files
 from knot_fed.errors import ModelError, RunFolderError
 from knot_fed.models import load_classifier, use_threads
+from knot_fed.privacy_cli import privacy
 from knot_fed.reporting import RunFolder, summary_table, write_report
 from knot_fed.reporting.comparison import write_comparison
 from knot_fed.reporting.page import refuse_foreign
@@ -86,6 +87,7 @@ def predict(
 
 
 app.command("sweep")(_guarded(sweep))
+app.add_typer(privacy, name="privacy")
 
 
 @app.command()

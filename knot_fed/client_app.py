@@ -1,8 +1,5 @@
 """The client: a private teacher that answers with soft labels and nothing else."""
 
-import time
-
-import numpy as np
 from flwr.app import ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 
@@ -11,10 +8,8 @@ from knot_fed.errors import WireError
 from knot_fed.federation import wire
 from knot_fed.federation.client import HELD_TEXTS, Client, answer_evaluation, answer_handshake
 from knot_fed.federation.guard import only_declared_records, redact_errors
-from knot_fed.federation.ledger import Ledger
+from knot_fed.federation.release import answer
 from knot_fed.models import use_threads
-from knot_fed.privacy.policy import release_soft_labels
-from knot_fed.teacher import load_or_train_teacher, predict_soft_labels
 
 app = ClientApp()
 app.query()(answer_handshake)
@@ -30,36 +25,9 @@ def train(message: Message, context: Context) -> Message:
     use_threads(client.run.threads)
     request = wire.unpack_train_request(message.content)
     transfer = _held_transfer_set(request, context)
-    ledger = Ledger(client.state / "ledger.jsonl")
-    rows = transfer.texts[request.start : request.stop]
-    started = time.monotonic()
-    examples, _ = client.examples()
-    teacher, reused = load_or_train_teacher(
-        client.spec(transfer),
-        examples,
-        client.run.teacher,
-        seed=client.seed(),
-        folder=client.state / "teachers",
-        feature_cache=client.features,
-    )
-    soft_labels = predict_soft_labels(teacher, rows, temperature=client.run.teacher.temperature)
-    release = release_soft_labels(
-        soft_labels,
-        confidence=client.confidence(teacher, soft_labels, texts=rows, private=examples.train.texts),
-        examples=len(examples.train),
-        policy=client.policy,
-        released_in_run=ledger.released_in_run(str(context.run_id)),
-        released_in_life=ledger.released_in_life(),
-    )
-    ledger.record(run=str(context.run_id), round_number=request.round, texts=len(rows))
-    reply = wire.TrainReply(
-        soft_labels=release.soft_labels,
-        confidence=np.zeros(len(rows), dtype=np.float32) if release.confidence is None else release.confidence,
-        examples=release.examples or 0,
-        reused=reused,
-        seconds=time.monotonic() - started,
-    )
-    return Message(wire.pack_soft_labels(reply, round_number=request.round), reply_to=message)
+    reply = answer(client, request, transfer, run=str(context.run_id))
+    packed = wire.pack_soft_labels(reply, round_number=request.round, privacy=client.run.privacy)
+    return Message(packed, reply_to=message)
 
 
 def _held_transfer_set(request: wire.TrainRequest, context: Context) -> TransferSet:

@@ -10,6 +10,7 @@ from knot_fed.confidence import teacher_scores
 from knot_fed.config import RunConfig
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.distillation import DistillationResult
+from knot_fed.federation.guarantees import privacy_facts
 from knot_fed.federation.server import (
     Judge,
     read_server_data,
@@ -52,7 +53,7 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
     save_classifier(student, folder.student)
     facts = {
         "distillation": distillation_facts(config, outcome.distillations),
-        "privacy": {"mechanism": "none", "guarantee": "no guarantee: soft labels leave each client without noise"},
+        "privacy": privacy_facts(config, outcome),
     }
     folder.write_summary(summarise(config, outcome, facts, seconds=time.monotonic() - started, failure=failure))
     if failure is not None:

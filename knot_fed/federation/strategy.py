@@ -174,13 +174,14 @@ class KnotStrategy(Strategy):
         for record, reply in self.roster.by_client(replies):
             try:
                 answer = wire.unpack_soft_labels(
-                    content_of(reply), round_number=server_round, examples=len(rows), labels=self.labels
-                )
+                    content_of(reply), round_number=server_round, examples=len(rows), labels=self.labels,
+                    privacy=self.config.privacy,
+                )  # fmt: skip
             except WireError as error:
                 record.status = f"rejected: {error}"
                 logger.warning("round %d: %s: %s", server_round, record.name, error)
             else:
-                record.status, record.examples = "ok", answer.examples
+                record.status, record.examples, record.claim = "ok", answer.examples, answer.claim
                 record.seconds += answer.seconds
                 answers[record.name] = answer
         return answers

@@ -12,12 +12,14 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from jaxtyping import Float
 
+from knot_fed.config import PrivacyConfig
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import SoftLabelsError, WireError
 from knot_fed.labels import LabelSpace, check_soft_labels
+from knot_fed.privacy.compression import compress, decompress, layout
 from knot_fed.types import Metrics, SoftLabels, Text
 
-PROTOCOL = 1
+PROTOCOL = 2
 ABOUT = "about"
 TEXTS = "texts"
 ANSWER = "answer"
@@ -55,6 +57,15 @@ class TrainRequest:
     transfer: TransferSet | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a client says of its answers in this run so far; without a guarantee epsilon is infinite."""
+
+    mechanism: str
+    epsilon: float
+    delta: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainReply:
     """One teacher's soft labels for the slice asked, float32 (examples, classes), and how it weighs."""
@@ -64,6 +75,7 @@ class TrainReply:
     examples: int
     reused: bool
     seconds: float
+    claim: Claim
 
 
 def pack_handshake(handshake: Handshake) -> RecordDict:
@@ -157,19 +169,19 @@ def unpack_transfer_set(record: ConfigRecord) -> TransferSet:
     return TransferSet(tuple(texts))
 
 
-def pack_soft_labels(reply: TrainReply, *, round_number: int) -> RecordDict:
-    """Pack one teacher's answer; nothing else about the teacher leaves."""
+def pack_soft_labels(reply: TrainReply, *, round_number: int, privacy: PrivacyConfig) -> RecordDict:
+    """Pack one teacher's answer, compressed as the run asks; nothing else about the teacher leaves."""
     answer = {"protocol": PROTOCOL, "round": round_number, "examples": reply.examples}
-    arrays = {SOFT_LABELS: reply.soft_labels.astype(np.float32), CONFIDENCE: reply.confidence.astype(np.float32)}
-    return RecordDict(
-        {
-            SOFT_LABELS: ArrayRecord({key: Array(value) for key, value in arrays.items()}),
-            ANSWER: ConfigRecord({**answer, "reused": reply.reused, "seconds": reply.seconds}),
-        }
-    )
+    about = ConfigRecord({**answer, "reused": reply.reused, "seconds": reply.seconds})
+    about["mechanism"], about["epsilon"], about["delta"] = reply.claim.mechanism, reply.claim.epsilon, reply.claim.delta
+    arrays = compress(reply.soft_labels, privacy.compression, top_k=privacy.top_k)
+    arrays[CONFIDENCE] = reply.confidence.astype(np.float32)
+    return RecordDict({SOFT_LABELS: ArrayRecord({key: Array(value) for key, value in arrays.items()}), ANSWER: about})
 
 
-def unpack_soft_labels(content: RecordDict, *, round_number: int, examples: int, labels: LabelSpace) -> TrainReply:
+def unpack_soft_labels(
+    content: RecordDict, *, round_number: int, examples: int, labels: LabelSpace, privacy: PrivacyConfig
+) -> TrainReply:
     """Read one teacher's answer and refuse anything but distributions of the shape asked.
 
     Parameters
@@ -178,6 +190,8 @@ def unpack_soft_labels(content: RecordDict, *, round_number: int, examples: int,
         The reply's records.
     round_number, examples, labels
         The round, the number of texts and the label space that were asked.
+    privacy
+        The mechanism that was asked, which the client must claim, and the compression.
 
     Raises
     ------
@@ -188,11 +202,13 @@ def unpack_soft_labels(content: RecordDict, *, round_number: int, examples: int,
     if _value(answer, "round", int) != round_number:
         raise WireError(f"answers round {answer['round']!r}, expected {round_number}; drop the old reply")
     arrays = content.get(SOFT_LABELS)
-    if not isinstance(arrays, ArrayRecord) or set(arrays) != {SOFT_LABELS, CONFIDENCE}:
-        raise WireError("does not hold exactly the arrays soft-labels and confidence; use pack_soft_labels")
-    soft_labels = _array(arrays[SOFT_LABELS], shape=(examples, len(labels)))
+    expected = layout(privacy.compression, examples=examples, classes=len(labels), top_k=privacy.top_k)
+    if not isinstance(arrays, ArrayRecord) or set(arrays) != {*expected, CONFIDENCE}:
+        raise WireError("does not hold exactly the arrays of soft labels and confidence; use pack_soft_labels")
+    sent = {name: _array(arrays[name], shape=shape, dtype=dtype) for name, (shape, dtype) in expected.items()}
     confidence = _array(arrays[CONFIDENCE], shape=(examples,))
     try:
+        soft_labels = decompress(sent, privacy.compression, classes=len(labels))
         check_soft_labels(soft_labels)
     except SoftLabelsError as error:
         raise WireError(str(error)) from None
@@ -201,7 +217,18 @@ def unpack_soft_labels(content: RecordDict, *, round_number: int, examples: int,
     count, seconds = _value(answer, "examples", int), _value(answer, "seconds", float)
     if not 0 <= count <= 10**12 or not np.isfinite(seconds):
         raise WireError("has an example count or a time that is not a plausible number; send non-negative counts")
-    return TrainReply(soft_labels, confidence, count, reused=_value(answer, "reused", bool), seconds=seconds)
+    claim = _claim(answer, asked=privacy.mechanism)
+    reused = _value(answer, "reused", bool)
+    return TrainReply(soft_labels, confidence, count, reused=reused, seconds=seconds, claim=claim)
+
+
+def _claim(answer: ConfigRecord, *, asked: str) -> Claim:
+    claim = Claim(_value(answer, "mechanism", str), _value(answer, "epsilon", float), _value(answer, "delta", float))
+    if claim.mechanism != asked:
+        raise WireError(f"claims mechanism {claim.mechanism[:20]!r}, expected {asked!r}; use the run's configuration")
+    if not (claim.epsilon >= 0 and 0 <= claim.delta < 1 and (np.isinf(claim.epsilon) == (asked == "none"))):
+        raise WireError("claims an epsilon or a delta that is none; send what the ledger composes")
+    return claim
 
 
 def pack_student(spec: str, state: ArrayRecord) -> RecordDict:
