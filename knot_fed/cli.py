@@ -17,6 +17,7 @@ from knot_fed.deployment.status_cli import status
 from knot_fed.deployment.submit import submit
 from knot_fed.errors import ModelError, RunFolderError
 from knot_fed.models import load_classifier, use_threads
+from knot_fed.privacy_cli import privacy
 from knot_fed.reporting import RunFolder, summary_table, write_report
 from knot_fed.reporting.comparison import write_comparison
 from knot_fed.reporting.page import refuse_foreign
@@ -94,6 +95,7 @@ app.command("submit")(_guarded(submit))
 app.command("status")(_guarded(status))
 app.add_typer(client_app, name="client")
 app.add_typer(credentials)
+app.add_typer(privacy, name="privacy")
 
 
 @app.command()

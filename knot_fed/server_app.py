@@ -12,6 +12,7 @@ from knot_fed.data.transfer_set import TransferSet
 from knot_fed.distillation import DistillationResult
 from knot_fed.errors import KnotError
 from knot_fed.federation.bounded_grid import bounded
+from knot_fed.federation.guarantees import privacy_facts
 from knot_fed.federation.server import (
     Judge,
     read_server_data,
@@ -55,7 +56,7 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
     failure = run_between_measurements(lambda: strategy.run(grid), student, Judge(config, public.test), outcome)
     facts = {
         "distillation": distillation_facts(config, outcome.distillations),
-        "privacy": {"mechanism": "none", "guarantee": "no guarantee: soft labels leave each client without noise"},
+        "privacy": privacy_facts(config, outcome),
     }
     try:
         save_classifier(student, folder.student)

@@ -10,6 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from knot_fed.config import PrivacyConfig
 from knot_fed.distillation import DistillationResult
 from knot_fed.errors import RunFolderError
 from knot_fed.federation import wire
@@ -32,7 +33,7 @@ class Checkpoint:
     round
         The round, from 1.
     answers
-        The valid replies by client, packed as they came.
+        The valid replies by client, packed without compression.
     clients
         The clients' records.
     before
@@ -55,11 +56,12 @@ class Checkpoint:
 
     @classmethod
     def of(
-        cls, server_round: int, answers: dict[str, wire.TrainReply], outcome: Outcome, supervision: Any, fit: FitState
-    ) -> "Checkpoint":
-        """Take the state of a round whose answers were received."""
+        cls, server_round: int, answers: dict[str, wire.TrainReply], outcome: Outcome, supervision: Any, fit: FitState,
+        *, privacy: PrivacyConfig,
+    ) -> "Checkpoint":  # fmt: skip
+        """Take the state of a round whose answers were received; `privacy` is that of `kept_privacy`."""
         packed = {
-            name: wire.content_to_bytes(wire.pack_soft_labels(answer, round_number=server_round))
+            name: wire.content_to_bytes(wire.pack_soft_labels(answer, round_number=server_round, privacy=privacy))
             for name, answer in answers.items()
         }
         return cls(server_round, packed, outcome.clients, outcome.before, outcome.distillations, supervision, fit)
@@ -108,12 +110,21 @@ class Checkpoint:
         return cls(
             round=facts["round"],
             answers={n.removeprefix(ANSWER): v.tobytes() for n, v in arrays.items() if n.startswith(ANSWER)},
-            clients={name: ClientRecord(**record) for name, record in facts["clients"].items()},
+            clients={name: _client(**record) for name, record in facts["clients"].items()},
             before={name: Metrics(**metrics) for name, metrics in facts["before"].items()},
             distillations=[_distillation(**kept) for kept in facts["distillations"]],
             supervision=facts["supervision"],
             fit=FitState({n: v for n, v in arrays.items() if not n.startswith(ANSWER)}, facts["fit"]),
         )
+
+
+def kept_privacy(privacy: PrivacyConfig) -> PrivacyConfig:
+    """Return the run's privacy settings without compression, since answers are kept as they were read."""
+    return privacy.model_copy(update={"compression": "none"})
+
+
+def _client(*, claim: dict[str, Any] | None, **rest: Any) -> ClientRecord:
+    return ClientRecord(claim=wire.Claim(**claim) if claim else None, **rest)
 
 
 def _distillation(*, train_losses: list[float], validation_losses: list[float], **rest: Any) -> DistillationResult:

@@ -18,7 +18,7 @@ from knot_fed.data.transfer_set import TransferSet
 from knot_fed.distillation import DistillationResult, PublicCrossEntropy, distil_student
 from knot_fed.errors import WireError
 from knot_fed.federation import wire
-from knot_fed.federation.checkpoint import Checkpoint
+from knot_fed.federation.checkpoint import Checkpoint, kept_privacy
 from knot_fed.federation.nodes import content_of
 from knot_fed.federation.roster import ClientRecord, Roster
 from knot_fed.losses import make_loss
@@ -185,7 +185,11 @@ class KnotStrategy(Strategy):
         size = len(self.transfer.slice(number, self.config.rounds))
         answers = {
             name: wire.unpack_soft_labels(
-                wire.content_from_bytes(kept), round_number=number, examples=size, labels=self.labels
+                wire.content_from_bytes(kept),
+                round_number=number,
+                examples=size,
+                labels=self.labels,
+                privacy=kept_privacy(self.config.privacy),
             )
             for name, kept in resumed.answers.items()
         }
@@ -240,13 +244,15 @@ class KnotStrategy(Strategy):
         for record, reply in self.roster.by_client(replies):
             try:
                 answer = wire.unpack_soft_labels(
-                    content_of(reply), round_number=server_round, examples=len(rows), labels=self.labels
-                )
+                    content_of(reply), round_number=server_round, examples=len(rows), labels=self.labels,
+                    privacy=self.config.privacy,
+                )  # fmt: skip
             except WireError as error:
                 record.status = f"rejected: {error}"
                 logger.warning("round %d: %s: %s", server_round, record.name, error)
             else:
-                record.status, record.examples, record.holds_transfer_set = "ok", answer.examples, True
+                record.status, record.examples, record.claim = "ok", answer.examples, answer.claim
+                record.holds_transfer_set = True
                 record.seconds += answer.seconds
                 answers[record.name] = answer
             self.roster.log_reply(reply, record, outcome=record.status)
@@ -275,7 +281,8 @@ class KnotStrategy(Strategy):
 
     def _keep(self, server_round: int, answers: dict[str, wire.TrainReply], state: FitState) -> None:
         supervision = self.supervision.state if self.supervision is not None else None
-        Checkpoint.of(server_round, answers, self.roster.outcome, supervision, state).save(self.folder)
+        privacy = kept_privacy(self.config.privacy)
+        Checkpoint.of(server_round, answers, self.roster.outcome, supervision, state, privacy=privacy).save(self.folder)
 
     def _log_round(
         self, server_round: int, answers: dict[str, wire.TrainReply], distillation: DistillationResult
