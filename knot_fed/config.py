@@ -131,6 +131,14 @@ class FedAvgConfig(_Section):
     learning_rate: Annotated[float, Field(ge=0)]
 
 
+class PrivacyConfig(_Section):
+    """What the server is kept from seeing."""
+
+    secure_sum: bool
+    threshold: Natural
+    sum_bits: Annotated[int, Field(ge=16, le=48)]
+
+
 class RunConfig(_Section):
     """Everything that the server and all clients agree on for one run."""
 
@@ -154,6 +162,7 @@ class RunConfig(_Section):
     weights: WeightsConfig
     transport: TransportConfig
     distill: DistillConfig
+    privacy: PrivacyConfig
     fedavg: FedAvgConfig
 
     @classmethod
@@ -173,6 +182,8 @@ class RunConfig(_Section):
                 f"run configuration: weights.pooling = {config.weights.pooling!r} pools nothing under"
                 f" distill.objective = {config.distill.objective!r}; use distill.objective = 'pooled'"
             )
+        if config.privacy.secure_sum:
+            _check_secure_sum(config)
         return config
 
     def to_mapping(self) -> dict[str, Scalar]:
@@ -189,6 +200,21 @@ class RunConfig(_Section):
     def student_model(self) -> str:
         """The student's architecture."""
         return self.student.model or self.model
+
+
+def _check_secure_sum(config: RunConfig) -> None:
+    """Refuse what needs single soft labels where the server sees their sum only."""
+    for key, found, works in (
+        ("distill.objective", config.distill.objective, ("pooled",)),
+        ("weights.pooling", config.weights.pooling, ("mean",)),
+        ("distill.agreement", config.distill.agreement, (0.0,)),
+        ("weights.scheme", config.weights.scheme, SCHEMES),
+    ):
+        if found not in works:
+            raise ConfigError(
+                f"run configuration: {key} = {found!r} needs single soft labels, which privacy.secure-sum = true hides"
+                f" from the server; use {' or '.join(map(repr, works))}"
+            )
 
 
 class NodeConfig(_Section):

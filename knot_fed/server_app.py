@@ -10,6 +10,7 @@ from knot_fed.confidence import teacher_scores
 from knot_fed.config import RunConfig
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.distillation import DistillationResult
+from knot_fed.federation.secure_strategy import privacy_facts, strategy_of
 from knot_fed.federation.server import (
     Judge,
     read_server_data,
@@ -18,7 +19,7 @@ from knot_fed.federation.server import (
     start_student,
     summarise,
 )
-from knot_fed.federation.strategy import KnotStrategy, PublicTeacher
+from knot_fed.federation.strategy import PublicTeacher
 from knot_fed.models import TextClassifier, save_classifier, use_threads
 from knot_fed.reporting import RunFolder, write_report, write_scalars
 from knot_fed.teacher import predict_soft_labels
@@ -46,13 +47,13 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
     transfer, public = read_server_data(config)
     student = start_student(config, public, transfer)
     public_teacher = answer_as_teacher(student, config, transfer, public.train) if config.student.pretrain else None
-    strategy = KnotStrategy(config, student, transfer, folder, public_teacher, public.train)
+    strategy = strategy_of(config)(config, student, transfer, folder, public_teacher, public.train)
     outcome = strategy.roster.outcome
     failure = run_between_measurements(lambda: strategy.run(grid), student, Judge(config, public.test), outcome)
     save_classifier(student, folder.student)
     facts = {
         "distillation": distillation_facts(config, outcome.distillations),
-        "privacy": {"mechanism": "none", "guarantee": "no guarantee: soft labels leave each client without noise"},
+        "privacy": privacy_facts(config),
     }
     folder.write_summary(summarise(config, outcome, facts, seconds=time.monotonic() - started, failure=failure))
     if failure is not None:

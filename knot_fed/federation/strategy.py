@@ -111,17 +111,9 @@ class KnotStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        rows = self.transfer.slice(server_round, self.config.rounds)
         messages = []
         for record in self._sampled(server_round):
-            request = wire.TrainRequest(
-                round=server_round,
-                fingerprint=self.transfer.fingerprint,
-                start=rows.start,
-                stop=rows.stop,
-                transfer=None if record.holds_transfer_set else self.transfer,
-            )
-            record.holds_transfer_set, record.status = True, "no answer"
+            request = self._request(server_round, record)
             messages.append(self.roster.message(wire.pack_train_request(request), record, "train"))
         return messages
 
@@ -144,13 +136,8 @@ class KnotStrategy(Strategy):
         text_weights = agreement_weights(soft_labels, weights, pooled, power=self.config.distill.agreement)
         if self.config.distill.objective == "pooled":
             soft_labels, weights = pooled[None], np.ones((1, len(pooled)))
-        distillation = distil_student(
-            self.student, self.transfer.texts[rows.start : rows.stop], soft_labels, weights * text_weights, self.loss,
-            self.config.distill, seed=round_seed(self.config.seed, server_round), supervision=self.supervision,
-        )  # fmt: skip
-        self.roster.outcome.distillations.append(distillation)
-        self._log_round(server_round, answers, distillation)
-        return wire.pack_state(trained_state(self.student)), None
+        teachers = {name: {"reused": a.reused, "seconds": a.seconds} for name, a in sorted(answers.items())}
+        return self._distil(server_round, soft_labels, weights * text_weights, teachers), None
 
     @override
     def configure_evaluate(
@@ -162,6 +149,28 @@ class KnotStrategy(Strategy):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         self.roster.read_metrics(replies, self.roster.outcome.after if server_round else self.roster.outcome.before)
         return None
+
+    def _request(self, server_round: int, record: ClientRecord) -> wire.TrainRequest:
+        rows = self.transfer.slice(server_round, self.config.rounds)
+        transfer = None if record.holds_transfer_set else self.transfer
+        record.holds_transfer_set, record.status = True, "no answer"
+        return wire.TrainRequest(server_round, self.transfer.fingerprint, rows.start, rows.stop, transfer)
+
+    def _distil(
+        self,
+        server_round: int,
+        soft_labels: Float[np.ndarray, "teachers examples classes"],
+        weights: Float[np.ndarray, "teachers examples"],
+        teachers: dict[str, dict[str, bool | float]],
+    ) -> ArrayRecord:
+        rows = self.transfer.slice(server_round, self.config.rounds)
+        distillation = distil_student(
+            self.student, self.transfer.texts[rows.start : rows.stop], soft_labels, weights, self.loss,
+            self.config.distill, seed=round_seed(self.config.seed, server_round), supervision=self.supervision,
+        )  # fmt: skip
+        self.roster.outcome.distillations.append(distillation)
+        self._log_round(server_round, teachers, distillation)
+        return wire.pack_state(trained_state(self.student))
 
     def _sampled(self, server_round: int) -> list[ClientRecord]:
         joined = self.roster.joined()
@@ -209,13 +218,13 @@ class KnotStrategy(Strategy):
         return stacked, weights
 
     def _log_round(
-        self, server_round: int, answers: dict[str, wire.TrainReply], distillation: DistillationResult
+        self, server_round: int, teachers: dict[str, dict[str, bool | float]], distillation: DistillationResult
     ) -> None:
         self.folder.append_round(
             {
                 "round": server_round,
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "teachers": {name: {"reused": a.reused, "seconds": a.seconds} for name, a in sorted(answers.items())},
+                "teachers": teachers,
                 "train_losses": list(distillation.train_losses),
                 "validation_losses": list(distillation.validation_losses),
                 "best_epoch": distillation.best_epoch,
