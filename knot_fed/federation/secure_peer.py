@@ -210,7 +210,7 @@ class Masked:
 
 
 def mask_values(peer: Peer, values: UInt[np.ndarray, "texts columns"]) -> Masked:
-    """Add the self-mask and one mask for each peer, cancelled in the sum: the earlier place adds it, the later takes."""
+    """Add the self-mask and one mask for each peer, cancelled in the sum: the earlier place adds."""
     session = peer.key_list.session
     rows, columns = values.shape
 
