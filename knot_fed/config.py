@@ -136,7 +136,7 @@ class PrivacyConfig(_Section):
 
     secure_sum: bool
     threshold: Natural
-    sum_bits: Annotated[int, Field(ge=16, le=48)]
+    sum_bits: Annotated[int, Field(ge=20, le=62)]
 
 
 class RunConfig(_Section):

@@ -3,7 +3,6 @@
 Everything is done in unsigned words of 32 or 64 bits, whose sums wrap: a value plus a uniform mask is uniform.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -16,11 +15,13 @@ from knot_fed.errors import ConfigError, FederationError, SoftLabelsError
 from knot_fed.types import SoftLabels
 
 Words: TypeAlias = UInt[np.ndarray, "texts columns"]
-"""One row for each text: `w q` for each label, and the weight `w` in the last column, in units of `2^-bits`."""
+"""One row for each text: `w q` for each label, and the weight `w` in the last column."""
 
 WORDS = (np.dtype("<u4"), np.dtype("<u8"))
 MASK_KEY_BYTES = 32
 ROW_TOLERANCE = 2e-4
+FLOOR = 1 << 14
+"""The least weight, in units: where nobody scores, all weigh the same, and their mean is still within 1e-4."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,16 @@ class Quantisation:
     Parameters
     ----------
     bits
-        A weight of one is `2^bits`.
+        The largest weight is `2^bits` units.
     bound
         Largest weight, > 0.
     parties
         How many values are added at most.
+
+    Raises
+    ------
+    ConfigError
+        If the sum could need more than 64 bits.
     """
 
     bits: int
@@ -42,24 +48,21 @@ class Quantisation:
     parties: int
 
     def __post_init__(self) -> None:
-        if self._sum_bits() >= 64:
+        if self.parties << self.bits >= 1 << 64:
             raise ConfigError(
-                f"secure sum: {self.parties} weights up to {self.bound:.6g} at privacy.sum-bits = {self.bits} need"
-                f" {math.ceil(self._sum_bits())} bits, 64 are there; lower privacy.sum-bits or weights.power"
+                f"secure sum: {self.parties} values of {self.bits} bits do not fit a word of 64;"
+                f" set privacy.sum-bits to {63 - self.parties.bit_length()} or less"
             )
-
-    def _sum_bits(self) -> float:
-        return math.log2(self.parties) + math.log2(self.bound) + self.bits + 1e-9
 
     @property
     def word(self) -> np.dtype[Any]:
         """The smallest unsigned word that holds the sum."""
-        return WORDS[0] if self._sum_bits() < 32 else WORDS[1]
+        return WORDS[0] if self.parties << self.bits < 1 << 32 else WORDS[1]
 
     @property
-    def floor(self) -> int:
-        """The least weight, `2^-(bits // 2)`, in units: where nobody scores, all weigh the same."""
-        return 1 << (self.bits - self.bits // 2)
+    def scale(self) -> float:
+        """Units in a weight of one."""
+        return 2.0**self.bits / self.bound
 
 
 def default_threshold(clients: int) -> int:
@@ -88,13 +91,13 @@ def check_threshold(threshold: int, *, clients: int) -> None:
 def quantise(
     soft_labels: SoftLabels, weights: Float[np.ndarray, "texts"], quantisation: Quantisation
 ) -> UInt[np.ndarray, "texts columns"]:
-    """Turn `w q` and `w` into integers, rounded to the nearest `2^-bits`.
+    """Turn `w q` and `w` into integers, rounded to the nearest unit.
 
     Parameters
     ----------
     soft_labels, weights
         One teacher's soft labels and weights, one for each text; weights in [0, bound]. A weight under
-        `quantisation.floor` counts as that much.
+        `FLOOR` units counts as that much.
     quantisation
         Scale and bound.
 
@@ -111,7 +114,7 @@ def quantise(
         )
     if not (np.isfinite(soft_labels).all() and (soft_labels >= 0).all() and (soft_labels <= 1 + 1e-6).all()):
         raise SoftLabelsError("soft labels outside 0..1 cannot be summed; apply softmax first")
-    units = np.maximum(np.rint(weights.astype(np.float64) * 2.0**quantisation.bits), float(quantisation.floor))
+    units = np.maximum(np.rint(weights.astype(np.float64) * quantisation.scale), float(FLOOR))
     shares = np.minimum(soft_labels.astype(np.float64), 1.0) * units[:, None]
     words: Words = np.column_stack([np.rint(shares), units]).astype(quantisation.word)
     return words
@@ -130,14 +133,13 @@ def dequantise(
     """
     weighted, weights = total[:, :-1].astype(np.float64), total[:, -1].astype(np.float64)
     rounding = quantisation.parties * (weighted.shape[1] + 1) / 2 + weights * ROW_TOLERANCE
-    off = (np.abs(weighted.sum(axis=1) - weights) > rounding) | (weights < quantisation.floor)
+    off = (np.abs(weighted.sum(axis=1) - weights) > rounding) | (weights < FLOOR)
     if off.any():
         raise FederationError(
             f"secure sum: {int(off.sum())} of {len(off)} rows do not add up to their weights, so that a mask is still"
             " on or a client sent no soft labels; nothing of it is used, run again"
         )
-    scale = 2.0**-quantisation.bits
-    return weighted * scale, weights * scale
+    return weighted / quantisation.scale, weights / quantisation.scale
 
 
 def expand_mask(key: bytes, *, rows: int, columns: int, word: np.dtype[Any]) -> UInt[np.ndarray, "texts columns"]:

@@ -53,11 +53,17 @@ def teacher_of(node_id, texts=TEXTS):
     return generator.dirichlet(np.full(CLASSES, 0.3), size=texts).astype(np.float32)
 
 
+def confidence_of(node_id, texts=TEXTS):
+    scores = np.random.default_rng([node_id, 1]).uniform(0, 1, size=texts).astype(np.float32)
+    scores[0] = 0.0
+    return scores
+
+
 def made_up_labels(client, request, run_context):
     return wire.TrainReply(
         soft_labels=teacher_of(run_context.node_id, request.stop - request.start),
-        confidence=np.zeros(request.stop - request.start, dtype=np.float32),
-        examples=100,
+        confidence=confidence_of(run_context.node_id, request.stop - request.start),
+        examples=run_context.node_id,
         reused=False,
         seconds=0.1,
     )
