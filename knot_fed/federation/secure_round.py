@@ -77,13 +77,15 @@ class SecureRound:
         self.sealed = {place: sealed[r.name] for place, r in enumerate(self.clients) if r.name in sealed}
         self._require(len(self.sealed), threshold, "sealed shares")
 
-    def ask_masked(self, request_of: Callable[[ClientRecord], wire.TrainRequest]) -> Iterable[Message]:
+    def ask_masked(self, request_of: Callable[[ClientRecord], wire.TrainRequest]) -> list[Message]:
         """Ask each client that sealed shares for masked values, and relay what its peers sealed for it."""
+        messages = []
         for place in self.sealed:
             record = self.clients[place]
             relayed = [self.sealed[other][place] if other in self.sealed else b"" for other in range(len(self.clients))]
             content = secure_wire.pack_masked_request(request_of(record), relayed)
-            yield self._roster.message(content, record, f"train.{secure_wire.MASKED_STAGE}")
+            messages.append(self._roster.message(content, record, f"train.{secure_wire.MASKED_STAGE}"))
+        return messages
 
     def close(
         self, replies: Iterable[Message], *, texts: int, columns: int, quantisation: Quantisation

@@ -32,7 +32,7 @@ from tests.federation.secure_parties import (
 
 SECURE = {"privacy.secure-sum": True, "distill.objective": "pooled"}
 UNIFORM = SECURE | {"weights.scheme": "uniform"}
-WHOLE = {"data.limit": 60, "teacher.epochs": 1, "distill.epochs": 1, "distill.objective": "pooled"}
+WHOLE = {"teacher.epochs": 1, "distill.epochs": 1, "distill.objective": "pooled"}
 
 
 def whole_run(config, name, clients=3, **grid_options):
@@ -269,7 +269,7 @@ def test_a_client_whose_ledger_is_full_masks_nothing_and_the_others_go_on(run_co
     assert sum("of max-texts-per-run = 10 used" in state for state in states) == 1
     assert states.count("ok") == 3
     counts = [Ledger(path).released_in_life() for path in Path(config.state_dir).glob("*/ledger.jsonl")]
-    assert counts == [60, 60, 60]
+    assert counts == [2000, 2000, 2000]
 
 
 @pytest.mark.parametrize(
