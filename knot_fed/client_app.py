@@ -5,12 +5,14 @@ from flwr.clientapp import ClientApp
 
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import WireError
-from knot_fed.federation import wire
+from knot_fed.federation import secure_wire, wire
 from knot_fed.federation.client import HELD_TEXTS, Client, answer_evaluation, answer_handshake
 from knot_fed.federation.crossings import log_crossings
 from knot_fed.federation.guard import only_declared_records, redact_errors
 from knot_fed.federation.release import answer
+from knot_fed.federation.secure_client import answer_keys, answer_shares, answer_unmask, masked_answer
 from knot_fed.models import use_threads
+from knot_fed.privacy.policy import check_soft_labels_may_leave_alone
 
 app = ClientApp(mods=[log_crossings])
 app.query()(answer_handshake)
@@ -21,16 +23,22 @@ app.evaluate()(answer_evaluation)
 @redact_errors
 @only_declared_records(wire.SOFT_LABELS, wire.ANSWER)
 def train(message: Message, context: Context) -> Message:
-    """Train or load the teacher, label the slice of the transfer set, and release what the policy allows."""
+    """Answer with soft labels that the server reads, unless the policy asks for a secure sum."""
     client = Client.from_context(context)
+    check_soft_labels_may_leave_alone(client.policy)
     use_threads(client.run.threads)
     request = wire.unpack_train_request(message.content)
-    client.check_model(client.model)
-    client.bind(str(context.run_id), request.fingerprint)
-    transfer = _held_transfer_set(request, context, client)
-    reply = answer(client, request, transfer, run=str(context.run_id))
+    reply = label_rows(client, request, context)
     packed = wire.pack_soft_labels(reply, round_number=request.round, privacy=client.run.privacy)
     return Message(packed, reply_to=message)
+
+
+def label_rows(client: Client, request: wire.TrainRequest, context: Context) -> wire.TrainReply:
+    """Train or load the teacher, label the slice of the transfer set, and release what the policy allows."""
+    run = str(context.run_id)
+    client.check_model(client.model)
+    client.bind(run, request.fingerprint)
+    return answer(client, request, _held_transfer_set(request, context, client), run=run)
 
 
 def _held_transfer_set(request: wire.TrainRequest, context: Context, client: Client) -> TransferSet:
@@ -45,3 +53,9 @@ def _held_transfer_set(request: wire.TrainRequest, context: Context, client: Cli
     if transfer.fingerprint != request.fingerprint or request.stop > len(transfer):
         raise WireError("the request names another transfer set than the one held; send its texts")
     return transfer
+
+
+app.train(secure_wire.KEYS_STAGE)(answer_keys)
+app.train(secure_wire.SHARES_STAGE)(answer_shares)
+app.train(secure_wire.MASKED_STAGE)(masked_answer(label_rows))
+app.train(secure_wire.UNMASK_STAGE)(answer_unmask)

@@ -134,7 +134,10 @@ class FedAvgConfig(_Section):
 
 
 class PrivacyConfig(_Section):
-    """What each client does to its soft labels before they leave; a client's policy may ask for more, never less."""
+    """What each client does to its soft labels before they leave, and what the server is kept from seeing.
+
+    A client's policy may ask for more, never less.
+    """
 
     mechanism: Mechanism
     epsilon: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
@@ -147,6 +150,9 @@ class PrivacyConfig(_Section):
     votes: Literal["distributions", "labels"]
     compression: Literal["none", "float16", "uint8", "top-k", "hard"]
     top_k: Positive
+    secure_sum: bool
+    threshold: Natural
+    sum_bits: Annotated[int, Field(ge=20, le=62)]
 
     @property
     def steps(self) -> int:
@@ -178,8 +184,8 @@ class RunConfig(_Section):
     weights: WeightsConfig
     transport: TransportConfig
     distill: DistillConfig
-    fedavg: FedAvgConfig
     privacy: PrivacyConfig
+    fedavg: FedAvgConfig
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Scalar]) -> "RunConfig":
@@ -199,6 +205,8 @@ class RunConfig(_Section):
                 f" distill.objective = {config.distill.objective!r}; use distill.objective = 'pooled'"
             )
         _check_privacy(config)
+        if config.privacy.secure_sum:
+            _check_secure_sum(config)
         return config
 
     def to_mapping(self) -> dict[str, Scalar]:
@@ -233,6 +241,22 @@ def _check_privacy(config: RunConfig) -> None:
             f"run configuration: teacher.class-weights = {config.teacher.class_weights!r} tells the private mix of"
             f" labels beside privacy.mechanism = {mechanism!r}; use none"
         )
+
+
+def _check_secure_sum(config: RunConfig) -> None:
+    """Refuse what needs single soft labels where the server sees their sum only."""
+    for key, found, works in (
+        ("distill.objective", config.distill.objective, ("pooled",)),
+        ("weights.pooling", config.weights.pooling, ("mean",)),
+        ("distill.agreement", config.distill.agreement, (0.0,)),
+        ("weights.scheme", config.weights.scheme, SCHEMES),
+        ("privacy.compression", config.privacy.compression, ("none",)),
+    ):
+        if found not in works:
+            raise ConfigError(
+                f"run configuration: {key} = {found!r} needs single soft labels, which privacy.secure-sum = true hides"
+                f" from the server; use {' or '.join(map(repr, works))}"
+            )
 
 
 class NodeConfig(_Section):

@@ -31,8 +31,25 @@ def privacy_facts(config: RunConfig, outcome: Outcome) -> dict[str, object]:
         "delta": delta,
         "clients": {name: {"epsilon": _finite(claim.epsilon), "delta": claim.delta} for name, claim in claims.items()},
         "settings": _settings(config),
+        **(_of_secure_sum(config, guarantee) if config.privacy.secure_sum else {}),
         "compression": config.privacy.compression,
         "compression_guarantee": "no guarantee",
+    }
+
+
+def _of_secure_sum(config: RunConfig, guarantee: str) -> dict[str, object]:
+    """Return what a secure sum adds; it is no differential privacy, and takes nothing from a mechanism's guarantee."""
+    privacy = config.privacy
+    noisy = privacy.mechanism != "none"
+    return {
+        "mechanism": f"secure sum of {privacy.mechanism}" if noisy else "secure sum",
+        "guarantee": (
+            "single soft labels were not seen: the server learnt their weighted sum, unless it deviated from the"
+            f" protocol; {guarantee if noisy else 'no differential privacy'}"
+        ),
+        "single_soft_labels_seen": False,
+        "threshold": privacy.threshold or "more than two thirds of the clients",
+        "sum_bits": privacy.sum_bits,
     }
 
 

@@ -278,11 +278,12 @@ def unpack_soft_labels(
         examples=read_count(answer, "examples", least=0),
         reused=read_value(answer, "reused", bool),
         seconds=read_seconds(answer, "seconds"),
-        claim=_claim(answer, asked=privacy.mechanism),
+        claim=read_claim(answer, asked=privacy.mechanism),
     )
 
 
-def _claim(answer: ConfigRecord, *, asked: str) -> Claim:
+def read_claim(answer: ConfigRecord, *, asked: str) -> Claim:
+    """Read what a client says of its answers, which must be the mechanism asked."""
     mechanism, epsilon, delta = (
         read_value(answer, "mechanism", str), read_value(answer, "epsilon", float), read_value(answer, "delta", float)
     )  # fmt: skip

@@ -52,6 +52,10 @@ class ReleasePolicy(BaseModel):
         What `max-epsilon` protects: one `record`, or the whole `client`, which only `gaussian` does.
     least_noise
         Least noise multiplier (standard deviation over sensitivity), whatever the epsilon.
+    require_secure_sum
+        Whether soft labels leave only inside a secure sum, masked.
+    least_clients
+        Fewest clients, this one included, whose soft labels a secure sum adds up.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=lambda field: field.replace("_", "-"))
@@ -71,6 +75,8 @@ class ReleasePolicy(BaseModel):
     max_epsilon_per_run: Budget = 0.0
     unit: Literal["record", "client"] = "record"
     least_noise: Budget = 0.0
+    require_secure_sum: bool = False
+    least_clients: Annotated[int, Field(ge=2, strict=True)] = 3
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, object]) -> "ReleasePolicy":
@@ -106,6 +112,34 @@ def check_parameters_may_leave(policy: ReleasePolicy) -> None:
     ):
         if not allowed:
             raise PolicyError(f"the policy keeps this client out of federated averaging; set {key} to join")
+
+
+def check_soft_labels_may_leave_alone(policy: ReleasePolicy) -> None:
+    """Refuse to send soft labels that the server can read, where the owner asks for a secure sum.
+
+    Raises
+    ------
+    PolicyError
+        If the policy says `require-secure-sum`.
+    """
+    if policy.require_secure_sum:
+        raise PolicyError("the policy lets soft labels leave only in a secure sum; set privacy.secure-sum = true")
+
+
+def check_scheme_may_enter_sum(scheme: str, *, policy: ReleasePolicy) -> None:
+    """Refuse to put scores that have to stay into the weights of a secure sum, which tells their total.
+
+    Raises
+    ------
+    PolicyError
+        If example counts or confidences have to stay and the scheme weighs by them.
+    """
+    kept = "share-example-counts" if scheme == "size" else "share-confidences"
+    allowed = policy.share_example_counts if scheme == "size" else policy.share_confidences
+    if scheme not in ("uniform", "certainty") and not allowed:
+        raise PolicyError(
+            f"weights.scheme = {scheme!r} adds scores up that the policy keeps; use uniform weights, or set {kept}"
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

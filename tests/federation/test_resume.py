@@ -1,5 +1,6 @@
 import resource
 
+import numpy as np
 import pytest
 
 from knot_fed.errors import RunFolderError
@@ -61,6 +62,18 @@ def test_a_resumed_run_ends_with_the_student_of_the_uninterrupted_one(small, mon
     assert told(resumed) == told(whole)
     assert [line["round"] for line in resumed.read_rounds()] == [1, 2]
     assert not resumed.checkpoint.exists()
+
+
+def test_a_resumed_secure_sum_goes_on_from_pooled_soft_labels_and_keeps_no_single_ones(small, monkeypatch):
+    keys = KEYS | {"privacy.secure-sum": True, "distill.objective": "pooled"}
+    whole, _ = run(small(keys=keys), "whole")
+    killed = killed_at(small(keys=keys), "killed", checkpoint=3, monkeypatch=monkeypatch)
+    kept = Checkpoint.load(killed.checkpoint).received
+    assert not kept.answers
+    assert kept.pooled.tobytes() == np.load(killed.path / "pooled-soft-labels-1.npy").tobytes()
+    resumed, grid = resume(small(keys=keys | {"resume": "killed"}))
+    assert (resumed.path / STUDENT).read_bytes() == (whole.path / STUDENT).read_bytes()
+    assert [phase for phase in grid.phases if phase == "train.secure_masked"] == ["train.secure_masked"]
 
 
 def test_nothing_that_was_received_is_asked_again(small, monkeypatch):
