@@ -1,0 +1,89 @@
+"""`knot-fed audit`: attacks on the run of a configuration, in one process and without Flower."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+from rich.table import Table
+
+from knot_fed.audit.findings import Effort
+from knot_fed.audit.folder import TABLE_FILE, AuditFolder
+from knot_fed.audit.report import summarise_findings, write_audit_report
+from knot_fed.audit.study import Audit, parse_attacks, run_audit
+from knot_fed.config import RunConfig
+from knot_fed.data.partition import client_shard
+from knot_fed.errors import ConfigError
+from knot_fed.overrides import resolve_config
+from knot_fed.preflight import check_run
+from knot_fed.reporting.page import without_folders
+from knot_fed.reporting.results import FACTS
+from knot_fed.sweep.grid import parse_seeds
+from knot_fed.sweep.results import write_table
+from knot_fed.terminal import make_console, progress_on
+
+console = make_console(120)
+
+
+def audit(
+    run_config: Annotated[list[str], typer.Argument(help="TOML file or 'key=value ...'; may repeat.")],
+    attacks: Annotated[
+        str, typer.Option(help="Of membership, student, label-mix, canaries and poisoning, with commas.")
+    ] = "membership,label-mix,canaries,poisoning",
+    seeds: Annotated[str, typer.Option(help="How many seeds, or seeds with commas.")] = "3",
+    client: Annotated[str, typer.Option(help="Who is attacked, and who poisons; else the first client.")] = "",
+    shadows: Annotated[int, typer.Option(min=6, help="Teachers trained for membership inference.")] = 16,
+    candidates: Annotated[int, typer.Option(min=2, help="Private texts whose membership is guessed.")] = 400,
+    nearest: Annotated[int, typer.Option(min=1, help="Transfer texts read for each candidate.")] = 5,
+    canaries: Annotated[int, typer.Option(min=2, help="Canaries of the one-run audit.")] = 600,
+    references: Annotated[int, typer.Option(min=4, help="Further teachers with canaries.")] = 8,
+    delta: Annotated[float, typer.Option(min=0, max=1, help="At which epsilon is bounded from below.")] = 1e-5,
+    app: Annotated[Path, typer.Option(help="Folder of the app's pyproject.toml.")] = Path(),
+    num_supernodes: Annotated[int, typer.Option(min=0, help="Virtual clients; 0: one for each private file.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder of the audit; else audits/<name of the TOML file>.")] = None,
+    jobs: Annotated[int, typer.Option(min=0, help="Attacks at a time, each on one CPU; 0: one for each CPU.")] = 0,
+) -> None:
+    """Attack what a run of this configuration lets out; called again, it goes on where it stopped."""
+    config = resolve_config(app, run_config, num_supernodes=num_supernodes)
+    clients = num_supernodes or len(config.data.client_names)
+    check_run(config, clients=clients)
+    attacked, chosen, wanted = _attacked(client, config, clients), parse_seeds(seeds), parse_attacks(attacks)
+    effort = Effort(shadows, candidates, nearest, canaries, references, delta)
+    folder = AuditFolder.open(
+        out or _default_folder(run_config), config=config, effort=effort, client=attacked, clients=clients
+    )
+    plan = Audit(folder, config, clients, attacked, wanted, chosen, effort, jobs or len(os.sched_getaffinity(0)))
+    with progress_on(console, "audit") as progress:
+        run_audit(plan, progress=progress)
+    table = folder.table(wanted, chosen)
+    write_table(table, folder.path / TABLE_FILE)
+    flat = config.to_mapping()
+    facts = [(key, without_folders(str(flat[key]))) for key in FACTS] + [("attacked", attacked)]
+    scores = {attack: folder.scores(attack, chosen) for attack in wanted}
+    write_audit_report(folder.path / "report.html", table, scores, facts)
+    console.print(_printed(table))
+    console.print(f"audit folder: {folder.path}", soft_wrap=True)
+
+
+def _attacked(name: str, config: RunConfig, clients: int) -> str:
+    names = [client_shard(index, clients, config.data.client_names).name for index in range(clients)]
+    if name and name not in names:
+        raise ConfigError(f"--client {name!r}: no such client; use one of {', '.join(names)}")
+    return name or names[0]
+
+
+def _default_folder(overrides: list[str]) -> Path:
+    files = [Path(text).stem for text in overrides if text.endswith(".toml")]
+    return Path("audits") / (files[-1] if files else "builtin")
+
+
+def _printed(table: pd.DataFrame) -> Table:
+    """Print each measure's mean over the seeds, with the lowest and the highest."""
+    printed = Table(title="mean over seeds [lowest, highest]")
+    for heading in ("attack", "case", "client", "measure", "value"):
+        printed.add_column(heading)
+    for row in summarise_findings(table).to_dict("records"):
+        value = f"{row['value']:.3f} [{row['lowest']:.3f}, {row['highest']:.3f}]"
+        printed.add_row(row["attack"], row["case"], row["client"], row["measure"], value)
+    return printed
