@@ -1,23 +1,31 @@
 """The attacks on one run: each trains what it needs, looks at what leaves, and says what it found."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
-from jaxtyping import Bool, Float
 
 from knot_fed.aggregation import pool_soft_labels
 from knot_fed.audit.epsilon_bound import audit_guesses
 from knot_fed.audit.findings import Effort, Finding, Findings, exact, membership_findings
 from knot_fed.audit.label_mix import inferred_mixes, mix_errors, trilaterated_bias, true_mix
-from knot_fed.audit.membership import label_logits, lira_scores
 from knot_fed.audit.poisoning import POISONS, poisoned
+from knot_fed.audit.shadows import (
+    Answers,
+    Shadows,
+    canary_scores,
+    read_nearest,
+    read_own,
+    split_candidates,
+    train_shadows,
+)
 from knot_fed.audit.subject import Answer, Federation, Subject, Teacher, stacked
-from knot_fed.confidence import nearest_by_words, prediction_confidence
+from knot_fed.confidence import prediction_confidence
 from knot_fed.losses.catalogue import configured_ground_cost
 from knot_fed.teacher import predict_soft_labels
-from knot_fed.types import LabelledTexts, SplitExamples, Text
+from knot_fed.types import LabelledTexts, Text
 
-HONEST = "honest"
+HONEST, NOTHING = "honest", "nothing: the public mix"
 POOLINGS = ("mean", "median", "trimmed-mean")
 Attack = Callable[[Federation, Subject, Effort, np.random.Generator], Findings]
 
@@ -30,11 +38,10 @@ def attack_membership(
     Cases: `own row`, the candidate itself was in the transfer set; `nearest rows`, only other texts were. The attacker
     knows label, mechanism and all other private examples: no weaker one does better.
     """
-    candidates, members, teachers = _shadow_teachers(subject, effort, generator)
-    own = [label_logits(teacher.soft_labels(candidates.texts), candidates.labels)[:, None] for teacher in teachers]
-    near = _read_nearest(federation.transfer.texts, candidates, teachers, count=effort.nearest)
-    observations = {"own row": np.stack(own), "nearest rows": near}
-    return membership_findings(subject.client.name, observations, members, generator=generator)
+    shadows = _shadows(subject, effort, generator)
+    near = read_nearest(shadows, federation.transfer.texts, count=effort.nearest)
+    observations = {"own row": read_own(shadows), "nearest rows": near}
+    return membership_findings(subject.client.name, observations, shadows.members, generator=generator)
 
 
 def attack_student(
@@ -45,13 +52,10 @@ def attack_student(
     Cases: `student, texts planted`, the candidates were in the transfer set; `student`, they were not. The other
     teachers are the run's own.
     """
-    candidates, members, teachers = _shadow_teachers(subject, effort, generator)
-    transfer = federation.transfer.texts
-    observations = {
-        case: _read_students(federation, subject, texts, candidates, teachers)
-        for case, texts in {"student": transfer, "student, texts planted": (*transfer, *candidates.texts)}.items()
-    }
-    return membership_findings(subject.client.name, observations, members, generator=generator)
+    shadows, transfer = _shadows(subject, effort, generator), federation.transfer
+    cases = {"student": transfer.texts, "student, texts planted": (*transfer.texts, *shadows.candidates.texts)}
+    observations = {case: read_own(_students(federation, subject, texts, shadows)) for case, texts in cases.items()}
+    return membership_findings(subject.client.name, observations, shadows.members, generator=generator)
 
 
 def attack_canaries(
@@ -66,19 +70,16 @@ def attack_canaries(
     texts = test.select(generator.permutation(len(test))[: effort.canaries])
     distant = configured_ground_cost(federation.config).matrix.numpy().argmax(axis=1)
     canaries = LabelledTexts(texts.texts, distant[texts.labels])
-    coins = generator.random((1 + effort.references, len(canaries))) < 0.5
-    logits = []
-    for included in coins:
-        teacher = _trained(subject, subject.examples.train, canaries, included, generator)
-        logits.append(label_logits(teacher.soft_labels(canaries.texts), canaries.labels)[:, None])
-    scores = lira_scores(logits[0], np.stack(logits[1:]), coins[1:], online=True)
-    bound = audit_guesses(scores, coins[0], delta=effort.delta)
+    scores, coins = canary_scores(
+        train_shadows(subject.train, subject.examples.train, canaries, count=1 + effort.references, generator=generator)
+    )
+    bound = audit_guesses(scores, coins, delta=effort.delta)
     name = subject.client.name
     found = (
         Finding(name, "canaries", "epsilon_lower_bound", exact(bound.epsilon), bound.canaries),
         Finding(name, "canaries", "right_guesses", exact(bound.right / max(1, bound.guesses)), bound.guesses),
     )
-    return Findings(found, {"canaries": (scores[None], coins[:1])})
+    return Findings(found, {"canaries": (scores[None], coins[None])})
 
 
 def infer_label_mix(federation: Federation, *_: object) -> Findings:
@@ -94,7 +95,8 @@ def infer_label_mix(federation: Federation, *_: object) -> Findings:
         known = {"public_answers": public_answers, "public_mix": public_mix}
         bias = teacher.bias(seed=subject.client.seed())
         told = prediction_confidence(answer.soft_labels, bias)
-        mixes = {f"soft labels: {how}": mix for how, mix in inferred_mixes(answer.soft_labels, **known).items()}
+        mixes = {NOTHING: public_mix}
+        mixes |= {f"soft labels: {how}": mix for how, mix in inferred_mixes(answer.soft_labels, **known).items()}
         mixes |= {f"pooled: {how}": mix for how, mix in inferred_mixes(pooled, **known).items()}
         mixes |= {"soft labels and confidences": trilaterated_bias(answer.soft_labels, told), "prediction bias": bias}
         truth = true_mix(subject.examples.train.labels, classes)
@@ -138,58 +140,20 @@ ATTACKS: Mapping[str, Attack] = {
 }
 
 
-def _shadow_teachers(
-    subject: Subject, effort: Effort, generator: np.random.Generator
-) -> tuple[LabelledTexts, Bool[np.ndarray, "models candidates"], list[Teacher]]:
-    """Train teachers that each saw every candidate by a fair coin, and all other examples."""
-    train = subject.examples.train
-    order = generator.permutation(len(train))
-    count = min(effort.candidates, len(train) // 2)
-    candidates, rest = train.select(order[:count]), train.select(order[count:])
-    members = generator.random((effort.shadows, count)) < 0.5
-    return candidates, members, [_trained(subject, rest, candidates, included, generator) for included in members]
+def _shadows(subject: Subject, effort: Effort, generator: np.random.Generator) -> Shadows[Teacher]:
+    candidates, rest = split_candidates(subject.examples.train, effort.candidates, generator=generator)
+    return train_shadows(subject.train, rest, candidates, count=effort.shadows, generator=generator)
 
 
-def _read_nearest(
-    transfer: Sequence[Text], candidates: LabelledTexts, teachers: Sequence[Teacher], *, count: int
-) -> Float[np.ndarray, "models candidates nearest"]:
-    """Read each candidate's label off the soft labels of the transfer texts nearest to it."""
-    _, rows = nearest_by_words(candidates.texts, transfer, count=count)
-    asked = np.unique(rows)
-    labels = np.repeat(candidates.labels, rows.shape[1])
-    logits = []
-    for teacher in teachers:
-        answers = teacher.soft_labels([transfer[row] for row in asked])[np.searchsorted(asked, rows.ravel())]
-        logits.append(label_logits(answers, labels).reshape(rows.shape))
-    return np.stack(logits)
-
-
-def _read_students(
-    federation: Federation,
-    subject: Subject,
-    texts: Sequence[Text],
-    candidates: LabelledTexts,
-    teachers: Sequence[Teacher],
-) -> Float[np.ndarray, "models candidates 1"]:
-    """Distil one student from each of the subject's teachers and the run's others, and ask it for the candidates."""
+def _students(
+    federation: Federation, subject: Subject, texts: Sequence[Text], shadows: Shadows[Teacher]
+) -> Shadows[Answers]:
+    """Distil a student from each of the subject's shadow teachers and the run's other teachers."""
     others = [other.answer(other.run_teacher(), texts) for other in federation.subjects if other is not subject]
     public = federation.public_answer(texts)
     others += [public] if public else []
-    logits = []
-    for teacher in teachers:
-        student = federation.distil(texts, [subject.answer(teacher, texts), *others])
-        logits.append(label_logits(predict_soft_labels(student, candidates.texts), candidates.labels)[:, None])
-    return np.stack(logits)
-
-
-def _trained(
-    subject: Subject,
-    always: LabelledTexts,
-    sometimes: LabelledTexts,
-    included: Bool[np.ndarray, "candidates"],
-    generator: np.random.Generator,
-) -> Teacher:
-    chosen = sometimes.select(np.flatnonzero(included))
-    train = LabelledTexts((*always.texts, *chosen.texts), np.concatenate([always.labels, chosen.labels]))
-    examples = SplitExamples(train, subject.examples.val, subject.examples.test)
-    return subject.train(examples, seed=int(generator.integers(2**31)))
+    students: list[Answers] = [
+        partial(predict_soft_labels, federation.distil(texts, [subject.answer(teacher, texts), *others]))
+        for teacher in shadows.teachers
+    ]
+    return Shadows(shadows.candidates, shadows.members, students)

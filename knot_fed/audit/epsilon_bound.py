@@ -58,6 +58,8 @@ def p_value(*, canaries: int, guesses: int, right: int, epsilon: float, delta: f
     """
     chance = expit(epsilon)
     tail = float(binom.sf(right - 1, guesses, chance))
+    if delta == 0:
+        return tail
     below = np.cumsum(binom.pmf(np.arange(right - 1, -1, -1), guesses, chance))
     steepest = float((below / np.arange(1, right + 1)).max(initial=0.0))
     return min(1.0, tail + 2 * canaries * delta * steepest)

@@ -111,19 +111,14 @@ def inferred_mixes(
     Returns
     -------
     mixes
-        `nothing`: the public mix, for whoever sees no answers; `mean row`; `arg-max counts`; `prior matched`:
-        `training_prior`; `odds ratio`: the public mix times the geometric mean of the odds to the server's model.
+        `mean row`; `arg-max counts`; `prior matched`: `training_prior`.
     """
-    classes = soft_labels.shape[1]
-    counted = np.bincount(soft_labels.argmax(axis=1), minlength=classes) + SMOOTHING
-    logs, public_logs = (np.log(np.maximum(rows, LEAST_PROBABILITY)) for rows in (soft_labels, public_answers))
+    counted = np.bincount(soft_labels.argmax(axis=1), minlength=soft_labels.shape[1]) + SMOOTHING
     known = np.maximum(public_mix, LEAST_PROBABILITY)
     return {
-        "nothing": public_mix,
         "mean row": soft_labels.mean(axis=0) / soft_labels.mean(axis=0).sum(),
         "arg-max counts": counted / counted.sum(),
         "prior matched": training_prior(soft_labels, adapted_prior(public_answers, known)),
-        "odds ratio": softmax(np.log(known) + (logs - public_logs).mean(axis=0)),
     }
 
 

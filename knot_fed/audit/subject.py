@@ -1,7 +1,7 @@
 """What an audit attacks: a run's clients with all their data in one process, and teachers trained as the run would."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -28,8 +28,8 @@ class Teacher:
     config: RunConfig
     model: TextClassifier
 
-    def soft_labels(self, texts: Sequence[Text]) -> SoftLabels:
-        """Answer as the run would; what the attacker sees."""
+    def __call__(self, texts: Sequence[Text]) -> SoftLabels:
+        """Return the soft labels that the client would release; all that most attackers see."""
         return predict_soft_labels(self.model, texts, temperature=self.config.teacher.temperature)
 
     def bias(self, *, seed: int) -> Float[np.ndarray, "classes"]:
@@ -64,10 +64,10 @@ class Subject:
     examples: SplitExamples
     transfer: TransferSet
 
-    def train(self, examples: SplitExamples, *, seed: int) -> Teacher:
-        """Train a teacher as the run would, on other examples or by another seed; every attack trains by this."""
+    def train(self, train: LabelledTexts, seed: int) -> Teacher:
+        """Train a teacher as the run would, on other examples and by another seed; every attack trains by this."""
         model = train_teacher(
-            self.client.spec(self.transfer), examples, self.client.run.teacher, seed=seed,
+            self.client.spec(self.transfer), replace(self.examples, train=train), self.client.run.teacher, seed=seed,
             feature_cache=self.client.features,
         )  # fmt: skip
         return Teacher(self.client.run, model)
@@ -82,7 +82,7 @@ class Subject:
 
     def answer(self, teacher: Teacher, texts: Sequence[Text]) -> Answer:
         """Answer for these texts as the client would: soft labels, and the score that the run weighs by."""
-        soft_labels, private = teacher.soft_labels(texts), self.examples.train.texts
+        soft_labels, private = teacher(texts), self.examples.train.texts
         scores = self.client.confidence(teacher.model, soft_labels, texts=texts, private=private)
         return Answer(soft_labels, scores, len(private))
 

@@ -81,7 +81,7 @@ def randomised_response(epsilon, canaries, generator):
 @pytest.mark.parametrize("epsilon", [0.0, 0.5, 2.0])
 def test_the_bound_exceeds_the_epsilon_of_randomised_response_in_at_most_one_of_twenty_runs(epsilon):
     generator = np.random.default_rng(1)
-    bounds = [audit_guesses(*randomised_response(epsilon, 500, generator), delta=0.0).epsilon for _ in range(400)]
+    bounds = [audit_guesses(*randomised_response(epsilon, 500, generator), delta=0.0).epsilon for _ in range(200)]
     assert np.mean(np.array(bounds) > epsilon) <= 0.05
     if epsilon:
         assert np.median(bounds) > 0.4 * epsilon
@@ -105,6 +105,6 @@ def test_the_bound_stays_below_the_epsilon_of_a_gaussian_and_passes_it_when_the_
 
     claimed = brentq(lambda epsilon: gaussian_delta(sigma, epsilon) - delta, 0.0, 30.0)
     generator = np.random.default_rng(2)
-    bounds = [audit_guesses(*gaussian(sigma, 1000, generator), delta=delta).epsilon for _ in range(100)]
+    bounds = [audit_guesses(*gaussian(sigma, 1000, generator), delta=delta).epsilon for _ in range(40)]
     assert np.mean(np.array(bounds) > claimed) <= 0.05
     assert audit_guesses(*gaussian(0.0, 1000, generator), delta=delta).epsilon > claimed
