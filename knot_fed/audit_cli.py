@@ -1,4 +1,4 @@
-"""`knot-fed audit`: attacks on the run of a configuration, in one process and without Flower."""
+"""`knot-fed audit`: attacks on the run of a configuration, without Flower; `knot-fed frontier`: what privacy costs."""
 
 import os
 from pathlib import Path
@@ -10,6 +10,8 @@ from rich.table import Table
 
 from knot_fed.audit.findings import Effort
 from knot_fed.audit.folder import TABLE_FILE, AuditFolder
+from knot_fed.audit.frontier import price_of_privacy
+from knot_fed.audit.frontier_report import headings, shown_cells, write_frontier
 from knot_fed.audit.report import summarise_findings, write_audit_report
 from knot_fed.audit.study import Audit, parse_attacks, run_audit
 from knot_fed.config import RunConfig
@@ -17,7 +19,7 @@ from knot_fed.data.partition import client_shard
 from knot_fed.errors import ConfigError
 from knot_fed.overrides import resolve_config
 from knot_fed.preflight import check_run
-from knot_fed.reporting.page import without_folders
+from knot_fed.reporting.page import refuse_foreign, without_folders
 from knot_fed.reporting.results import FACTS
 from knot_fed.sweep.grid import parse_seeds
 from knot_fed.sweep.results import write_table
@@ -62,8 +64,24 @@ def audit(
     facts = [(key, without_folders(str(flat[key]))) for key in FACTS] + [("attacked", attacked)]
     scores = {attack: folder.scores(attack, chosen) for attack in wanted}
     write_audit_report(folder.path / "report.html", table, scores, facts)
-    console.print(_printed(table))
+    console.print(*_printed(table))
     console.print(f"audit folder: {folder.path}", soft_wrap=True)
+
+
+def frontier(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of sweeps and of audits.", metavar="FOLDER...")],
+    out: Annotated[Path, typer.Option(help="Report to write; a csv file goes beside it.")] = Path("frontier.html"),
+) -> None:
+    """Put sweeps and audits side by side: what each mechanism and epsilon costs, claims and leaks."""
+    table = price_of_privacy(folders)
+    refuse_foreign(out)
+    write_frontier(table, out, [folder.resolve().name for folder in folders])
+    write_table(table, out.with_suffix(".csv"))
+    printed = Table(*headings(), title="means over seeds and domains ± half the 95 % interval")
+    for line in table.to_dict("records"):
+        printed.add_row(*shown_cells(line))
+    console.print(printed)
+    console.print(str(out), markup=False, highlight=False, soft_wrap=True)
 
 
 def _attacked(name: str, config: RunConfig, clients: int) -> str:
@@ -78,12 +96,16 @@ def _default_folder(overrides: list[str]) -> Path:
     return Path("audits") / (files[-1] if files else "builtin")
 
 
-def _printed(table: pd.DataFrame) -> Table:
-    """Print each measure's mean over the seeds, with the lowest and the highest."""
-    printed = Table(title="mean over seeds [lowest, highest]")
-    for heading in ("attack", "case", "client", "measure", "value"):
-        printed.add_column(heading)
-    for row in summarise_findings(table).to_dict("records"):
-        value = f"{row['value']:.3f} [{row['lowest']:.3f}, {row['highest']:.3f}]"
-        printed.add_row(row["attack"], row["case"], row["client"], row["measure"], value)
+def _printed(table: pd.DataFrame) -> list[Table]:
+    """Return a table for each attack: each measure's mean over the seeds, with the lowest and the highest."""
+    printed = []
+    for attack, found in summarise_findings(table).groupby("attack", sort=False):
+        measures = list(dict.fromkeys(found["measure"]))
+        printed.append(Table("client", "case", *measures, title=f"{attack}: mean over seeds [lowest, highest]"))
+        for (client, case), rows in found.groupby(["client", "case"], sort=False):
+            values = {
+                row["measure"]: f"{row['value']:.3f} [{row['lowest']:.3f}, {row['highest']:.3f}]"
+                for row in rows.to_dict("records")
+            }
+            printed[-1].add_row(str(client), str(case), *(values.get(measure, "") for measure in measures))
     return printed
