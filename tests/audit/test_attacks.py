@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,15 +12,31 @@ from knot_fed.audit.folder import AuditFolder
 from knot_fed.audit.poisoning import POISONS
 from knot_fed.audit.study import Audit, run_part
 from knot_fed.audit.subject import Federation
+from knot_fed.data.reviews import builtin_examples
+from knot_fed.labels import LabelSpace
 from knot_fed.teacher import predict_soft_labels
 
 EFFORT = Effort(shadows=6, candidates=30, nearest=2, canaries=40, references=4, delta=1e-5)
-SMALL = {"data.limit": 60, "distill.epochs": 1, "teacher.epochs": 3}
+ROLES = {"phones": 80, "restaurants": 60, "hotels": 60, "books": 60, "forum": 40}
 
 
 @pytest.fixture
-def audit(run_config, tmp_path):
-    config = run_config(keys=SMALL)
+def config(run_config, tmp_path):
+    """A run on a few of the built-in reviews, in files."""
+    for name, size in ROLES.items():
+        examples = builtin_examples(name, LabelSpace.preset("sentiment"))
+        parts = {part: getattr(examples, part).select(range(size)) for part in ("train", "val", "test")}
+        rows = [
+            {"text": text, "label": int(label), "split": part}
+            for part, held in parts.items()
+            for text, label in zip(held.texts, held.labels, strict=True)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return run_config(keys={"data.root": str(tmp_path), "distill.epochs": 1, "teacher.epochs": 3})
+
+
+@pytest.fixture
+def audit(config, tmp_path):
     folder = AuditFolder.open(tmp_path / "audit", config=config, effort=EFFORT, client="phones", clients=3)
     return Audit(folder, config, 3, "phones", list(ATTACKS), [1], EFFORT, 1)
 
@@ -47,8 +65,8 @@ def test_confidences_tell_the_prediction_bias(audit):
         assert told == pytest.approx(kept, abs=0.01)
 
 
-def test_an_audited_teacher_is_the_runs_own_and_so_is_the_student(run_config):
-    federation = Federation.open(run_config(keys=SMALL), clients=3)
+def test_an_audited_teacher_is_the_runs_own_and_a_student_is_distilled_anew_each_time(config):
+    federation = Federation.open(config, clients=3)
     subject = federation.subjects[0]
     texts = federation.transfer.texts[:20]
     again = subject.train(subject.examples.train, subject.client.seed())
@@ -65,8 +83,8 @@ def command(*arguments):
     return CliRunner().invoke(cli.app, ["audit", *map(str, arguments)])
 
 
-def test_an_audit_goes_on_where_it_stopped_and_refuses_another_configuration(tmp_path):
-    pairs = f"data.limit=60 teacher.epochs=2 distill.epochs=1 state-dir='{tmp_path / 'state'}'"
+def test_an_audit_goes_on_where_it_stopped_and_refuses_another_configuration(config, tmp_path):
+    pairs = f"data.root='{tmp_path}' teacher.epochs=2 distill.epochs=1 state-dir='{tmp_path / 'state'}'"
     options = ["--attacks", "label-mix", "--seeds", "1", "--jobs", "1", "--out", tmp_path / "out"]
     first = command(pairs, *options)
     assert first.exit_code == 0, first.output
