@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from knot_fed.audit_cli import audit, frontier
 from knot_fed.data.recipes import RECIPES, SUFFIX, find_recipe, prepare_files
 from knot_fed.deployment.client_cli import app as client_app
 from knot_fed.deployment.credentials_cli import credentials
@@ -96,6 +97,8 @@ app.command("status")(_guarded(status))
 app.add_typer(client_app, name="client")
 app.add_typer(credentials)
 app.add_typer(privacy, name="privacy")
+app.command("audit")(_guarded(audit))
+app.command("frontier")(_guarded(frontier))
 
 
 @app.command()

@@ -274,7 +274,7 @@ def test_a_client_whose_ledger_is_full_masks_nothing_and_the_others_go_on(run_co
 
 def test_noise_inside_a_secure_sum_keeps_its_guarantee_and_tells_no_time(run_config):
     keys = {"data.limit": 100, "weights.scheme": "uniform", "student.pretrain": False, "privacy.mechanism": "gaussian"}
-    folder, grid = whole_run(run_config(keys=WHOLE | SECURE | keys), "noisy")
+    folder, _ = whole_run(run_config(keys=WHOLE | SECURE | keys), "noisy")
     told = folder.read_summary()["privacy"]
     assert told["mechanism"] == "secure sum of gaussian"
     assert told["epsilon"] == max(client["epsilon"] for client in told["clients"].values()) <= 8.0 * (1 + 1e-6)
