@@ -40,7 +40,7 @@ def audit(
     nearest: Annotated[int, typer.Option(min=1, help="Transfer texts read for each candidate.")] = 5,
     canaries: Annotated[int, typer.Option(min=2, help="Canaries of the one-run audit.")] = 600,
     references: Annotated[int, typer.Option(min=4, help="Further teachers with canaries.")] = 8,
-    delta: Annotated[float, typer.Option(min=0, max=1, help="At which epsilon is bounded from below.")] = 1e-5,
+    delta: Annotated[float, typer.Option(min=0, max=1, help="Of the bound on epsilon; 0: privacy.delta.")] = 0.0,
     app: Annotated[Path, typer.Option(help="Folder of the app's pyproject.toml.")] = Path(),
     num_supernodes: Annotated[int, typer.Option(min=0, help="Virtual clients; 0: one for each private file.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder of the audit; else audits/<name of the TOML file>.")] = None,
@@ -51,7 +51,7 @@ def audit(
     clients = num_supernodes or len(config.data.client_names)
     check_run(config, clients=clients)
     attacked, chosen, wanted = _attacked(client, config, clients), parse_seeds(seeds), parse_attacks(attacks)
-    effort = Effort(shadows, candidates, nearest, canaries, references, delta)
+    effort = Effort(shadows, candidates, nearest, canaries, references, delta or config.privacy.delta)
     folder = AuditFolder.open(
         out or _default_folder(run_config), config=config, effort=effort, client=attacked, clients=clients
     )

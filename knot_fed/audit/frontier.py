@@ -11,12 +11,12 @@ import pandas as pd
 
 from knot_fed.audit.folder import AUDIT_FILE, TABLE_FILE
 from knot_fed.errors import RunFolderError
+from knot_fed.privacy.mechanisms import DESCRIPTIONS
 from knot_fed.reporting.results import AFTER, BEFORE, MEAN, is_sweep, read_sweep
 from knot_fed.sweep.statistics import paired_interval
 
 GUARANTEE = ["mechanism", "epsilon", "delta"]
 SETTINGS = [*GUARANTEE, "loss"]
-UNITS = {"none": "no guarantee", "dp-sgd": "record", "pate": "record", "gaussian": "client"}
 MEASURED = {
     "audited_epsilon": ("canaries", "canaries", "epsilon_lower_bound", "max"),
     "tpr_own_row": ("membership", "own row, online", "tpr_at_1%", "mean"),
@@ -87,7 +87,7 @@ def _line(setting: Mapping[str, Any], group: pd.DataFrame, students: pd.DataFram
     fall, possible = (float((cells["sd_before"] - cells["sd"]).mean()) for cells in (group, plain))
     return {
         **setting,
-        "unit": UNITS.get(setting["mechanism"], ""),
+        "unit": DESCRIPTIONS[setting["mechanism"]].unit,
         "seeds": group["seed"].nunique(),
         **_with_half(group, "sd"),
         **_with_half(group, "macro_f1"),

@@ -11,26 +11,46 @@ from knot_fed.confidence import prediction_bias, teacher_scores
 from knot_fed.config import NodeConfig, RunConfig, Scalar
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.distillation import distil_student
+from knot_fed.errors import ConfigError
 from knot_fed.evaluation import evaluate_classifier, mean_metrics
 from knot_fed.federation.client import Client
+from knot_fed.federation.release import private_schedule
 from knot_fed.federation.server import read_server_data, start_student
 from knot_fed.federation.strategy import round_seed
 from knot_fed.losses import make_loss
-from knot_fed.models import TextClassifier
-from knot_fed.teacher import load_or_train_teacher, predict_soft_labels, train_teacher
+from knot_fed.models import PrivateSchedule, TextClassifier
+from knot_fed.privacy.accounting import NoiseEvent
+from knot_fed.privacy.mechanisms import noise_event, noisy_soft_labels
+from knot_fed.teacher import load_or_train_teacher, predict_soft_labels, train_private_teacher, train_teacher
 from knot_fed.types import LabelledTexts, Metrics, SoftLabels, SplitExamples, Text
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Teacher:
-    """A trained teacher behind its client's door: what can be asked of it, and what of that would leave."""
+    """A trained teacher behind its client's door: what can be asked of it, and what of that would leave.
+
+    Parameters
+    ----------
+    config
+        The run's configuration.
+    model
+        The teacher, trained by the run's mechanism.
+    noise
+        Put on each soft label that leaves; None under mechanisms that leave answers alone.
+    """
 
     config: RunConfig
     model: TextClassifier
+    noise: NoiseEvent | None
 
     def __call__(self, texts: Sequence[Text]) -> SoftLabels:
-        """Return the soft labels that the client would release; all that most attackers see."""
-        return predict_soft_labels(self.model, texts, temperature=self.config.teacher.temperature)
+        """Return the soft labels that the client would release, with fresh noise; most attackers see nothing else."""
+        answers = predict_soft_labels(self.model, texts, temperature=self.config.teacher.temperature)
+        if self.noise is None:
+            return answers
+        return noisy_soft_labels(
+            answers, noise_multiplier=self.noise.noise_multiplier, generator=np.random.default_rng()
+        )
 
     def bias(self, *, seed: int) -> Float[np.ndarray, "classes"]:
         """Return the prediction bias, which never leaves a client."""
@@ -66,19 +86,46 @@ class Subject:
 
     def train(self, train: LabelledTexts, seed: int) -> Teacher:
         """Train a teacher as the run would, on other examples and by another seed; every attack trains by this."""
-        model = train_teacher(
-            self.client.spec(self.transfer), replace(self.examples, train=train), self.client.run.teacher, seed=seed,
-            feature_cache=self.client.features,
-        )  # fmt: skip
-        return Teacher(self.client.run, model)
+        spec, cache = self.client.spec(self.transfer), self.client.features
+        schedule, noise = self._mechanism()
+        if schedule is not None:
+            generator = np.random.default_rng()
+            return Teacher(
+                self.client.run,
+                train_private_teacher(spec, train, schedule, seed=seed, generator=generator, feature_cache=cache),
+                noise,
+            )
+        examples = replace(self.examples, train=train)
+        return Teacher(
+            self.client.run,
+            train_teacher(spec, examples, self.client.run.teacher, seed=seed, feature_cache=cache),
+            noise,
+        )
 
     def run_teacher(self) -> Teacher:
         """Return the run's own teacher, trained on all private examples, from the state folder if it is there."""
+        schedule, noise = self._mechanism()
         model, _ = load_or_train_teacher(
             self.client.spec(self.transfer), self.examples, self.client.run.teacher, seed=self.client.seed(),
-            folder=self.client.state / "teachers", feature_cache=self.client.features,
+            folder=self.client.state / "teachers", feature_cache=self.client.features, private=schedule,
         )  # fmt: skip
-        return Teacher(self.client.run, model)
+        return Teacher(self.client.run, model, noise)
+
+    def _mechanism(self) -> tuple[PrivateSchedule | None, NoiseEvent | None]:
+        """Return how DP-SGD trains, or the noise on soft labels, each None under any other mechanism.
+
+        Raises
+        ------
+        ConfigError
+            If the mechanism is `pate`, whose teachers no attack trains yet.
+        """
+        privacy, texts = self.client.run.privacy, len(self.transfer)
+        if privacy.mechanism == "pate":
+            raise ConfigError(
+                "privacy.mechanism = 'pate': no attack trains its shards yet; use dp-sgd, gaussian or none"
+            )
+        noise = noise_event(privacy, texts=texts, asked=texts)
+        return private_schedule(privacy, noise), noise if privacy.mechanism == "gaussian" else None
 
     def answer(self, teacher: Teacher, texts: Sequence[Text]) -> Answer:
         """Answer for these texts as the client would: soft labels, and the score that the run weighs by."""

@@ -12,8 +12,10 @@ from knot_fed.audit.folder import AuditFolder
 from knot_fed.audit.poisoning import POISONS
 from knot_fed.audit.study import Audit, run_part
 from knot_fed.audit.subject import Federation
+from knot_fed.config import RunConfig
 from knot_fed.data.reviews import builtin_examples
-from knot_fed.labels import LabelSpace
+from knot_fed.errors import ConfigError
+from knot_fed.labels import LabelSpace, check_soft_labels
 from knot_fed.teacher import predict_soft_labels
 
 EFFORT = Effort(shadows=6, candidates=30, nearest=2, canaries=40, references=4, delta=1e-5)
@@ -77,6 +79,26 @@ def test_an_audited_teacher_is_the_runs_own_and_a_student_is_distilled_anew_each
     told = [predict_soft_labels(student, texts) for student in students]
     np.testing.assert_array_equal(*told)
     assert np.abs(told[0] - before).max() > 0
+
+
+@pytest.mark.parametrize("mechanism", ["dp-sgd", "gaussian"])
+def test_a_teacher_is_attacked_behind_the_runs_own_mechanism(config, mechanism):
+    keys = {"privacy.mechanism": mechanism, "privacy.epsilon": 2.0, "privacy.epochs": 1, "weights.scheme": "uniform"}
+    private = RunConfig.from_mapping(config.to_mapping() | keys)
+    plain, noisy = (Federation.open(chosen, clients=3).subjects[0] for chosen in (config, private))
+    texts = plain.transfer.texts[:10]
+    answers = [subject.train(subject.examples.train, 1)(texts) for subject in (plain, noisy, noisy)]
+    for answer in answers:
+        check_soft_labels(answer)
+    assert np.abs(answers[1] - answers[0]).max() > 0
+    assert np.abs(answers[1] - answers[2]).max() > 0
+
+
+def test_a_mechanism_that_no_attack_can_train_is_refused(config):
+    keys = {"privacy.mechanism": "pate", "weights.scheme": "uniform"}
+    subject = Federation.open(RunConfig.from_mapping(config.to_mapping() | keys), clients=3).subjects[0]
+    with pytest.raises(ConfigError, match="no attack trains its shards yet; use dp-sgd, gaussian or none"):
+        subject.train(subject.examples.train, 1)
 
 
 def command(*arguments):
