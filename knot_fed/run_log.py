@@ -82,7 +82,9 @@ def is_routine(line: str) -> bool:
 
 
 def log_to(file: Path | None = None) -> None:
-    """Send knot_fed's own log to standard output, and to a file beside it."""
+    """Send knot_fed's own log to standard output, and to a file beside it; a file of before is closed."""
+    for handler in logger.handlers:
+        handler.close()
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
     handlers += [_FileHandler(file, encoding="utf-8")] if file else []
     for handler in handlers:

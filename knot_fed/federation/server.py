@@ -36,8 +36,11 @@ def run_in_folder(grid: Grid, context: Context, federate: Callable[[Grid, RunCon
     except KnotError as error:
         logger.error("%s%s", FAILURE, error)
         raise
-    logger.info("%s", table_line(table_facts(folder.read_summary())))
-    folder.checkpoint.unlink(missing_ok=True)
+    else:
+        logger.info("%s", table_line(table_facts(folder.read_summary())))
+        folder.checkpoint.unlink(missing_ok=True)
+    finally:
+        log_to()
 
 
 def _open_folder(config: RunConfig, *, default: str) -> RunFolder:

@@ -324,7 +324,7 @@ def _student(content: RecordDict, *, keys: set[str]) -> tuple[str, ArrayRecord]:
 
 def pack_state(state: Mapping[str, np.ndarray]) -> ArrayRecord:
     """Pack trained arrays."""
-    return ArrayRecord({name: Array(np.ascontiguousarray(value)) for name, value in state.items()})
+    return ArrayRecord({name: Array(np.asarray(value, order="C")) for name, value in state.items()})
 
 
 def unpack_state(record: ArrayRecord, *, expected: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

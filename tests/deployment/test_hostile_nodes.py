@@ -102,7 +102,7 @@ def never_uploaded(message, node):
 
 
 RAW = {
-    "chunk-bomb": (chunk_bomb, "more than the .* bytes that were asked for"),
+    "chunk-bomb": (chunk_bomb, "more than (the .* bytes that )?were asked for"),
     "broken-array": (broken_array, "sent a reply that cannot be read"),
     "no-message": (no_message, "sent a reply that is not a message"),
     "many-objects": (many_objects, r"objects, expected \d+ at most"),
