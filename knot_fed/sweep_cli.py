@@ -44,6 +44,8 @@ def sweep(
         out or _default_folder(run_config), config=base, grid=values, clients=clients, seeds=chosen
     )
     plan = Sweep(app.resolve(), folder, cells, clients, jobs or len(os.sched_getaffinity(0)), fedavg)
+    if fedavg and any(cell.config.privacy.mechanism != "none" for cell in cells):
+        console.print("FedAvg is left out beside a privacy mechanism: none of them covers parameters", soft_wrap=True)
     with folder.locked(), progress_on(console, "sweep") as progress:
         results = run_sweep(plan, progress=progress)
     extra = [key for key in values if key not in SETTING_KEYS.values()]

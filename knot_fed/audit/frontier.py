@@ -71,7 +71,7 @@ def _students(folder: Path) -> pd.DataFrame:
     config = _read_toml(folder / "sweep.toml")["config"]
     frame = read_sweep(folder).frame
     mean = frame[frame["domain"] == MEAN]
-    before = mean[mean["line"] == BEFORE].set_index("seed")["sd"]
+    before = mean[mean["line"] == BEFORE].groupby("seed")["sd"].first()
     cells = mean[mean["line"] == AFTER].copy()
     for name in GUARANTEE:
         key = f"privacy.{name}"

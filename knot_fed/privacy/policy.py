@@ -104,7 +104,7 @@ def check_parameters_may_leave(policy: ReleasePolicy) -> None:
     PolicyError
         If trained parameters, or the example count that weighs them, have to stay.
     """
-    if policy.require:
+    if policy.require or policy.require_secure_sum:
         raise PolicyError("the policy requires a privacy mechanism and parameters have none; keep to soft labels")
     for key, allowed in (
         ("share-parameters", policy.share_parameters),

@@ -116,7 +116,7 @@ def test_a_client_that_claims_another_mechanism_than_asked_is_rejected(run_confi
 
     def less(reply):
         if wire.ANSWER in reply.content:
-            reply.content[wire.ANSWER] |= {"mechanism": "none"}
+            reply.content[wire.ANSWER]["mechanism"] = "none"
         return reply
 
     grid = InProcessGrid(virtual_clients(config, 3), tamper=less)

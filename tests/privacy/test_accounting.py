@@ -26,20 +26,32 @@ DP_SGD = [
 ]
 
 
-@pytest.mark.parametrize(("noise", "rate", "steps", "delta"), DP_SGD)
-def test_epsilon_of_dp_sgd_is_that_of_dp_accounting_and_of_opacus(noise, rate, steps, delta):
+OPACUS_DIFFERS = [(0.8, 0.3, 100, 1e-5), (30.0, 0.1, 10, 1e-5), (10.0, 0.01, 100, 1e-6)]
+
+
+@pytest.mark.parametrize(("noise", "rate", "steps", "delta"), [*DP_SGD, *OPACUS_DIFFERS])
+def test_epsilon_of_dp_sgd_is_that_of_dp_accounting(noise, rate, steps, delta):
     asked = {"noise_multiplier": noise, "sampling_rate": rate, "steps": steps, "delta": delta}
     event = dp_accounting.SelfComposedDpEvent(
         dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(noise)), steps
     )
-    opacus = RDPAccountant()
-    opacus.history = [(noise, rate, steps)]
-    renyi = dp_sgd_epsilon(**asked, accountant="rdp")
-    assert renyi == pytest.approx(dp_accounting.rdp.RdpAccountant().compose(event).get_epsilon(delta), rel=0.01)
-    assert renyi == pytest.approx(opacus.get_epsilon(delta), rel=0.01)
+    renyi = dp_accounting.rdp.RdpAccountant().compose(event).get_epsilon(delta)
     loss = dp_accounting.pld.PLDAccountant(value_discretization_interval=5e-4).compose(event).get_epsilon(delta)
+    assert dp_sgd_epsilon(**asked, accountant="rdp") == pytest.approx(renyi, rel=0.01)
     assert dp_sgd_epsilon(**asked, accountant="pld") == pytest.approx(loss, rel=0.01)
     assert dp_sgd_epsilon(**asked) <= 1.01 * min(renyi, loss)
+
+
+@pytest.mark.parametrize(("noise", "rate", "steps", "delta"), DP_SGD)
+def test_epsilon_of_dp_sgd_by_renyi_divergences_is_that_of_opacus(noise, rate, steps, delta):
+    """Opacus differs from dp-accounting itself where its Renyi orders, 1.1 to 63, are too few: `OPACUS_DIFFERS`.
+
+    It gives 36.2 for 37.3 (noise 0.8), 0.106 for 0.034 (noise 30) and 0.143 for 0.040 (noise 10).
+    """
+    opacus = RDPAccountant()
+    opacus.history = [(noise, rate, steps)]
+    asked = {"noise_multiplier": noise, "sampling_rate": rate, "steps": steps, "delta": delta}
+    assert dp_sgd_epsilon(**asked, accountant="rdp") == pytest.approx(opacus.get_epsilon(delta), rel=0.01)
 
 
 @pytest.mark.parametrize("releases", [1, 7, 1000])
