@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from knot_fed.config import RunConfig
 from knot_fed.federation.roster import Outcome
+from knot_fed.federation.wire import Claim
 from knot_fed.privacy.mechanisms import DESCRIPTIONS
 
 
@@ -14,10 +15,15 @@ def privacy_facts(config: RunConfig, outcome: Outcome) -> dict[str, object]:
 
     Clients hold disjoint records, so that one record, or one client, meets one client's noise only: epsilon of all is
     the largest of the clients' (parallel composition), never their sum. What is claimed is the clients' word.
+
+    A resumed run has another number, and clients compose only what they answered under it. For such a run the epsilon
+    and delta that it asked for are told, for which the noise on all of its texts was solved.
     """
     mechanism = config.privacy.mechanism
     described = DESCRIPTIONS[mechanism]
-    claims = {name: record.claim for name, record in sorted(outcome.clients.items()) if record.claim is not None}
+    claims = {
+        name: _of_whole_run(record.claim, config) for name, record in sorted(outcome.clients.items()) if record.claim
+    }
     epsilon = max((claim.epsilon for claim in claims.values()), default=math.inf)
     delta = max((claim.delta for claim in claims.values()), default=0.0)
     guarantee = described.covers
@@ -35,6 +41,13 @@ def privacy_facts(config: RunConfig, outcome: Outcome) -> dict[str, object]:
         "compression": config.privacy.compression,
         "compression_guarantee": "no guarantee",
     }
+
+
+def _of_whole_run(claim: Claim, config: RunConfig) -> Claim:
+    asked = config.privacy
+    if not config.resume or math.isinf(claim.epsilon):
+        return claim
+    return Claim(claim.mechanism, max(claim.epsilon, asked.epsilon), max(claim.delta, asked.delta))
 
 
 def _of_secure_sum(config: RunConfig, guarantee: str) -> dict[str, object]:

@@ -8,7 +8,9 @@ import pytest
 
 from knot_fed.errors import ConfigError, FederationError
 from knot_fed.federation import wire
+from knot_fed.federation.guarantees import privacy_facts
 from knot_fed.federation.ledger import Ledger
+from knot_fed.federation.roster import ClientRecord, Outcome
 from knot_fed.reporting import RunFolder
 from knot_fed.server_app import federate
 from tests.fakes import InProcessGrid, context, virtual_clients
@@ -130,6 +132,15 @@ def test_without_opacus_nothing_leaves_and_nothing_is_spent(run_config, monkeypa
     with pytest.raises(FederationError, match=r"needs Opacus, which is not installed; pip install 'knot-fed"):
         run(config, "without")
     assert not releases_of(config)
+
+
+def test_a_resumed_run_tells_the_epsilon_that_was_asked_for_all_of_it(run_config):
+    keys = {"weights.scheme": "uniform", "privacy.mechanism": "gaussian"}
+    outcome = Outcome({"phones": ClientRecord("phones", 1, claim=wire.Claim("gaussian", 5.0, 1e-6))})
+    for resumed, told in (("", {"epsilon": 5.0, "delta": 1e-6}), ("before", {"epsilon": 8.0, "delta": 1e-5})):
+        facts = privacy_facts(run_config(keys=keys | {"resume": resumed}), outcome)
+        assert facts["clients"] == {"phones": told}
+        assert facts["epsilon"] == told["epsilon"]
 
 
 def test_compression_shrinks_what_is_counted_on_the_wire(run_config):
