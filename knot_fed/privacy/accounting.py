@@ -14,6 +14,8 @@ Accountant: TypeAlias = Literal["best", "rdp", "pld"]
 INSTALL = "pip install 'knot-fed[privacy]'"
 GRID = 1e-3
 """Width of the privacy loss distribution's grid: rounded upwards, within 0.1 % of a ten times finer one."""
+SMALL = 0.2
+"""Below this epsilon the grid's rounding shows, and a ten times finer one is read."""
 LEAST_FOR_PLD = 0.2
 """Below this noise multiplier the grid grows large and epsilon means nothing; Renyi divergences do there."""
 NOISE_TOLERANCE = 1e-3
@@ -101,7 +103,10 @@ def composed_epsilon(events: Sequence[NoiseEvent], delta: float, *, accountant: 
         return float(_library().get_epsilon_gaussian(merged[0].noise_multiplier, delta))
     small = min(event.noise_multiplier for event in merged) < LEAST_FOR_PLD
     by_renyi = accountant == "rdp" or (accountant == "best" and small)
-    return _epsilon_by(_library().rdp.RdpAccountant() if by_renyi else _pld_accountant(), merged, delta)
+    if by_renyi:
+        return _epsilon_by(_library().rdp.RdpAccountant(), merged, delta)
+    epsilon = _epsilon_by(_pld_accountant(), merged, delta)
+    return epsilon if epsilon > SMALL else _epsilon_by(_pld_accountant(GRID / 10), merged, delta)
 
 
 def dp_sgd_epsilon(
@@ -190,8 +195,8 @@ def _dp_event(noise_multiplier: float, count: int, sampling_rate: float) -> Any:
     return library.SelfComposedDpEvent(event, count)
 
 
-def _pld_accountant() -> Any:
-    return _library().pld.PLDAccountant(value_discretization_interval=GRID)
+def _pld_accountant(grid: float = GRID) -> Any:
+    return _library().pld.PLDAccountant(value_discretization_interval=grid)
 
 
 def _library() -> Any:
