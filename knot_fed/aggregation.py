@@ -73,6 +73,18 @@ SCHEMES: Mapping[str, Scheme] = {
 }
 
 
+MOST_EXAMPLES = 2.0**24
+SCORE_BOUNDS: Mapping[str, float] = {
+    "uniform": 1.0,
+    "size": MOST_EXAMPLES,
+    "confidence": 2.0,
+    "histogram-confidence": 2.0,
+    "certainty": 1.0,
+    "density": 1.0,
+}
+"""The largest score of each scheme that an owner can compute alone."""
+
+
 def find_scheme(name: str) -> Scheme:
     """Return the scheme of that name, or import the user's own.
 
@@ -129,6 +141,40 @@ def client_weights(
     sharpened = np.where(highest > 0, scores / np.where(highest > 0, highest, 1.0), 1.0) ** power
     weights: Float[np.ndarray, "clients texts"] = sharpened / sharpened.sum(axis=0)
     return weights
+
+
+def single_weights(
+    scheme: str,
+    *,
+    examples: int,
+    scores: Float[np.ndarray, "texts"],
+    soft_labels: SoftLabels,
+    power: float = 1.0,
+) -> Float[np.ndarray, "texts"]:
+    """Weigh one teacher alone, as its owner can: `s^power`, not divided by the sum over teachers.
+
+    Parameters
+    ----------
+    scheme
+        A name of `SCORE_BOUNDS`.
+    examples, scores, soft_labels
+        The teacher's row of `TeacherAnswers`.
+    power
+        As in `client_weights`.
+
+    Returns
+    -------
+    weights
+        float64, in [0, `weight_bound(scheme)`], but for a `size` beyond it.
+    """
+    answers = TeacherAnswers(np.asarray([examples]), scores[None].astype(np.float64), soft_labels[None])
+    weights: Float[np.ndarray, texts] = SCHEMES[scheme](answers)[0] ** power
+    return weights
+
+
+def weight_bound(scheme: str, *, power: float) -> float:
+    """Return the largest weight that `single_weights` gives under a scheme, at least 1."""
+    return float(2.0 ** min(power * np.log2(SCORE_BOUNDS[scheme]), 1000.0))
 
 
 def pool_soft_labels(

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from knot_fed.audit_cli import audit, frontier
 from knot_fed.data.recipes import RECIPES, SUFFIX, find_recipe, prepare_files
 from knot_fed.deployment.client_cli import app as client_app
 from knot_fed.deployment.credentials_cli import credentials
@@ -17,6 +18,7 @@ from knot_fed.deployment.status_cli import status
 from knot_fed.deployment.submit import submit
 from knot_fed.errors import ModelError, RunFolderError
 from knot_fed.models import load_classifier, use_threads
+from knot_fed.privacy_cli import privacy
 from knot_fed.reporting import RunFolder, summary_table, write_report
 from knot_fed.reporting.comparison import write_comparison
 from knot_fed.reporting.page import refuse_foreign
@@ -94,6 +96,9 @@ app.command("submit")(_guarded(submit))
 app.command("status")(_guarded(status))
 app.add_typer(client_app, name="client")
 app.add_typer(credentials)
+app.add_typer(privacy, name="privacy")
+app.command("audit")(_guarded(audit))
+app.command("frontier")(_guarded(frontier))
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.special import softmax
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from sklearn.neighbors import NearestNeighbors
@@ -106,13 +106,31 @@ def text_density(texts: Sequence[Text], private: Sequence[Text]) -> Float[np.nda
     >>> [round(float(score), 2) for score in scores]
     [0.64, 0.0]
     """
+    similarities, _ = nearest_by_words(texts, private, count=NEAREST)
+    scores: Float[np.ndarray, examples] = np.clip(similarities.mean(axis=1), 0.0, 1.0).astype(np.float32)
+    return scores
+
+
+def nearest_by_words(
+    texts: Sequence[Text], among: Sequence[Text], *, count: int
+) -> tuple[Float[np.ndarray, "examples nearest"], Int[np.ndarray, "examples nearest"]]:
+    """Return cosine similarities and positions of the nearest texts, on hashed words weighted by their rarity.
+
+    Parameters
+    ----------
+    texts
+        Texts, or pairs, which are joined.
+    among
+        Where their neighbours are sought and rarity is counted, at least 1.
+    count
+        Neighbours of each text; fewer texts than that are all returned.
+    """
     words = HashingVectorizer(n_features=HASHED_WORDS, alternate_sign=False, norm=None)
     features = make_pipeline(words, TfidfTransformer())
-    learnt = features.fit_transform(_joined(private))
-    nearest = NearestNeighbors(n_neighbors=min(NEAREST, learnt.shape[0]), metric="cosine").fit(learnt)
-    distances, _ = nearest.kneighbors(features.transform(_joined(texts)))
-    scores: Float[np.ndarray, examples] = np.clip(1 - distances.mean(axis=1), 0.0, 1.0).astype(np.float32)
-    return scores
+    learnt = features.fit_transform(_joined(among))
+    nearest = NearestNeighbors(n_neighbors=min(count, learnt.shape[0]), metric="cosine").fit(learnt)
+    distances, rows = nearest.kneighbors(features.transform(_joined(texts)))
+    return 1 - distances, rows
 
 
 def _joined(texts: Sequence[Text]) -> list[str]:

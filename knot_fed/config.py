@@ -16,7 +16,9 @@ Scalar: TypeAlias = bool | int | float | str
 Positive: TypeAlias = Annotated[int, Field(gt=0)]
 Natural: TypeAlias = Annotated[int, Field(ge=0)]
 Trainable: TypeAlias = Literal["all", "head"]
+CONFIDENCES = ("confidence", "histogram-confidence")
 LOSSES = ("ot", "sinkhorn-divergence", "entropy", "kl", "reverse-kl", "jensen-shannon", "mse")
+Mechanism: TypeAlias = Literal["none", "dp-sgd", "pate", "gaussian"]
 SCHEMES = ("uniform", "size", "confidence", "histogram-confidence", "certainty", "density")
 
 
@@ -131,6 +133,33 @@ class FedAvgConfig(_Section):
     learning_rate: Annotated[float, Field(ge=0)]
 
 
+class PrivacyConfig(_Section):
+    """What each client does to its soft labels before they leave, and what the server is kept from seeing.
+
+    A client's policy may ask for more, never less.
+    """
+
+    mechanism: Mechanism
+    epsilon: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    clipping_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    sampling_rate: Annotated[float, Field(gt=0, le=1)]
+    epochs: Positive
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    shards: Annotated[int, Field(ge=2)]
+    votes: Literal["distributions", "labels"]
+    compression: Literal["none", "float16", "uint8", "top-k", "hard"]
+    top_k: Positive
+    secure_sum: bool
+    threshold: Natural
+    sum_bits: Annotated[int, Field(ge=20, le=62)]
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of DP-SGD: `epochs` mean uses of each example, whatever their number."""
+        return max(1, round(self.epochs / self.sampling_rate))
+
+
 class RunConfig(_Section):
     """Everything that the server and all clients agree on for one run."""
 
@@ -155,6 +184,7 @@ class RunConfig(_Section):
     weights: WeightsConfig
     transport: TransportConfig
     distill: DistillConfig
+    privacy: PrivacyConfig
     fedavg: FedAvgConfig
 
     @classmethod
@@ -174,6 +204,9 @@ class RunConfig(_Section):
                 f"run configuration: weights.pooling = {config.weights.pooling!r} pools nothing under"
                 f" distill.objective = {config.distill.objective!r}; use distill.objective = 'pooled'"
             )
+        _check_privacy(config)
+        if config.privacy.secure_sum:
+            _check_secure_sum(config)
         return config
 
     def to_mapping(self) -> dict[str, Scalar]:
@@ -190,6 +223,40 @@ class RunConfig(_Section):
     def student_model(self) -> str:
         """The student's architecture."""
         return self.student.model or self.model
+
+
+def _check_privacy(config: RunConfig) -> None:
+    """Refuse settings by which something not covered by the mechanism would shape what leaves."""
+    mechanism, scheme = config.privacy.mechanism, config.weights.scheme
+    if mechanism == "none":
+        return
+    covered = ("uniform", "certainty", *(CONFIDENCES if mechanism == "dp-sgd" else ()))
+    if scheme in SCHEMES and scheme not in covered:
+        raise ConfigError(
+            f"run configuration: weights.scheme = {scheme!r} reads what privacy.mechanism = {mechanism!r} does not"
+            f" cover; use {' or '.join(covered)}"
+        )
+    if config.teacher.class_weights != "none":
+        raise ConfigError(
+            f"run configuration: teacher.class-weights = {config.teacher.class_weights!r} tells the private mix of"
+            f" labels beside privacy.mechanism = {mechanism!r}; use none"
+        )
+
+
+def _check_secure_sum(config: RunConfig) -> None:
+    """Refuse what needs single soft labels where the server sees their sum only."""
+    for key, found, works in (
+        ("distill.objective", config.distill.objective, ("pooled",)),
+        ("weights.pooling", config.weights.pooling, ("mean",)),
+        ("distill.agreement", config.distill.agreement, (0.0,)),
+        ("weights.scheme", config.weights.scheme, SCHEMES),
+        ("privacy.compression", config.privacy.compression, ("none",)),
+    ):
+        if found not in works:
+            raise ConfigError(
+                f"run configuration: {key} = {found!r} needs single soft labels, which privacy.secure-sum = true hides"
+                f" from the server; use {' or '.join(map(repr, works))}"
+            )
 
 
 class NodeConfig(_Section):

@@ -37,6 +37,10 @@ class PolicyError(KnotError):
     """A request that the client's own release policy refuses."""
 
 
+class PrivacyError(KnotError):
+    """A privacy mechanism that cannot run, or a guarantee that cannot be had; nothing leaves then."""
+
+
 class FederationError(KnotError):
     """A federation that cannot go on, such as one with too few teachers."""
 

@@ -10,6 +10,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from knot_fed.config import RunConfig
+from knot_fed.errors import PolicyError
 from knot_fed.federation import wire
 from knot_fed.federation.bounded_grid import bounded
 from knot_fed.federation.client import Client, answer_evaluation, answer_handshake
@@ -114,7 +115,12 @@ def check_owner(client: Client) -> None:
     Raises
     ------
     PolicyError
-        If a node with a private file does not allow it.
+        If a node with a private file does not allow it, or the run asks for a privacy mechanism.
     """
+    if client.run.privacy.mechanism != "none":
+        raise PolicyError(
+            f"privacy.mechanism = {client.run.privacy.mechanism!r} covers soft labels and not parameters; set it to"
+            " none for the reference line, or leave that out with --no-fedavg"
+        )
     if client.node.data:
         check_parameters_may_leave(client.policy)

@@ -1,11 +1,14 @@
 """What can be refused before anything starts: files that are not there, and names that nothing bears."""
 
+import math
+
 from knot_fed.config import RunConfig
 from knot_fed.data.files import data_path
 from knot_fed.data.partition import client_shard
 from knot_fed.errors import ConfigError
 from knot_fed.losses import BUILDERS, make_loss
 from knot_fed.models import check_model_name
+from knot_fed.privacy.secure_sum import check_threshold, default_threshold
 
 
 def check_run(config: RunConfig, *, clients: int) -> None:
@@ -23,7 +26,8 @@ def check_run(config: RunConfig, *, clients: int) -> None:
     Raises
     ------
     ConfigError
-        If there are fewer clients than private files, or than the run waits for or needs answers of.
+        If there are fewer clients than private files, than the run waits for or needs answers of, or than the
+        threshold of a secure sum.
     DataError
         If a private file, the public file or the transfer set is not there.
     LabelSpaceError
@@ -43,5 +47,8 @@ def check_run(config: RunConfig, *, clients: int) -> None:
     for model in {config.model, config.student_model, *(name.strip() for name in models if name.strip())}:
         check_model_name(model)
     config.label_space()
+    if config.privacy.secure_sum:
+        asked = max(config.min_teachers, math.ceil(config.fraction * clients))
+        check_threshold(config.privacy.threshold or default_threshold(asked), clients=asked)
     if config.distill.loss in BUILDERS:
         make_loss(config)

@@ -12,6 +12,8 @@ from knot_fed.data.transfer_set import TransferSet
 from knot_fed.distillation import DistillationResult
 from knot_fed.errors import KnotError
 from knot_fed.federation.bounded_grid import bounded
+from knot_fed.federation.guarantees import privacy_facts
+from knot_fed.federation.secure_strategy import reply_bounds, strategy_of
 from knot_fed.federation.server import (
     Judge,
     read_server_data,
@@ -20,8 +22,7 @@ from knot_fed.federation.server import (
     start_student,
     summarise,
 )
-from knot_fed.federation.strategy import KnotStrategy, PublicTeacher
-from knot_fed.federation.wire import ReplyBounds
+from knot_fed.federation.strategy import PublicTeacher
 from knot_fed.models import TextClassifier, save_classifier, use_threads
 from knot_fed.reporting import RunFolder, write_report, write_scalars
 from knot_fed.teacher import predict_soft_labels
@@ -49,13 +50,13 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
     transfer, public = read_server_data(config)
     student = start_student(config, public, transfer)
     public_teacher = answer_as_teacher(student, config, transfer, public.train) if config.student.pretrain else None
-    grid = bounded(grid, ReplyBounds.of_soft_labels(len(transfer), len(config.label_space())))
-    strategy = KnotStrategy(config, student, transfer, folder, public_teacher, public.train)
+    grid = bounded(grid, reply_bounds(config, texts=len(transfer)))
+    strategy = strategy_of(config)(config, student, transfer, folder, public_teacher, public.train)
     outcome = strategy.roster.outcome
     failure = run_between_measurements(lambda: strategy.run(grid), student, Judge(config, public.test), outcome)
     facts = {
         "distillation": distillation_facts(config, outcome.distillations),
-        "privacy": {"mechanism": "none", "guarantee": "no guarantee: soft labels leave each client without noise"},
+        "privacy": privacy_facts(config, outcome),
     }
     try:
         save_classifier(student, folder.student)

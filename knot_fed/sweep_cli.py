@@ -1,16 +1,11 @@
 """`knot-fed sweep`: a grid of runs over several seeds, with reference lines, intervals and verdicts."""
 
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
 
 from knot_fed.overrides import resolve_config
@@ -21,9 +16,9 @@ from knot_fed.reporting.statistics import summarise_lines
 from knot_fed.sweep.folder import SweepFolder
 from knot_fed.sweep.grid import make_cells, parse_grid, parse_seeds
 from knot_fed.sweep.results import write_table
-from knot_fed.sweep.run import Progress, Sweep, run_sweep
+from knot_fed.sweep.run import Sweep, run_sweep
 from knot_fed.sweep.statistics import compare_with_baseline
-from knot_fed.terminal import make_console
+from knot_fed.terminal import make_console, progress_on
 
 console = make_console(150)
 
@@ -49,7 +44,9 @@ def sweep(
         out or _default_folder(run_config), config=base, grid=values, clients=clients, seeds=chosen
     )
     plan = Sweep(app.resolve(), folder, cells, clients, jobs or len(os.sched_getaffinity(0)), fedavg)
-    with folder.locked(), _told() as progress:
+    if fedavg and any(cell.config.privacy.mechanism != "none" for cell in cells):
+        console.print("FedAvg is left out beside a privacy mechanism: none of them covers parameters", soft_wrap=True)
+    with folder.locked(), progress_on(console, "sweep") as progress:
         results = run_sweep(plan, progress=progress)
     extra = [key for key in values if key not in SETTING_KEYS.values()]
     write_table(results, folder.path / "results.csv")
@@ -63,20 +60,6 @@ def sweep(
 def _default_folder(overrides: list[str]) -> Path:
     files = [Path(text).stem for text in overrides if text.endswith(".toml")]
     return Path("sweeps") / (files[-1] if files else "builtin")
-
-
-@contextmanager
-def _told() -> Iterator[Progress]:
-    """Show a bar with the time left on a terminal, and a line for each finished run elsewhere."""
-    started = time.monotonic()
-    if not console.is_terminal:
-        line = "sweep: {1} of {2} after {3:.0f} s: {0}".format
-        yield lambda *told: console.print(line(*told, time.monotonic() - started), highlight=False, soft_wrap=True)
-        return
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Bar(*columns, console=console) as bar:
-        task = bar.add_task("starting")
-        yield lambda name, done, count: bar.update(task, description=name, completed=done, total=count)
 
 
 def _print_tables(folder: Path, extra: list[str]) -> None:

@@ -4,8 +4,9 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,7 @@ from knot_fed.models import (
     ARCHITECTURES,
     BatchLoss,
     ModelSpec,
+    PrivateSchedule,
     Schedule,
     TextClassifier,
     build_classifier,
@@ -28,6 +30,7 @@ from knot_fed.models import (
     encoder_identity,
     fit,
     fit_all_epochs,
+    fit_privately,
     load_classifier,
     predict_logits,
     save_classifier,
@@ -35,6 +38,7 @@ from knot_fed.models import (
 )
 from knot_fed.types import LabelledTexts, SoftLabels, SplitExamples, Text
 
+Train = Callable[[], TextClassifier]
 NOT_OF_TRAINING = {"models", "temperature"}
 
 
@@ -75,6 +79,45 @@ def train_teacher(
     return model
 
 
+def train_private_teacher(
+    spec: ModelSpec,
+    train: LabelledTexts,
+    schedule: PrivateSchedule,
+    *,
+    seed: int,
+    generator: np.random.Generator,
+    feature_cache: Path | None = None,
+) -> TextClassifier:
+    """Train a classifier by DP-SGD, as `fit_privately` describes: unit, neighbouring relation, sensitivity, accountant.
+
+    The guarantee is that of the parameters, so it covers any number of answers. Nothing else of the owner's is read:
+    no validation split chooses an epoch, and no class is weighed by how often it occurs.
+
+    Parameters
+    ----------
+    spec
+        The architecture.
+    train
+        The owner's training examples.
+    schedule
+        Steps, sampling rate, clipping and noise.
+    seed
+        Of initial parameters only.
+    generator
+        Of sampling and noise, with a secret seed.
+    feature_cache
+        Folder for features of frozen encoders.
+
+    Raises
+    ------
+    PrivacyError
+        If Opacus is missing or cannot treat a layer.
+    """
+    model = build_classifier(spec, seed=seed, feature_cache=feature_cache)
+    fit_privately(model, model.encode(train.texts), train.labels, schedule, generator=generator)
+    return model
+
+
 def train_further(model: TextClassifier, train: LabelledTexts, settings: TeacherConfig, *, seed: int) -> None:
     """Train a classifier in place by the loss of `train_teacher`, for all epochs, and keep the last one's parameters.
 
@@ -107,8 +150,11 @@ def load_or_train_teacher(
     seed: int,
     folder: Path,
     feature_cache: Path | None = None,
+    private: PrivateSchedule | None = None,
 ) -> tuple[TextClassifier, bool]:
     """Load the teacher that this data, model, training settings and seed gave before, or train it.
+
+    Sampling and noise of a private teacher are drawn anew by the operating system's randomness at each training.
 
     Parameters
     ----------
@@ -116,6 +162,8 @@ def load_or_train_teacher(
         As in `train_teacher`.
     folder
         Where teachers are kept, each under its digest.
+    private
+        How DP-SGD trains it; None: without a guarantee, by `train_teacher`.
 
     Returns
     -------
@@ -124,12 +172,26 @@ def load_or_train_teacher(
     reused
         Whether it was loaded.
     """
-    kept = folder / _digest(spec, examples, settings, seed)
+
+    def train() -> TextClassifier:
+        if private is None:
+            return train_teacher(spec, examples, settings, seed=seed, feature_cache=feature_cache)
+        generator = np.random.default_rng()
+        return train_private_teacher(
+            spec, examples.train, private, seed=seed, generator=generator, feature_cache=feature_cache
+        )
+
+    digest = teacher_digest(spec, examples, settings, seed, private)
+    return load_or_train(folder / digest, train, feature_cache=feature_cache)
+
+
+def load_or_train(kept: Path, train: Train, *, feature_cache: Path | None = None) -> tuple[TextClassifier, bool]:
+    """Load the classifier in a folder, or train it and keep it there; returns it, and whether it was loaded."""
     if kept.is_dir():
         return load_classifier(kept, feature_cache=feature_cache), True
-    teacher = train_teacher(spec, examples, settings, seed=seed, feature_cache=feature_cache)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix="partial-", dir=folder))
+    teacher = train()
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix="partial-", dir=kept.parent))
     save_classifier(teacher, partial)
     try:
         partial.rename(kept)
@@ -216,10 +278,14 @@ def _check_finite(losses: Sequence[float], model: str) -> None:
         raise ModelError(f"{model}: training diverged, the loss is not finite; lower the learning rate")
 
 
-def _digest(spec: ModelSpec, examples: SplitExamples, settings: TeacherConfig, seed: int) -> str:
+def teacher_digest(
+    spec: ModelSpec, examples: SplitExamples, settings: TeacherConfig, seed: int, private: PrivateSchedule | None = None
+) -> str:
+    """Return what names a teacher: a digest of all that shapes it, its privacy settings too."""
     digest = hashlib.sha256()
     shaping = settings.model_dump(exclude=NOT_OF_TRAINING)
     described = [ARCHITECTURES, spec.to_json(), encoder_identity(spec.name), shaping, seed]
+    described += [] if private is None else ["dp-sgd", asdict(private)]
     digest.update(json.dumps(described, sort_keys=True).encode())
     for part in (examples.train, examples.val):
         digest.update(json.dumps([part.texts, part.labels.tolist()]).encode())

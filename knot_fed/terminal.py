@@ -1,11 +1,15 @@
-"""What all commands share on the terminal: a console, and errors without a traceback."""
+"""What all commands share on the terminal: a console, progress, and errors without a traceback."""
 
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
 from knot_fed.errors import KnotError
 
@@ -35,3 +39,32 @@ def without_traceback(program: str, command: Callable[..., None]) -> Callable[..
             raise typer.Exit(1) from None
 
     return guarded
+
+
+@contextmanager
+def progress_on(console: Console, work: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar with the time left on a terminal, and a line for each finished part elsewhere.
+
+    Parameters
+    ----------
+    console
+        Where to.
+    work
+        What is going on; it stands before each line.
+
+    Yields
+    ------
+    progress
+        To be called with what has just finished, how many are done, and how many there are.
+    """
+    started = time.monotonic()
+    if not console.is_terminal:
+        line = "{0}: {2} of {3} after {4:.0f} s: {1}".format
+        yield lambda *told: console.print(
+            line(work, *told, time.monotonic() - started), markup=False, highlight=False, soft_wrap=True
+        )
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Bar(*columns, console=console) as bar:
+        task = bar.add_task("starting")
+        yield lambda name, done, count: bar.update(task, description=name, completed=done, total=count)

@@ -25,6 +25,11 @@ ROOT = Path(__file__).parent.parent
         ('data.clients="a,b,c,d"', ConfigError, "4 file.s. for 3 clients"),
         ("wait-for=4", ConfigError, "wait-for = 4, but there are 3 clients"),
         ("min-teachers=5", ConfigError, "min-teachers = 5, but there are 3 clients"),
+        (
+            'privacy.secure-sum=true distill.objective="pooled" privacy.threshold=4',
+            ConfigError,
+            r"privacy\.threshold = 4 with 3",
+        ),
     ],
 )
 def test_a_run_that_could_only_fail_is_refused_before_it_starts(override, error, message):

@@ -2,14 +2,17 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from knot_fed.config import PrivacyConfig
 from knot_fed.distillation import DistillationResult
 from knot_fed.errors import RunFolderError
 from knot_fed.federation import wire
@@ -21,6 +24,27 @@ from knot_fed.types import Metrics
 FACTS = "facts"
 DIGEST = "digest"
 ANSWER = "answer/"
+POOLED = "pooled-soft-labels"
+Teachers: TypeAlias = dict[str, dict[str, bool | float]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Received:
+    """What a round brought.
+
+    Parameters
+    ----------
+    teachers
+        By client, whether its teacher was kept from before, and the seconds that it took.
+    answers
+        The valid replies by client, as `pack_answers` makes them; none in a secure sum.
+    pooled
+        Pooled soft labels (texts, classes) of a secure sum, which shows no single ones.
+    """
+
+    teachers: Teachers
+    answers: dict[str, bytes] = field(default_factory=dict)
+    pooled: Float[np.ndarray, "texts classes"] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,8 +55,8 @@ class Checkpoint:
     ----------
     round
         The round, from 1.
-    answers
-        The valid replies by client, packed as they came.
+    received
+        What the clients answered.
     clients
         The clients' records.
     before
@@ -46,7 +70,7 @@ class Checkpoint:
     """
 
     round: int
-    answers: dict[str, bytes]
+    received: Received
     clients: dict[str, ClientRecord]
     before: dict[str, Metrics]
     distillations: list[DistillationResult]
@@ -55,14 +79,10 @@ class Checkpoint:
 
     @classmethod
     def of(
-        cls, server_round: int, answers: dict[str, wire.TrainReply], outcome: Outcome, supervision: Any, fit: FitState
+        cls, server_round: int, received: Received, outcome: Outcome, supervision: Any, fit: FitState
     ) -> "Checkpoint":
         """Take the state of a round whose answers were received."""
-        packed = {
-            name: wire.content_to_bytes(wire.pack_soft_labels(answer, round_number=server_round))
-            for name, answer in answers.items()
-        }
-        return cls(server_round, packed, outcome.clients, outcome.before, outcome.distillations, supervision, fit)
+        return cls(server_round, received, outcome.clients, outcome.before, outcome.distillations, supervision, fit)
 
     def save(self, folder: RunFolder) -> None:
         """Write it into the run folder, whole or not at all.
@@ -74,13 +94,18 @@ class Checkpoint:
         """
         facts = {
             "round": self.round,
+            "teachers": self.received.teachers,
             "clients": {name: asdict(record) for name, record in self.clients.items()},
             "before": {name: metrics.to_mapping() for name, metrics in self.before.items()},
             "distillations": [asdict(distillation) for distillation in self.distillations],
             "supervision": self.supervision,
             "fit": self.fit.facts,
         }
-        arrays = {ANSWER + name: np.frombuffer(packed, dtype=np.uint8) for name, packed in self.answers.items()}
+        arrays = {
+            ANSWER + name: np.frombuffer(packed, dtype=np.uint8) for name, packed in self.received.answers.items()
+        }
+        if self.received.pooled is not None:
+            arrays[POOLED] = self.received.pooled
         arrays |= {name: np.ascontiguousarray(value) for name, value in self.fit.arrays.items()}
         told = json.dumps(facts)
         folder.write_checkpoint(save(arrays, {FACTS: told, DIGEST: _digest(told, arrays)}))
@@ -105,15 +130,35 @@ class Checkpoint:
             raise RunFolderError(
                 f"{file}: the checkpoint is damaged, so the run cannot go on; delete the run folder and start it again"
             ) from None
+        pooled = arrays.pop(POOLED, None)
+        answers = {n.removeprefix(ANSWER): arrays.pop(n).tobytes() for n in sorted(arrays) if n.startswith(ANSWER)}
         return cls(
             round=facts["round"],
-            answers={n.removeprefix(ANSWER): v.tobytes() for n, v in arrays.items() if n.startswith(ANSWER)},
-            clients={name: ClientRecord(**record) for name, record in facts["clients"].items()},
+            received=Received(facts["teachers"], answers, pooled),
+            clients={name: _client(**record) for name, record in facts["clients"].items()},
             before={name: Metrics(**metrics) for name, metrics in facts["before"].items()},
             distillations=[_distillation(**kept) for kept in facts["distillations"]],
             supervision=facts["supervision"],
-            fit=FitState({n: v for n, v in arrays.items() if not n.startswith(ANSWER)}, facts["fit"]),
+            fit=FitState(arrays, facts["fit"]),
         )
+
+
+def pack_answers(server_round: int, answers: Mapping[str, wire.TrainReply], privacy: PrivacyConfig) -> dict[str, bytes]:
+    """Pack valid replies as they were read, for `unpack_soft_labels` with `kept_privacy`."""
+    kept = kept_privacy(privacy)
+    return {
+        name: wire.content_to_bytes(wire.pack_soft_labels(answer, round_number=server_round, privacy=kept))
+        for name, answer in answers.items()
+    }
+
+
+def kept_privacy(privacy: PrivacyConfig) -> PrivacyConfig:
+    """Return the run's privacy settings without compression, since answers are kept as they were read."""
+    return privacy.model_copy(update={"compression": "none"})
+
+
+def _client(*, claim: dict[str, Any] | None, **rest: Any) -> ClientRecord:
+    return ClientRecord(claim=wire.Claim(**claim) if claim else None, **rest)
 
 
 def _distillation(*, train_losses: list[float], validation_losses: list[float], **rest: Any) -> DistillationResult:

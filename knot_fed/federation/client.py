@@ -21,7 +21,7 @@ from knot_fed.evaluation import evaluate_classifier
 from knot_fed.federation import wire
 from knot_fed.federation.checks import printable
 from knot_fed.federation.guard import only_declared_records, redact_errors
-from knot_fed.federation.ledger import Entry, Ledger
+from knot_fed.federation.ledger import Ledger, LedgerEntry
 from knot_fed.models import (
     ModelSpec,
     TextClassifier,
@@ -138,7 +138,7 @@ class Client:
             bound = self.ledger.transfer_set_of_run(run)
             check_transfer_set(fingerprint, bound=bound, policy=self.policy)
             if not bound:
-                self.ledger.record(Entry(run, fingerprint=fingerprint))
+                self.ledger.record(LedgerEntry(run, fingerprint=fingerprint))
 
     def check_model(self, name: str) -> None:
         """Refuse to load a pretrained model that only the server has named.
@@ -243,7 +243,7 @@ def answer_evaluation(message: Message, context: Context) -> Message:
     sent = wire.unpack_student(message.content)
     with ledger.locked():
         check_evaluations(ledger.evaluated_in_run(run), policy=client.policy)
-        ledger.record(Entry(run, evaluations=1))
+        ledger.record(LedgerEntry(run, evaluations=1))
     use_threads(client.run.threads)
     student = client.build_student(*sent)
     test = client.examples()[0].test

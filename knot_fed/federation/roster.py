@@ -37,6 +37,7 @@ class ClientRecord:
     seconds: float = 0.0
     asked_at: float = 0.0
     holds_transfer_set: bool = False
+    claim: wire.Claim | None = None
 
     def to_mapping(self) -> dict[str, str | int | float]:
         """Return the record as `summary.json` holds it; node numbers are drawn anew each run and stay out."""

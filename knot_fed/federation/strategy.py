@@ -18,7 +18,7 @@ from knot_fed.data.transfer_set import TransferSet
 from knot_fed.distillation import DistillationResult, PublicCrossEntropy, distil_student
 from knot_fed.errors import WireError
 from knot_fed.federation import wire
-from knot_fed.federation.checkpoint import Checkpoint
+from knot_fed.federation.checkpoint import Checkpoint, Received, Teachers, kept_privacy, pack_answers
 from knot_fed.federation.nodes import content_of
 from knot_fed.federation.roster import ClientRecord, Roster
 from knot_fed.losses import make_loss
@@ -124,17 +124,9 @@ class KnotStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         self.roster.welcome(grid, self.transfer)
-        rows = self.transfer.slice(server_round, self.config.rounds)
         self.roster.round, messages = server_round, []
         for record in self._sampled(server_round):
-            request = wire.TrainRequest(
-                round=server_round,
-                fingerprint=self.transfer.fingerprint,
-                start=rows.start,
-                stop=rows.stop,
-                transfer=None if record.holds_transfer_set else self.transfer,
-            )
-            record.status = "no answer"
+            request = self._request(server_round, record)
             messages.append(self.roster.message(wire.pack_train_request(request), record, "train"))
         return messages
 
@@ -182,18 +174,25 @@ class KnotStrategy(Strategy):
         if self.supervision is not None and resumed.supervision is not None:
             self.supervision.state = resumed.supervision
         self.folder.keep_rounds(before=number)
-        size = len(self.transfer.slice(number, self.config.rounds))
+        logger.info("round %d goes on from epoch %d", number, len(resumed.fit.facts["losses"]))
+        self._learn_on(resumed)
+
+    def _learn_on(self, resumed: Checkpoint) -> None:
+        size = len(self.transfer.slice(resumed.round, self.config.rounds))
         answers = {
             name: wire.unpack_soft_labels(
-                wire.content_from_bytes(kept), round_number=number, examples=size, labels=self.labels
+                wire.content_from_bytes(kept),
+                round_number=resumed.round,
+                examples=size,
+                labels=self.labels,
+                privacy=kept_privacy(self.config.privacy),
             )
-            for name, kept in resumed.answers.items()
+            for name, kept in resumed.received.answers.items()
         }
-        logger.info("round %d goes on from epoch %d", number, len(resumed.fit.facts["losses"]))
-        self._learn(number, answers, start=resumed.fit)
+        self._learn(resumed.round, answers, start=resumed.fit)
 
     def _learn(self, server_round: int, answers: dict[str, wire.TrainReply], *, start: FitState | None = None) -> None:
-        """Pool the answers of a round and distil the student, with a checkpoint at each epoch."""
+        """Pool the answers of a round and distil the student."""
         rows = self.transfer.slice(server_round, self.config.rounds)
         soft_labels, weights = self._teachers(answers, rows)
         pooled = pool_soft_labels(
@@ -207,13 +206,9 @@ class KnotStrategy(Strategy):
         text_weights = agreement_weights(soft_labels, weights, pooled, power=self.config.distill.agreement)
         if self.config.distill.objective == "pooled":
             soft_labels, weights = pooled[None], np.ones((1, len(pooled)))
-        distillation = distil_student(
-            self.student, self.transfer.texts[rows.start : rows.stop], soft_labels, weights * text_weights, self.loss,
-            self.config.distill, seed=round_seed(self.config.seed, server_round), supervision=self.supervision,
-            start=start, keep=lambda state: self._keep(server_round, answers, state),
-        )  # fmt: skip
-        self.roster.outcome.distillations.append(distillation)
-        self._log_round(server_round, answers, distillation)
+        teachers = {name: {"reused": a.reused, "seconds": a.seconds} for name, a in sorted(answers.items())}
+        received = Received(teachers, answers=pack_answers(server_round, answers, self.config.privacy))
+        self._distil(server_round, soft_labels, weights * text_weights, received, start=start)
 
     @override
     def configure_evaluate(
@@ -226,6 +221,31 @@ class KnotStrategy(Strategy):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         self.roster.read_metrics(replies, self.roster.outcome.after if server_round else self.roster.outcome.before)
         return None
+
+    def _request(self, server_round: int, record: ClientRecord) -> wire.TrainRequest:
+        rows = self.transfer.slice(server_round, self.config.rounds)
+        transfer = None if record.holds_transfer_set else self.transfer
+        record.status = "no answer"
+        return wire.TrainRequest(server_round, self.transfer.fingerprint, rows.start, rows.stop, transfer)
+
+    def _distil(
+        self,
+        server_round: int,
+        soft_labels: Float[np.ndarray, "teachers examples classes"],
+        weights: Float[np.ndarray, "teachers examples"],
+        received: Received,
+        *,
+        start: FitState | None,
+    ) -> None:
+        """Distil the student from a round's soft labels, with a checkpoint at each epoch."""
+        rows = self.transfer.slice(server_round, self.config.rounds)
+        distillation = distil_student(
+            self.student, self.transfer.texts[rows.start : rows.stop], soft_labels, weights, self.loss,
+            self.config.distill, seed=round_seed(self.config.seed, server_round), supervision=self.supervision,
+            start=start, keep=lambda state: self._keep(server_round, received, state),
+        )  # fmt: skip
+        self.roster.outcome.distillations.append(distillation)
+        self._log_round(server_round, received.teachers, distillation)
 
     def _sampled(self, server_round: int) -> list[ClientRecord]:
         joined = self.roster.present()
@@ -240,13 +260,15 @@ class KnotStrategy(Strategy):
         for record, reply in self.roster.by_client(replies):
             try:
                 answer = wire.unpack_soft_labels(
-                    content_of(reply), round_number=server_round, examples=len(rows), labels=self.labels
-                )
+                    content_of(reply), round_number=server_round, examples=len(rows), labels=self.labels,
+                    privacy=self.config.privacy,
+                )  # fmt: skip
             except WireError as error:
                 record.status = f"rejected: {error}"
                 logger.warning("round %d: %s: %s", server_round, record.name, error)
             else:
-                record.status, record.examples, record.holds_transfer_set = "ok", answer.examples, True
+                record.status, record.examples, record.claim = "ok", answer.examples, answer.claim
+                record.holds_transfer_set = True
                 record.seconds += answer.seconds
                 answers[record.name] = answer
             self.roster.log_reply(reply, record, outcome=record.status)
@@ -273,18 +295,16 @@ class KnotStrategy(Strategy):
         )
         return stacked, weights
 
-    def _keep(self, server_round: int, answers: dict[str, wire.TrainReply], state: FitState) -> None:
+    def _keep(self, server_round: int, received: Received, state: FitState) -> None:
         supervision = self.supervision.state if self.supervision is not None else None
-        Checkpoint.of(server_round, answers, self.roster.outcome, supervision, state).save(self.folder)
+        Checkpoint.of(server_round, received, self.roster.outcome, supervision, state).save(self.folder)
 
-    def _log_round(
-        self, server_round: int, answers: dict[str, wire.TrainReply], distillation: DistillationResult
-    ) -> None:
+    def _log_round(self, server_round: int, teachers: Teachers, distillation: DistillationResult) -> None:
         self.folder.append_round(
             {
                 "round": server_round,
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "teachers": {name: {"reused": a.reused, "seconds": a.seconds} for name, a in sorted(answers.items())},
+                "teachers": teachers,
                 "train_losses": list(distillation.train_losses),
                 "validation_losses": list(distillation.validation_losses),
                 "best_epoch": distillation.best_epoch,

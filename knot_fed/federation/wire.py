@@ -14,6 +14,7 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from jaxtyping import Float
 
+from knot_fed.config import PrivacyConfig
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import SoftLabelsError, WireError
 from knot_fed.federation.checks import (
@@ -26,9 +27,10 @@ from knot_fed.federation.checks import (
     read_value,
 )
 from knot_fed.labels import LabelSpace, check_soft_labels
+from knot_fed.privacy.compression import compress, decompress, layout
 from knot_fed.types import Metrics, SoftLabels, Text
 
-PROTOCOL = 1
+PROTOCOL = 2
 ABOUT = "about"
 TEXTS = "texts"
 ANSWER = "answer"
@@ -99,6 +101,15 @@ class TrainRequest:
     transfer: TransferSet | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a client says of its answers in this run so far; without a guarantee epsilon is infinite."""
+
+    mechanism: str
+    epsilon: float
+    delta: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainReply:
     """One teacher's soft labels for the slice asked, float32 (examples, classes), and how it weighs."""
@@ -108,6 +119,7 @@ class TrainReply:
     examples: int
     reused: bool
     seconds: float
+    claim: Claim
 
 
 def pack_handshake(handshake: Handshake) -> RecordDict:
@@ -214,23 +226,19 @@ def _texts(column: object) -> list[str]:
     return column
 
 
-def pack_soft_labels(reply: TrainReply, *, round_number: int) -> RecordDict:
-    """Pack one teacher's answer; nothing else about the teacher leaves."""
+def pack_soft_labels(reply: TrainReply, *, round_number: int, privacy: PrivacyConfig) -> RecordDict:
+    """Pack one teacher's answer, compressed as the run asks; nothing else about the teacher leaves."""
     answer = {"protocol": PROTOCOL, "round": round_number, "examples": reply.examples}
-    return RecordDict(
-        {
-            SOFT_LABELS: pack_state(
-                {
-                    SOFT_LABELS: reply.soft_labels.astype(np.float32),
-                    CONFIDENCE: reply.confidence.astype(np.float32),
-                }
-            ),
-            ANSWER: ConfigRecord({**answer, "reused": reply.reused, "seconds": reply.seconds}),
-        }
-    )
+    about = ConfigRecord({**answer, "reused": reply.reused, "seconds": reply.seconds})
+    about["mechanism"], about["epsilon"], about["delta"] = reply.claim.mechanism, reply.claim.epsilon, reply.claim.delta
+    arrays = compress(reply.soft_labels, privacy.compression, top_k=privacy.top_k)
+    arrays[CONFIDENCE] = reply.confidence.astype(np.float32)
+    return RecordDict({SOFT_LABELS: pack_state(arrays), ANSWER: about})
 
 
-def unpack_soft_labels(content: RecordDict, *, round_number: int, examples: int, labels: LabelSpace) -> TrainReply:
+def unpack_soft_labels(
+    content: RecordDict, *, round_number: int, examples: int, labels: LabelSpace, privacy: PrivacyConfig
+) -> TrainReply:
     """Read one teacher's answer and refuse anything but distributions of the shape asked.
 
     Parameters
@@ -239,21 +247,26 @@ def unpack_soft_labels(content: RecordDict, *, round_number: int, examples: int,
         The reply's records.
     round_number, examples, labels
         The round, the number of texts and the label space that were asked.
+    privacy
+        The mechanism that was asked, which the client must claim, and the compression.
 
     Raises
     ------
     WireError
         If records, dtype, shape, size, round or values differ from what was asked.
     """
-    records, keys = {ANSWER, SOFT_LABELS}, {"protocol", "round", "examples", "reused", "seconds"}
-    answer = read_record(content, ANSWER, ConfigRecord, records=records, keys=keys)
+    keys = {"protocol", "round", "examples", "reused", "seconds", "mechanism", "epsilon", "delta"}
+    answer = read_record(content, ANSWER, ConfigRecord, records={ANSWER, SOFT_LABELS}, keys=keys)
     _check_protocol(read_value(answer, "protocol", int), PROTOCOL)
     if read_value(answer, "round", int) != round_number:
         raise WireError(f"answers another round than {round_number}; drop the old reply")
-    arrays = read_record(content, SOFT_LABELS, ArrayRecord, records=records, keys={SOFT_LABELS, CONFIDENCE})
-    soft_labels = read_array(arrays[SOFT_LABELS], shape=(examples, len(labels)))
+    expected = layout(privacy.compression, examples=examples, classes=len(labels), top_k=privacy.top_k)
+    names = {*expected, CONFIDENCE}
+    arrays = read_record(content, SOFT_LABELS, ArrayRecord, records={ANSWER, SOFT_LABELS}, keys=names)
+    sent = {name: read_array(arrays[name], shape=shape, dtype=dtype) for name, (shape, dtype) in expected.items()}
     confidence = read_array(arrays[CONFIDENCE], shape=(examples,))
     try:
+        soft_labels = decompress(sent, privacy.compression, classes=len(labels))
         check_soft_labels(soft_labels)
     except SoftLabelsError as error:
         raise WireError(str(error)) from None
@@ -265,7 +278,22 @@ def unpack_soft_labels(content: RecordDict, *, round_number: int, examples: int,
         examples=read_count(answer, "examples", least=0),
         reused=read_value(answer, "reused", bool),
         seconds=read_seconds(answer, "seconds"),
+        claim=read_claim(answer, asked=privacy.mechanism),
     )
+
+
+def read_claim(answer: ConfigRecord, *, asked: str) -> Claim:
+    """Read what a client says of its answers, which must be the mechanism asked."""
+    mechanism, epsilon, delta = (
+        read_value(answer, "mechanism", str), read_value(answer, "epsilon", float), read_value(answer, "delta", float)
+    )  # fmt: skip
+    if mechanism != asked:
+        raise WireError(
+            f"claims mechanism {printable(mechanism, 20)!r}, expected {asked!r}; use the run's configuration"
+        )
+    if not (epsilon >= 0 and 0 <= delta < 1 and np.isinf(epsilon) == (asked == "none")):
+        raise WireError("claims an epsilon or a delta that is none; send what the ledger composes")
+    return Claim(mechanism, epsilon, delta)
 
 
 def pack_student(spec: str, state: ArrayRecord) -> RecordDict:

@@ -12,6 +12,7 @@ from knot_fed.models.fitting import (
     use_threads,
 )
 from knot_fed.models.head import encoder_identity
+from knot_fed.models.private_fitting import PrivateSchedule, check_opacus, fit_privately
 from knot_fed.models.storage import (
     ARCHITECTURES,
     build_classifier,
@@ -31,14 +32,17 @@ __all__ = [
     "Fit",
     "FitState",
     "ModelSpec",
+    "PrivateSchedule",
     "Schedule",
     "TextClassifier",
     "build_classifier",
     "check_model_name",
+    "check_opacus",
     "class_weights",
     "encoder_identity",
     "fit",
     "fit_all_epochs",
+    "fit_privately",
     "load_classifier",
     "load_trained_state",
     "needs_permission",

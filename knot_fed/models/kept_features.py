@@ -1,4 +1,4 @@
-"""Features of frozen encoders in a folder, one file for each list of texts, so that no text is encoded twice."""
+"""Features of frozen encoders in a folder, a file for each list with a text not met before: none is encoded twice."""
 
 import hashlib
 import json
@@ -46,10 +46,10 @@ class KeptFeatures:
         keys = _keys(texts)
         known = self._known(keys)
         missing = {key.tobytes(): text for key, text in zip(keys, texts, strict=True) if key.tobytes() not in known}
-        if missing:
-            known |= dict(zip(missing, compute(list(missing.values())), strict=True))
+        known |= dict(zip(missing, compute(list(missing.values())), strict=True)) if missing else {}
         features = np.stack([known[key.tobytes()] for key in keys])
-        _write(file, keys, features)
+        if missing:
+            _write(file, keys, features)
         return features
 
     def _known(self, keys: Keys) -> dict[bytes, Float[np.ndarray, "width"]]:

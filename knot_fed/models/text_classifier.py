@@ -84,6 +84,8 @@ class TextClassifier(nn.Module, ABC):
     """A classifier of single texts or pairs; its state holds exactly what training changes."""
 
     default_learning_rate: float
+    left_alone_by_dp_sgd: tuple[str, ...] = ()
+    """Beginnings of the names of parameters that DP-SGD keeps as they are: noise on so many would drown the rest."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from knot_fed.losses import TRANSPORT_KEYS
 from knot_fed.overrides import absolute
 
 SEED = "seed"
-SHAPING = ("task", "model", "trainable", "labels.", "data.", "teacher.", "student.")
+SHAPING = ("task", "model", "trainable", "labels.", "data.", "teacher.", "student.", "privacy.")
 """Beginnings of the keys that change the data, the teachers or the student's start, and so the reference lines."""
 
 

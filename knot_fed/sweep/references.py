@@ -13,8 +13,10 @@ from knot_fed.config import NodeConfig, RunConfig
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.evaluation import evaluate_classifier
 from knot_fed.federation.client import Client
+from knot_fed.federation.release import private_schedule
 from knot_fed.federation.server import read_server_data, start_student, student_spec
 from knot_fed.models import TextClassifier, use_threads
+from knot_fed.privacy.mechanisms import noise_event
 from knot_fed.reporting.statistics import CENTRALISED, ENSEMBLE
 from knot_fed.sweep.results import Row, with_mean
 from knot_fed.teacher import load_or_train_teacher, predict_soft_labels
@@ -47,7 +49,8 @@ def reference_rows(config: RunConfig, *, clients: int, schemes: Sequence[str]) -
     -------
     rows
         Lines `teacher <name>`, `ensemble` for each scheme, and `centralised`: the student's architecture trained on
-        all private and public training examples pooled.
+        all private and public training examples pooled. Under `dp-sgd` the teachers are the noisy ones of the runs;
+        the noise that `pate` and `gaussian` put on soft labels is in no line, and `centralised` has none ever.
     """
     use_threads(config.threads or 1)
     transfer, public = read_server_data(config)
@@ -108,9 +111,10 @@ def _weights(
 def _client(config: RunConfig, transfer: TransferSet, index: int, count: int) -> _Owner:
     client = Client.from_configs(config, NodeConfig.from_mapping({"partition-id": index, "num-partitions": count}))
     examples, _ = client.examples()
+    noise = noise_event(config.privacy, texts=len(transfer), asked=len(transfer))
     teacher, _ = load_or_train_teacher(
         client.spec(transfer), examples, config.teacher, seed=client.seed(), folder=client.state / "teachers",
-        feature_cache=client.features,
+        feature_cache=client.features, private=private_schedule(config.privacy, noise),
     )  # fmt: skip
     return _Owner(client.name, client.seed(), teacher, examples)
 

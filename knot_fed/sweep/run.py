@@ -44,7 +44,7 @@ class Sweep:
     jobs
         Runs at a time, each on one CPU.
     fedavg
-        Whether FedAvg is run once for each seed and start of the student.
+        Whether FedAvg is run once for each seed and start of the student, where no privacy mechanism is asked for.
     """
 
     app: Path
@@ -61,6 +61,7 @@ class _Task:
 
     name: str
     config: RunConfig
+    reference: str
 
 
 def run_sweep(sweep: Sweep, *, progress: Progress) -> pd.DataFrame:
@@ -71,17 +72,21 @@ def run_sweep(sweep: Sweep, *, progress: Progress) -> pd.DataFrame:
     FederationError
         If a run fails; finished ones are kept, and a second call goes on.
     """
-    cells = [_Task(cell.name, cell.config) for cell in sweep.cells]
+    cells = [_Task(cell.name, cell.config, cell.reference) for cell in sweep.cells]
     _run_tasks(sweep, cells, sweep.folder.cells, strategy="knot", progress=progress)
-    if sweep.fedavg:
-        averaged = [_Task(_fedavg_name(cell), cell.config) for cell in _first_cells(sweep)]
-        _run_tasks(sweep, averaged, sweep.folder.fedavg, strategy="fedavg", progress=progress)
+    averaged = [_Task(_fedavg_name(cell), cell.config, cell.reference) for cell in averaged_cells(sweep)]
+    _run_tasks(sweep, averaged, sweep.folder.fedavg, strategy="fedavg", progress=progress)
     return tidy(_rows(sweep, progress))
 
 
 def _first_cells(sweep: Sweep) -> list[Cell]:
     """Return the first cell of each seed and each start, which the reference lines are taken from."""
     return list({cell.reference: cell for cell in reversed(sweep.cells)}.values())[::-1]
+
+
+def averaged_cells(sweep: Sweep) -> list[Cell]:
+    """Return the cells for which FedAvg is run too: a privacy mechanism covers soft labels, and no parameters."""
+    return [cell for cell in _first_cells(sweep) if sweep.fedavg and cell.config.privacy.mechanism == "none"]
 
 
 def _fedavg_name(cell: Cell) -> str:
@@ -92,13 +97,14 @@ def _run_tasks(sweep: Sweep, tasks: Sequence[_Task], runs: Path, *, strategy: st
     """Run tasks, several at a time, on one SuperLink.
 
     The very first runs alone, on all CPUs, since it computes features that all share; then the first of every other
-    seed, which train that seed's teachers; then the rest. A run has the same CPUs whether the sweep was stopped or not.
+    seed and start, which train the teachers that others load; then the rest. A run has the same CPUs whether the sweep
+    was stopped or not.
     """
     waiting = [task for task in tasks if sweep.folder.finished(runs, task.name) is None]
     if not waiting:
         return
     alone = [task for task in waiting if task is tasks[0]]
-    firsts = {task.config.seed: task for task in reversed(waiting) if task not in alone}
+    firsts = {task.reference: task for task in reversed(waiting) if task not in alone}
     stages = [alone, list(firsts.values())[::-1], [task for task in waiting if task not in [*alone, *firsts.values()]]]
     done = 0
     with simulator(sweep.app, strategy=strategy) as running, _stopped_on_error():
@@ -152,8 +158,8 @@ def _rows(sweep: Sweep, progress: Progress) -> list[Row]:
     firsts = _first_cells(sweep)
     for cell in firsts:
         rows += before_rows(cell, _summary(sweep, sweep.folder.cells, cell.name))
-        if sweep.fedavg:
-            rows += fedavg_rows(cell, _summary(sweep, sweep.folder.fedavg, _fedavg_name(cell)))
+    for cell in averaged_cells(sweep):
+        rows += fedavg_rows(cell, _summary(sweep, sweep.folder.fedavg, _fedavg_name(cell)))
     for cell in sweep.cells:
         rows += cell_rows(cell, _summary(sweep, sweep.folder.cells, cell.name))
     return rows + _references(sweep, firsts, progress)

@@ -28,6 +28,7 @@ CONTROL = {
     "get-run", "get-fab", "pull-object", "confirm-message-received",
 }  # fmt: skip
 LARGEST_CONTROL_BYTES = 2000
+ANSWERED = {"protocol", "round", "examples", "reused", "seconds", "mechanism", "epsilon", "delta"}
 
 
 @dataclass
@@ -161,7 +162,7 @@ def check_values(message):
         case "evaluate", "metrics":
             assert set(content["metrics"]) == {"sd", "w1", "accuracy", "macro_f1", "ece", "examples"}
         case "train", *_:
-            assert set(content["answer"]) == {"protocol", "round", "examples", "reused", "seconds"}
+            assert set(content["answer"]) == ANSWERED
             shapes = {key: tuple(array.shape) for key, array in content["soft-labels"].items()}
             assert shapes == {"soft-labels": (600, 5), "confidence": (600,)}
 

@@ -55,6 +55,21 @@ def test_three_virtual_clients_on_ray_give_a_run_folder_that_the_commands_read(t
     assert "very positive" in command("knot-fed", "predict", folder, "--text", "it is fine", folder=tmp_path).stdout
 
 
+def test_a_secure_sum_on_ray_pools_what_a_plain_run_pools(tmp_path):
+    for name, secure in (("plain", "false"), ("secure", "true")):
+        keys = f'name="{name}" distill.objective="pooled" privacy.secure-sum={secure}'
+        run = command(
+            "flower-simulation", "--app", ROOT, "--num-supernodes", "3", "--run-config", SMALL, "--run-config", keys,
+            folder=tmp_path,
+        )  # fmt: skip
+        assert run.returncode == 0, run.stdout + run.stderr
+    plain, secure = (np.load(tmp_path / "runs" / name / "pooled-soft-labels-1.npy") for name in ("plain", "secure"))
+    assert np.abs(plain - secure).max() < 1e-4
+    summary = json.loads((tmp_path / "runs" / "secure" / "summary.json").read_text())
+    assert summary["privacy"]["mechanism"] == "secure sum"
+    assert not descendants_of(tmp_path)
+
+
 def test_a_run_that_fails_exits_non_zero_and_says_why(tmp_path):
     run = command(
         "flower-simulation", "--app", ROOT, "--num-supernodes", "3", "--run-config", SMALL + " min-teachers=4",

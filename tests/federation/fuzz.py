@@ -11,6 +11,8 @@ import sys
 import time
 import traceback
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -21,6 +23,7 @@ from knot_fed.federation import wire
 from knot_fed.labels import LabelSpace
 from knot_fed.models import ModelSpec
 from knot_fed.types import Metrics
+from tests.conftest import small_config
 
 LABELS = LabelSpace.preset("sentiment")
 TRANSFER = TransferSet(("one", "two", "three"))
@@ -32,7 +35,13 @@ STATE = {
     "half": np.ones(3, np.float16),
 }
 OURS = wire.Handshake(wire.PROTOCOL, wire.canonical_labels(LABELS), TRANSFER.fingerprint, "phones")
-REPLY = wire.TrainReply(np.full((3, 5), 0.2, np.float32), np.ones(3, np.float32), 9, reused=False, seconds=0.5)
+ROWS = np.full((3, 5), 0.2, np.float32)
+CLAIM = wire.Claim("none", float("inf"), 0.0)
+REPLY = wire.TrainReply(ROWS, np.ones(3, np.float32), 9, reused=False, seconds=0.5, claim=CLAIM)
+NOISY = replace(REPLY, claim=wire.Claim("gaussian", 8.0, 1e-5))
+PLAIN = small_config(Path(), {}).privacy
+COMPRESSED = [PLAIN.model_copy(update={"compression": name}) for name in ("float16", "uint8", "top-k", "hard")]
+GAUSSIAN = PLAIN.model_copy(update={"mechanism": "gaussian"})
 SPEC = ModelSpec("tiny-bert", "all", LABELS.names, paired=False, max_length=16, vocabulary=("[PAD]", "a")).to_json()
 
 
@@ -46,8 +55,11 @@ def read_handshake(content):
     wire.check_handshake(OURS, wire.unpack_handshake(content))
 
 
-def read_soft_labels(content):
-    return wire.unpack_soft_labels(content, round_number=2, examples=3, labels=LABELS)
+def soft_labels(reply, privacy):
+    return (
+        lambda: wire.pack_soft_labels(reply, round_number=2, privacy=privacy),
+        lambda content: wire.unpack_soft_labels(content, round_number=2, examples=3, labels=LABELS, privacy=privacy),
+    )
 
 
 def read_student(content):
@@ -72,7 +84,9 @@ TARGETS = {
         lambda: wire.pack_train_request(wire.TrainRequest(1, PAIRS.fingerprint, 0, 2, PAIRS)),
         wire.unpack_train_request,
     ),
-    "soft-labels": (lambda: wire.pack_soft_labels(REPLY, round_number=2), read_soft_labels),
+    "soft-labels": soft_labels(REPLY, PLAIN),
+    "noisy-soft-labels": soft_labels(NOISY, GAUSSIAN),
+    **{f"soft-labels-{privacy.compression}": soft_labels(REPLY, privacy) for privacy in COMPRESSED},
     "student": (lambda: wire.pack_student(SPEC, wire.pack_state(STATE)), read_student),
     "averaging": (averaging_request, read_averaging_request),
     "parameters": (

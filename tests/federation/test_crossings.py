@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from knot_fed import client_app, fedavg_app, server_app
 from knot_fed.errors import FederationError
+from knot_fed.federation import release
 from knot_fed.reporting import RunFolder
 from knot_fed.run_log import MARKER, is_routine, log_event, read_event
 from tests.fakes import InProcessGrid, virtual_clients
@@ -103,8 +104,8 @@ def test_an_error_that_no_rule_foresees_is_told_by_kind_and_place_and_never_by_i
     def quoting(*_, **__):
         raise ValueError("cannot read zugzwang of row 7")
 
-    monkeypatch.setattr(client_app, "load_or_train_teacher", quoting)
+    monkeypatch.setattr(release, "load_or_train_teacher", quoting)
     with pytest.raises(FederationError, match="the client failed with ValueError"):
         run(run_config(keys={"student.pretrain": False}), tmp_path)
-    assert "a train failed with ValueError in client_app.py:" in caplog.text
+    assert "a train failed with ValueError in release.py:" in caplog.text
     assert "zugzwang" not in caplog.text

@@ -244,7 +244,7 @@ def texts(*columns):
         (lambda: changed_request(start=-1), "not a slice"),
         (lambda: changed_request(stop=2**62), "not a slice"),
         (lambda: changed_request(round=-1), "expected 1 to"),
-        (lambda: changed_request(protocol=2), "speaks protocol 2"),
+        (lambda: changed_request(protocol=1), "speaks protocol 1"),
         (lambda: changed_request(temperature=0.01), "other keys"),
     ],
 )

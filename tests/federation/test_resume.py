@@ -1,5 +1,6 @@
 import resource
 
+import numpy as np
 import pytest
 
 from knot_fed.errors import RunFolderError
@@ -9,6 +10,7 @@ from knot_fed.federation.server import run_in_folder
 from knot_fed.reporting import RunFolder
 from knot_fed.server_app import federate
 from tests.fakes import context, virtual_clients
+from tests.federation.secure_parties import STAGES
 from tests.federation.test_federated_run import folder_of, run, timeless
 from tests.federation.test_roster import ChangingGrid
 
@@ -62,6 +64,18 @@ def test_a_resumed_run_ends_with_the_student_of_the_uninterrupted_one(small, mon
     assert told(resumed) == told(whole)
     assert [line["round"] for line in resumed.read_rounds()] == [1, 2]
     assert not resumed.checkpoint.exists()
+
+
+def test_a_resumed_secure_sum_goes_on_from_pooled_soft_labels_and_keeps_no_single_ones(small, monkeypatch):
+    keys = KEYS | {"privacy.secure-sum": True, "distill.objective": "pooled"}
+    whole, _ = run(small(keys=keys), "whole")
+    killed = killed_at(small(keys=keys), "killed", checkpoint=3, monkeypatch=monkeypatch)
+    kept = Checkpoint.load(killed.checkpoint).received
+    assert not kept.answers
+    assert kept.pooled.tobytes() == np.load(killed.path / "pooled-soft-labels-1.npy").tobytes()
+    resumed, grid = resume(small(keys=keys | {"resume": "killed"}))
+    assert (resumed.path / STUDENT).read_bytes() == (whole.path / STUDENT).read_bytes()
+    assert [phase for phase in grid.phases if phase.startswith("train")] == STAGES
 
 
 def test_nothing_that_was_received_is_asked_again(small, monkeypatch):

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 
 from knot_fed.errors import ConfigError
 from knot_fed.overrides import resolve_config
+from knot_fed.sweep.folder import SweepFolder
 from knot_fed.sweep.grid import make_cells, parse_grid, parse_seeds
+from knot_fed.sweep.run import Sweep, averaged_cells
 
 ROOT = Path(__file__).parents[2]
 BASE = resolve_config(ROOT, [], num_supernodes=3)
@@ -40,6 +42,17 @@ def test_cells_share_reference_lines_unless_data_teachers_or_start_differ():
     cells = make_cells(BASE, parse_grid("distill.loss=ot,entropy teacher.temperature=1,2", BASE), [1, 2])
     assert sorted({cell.reference for cell in cells}) == ["seed1-1.0", "seed1-2.0", "seed2-1.0", "seed2-2.0"]
     assert {cell.reference for cell in make_cells(BASE, parse_grid("distill.loss=ot,entropy", BASE), [1])} == {"seed1"}
+    private = make_cells(BASE, parse_grid("distill.loss=ot,entropy privacy.epsilon=1,8", BASE), [1])
+    assert sorted({cell.reference for cell in private}) == ["seed1-1.0", "seed1-8.0"]
+
+
+@pytest.mark.parametrize(("asked", "left"), [(True, ["seed1-none"]), (False, [])])
+def test_fedavg_is_left_out_beside_a_privacy_mechanism(tmp_path, asked, left):
+    grid = parse_grid("weights.scheme=uniform privacy.mechanism=gaussian,none,dp-sgd distill.loss=ot,entropy", BASE)
+    cells = make_cells(BASE, grid, [1])
+    folder = SweepFolder.open(tmp_path / "sweep", config=BASE, grid=grid, clients=3, seeds=[1])
+    averaged = averaged_cells(Sweep(ROOT, folder, cells, clients=3, jobs=1, fedavg=asked))
+    assert [cell.reference for cell in averaged] == left
 
 
 @given(st.lists(st.sampled_from([0.5, 1, 2, 3.25]), min_size=1, unique=True), st.lists(st.integers(1, 9), unique=True))

@@ -1,0 +1,108 @@
+"""The folder of an audit: what is attacked, one file for each attack and seed, and the tables."""
+
+import json
+import os
+import tomllib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tomli_w
+
+from knot_fed.audit.findings import COLUMNS, Effort, Findings, Scores
+from knot_fed.config import RunConfig
+from knot_fed.errors import RunFolderError
+from knot_fed.reporting.results import NOT_COMPARED
+
+AUDIT_FILE, TABLE_FILE = "audit.toml", "attacks.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFolder:
+    """One audit's folder; make or reopen it with `open`."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path, *, config: RunConfig, effort: Effort, client: str, clients: int) -> "AuditFolder":
+        """Make the folder, or reopen one of the same configuration, effort and clients; attacks and seeds may differ.
+
+        Raises
+        ------
+        RunFolderError
+            If the folder holds anything else, or cannot be made; nothing is overwritten then.
+        """
+        audited = {key: value for key, value in config.to_mapping().items() if key not in NOT_COMPARED}
+        described = {"client": client, "clients": clients, "effort": asdict(effort), "config": audited}
+        file = path / AUDIT_FILE
+        try:
+            if file.is_file():
+                _check_same(tomllib.loads(file.read_text(encoding="utf-8")), described, path)
+            elif path.exists() and any(path.iterdir()):
+                raise RunFolderError(f"{path}: not empty and no audit; give --out a new folder")
+            (path / "parts").mkdir(parents=True, exist_ok=True)
+            file.write_text(tomli_w.dumps(described), encoding="utf-8")
+        except ValueError:
+            raise RunFolderError(f"{file}: is not TOML; give --out a new folder") from None
+        except OSError as error:
+            raise RunFolderError(f"{path}: cannot be a folder ({error.strerror}); give --out another one") from None
+        return cls(path)
+
+    def finished(self, attack: str, seed: int) -> bool:
+        """Tell whether an attack on one seed's run was completed."""
+        return self._part(attack, seed, "json").is_file()
+
+    def keep(self, attack: str, seed: int, findings: Findings) -> None:
+        """Keep what an attack found, whole or not at all."""
+        scores = {f"{kind}: {case}": array for case, pair in findings.scores.items() for kind, array in _named(pair)}
+        np.savez_compressed(self._part(attack, seed, "npz"), allow_pickle=False, **scores)
+        rows = [
+            {"seed": seed, "client": found.client, "attack": attack, "case": found.case, "measure": found.measure}
+            | asdict(found.estimate) | {"count": found.count}
+            for found in findings.found
+        ]  # fmt: skip
+        partial = self._part(attack, seed, f"{os.getpid()}.partial")
+        partial.write_text(json.dumps(rows), encoding="utf-8")
+        partial.rename(self._part(attack, seed, "json"))
+
+    def table(self, attacks: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
+        """Return the rows of these attacks and seeds, as far as they are finished."""
+        kept = [self._part(attack, seed, "json") for attack in attacks for seed in seeds]
+        rows: list[dict[str, Any]] = [
+            row for file in kept if file.is_file() for row in json.loads(file.read_text(encoding="utf-8"))
+        ]
+        return pd.DataFrame(rows, columns=list(COLUMNS))
+
+    def scores(self, attack: str, seeds: Sequence[int]) -> dict[str, Scores]:
+        """Return the scores of an attack by case, and the truth, those of all seeds one under the other."""
+        files = [self._part(attack, seed, "npz") for seed in seeds]
+        loaded = [np.load(file, allow_pickle=False) for file in files if file.is_file()]
+        cases = [name.removeprefix("scores: ") for name in (loaded[0].files if loaded else []) if "scores: " in name]
+        return {
+            case: (
+                np.concatenate([kept[f"scores: {case}"].ravel() for kept in loaded])[None],
+                np.concatenate([kept[f"members: {case}"].ravel() for kept in loaded])[None],
+            )
+            for case in cases
+        }
+
+    def _part(self, attack: str, seed: int, suffix: str) -> Path:
+        return self.path / "parts" / f"{attack}-seed-{seed}.{suffix}"
+
+
+def _named(pair: Scores) -> tuple[tuple[str, np.ndarray], tuple[str, np.ndarray]]:
+    return ("scores", pair[0]), ("members", pair[1])
+
+
+def _check_same(kept: dict[str, Any], described: dict[str, Any], path: Path) -> None:
+    for part, ours in described.items():
+        if kept.get(part) == ours:
+            continue
+        theirs = kept.get(part, {})
+        differing = [key for key in ours if theirs.get(key) != ours[key]] if isinstance(ours, dict) else [str(theirs)]
+        raise RunFolderError(
+            f"{path}: an audit of another {part} ({', '.join(differing)} differ); give --out a new folder"
+        )

@@ -1,0 +1,104 @@
+"""The report of an audit: what each attack found, and log-scale ROC curves."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from knot_fed.audit.findings import Scores
+from knot_fed.audit.metrics import roc_curve
+from knot_fed.reporting.figures import BLUE, GREEN, LINE, ORANGE, PURPLE, SKY, VERMILLION, Canvas
+from knot_fed.reporting.page import Cell, Page, Picture, Section, Table, number, words, write_page
+
+CURVES = ((BLUE, "-"), (BLUE, "--"), (VERMILLION, "-"), (VERMILLION, "--"), (GREEN, "-"), (GREEN, "--"))
+MORE_CURVES = ((ORANGE, "-"), (PURPLE, "-"), (SKY, "-"))
+HEADINGS = {
+    "membership": "Membership, from soft labels",
+    "student": "Membership, from the released student",
+    "canaries": "Audited lower bound on epsilon",
+    "label-mix": "The owner's label mix",
+    "poisoning": "Poisoned soft labels",
+}
+LOWEST_RATE = 1e-4
+
+
+def summarise_findings(table: pd.DataFrame) -> pd.DataFrame:
+    """Average over seeds: columns client, attack, case, measure, value, lowest, highest and seeds, in the order met."""
+    keys = ["client", "attack", "case", "measure"]
+    grouped = table.groupby(keys, sort=False)["value"].agg(["mean", "min", "max", "count"]).reset_index()
+    return grouped.rename(columns={"mean": "value", "min": "lowest", "max": "highest", "count": "seeds"})
+
+
+def write_audit_report(
+    file: Path, table: pd.DataFrame, scores: Mapping[str, Mapping[str, Scores]], facts: Sequence[tuple[str, str]]
+) -> None:
+    """Write the report.
+
+    Parameters
+    ----------
+    file
+        The page to write.
+    table
+        Tidy findings of all seeds.
+    scores
+        By attack and case.
+    facts
+        What was attacked.
+
+    Raises
+    ------
+    RunFolderError
+        If the file cannot be written.
+    """
+    found = summarise_findings(table)
+    sections = [
+        Section(
+            HEADINGS.get(attack, attack),
+            tables=[_table(found[found["attack"] == attack])],
+            figures=[roc_figure(scores[attack], attack)] if scores.get(attack) and attack != "canaries" else (),
+        )
+        for attack in dict.fromkeys(found["attack"])
+    ]
+    write_page(Page("Audit", facts, sections), file)
+
+
+def roc_figure(scores: Mapping[str, Scores], attack: str) -> Picture:
+    """Draw the ROC of each case with both axes logarithmic, since what counts happens at few false positives."""
+    with Canvas(height=4.4) as canvas:
+        axes = canvas.axes
+        for (case, (scored, members)), (colour, style) in zip(scores.items(), (*CURVES, *MORE_CURVES), strict=False):
+            false, true = roc_curve(scored, members)
+            axes.plot(false, true, color=colour, linestyle=style, drawstyle="steps-post", label=case)
+        axes.plot([LOWEST_RATE, 1], [LOWEST_RATE, 1], color=LINE, linewidth=1)
+        for limit in (axes.set_xlim, axes.set_ylim):
+            limit(LOWEST_RATE, 1)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.grid()
+        axes.set_xlabel("false-positive rate")
+        axes.set_ylabel("true-positive rate")
+        canvas.legend_above()
+    told = "; ".join(f"{case}: {_rate(*pair):.3f}" for case, pair in scores.items())
+    return canvas.picture(
+        f"True- against false-positive rate of {attack} inference; at 1 % false positives: {told}.",
+        "All seeds together; the line is guessing.",
+    )
+
+
+def _rate(scores: np.ndarray, members: np.ndarray) -> float:
+    false, true = roc_curve(scores, members)
+    return float(true[false <= 0.01].max())
+
+
+def _table(found: pd.DataFrame) -> Table:
+    heads = [words("case"), words("client"), words("measure"), *map(Cell, ("mean", "lowest", "highest", "seeds"))]
+    rows = [
+        [
+            *(words(row[key]) for key in ("case", "client", "measure")),
+            *(number(row[key]) for key in ("value", "lowest", "highest")),
+            number(row["seeds"], 0),
+        ]
+        for row in found.to_dict("records")
+    ]
+    return Table("Mean, lowest and highest over the seeds", heads, rows)

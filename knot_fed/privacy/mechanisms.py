@@ -1,0 +1,164 @@
+"""Noise on what leaves a client: on its soft labels, or on the votes of teachers that share nothing."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from knot_fed.config import Mechanism, PrivacyConfig
+from knot_fed.errors import PrivacyError
+from knot_fed.privacy.accounting import NoiseEvent, noise_for_dp_sgd, noise_for_gaussian
+from knot_fed.types import SoftLabels
+
+SQRT2 = math.sqrt(2)
+"""L2 sensitivity of a distribution that may turn into any other, and of a histogram in which one vote moves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a mechanism promises, in the words of `summary.json`."""
+
+    unit: str
+    neighbouring: str
+    sensitivity: str
+    accountant: str
+    covers: str
+
+
+DESCRIPTIONS: dict[Mechanism, Description] = {
+    "none": Description("none", "none", "unbounded", "none", "no guarantee: soft labels leave without noise"),
+    "dp-sgd": Description(
+        unit="record",
+        neighbouring="one record of the training split more or less",
+        sensitivity="clipping-norm for each sum of clipped gradients",
+        accountant="dp-accounting, privacy loss distribution of the Poisson-subsampled Gaussian",
+        covers="any number of texts, and confidences, by post-processing; not the metrics on the test split",
+    ),
+    "pate": Description(
+        unit="record",
+        neighbouring="one record of the training split more or less, which changes one shard",
+        sensitivity="sqrt(2) for the votes on one text, or sqrt(2) / shards for the mean of distributions",
+        accountant="dp-accounting, exact curve of the Gaussian mechanism composed over texts",
+        covers="the texts asked; not the metrics on the test split",
+    ),
+    "gaussian": Description(
+        unit="client",
+        neighbouring="all records of a client replaced by any others",
+        sensitivity="sqrt(2) for one soft label, sqrt(2 T) for T texts",
+        accountant="dp-accounting, exact curve of the Gaussian mechanism composed over texts",
+        covers="the texts asked; not the metrics on the test split",
+    ),
+}
+
+
+def noise_event(privacy: PrivacyConfig, *, texts: int, asked: int, least_noise: float = 0.0) -> NoiseEvent | None:
+    """Work out the noise that keeps one run within its epsilon, and what this request spends of it.
+
+    Parameters
+    ----------
+    privacy
+        Mechanism, epsilon and delta of the run.
+    texts
+        In the whole transfer set; a run asks for each of them once.
+    asked
+        Texts of this request.
+    least_noise
+        Least noise multiplier, whatever the epsilon.
+
+    Returns
+    -------
+    event
+        None for the mechanism `none`, which promises nothing.
+
+    Raises
+    ------
+    PrivacyError
+        If epsilon or delta is out of range, or dp-accounting is not installed.
+    """
+    budget = {"epsilon": privacy.epsilon, "delta": privacy.delta}
+    if privacy.mechanism == "none":
+        return None
+    if privacy.mechanism == "dp-sgd":
+        noise = noise_for_dp_sgd(**budget, sampling_rate=privacy.sampling_rate, steps=privacy.steps)
+        return NoiseEvent(max(noise, least_noise), privacy.steps, privacy.sampling_rate)
+    noise = noise_for_gaussian(**budget, sensitivity=1.0, releases=texts)
+    return NoiseEvent(max(noise, least_noise), asked)
+
+
+def noisy_soft_labels(
+    soft_labels: SoftLabels, *, noise_multiplier: float, generator: np.random.Generator
+) -> SoftLabels:
+    """Add Gaussian noise to released soft labels and project them onto the simplex.
+
+    Unit: the client. Neighbouring relation: all its records replaced. Sensitivity: sqrt(2) for each row, since two
+    distributions lie at most that far apart in L2; sqrt(2 T) for T rows. Accountant: `gaussian_epsilon`; projecting is
+    post-processing.
+
+    Parameters
+    ----------
+    soft_labels
+        The teacher's answer.
+    noise_multiplier
+        Standard deviation of the noise over sqrt(2), > 0.
+    generator
+        Of the noise; its seed stays secret.
+    """
+    if not noise_multiplier > 0:
+        raise PrivacyError(f"noise multiplier {noise_multiplier:g}: no noise guarantees nothing; give more than 0")
+    noise = generator.normal(scale=SQRT2 * noise_multiplier, size=soft_labels.shape)
+    return project_to_simplex(soft_labels.astype(np.float64) + noise)
+
+
+def noisy_votes(
+    answers: Float[np.ndarray, "shards examples classes"],
+    *,
+    noise_multiplier: float,
+    labels_only: bool,
+    generator: np.random.Generator,
+) -> SoftLabels:
+    """Answer for teachers on disjoint shards: their noisy votes or mean (GNMax of PATE, Papernot et al. 2018).
+
+    Unit: one record. Neighbouring relation: one record more or less, which changes the teacher of one shard only.
+    Sensitivity, for one text: sqrt(2) for the histogram of votes, in which one vote moves from label to label, and
+    sqrt(2) / shards for the mean distribution. Accountant: `gaussian_epsilon` over texts, the bound that holds
+    whatever the votes. What follows the noise is post-processing.
+
+    Parameters
+    ----------
+    answers
+        One distribution of each shard's teacher for each text.
+    noise_multiplier
+        Standard deviation of the noise over the sensitivity, > 0.
+    labels_only
+        Whether to give the label with the most noisy votes, as a one-hot row, or else the noisy mean distribution,
+        projected onto the simplex.
+    generator
+        Of the noise; its seed stays secret.
+    """
+    if not labels_only:
+        return noisy_soft_labels(
+            answers.mean(axis=0), noise_multiplier=noise_multiplier / len(answers), generator=generator
+        )
+    classes = answers.shape[2]
+    votes = np.eye(classes)[answers.argmax(axis=2)].sum(axis=0)
+    if not noise_multiplier > 0:
+        raise PrivacyError(f"noise multiplier {noise_multiplier:g}: no noise guarantees nothing; give more than 0")
+    noisy = votes + generator.normal(scale=SQRT2 * noise_multiplier, size=votes.shape)
+    one_hot: SoftLabels = np.eye(classes, dtype=np.float32)[noisy.argmax(axis=1)]
+    return one_hot
+
+
+def project_to_simplex(rows: Float[np.ndarray, "examples classes"]) -> SoftLabels:
+    """Return the nearest distribution to each row in L2, float32 (Duchi et al. 2008).
+
+    Examples
+    --------
+    >>> project_to_simplex(np.array([[0.5, 1.5], [0.25, 0.75]])).tolist()
+    [[0.0, 1.0], [0.25, 0.75]]
+    """
+    falling = -np.sort(-rows, axis=1)
+    excess = (np.cumsum(falling, axis=1) - 1) / np.arange(1, rows.shape[1] + 1)
+    last = np.sum(falling > excess, axis=1, keepdims=True) - 1
+    projected: SoftLabels = np.maximum(rows - np.take_along_axis(excess, last, axis=1), 0.0).astype(np.float32)
+    return projected

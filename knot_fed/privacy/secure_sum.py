@@ -1,0 +1,180 @@
+"""The arithmetic of the secure sum: weighted soft labels as integers, masks that cancel, and the sum read back.
+
+Everything is done in unsigned words of 32 or 64 bits, whose sums wrap: a value plus a uniform mask is uniform.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from jaxtyping import Float, UInt
+
+from knot_fed.errors import ConfigError, FederationError, SoftLabelsError
+from knot_fed.types import SoftLabels
+
+Words: TypeAlias = UInt[np.ndarray, "texts columns"]
+"""One row for each text: `w q` for each label, and the weight `w` in the last column."""
+
+WORDS = (np.dtype("<u4"), np.dtype("<u8"))
+MASK_KEY_BYTES = 32
+ROW_TOLERANCE = 2e-4
+FLOOR = 1 << 14
+"""The least weight, in units: where nobody scores, all weigh the same, and their mean is still within 1e-4."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantisation:
+    """How weights and weighted soft labels become integers that a sum of all parties cannot overflow.
+
+    Parameters
+    ----------
+    bits
+        The largest weight is `2^bits` units.
+    bound
+        Largest weight, > 0.
+    parties
+        How many values are added at most.
+
+    Raises
+    ------
+    ConfigError
+        If the sum could need more than 64 bits.
+    """
+
+    bits: int
+    bound: float
+    parties: int
+
+    def __post_init__(self) -> None:
+        if self.parties << self.bits >= 1 << 64:
+            raise ConfigError(
+                f"secure sum: {self.parties} values of {self.bits} bits do not fit a word of 64;"
+                f" set privacy.sum-bits to {63 - self.parties.bit_length()} or less"
+            )
+
+    @property
+    def word(self) -> np.dtype[Any]:
+        """The smallest unsigned word that holds the sum."""
+        return WORDS[0] if self.parties << self.bits < 1 << 32 else WORDS[1]
+
+    @property
+    def scale(self) -> float:
+        """Units in a weight of one."""
+        return 2.0**self.bits / self.bound
+
+
+def default_threshold(clients: int) -> int:
+    """Return the smallest number of clients that is more than two thirds."""
+    return 2 * clients // 3 + 1
+
+
+def check_threshold(threshold: int, *, clients: int) -> None:
+    """Refuse a threshold under which one client's two secrets could both be put together.
+
+    A server that tells one half of the clients that a peer vanished and the other half that it did not gets shares of
+    both its secrets; with a threshold of more than half of the clients never enough of both.
+
+    Raises
+    ------
+    ConfigError
+        If the threshold is not more than half of the clients, or more than all.
+    """
+    if not (2 * threshold > clients and 2 <= threshold <= clients):
+        raise ConfigError(
+            f"privacy.threshold = {threshold} with {clients} client(s): not more than half of them and at least 2, or"
+            f" more than all; use {max(2, clients // 2 + 1)} to {clients}, or 0 for more than two thirds"
+        )
+
+
+def quantise(
+    soft_labels: SoftLabels, weights: Float[np.ndarray, "texts"], quantisation: Quantisation
+) -> UInt[np.ndarray, "texts columns"]:
+    """Turn `w q` and `w` into integers, rounded to the nearest unit.
+
+    Parameters
+    ----------
+    soft_labels, weights
+        One teacher's soft labels and weights, one for each text; weights in [0, bound]. A weight under
+        `FLOOR` units counts as that much.
+    quantisation
+        Scale and bound.
+
+    Raises
+    ------
+    SoftLabelsError
+        If a weight or a soft label is outside its range: nothing is cut off silently, and nothing overflows.
+    """
+    within = np.isfinite(weights) & (weights >= 0) & (weights <= quantisation.bound)
+    if not within.all():
+        raise SoftLabelsError(
+            f"{int((~within).sum())} of {len(weights)} weights outside 0..{quantisation.bound:.6g}, the range of the"
+            " secure sum; use another weights.scheme"
+        )
+    if not (np.isfinite(soft_labels).all() and (soft_labels >= 0).all() and (soft_labels <= 1 + 1e-6).all()):
+        raise SoftLabelsError("soft labels outside 0..1 cannot be summed; apply softmax first")
+    units = np.maximum(np.rint(weights.astype(np.float64) * quantisation.scale), float(FLOOR))
+    shares = np.minimum(soft_labels.astype(np.float64), 1.0) * units[:, None]
+    words: Words = np.column_stack([np.rint(shares), units]).astype(quantisation.word)
+    return words
+
+
+def dequantise(
+    total: UInt[np.ndarray, "texts columns"], quantisation: Quantisation
+) -> tuple[Float[np.ndarray, "texts classes"], Float[np.ndarray, "texts"]]:
+    """Read `sum_k w_k q_k` and `sum_k w_k` from a sum of quantised values.
+
+    Raises
+    ------
+    FederationError
+        If a row of the first does not add up to the second within rounding, or there is no weight: then a mask is
+        still on, and the sum is not used.
+    """
+    weighted, weights = total[:, :-1].astype(np.float64), total[:, -1].astype(np.float64)
+    rounding = quantisation.parties * (weighted.shape[1] + 1) / 2 + weights * ROW_TOLERANCE
+    off = (np.abs(weighted.sum(axis=1) - weights) > rounding) | (weights < FLOOR)
+    if off.any():
+        raise FederationError(
+            f"secure sum: {int(off.sum())} of {len(off)} rows do not add up to their weights, so that a mask is still"
+            " on or a client sent no soft labels; nothing of it is used, run again"
+        )
+    return weighted / quantisation.scale, weights / quantisation.scale
+
+
+def expand_mask(key: bytes, *, rows: int, columns: int, word: np.dtype[Any]) -> UInt[np.ndarray, "texts columns"]:
+    """Draw a mask, uniform over all words, as the keystream of ChaCha20.
+
+    Parameters
+    ----------
+    key
+        32 bytes, used for this mask only: the nonce is zero.
+    rows, columns, word
+        Shape and dtype of the mask.
+
+    Examples
+    --------
+    >>> int(expand_mask(bytes(32), rows=1, columns=1, word=np.dtype("<u4"))[0, 0]) == 0xADE0B876
+    True
+    """
+    if len(key) != MASK_KEY_BYTES:
+        raise ValueError(f"a mask key has {MASK_KEY_BYTES} bytes, this one {len(key)}")
+    stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
+    drawn = np.frombuffer(stream.update(bytes(rows * columns * word.itemsize)), dtype=word)
+    mask: Words = drawn.reshape(rows, columns)
+    return mask
+
+
+def add_masks(
+    values: UInt[np.ndarray, "texts columns"],
+    *,
+    plus: Iterable[UInt[np.ndarray, "texts columns"]],
+    minus: Iterable[UInt[np.ndarray, "texts columns"]],
+) -> UInt[np.ndarray, "texts columns"]:
+    """Add and take off masks, modulo the size of the word; the same call with both exchanged undoes it."""
+    masked = values.copy()
+    for mask in plus:
+        masked += mask
+    for mask in minus:
+        masked -= mask
+    return masked

@@ -1,0 +1,56 @@
+"""Small mechanisms that really train, in milliseconds, so that audits of many trainings fit into a test."""
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import softmax
+from scipy.stats import norm
+from sklearn.feature_extraction.text import HashingVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from knot_fed.types import LabelledTexts
+
+CLASSES = 5
+WORDS = HashingVectorizer(n_features=1 << 10, alternate_sign=False, norm="l2", analyzer="word", token_pattern=r"\S+")
+
+
+def made_up(count, generator, *, words=6):
+    """Texts of random words, labelled at random: nothing to learn but by heart."""
+    texts = tuple(" ".join(f"w{word}" for word in generator.integers(900, size=words)) for _ in range(count))
+    return LabelledTexts(texts, generator.integers(CLASSES, size=count).astype(np.int64))
+
+
+def by_heart(train, seed):
+    """A logistic regression that hardly regularises."""
+    everything = np.arange(CLASSES)
+    order = np.random.default_rng(seed).permutation(len(train))[: int(0.9 * len(train))]
+    kept = np.union1d(order, [np.flatnonzero(train.labels == label)[0] for label in everything])
+    model = LogisticRegression(C=30.0, max_iter=300).fit(WORDS.transform(train.select(kept).texts), train.labels[kept])
+    return lambda texts: model.predict_proba(WORDS.transform(texts)).astype(np.float32)
+
+
+def blind(train, seed):
+    """A teacher that saw other texts, and answers by them."""
+    generator = np.random.default_rng(seed)
+    return by_heart(made_up(100, generator), seed)
+
+
+def gaussian_prototypes(noise):
+    """Train by one Gaussian release: the sum of unit vectors by label, whose sensitivity to one record is 1."""
+
+    def train(examples, seed):
+        vectors = WORDS.transform(examples.texts)
+        sums = np.stack([np.asarray(vectors[examples.labels == label].sum(axis=0))[0] for label in range(CLASSES)])
+        sums += noise * np.random.default_rng(seed).standard_normal(sums.shape)
+        return lambda texts: softmax(4 * np.asarray(WORDS.transform(texts) @ sums.T), axis=1).astype(np.float32)
+
+    return train
+
+
+def gaussian_epsilon(noise, delta):
+    """Epsilon of one Gaussian release of sensitivity 1 (Balle and Wang 2018, theorem 8)."""
+
+    def excess(epsilon):
+        upper, lower = 0.5 / noise - epsilon * noise, -0.5 / noise - epsilon * noise
+        return norm.cdf(upper) - np.exp(epsilon) * norm.cdf(lower) - delta
+
+    return brentq(excess, 0.0, 50.0)

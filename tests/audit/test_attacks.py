@@ -1,0 +1,139 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from knot_fed import cli
+from knot_fed.audit.attacks import ATTACKS, POOLINGS
+from knot_fed.audit.findings import Effort
+from knot_fed.audit.folder import AuditFolder
+from knot_fed.audit.poisoning import POISONS
+from knot_fed.audit.study import Audit, run_part
+from knot_fed.audit.subject import Federation
+from knot_fed.config import RunConfig
+from knot_fed.data.reviews import builtin_examples
+from knot_fed.errors import ConfigError
+from knot_fed.labels import LabelSpace, check_soft_labels
+from knot_fed.teacher import predict_soft_labels
+
+EFFORT = Effort(shadows=6, candidates=30, nearest=2, canaries=40, references=4, delta=1e-5)
+ROLES = {"phones": 80, "restaurants": 60, "hotels": 60, "books": 60, "forum": 40}
+
+
+@pytest.fixture
+def config(run_config, tmp_path):
+    """A run on a few of the built-in reviews, in files."""
+    for name, size in ROLES.items():
+        examples = builtin_examples(name, LabelSpace.preset("sentiment"))
+        parts = {part: getattr(examples, part).select(range(size)) for part in ("train", "val", "test")}
+        rows = [
+            {"text": text, "label": int(label), "split": part}
+            for part, held in parts.items()
+            for text, label in zip(held.texts, held.labels, strict=True)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return run_config(keys={"data.root": str(tmp_path), "distill.epochs": 1, "teacher.epochs": 3})
+
+
+@pytest.fixture
+def audit(config, tmp_path):
+    folder = AuditFolder.open(tmp_path / "audit", config=config, effort=EFFORT, client="phones", clients=3)
+    return Audit(folder, config, 3, "phones", list(ATTACKS), [1], EFFORT, 1)
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_every_attack_on_a_run_leaves_finite_rows_and_is_kept(audit, attack):
+    assert not audit.folder.finished(attack, 1)
+    run_part(audit, attack, 1)
+    assert audit.folder.finished(attack, 1)
+    table = audit.folder.table([attack], [1])
+    assert np.isfinite(table["value"]).all()
+    assert set(table["client"]) == ({"phones", "restaurants", "hotels"} if attack == "label-mix" else {"phones"})
+    if attack == "poisoning":
+        cases = {f"{kind}, {pooling}" for kind in ("honest", *POISONS) for pooling in POOLINGS}
+        assert set(table["case"]) == cases
+    for scores, members in audit.folder.scores(attack, [1]).values():
+        assert scores.shape == members.shape
+        assert 0 < members.mean() < 1
+
+
+def test_confidences_tell_the_prediction_bias(audit):
+    run_part(audit, "label-mix", 1)
+    table = audit.folder.table(["label-mix"], [1]).set_index(["client", "case", "measure"])["value"]
+    for client in ("phones", "restaurants", "hotels"):
+        told, kept = (table[client, case, "kl"] for case in ("soft labels and confidences", "prediction bias"))
+        assert told == pytest.approx(kept, abs=0.01)
+
+
+def test_an_audited_teacher_is_the_runs_own_and_a_student_is_distilled_anew_each_time(config):
+    federation = Federation.open(config, clients=3)
+    subject = federation.subjects[0]
+    texts = federation.transfer.texts[:20]
+    again = subject.train(subject.examples.train, subject.client.seed())
+    np.testing.assert_array_equal(subject.run_teacher()(texts), again(texts))
+    answers = [other.answer(other.run_teacher(), federation.transfer.texts) for other in federation.subjects]
+    before = predict_soft_labels(federation.start(), texts)
+    students = [federation.distil(federation.transfer.texts, answers) for _ in range(2)]
+    told = [predict_soft_labels(student, texts) for student in students]
+    np.testing.assert_array_equal(*told)
+    assert np.abs(told[0] - before).max() > 0
+
+
+@pytest.mark.parametrize("mechanism", ["dp-sgd", "gaussian"])
+def test_a_teacher_is_attacked_behind_the_runs_own_mechanism(config, mechanism):
+    keys = {"privacy.mechanism": mechanism, "privacy.epsilon": 2.0, "privacy.epochs": 1, "weights.scheme": "uniform"}
+    private = RunConfig.from_mapping(config.to_mapping() | keys)
+    plain, noisy = (Federation.open(chosen, clients=3).subjects[0] for chosen in (config, private))
+    texts = plain.transfer.texts[:10]
+    answers = [subject.train(subject.examples.train, 1)(texts) for subject in (plain, noisy, noisy)]
+    for answer in answers:
+        check_soft_labels(answer)
+    assert np.abs(answers[1] - answers[0]).max() > 0
+    assert np.abs(answers[1] - answers[2]).max() > 0
+
+
+def test_a_mechanism_that_no_attack_can_train_is_refused(config):
+    keys = {"privacy.mechanism": "pate", "weights.scheme": "uniform"}
+    subject = Federation.open(RunConfig.from_mapping(config.to_mapping() | keys), clients=3).subjects[0]
+    with pytest.raises(ConfigError, match="no attack trains its shards yet; use dp-sgd, gaussian or none"):
+        subject.train(subject.examples.train, 1)
+
+
+def command(*arguments):
+    return CliRunner().invoke(cli.app, ["audit", *map(str, arguments)])
+
+
+def test_an_audit_goes_on_where_it_stopped_and_refuses_another_configuration(config, tmp_path):
+    pairs = f"data.root='{tmp_path}' teacher.epochs=2 distill.epochs=1 state-dir='{tmp_path / 'state'}'"
+    options = ["--attacks", "label-mix", "--seeds", "1", "--jobs", "1", "--out", tmp_path / "out"]
+    first = command(pairs, *options)
+    assert first.exit_code == 0, first.output
+    assert "label-mix, seed 1" in first.output
+    written = next((tmp_path / "out/parts").glob("*.json")).stat().st_mtime_ns
+    second = command(pairs, *options)
+    assert second.exit_code == 0, second.output
+    assert "label-mix, seed 1" not in second.output
+    assert next((tmp_path / "out/parts").glob("*.json")).stat().st_mtime_ns == written
+    table = pd.read_csv(tmp_path / "out/attacks.csv")
+    assert set(table["attack"]) == {"label-mix"}
+    assert (tmp_path / "out/report.html").is_file()
+    other = command(pairs + " rounds=2", *options)
+    assert other.exit_code == 1
+    assert "an audit of another config (rounds differ)" in " ".join(other.output.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--attacks", "membership,gossip"], "no attack gossip; use membership, student, label-mix"),
+        (["--client", "nobody"], "no such client; use one of phones, restaurants, hotels"),
+        (["--seeds", "0"], "no seed"),
+    ],
+)
+def test_what_cannot_be_attacked_is_refused_in_one_sentence(options, reason, tmp_path):
+    result = command("rounds=1", *options, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert reason in " ".join(result.output.split())
+    assert not (tmp_path / "out").exists()

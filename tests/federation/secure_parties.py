@@ -1,0 +1,106 @@
+"""Clients of a secure sum with made-up teachers, over real messages, of which some are lost or altered on the way."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from flwr.clientapp import ClientApp
+
+from knot_fed.aggregation import weight_bound
+from knot_fed.federation import secure_wire, wire
+from knot_fed.federation.roster import ClientRecord, Roster
+from knot_fed.federation.secure_client import answer_keys, answer_shares, answer_unmask, masked_answer
+from knot_fed.federation.secure_round import SecureRound
+from knot_fed.privacy.secure_sum import Quantisation, dequantise
+from tests.fakes import InProcessGrid, context
+
+TEXTS, CLASSES = 8, 5
+CLAIM = wire.Claim("none", float("inf"), 0.0)
+STAGES = [
+    f"train.{stage}"
+    for stage in (
+        secure_wire.KEYS_STAGE,
+        secure_wire.SHARES_STAGE,
+        secure_wire.MASKED_STAGE,
+        secure_wire.UNMASK_STAGE,
+    )
+]
+KEYS, SHARES, MASKED, UNMASK = STAGES
+
+
+@dataclass
+class LossyGrid(InProcessGrid):
+    """Loses requests, or replies, of a stage and node; `alter` may change a request."""
+
+    lost: tuple = ()
+    dropped: tuple = ()
+    alter: object = staticmethod(lambda message: None)
+    sent: list = field(default_factory=list)
+
+    def send_and_receive(self, messages, *, timeout=None):
+        replies = []
+        for message in messages:
+            place = message.metadata.message_type, message.metadata.dst_node_id
+            self.sent.append(place)
+            if place not in self.lost:
+                self.alter(message)
+                reply = self._answer(message)
+                if place not in self.dropped:
+                    replies.append(reply)
+        return self.order(replies)
+
+
+def teacher_of(node_id, texts=TEXTS):
+    generator = np.random.default_rng(node_id)
+    return generator.dirichlet(np.full(CLASSES, 0.3), size=texts).astype(np.float32)
+
+
+def confidence_of(node_id, texts=TEXTS):
+    scores = np.random.default_rng([node_id, 1]).uniform(0, 1, size=texts).astype(np.float32)
+    scores[0] = 0.0
+    return scores
+
+
+def made_up_labels(client, request, run_context):
+    return wire.TrainReply(
+        soft_labels=teacher_of(run_context.node_id, request.stop - request.start),
+        confidence=confidence_of(run_context.node_id, request.stop - request.start),
+        examples=run_context.node_id,
+        reused=False,
+        seconds=0.1,
+        claim=CLAIM,
+    )
+
+
+def parties(config, clients, *, policy="", **grid_options):
+    """Return the roster and grid of a federation that has shaken hands."""
+    app = ClientApp()
+    app.train(secure_wire.KEYS_STAGE)(answer_keys)
+    app.train(secure_wire.SHARES_STAGE)(answer_shares)
+    app.train(secure_wire.MASKED_STAGE)(masked_answer(made_up_labels))
+    app.train(secure_wire.UNMASK_STAGE)(answer_unmask)
+    node = {"num-partitions": clients} | ({"policy": policy} if policy else {})
+    contexts = {
+        100 + index: context(config, node=node | {"partition-id": index}, node_id=100 + index)
+        for index in range(clients)
+    }
+    roster = Roster(config, rounds=config.rounds)
+    roster.outcome.clients = {f"client-{node:04d}": ClientRecord(f"client-{node:04d}", node) for node in contexts}
+    return roster, LossyGrid(contexts, app=app, **grid_options)
+
+
+def request_of(round_number, start=0, texts=TEXTS):
+    return lambda record: wire.TrainRequest(round_number, "f" * 64, start, start + texts)
+
+
+def secure_sum(roster, grid, *, round_number=1, start=0, texts=TEXTS):
+    """Run one round and return the sum, `sum_k w_k q_k` and `sum_k w_k`."""
+    secure = SecureRound(roster, grid, round_number)
+    secure.open(roster.joined())
+    replies = grid.send_and_receive(secure.ask_masked(request_of(round_number, start, texts)))
+    quantisation = scale_of(roster.config, len(secure.clients))
+    return dequantise(secure.close(replies, texts=texts, columns=CLASSES + 1, quantisation=quantisation), quantisation)
+
+
+def scale_of(config, clients):
+    bound = weight_bound(config.weights.scheme, power=config.weights.power)
+    return Quantisation(config.privacy.sum_bits, bound, parties=clients + 1)

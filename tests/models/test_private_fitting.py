@@ -1,0 +1,95 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from knot_fed.errors import PrivacyError
+from knot_fed.models import (
+    ModelSpec,
+    PrivateSchedule,
+    build_classifier,
+    fit_privately,
+    predict_logits,
+    train_vocabulary,
+    trained_state,
+)
+
+TEXTS = ["a fine day", "bad, bad food", "so good", "it is awful"] * 8
+LABELS = np.array([1, 0, 1, 0] * 8)
+NOISELESS = PrivateSchedule(steps=30, sampling_rate=0.5, clipping_norm=1.0, noise_multiplier=1e-9, learning_rate=0.05)
+
+
+def spec(name):
+    return ModelSpec(name, "all", ("bad", "good"), False, 16, train_vocabulary(TEXTS) if name == "tiny-bert" else ())
+
+
+def trained(name, schedule, *, texts=TEXTS, labels=LABELS, seed=0):
+    model = build_classifier(spec(name), seed=1)
+    fit_privately(model, model.encode(texts), labels, schedule, generator=np.random.default_rng(seed))
+    return model
+
+
+@pytest.mark.parametrize("name", ["ngram-bag", "tiny-bert"])
+def test_without_noise_it_learns_what_is_plain_and_leaves_no_trace_of_opacus(name):
+    model = trained(name, replace(NOISELESS, learning_rate=0.05 if name == "ngram-bag" else 0.003))
+    assert (predict_logits(model, model.encode(TEXTS)).argmax(axis=1) == LABELS).all()
+    assert all(parameter.requires_grad and not hasattr(parameter, "grad_sample") for parameter in model.parameters())
+    assert not any(module.training for module in model.modules())
+    left_alone = [key for key in trained_state(model) if key.startswith(model.left_alone_by_dp_sgd)]
+    start = trained_state(build_classifier(spec(name), seed=1))
+    assert left_alone
+    assert all(np.array_equal(trained_state(model)[key], start[key]) for key in left_alone)
+
+
+def test_one_step_is_the_sum_of_clipped_gradients(monkeypatch):
+    """By another route: torch's own gradient of each example, clipped by hand."""
+    seen = []
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, closure=None: seen.append(
+        torch.cat([p.grad.flatten() for group in self.param_groups for p in group["params"]]).clone()
+    ))  # fmt: skip
+    trained("ngram-bag", PrivateSchedule(1, 1.0, 0.1, 1e-9, 0.05))
+    model = build_classifier(spec("ngram-bag"), seed=1).eval()
+    total = torch.zeros_like(seen[0])
+    for item, label in zip(model.encode(TEXTS), LABELS, strict=True):
+        loss = nn.functional.cross_entropy(model.logits([item]), torch.tensor([label]))
+        gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.head.parameters()))])
+        total += gradient * min(1.0, 0.1 / float(gradient.norm()))
+    assert seen[0].numpy() == pytest.approx(total.numpy(), abs=1e-5)
+
+
+def test_noise_has_the_deviation_asked_even_when_nothing_is_sampled(monkeypatch):
+    seen = []
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, closure=None: seen.append(
+        torch.cat([p.grad.flatten() for group in self.param_groups for p in group["params"]]).clone()
+    ))  # fmt: skip
+    trained("ngram-bag", PrivateSchedule(300, 1e-9, 0.5, 3.0, 0.05))
+    assert len(seen) == 300
+    assert float(torch.cat(seen).std()) == pytest.approx(1.5, rel=0.05)
+
+
+def test_fresh_randomness_gives_another_teacher_from_the_same_seed_of_parameters():
+    schedule = PrivateSchedule(3, 0.5, 1.0, 1.0, 0.05)
+    first, second, third = (trained_state(trained("ngram-bag", schedule, seed=seed)) for seed in (1, 2, 1))
+    assert not np.array_equal(first["head.weight"], second["head.weight"])
+    assert np.array_equal(first["head.weight"], third["head.weight"])
+
+
+def test_torch_randomness_outside_is_left_alone():
+    before = torch.random.get_rng_state()
+    trained("ngram-bag", PrivateSchedule(2, 0.5, 1.0, 1.0, 0.05))
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_layer_that_opacus_cannot_treat_is_refused_with_the_remedy():
+    model = build_classifier(spec("ngram-bag"), seed=1)
+    model.head = nn.Sequential(nn.Linear(32, 2), nn.BatchNorm1d(2))
+    with pytest.raises(PrivacyError, match=r"ngram-bag: Opacus cannot treat a layer .*; use ngram-bag, tiny-bert"):
+        fit_privately(model, model.encode(TEXTS), LABELS, NOISELESS, generator=np.random.default_rng(0))
+
+
+def test_without_opacus_nothing_is_trained(monkeypatch):
+    monkeypatch.setattr("knot_fed.models.private_fitting.find_spec", lambda name: None)
+    with pytest.raises(PrivacyError, match=r"not installed; pip install 'knot-fed\[privacy\]'"):
+        trained("ngram-bag", NOISELESS)
