@@ -72,11 +72,11 @@ def test_a_secure_sum_on_ray_pools_what_a_plain_run_pools(tmp_path):
 
 def test_a_run_that_fails_exits_non_zero_and_says_why(tmp_path):
     run = command(
-        "flower-simulation", "--app", ROOT, "--num-supernodes", "3", "--run-config", SMALL + " min-teachers=4",
+        "flower-simulation", "--app", ROOT, "--num-supernodes", "3", "--run-config", SMALL + ' distill.loss="absent:loss"',
         folder=tmp_path,
     )  # fmt: skip
     assert run.returncode == 1
-    assert "min-teachers is 4" in run.stderr
+    assert "absent:loss" in run.stderr
     assert "Traceback" not in run.stderr
 
 
