@@ -1,5 +1,6 @@
 """A run's configuration as commands take it: the defaults, TOML files and `key=value` pairs; the last one wins."""
 
+import json
 import re
 import time
 import tomllib
@@ -42,6 +43,17 @@ def deployed_config(app: Path, overrides: list[str]) -> RunConfig:
         As `resolve_config`.
     """
     return RunConfig.from_mapping(_merged(app, overrides))
+
+
+def resuming(overrides: list[str] | None, run: str) -> list[str]:
+    """Add the name of a run cut short, if there is one, to what was given as `--run-config`.
+
+    Examples
+    --------
+    >>> resuming(["seed=2"], "monday")
+    ['seed=2', 'resume="monday"']
+    """
+    return [*(overrides or []), *([f"resume={json.dumps(run)}"] if run else [])]
 
 
 def _merged(app: Path, overrides: list[str]) -> dict[str, Scalar]:

@@ -1,13 +1,12 @@
 """`flower-simulation`: virtual clients on one machine, on top of the supported `flwr run`."""
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from knot_fed.overrides import resolve_config
+from knot_fed.overrides import resolve_config, resuming
 from knot_fed.preflight import check_run
 from knot_fed.reporting import summary_table
 from knot_fed.simulation import federation_settings, simulator
@@ -38,7 +37,7 @@ def simulate(
     verbose: Annotated[bool, typer.Option(help="Show Flower's own log.")] = False,
 ) -> None:
     """Run a federation of virtual clients, print the table, and return non-zero when the run failed."""
-    overrides = [*(run_config or []), *([f"resume={json.dumps(resume)}"] if resume else [])]
+    overrides = resuming(run_config, resume)
     config = resolve_config(app, overrides, num_supernodes=num_supernodes)
     check_run(config, clients=num_supernodes)
     resources = federation_settings(backend_config, num_supernodes=num_supernodes)

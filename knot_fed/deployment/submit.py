@@ -9,7 +9,7 @@ import typer
 from knot_fed.config import RunConfig
 from knot_fed.deployment.superlink import check_superlink
 from knot_fed.models import check_model_name
-from knot_fed.overrides import deployed_config
+from knot_fed.overrides import deployed_config, resuming
 from knot_fed.processes import sigterm_as_exit
 from knot_fed.reporting import summary_table
 from knot_fed.submission import Connection, Submitter, flower_home, stage_app
@@ -29,13 +29,14 @@ def submit(
     root_certificates: RootCertificates = Path("credentials/ca.crt"),
     insecure: Insecure = False,
     federation: Annotated[str, typer.Option(help="Flower's federation, @account/name; empty: the default.")] = "",
+    resume: Annotated[str, typer.Option(help="Name of a run cut short, to go on with.", metavar="RUN")] = "",
     verbose: Annotated[bool, typer.Option(help="Show Flower's own log.")] = False,
 ) -> None:
     """Run a federation of real clients, print the table, and return non-zero when the run failed.
 
     Paths in the configuration are those of the server's machine, and are taken as written.
     """
-    config = deployed_config(app, run_config or [])
+    config = deployed_config(app, resuming(run_config, resume))
     _check(config)
     connection = Connection(superlink, None if insecure else root_certificates, insecure, federation)
     for warning in check_superlink(connection):

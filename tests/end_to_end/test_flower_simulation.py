@@ -71,10 +71,8 @@ def test_a_secure_sum_on_ray_pools_what_a_plain_run_pools(tmp_path):
 
 
 def test_a_run_that_fails_exits_non_zero_and_says_why(tmp_path):
-    run = command(
-        "flower-simulation", "--app", ROOT, "--num-supernodes", "3", "--run-config", SMALL + ' distill.loss="absent:loss"',
-        folder=tmp_path,
-    )  # fmt: skip
+    options = ["--num-supernodes", "3", "--run-config", SMALL + ' distill.loss="absent:loss"']
+    run = command("flower-simulation", "--app", ROOT, *options, folder=tmp_path)
     assert run.returncode == 1
     assert "absent:loss" in run.stderr
     assert "Traceback" not in run.stderr
