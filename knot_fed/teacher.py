@@ -230,7 +230,7 @@ def predict_soft_labels(
 def _kept_logits(model: TextClassifier, texts: Sequence[Text], folder: Path) -> Float[np.ndarray, "examples classes"]:
     file = folder / f"{_answer_digest(model, texts)}.npy"
     if file.is_file():
-        with suppress(ValueError):
+        with suppress(ValueError, EOFError):
             found: Float[np.ndarray, "examples classes"] = np.load(file, allow_pickle=False)
             return found
     logits = _logits(model, texts)

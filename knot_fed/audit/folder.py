@@ -2,7 +2,6 @@
 
 import json
 import os
-import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import tomli_w
 
 from knot_fed.audit.findings import COLUMNS, Effort, Findings, Scores
 from knot_fed.config import RunConfig
-from knot_fed.errors import RunFolderError
 from knot_fed.reporting.results import NOT_COMPARED
+from knot_fed.reporting.study_folder import open_study
 
 AUDIT_FILE, TABLE_FILE = "audit.toml", "attacks.csv"
 
@@ -37,18 +35,8 @@ class AuditFolder:
         """
         audited = {key: value for key, value in config.to_mapping().items() if key not in NOT_COMPARED}
         described = {"client": client, "clients": clients, "effort": asdict(effort), "config": audited}
-        file = path / AUDIT_FILE
-        try:
-            if file.is_file():
-                _check_same(tomllib.loads(file.read_text(encoding="utf-8")), described, path)
-            elif path.exists() and any(path.iterdir()):
-                raise RunFolderError(f"{path}: not empty and no audit; give --out a new folder")
-            (path / "parts").mkdir(parents=True, exist_ok=True)
-            file.write_text(tomli_w.dumps(described), encoding="utf-8")
-        except ValueError:
-            raise RunFolderError(f"{file}: is not TOML; give --out a new folder") from None
-        except OSError as error:
-            raise RunFolderError(f"{path}: cannot be a folder ({error.strerror}); give --out another one") from None
+        open_study(path, described, file=AUDIT_FILE, kind="audit", fixed=tuple(described))
+        (path / "parts").mkdir(exist_ok=True)
         return cls(path)
 
     def finished(self, attack: str, seed: int) -> bool:
@@ -95,14 +83,3 @@ class AuditFolder:
 
 def _named(pair: Scores) -> tuple[tuple[str, np.ndarray], tuple[str, np.ndarray]]:
     return ("scores", pair[0]), ("members", pair[1])
-
-
-def _check_same(kept: dict[str, Any], described: dict[str, Any], path: Path) -> None:
-    for part, ours in described.items():
-        if kept.get(part) == ours:
-            continue
-        theirs = kept.get(part, {})
-        differing = [key for key in ours if theirs.get(key) != ours[key]] if isinstance(ours, dict) else [str(theirs)]
-        raise RunFolderError(
-            f"{path}: an audit of another {part} ({', '.join(differing)} differ); give --out a new folder"
-        )

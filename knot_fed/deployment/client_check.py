@@ -3,7 +3,6 @@
 import os
 import shutil
 import tempfile
-import tomllib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,9 +14,9 @@ from knot_fed.config import NodeConfig, RunConfig, Scalar
 from knot_fed.data.files import read_columns, short_name
 from knot_fed.data.private import label_indices, parts_of, read_labelled_texts, texts_of
 from knot_fed.data.transfer_set import TransferSet
-from knot_fed.errors import ConfigError, KnotError, PolicyError
+from knot_fed.errors import ConfigError, KnotError
 from knot_fed.federation import wire
-from knot_fed.federation.client import Client
+from knot_fed.federation.client import Client, read_policy
 from knot_fed.federation.ledger import Ledger
 from knot_fed.models import build_classifier, check_model_name
 from knot_fed.privacy.policy import ReleasePolicy, check_limits
@@ -54,7 +53,7 @@ def check_client(run: RunConfig, settings: Mapping[str, Scalar]) -> list[Finding
         One for each check; all problems are found, not only the first.
     """
     node, findings = _check_settings(settings)
-    findings.append(_finding("policy", lambda: _told(_read_policy(node))))
+    findings.append(_finding("policy", lambda: _told(read_policy(node.policy))))
     if not node.data:
         return [*findings, Finding("private file", PROBLEM, "data is missing; give the absolute path of the file")]
     client = Client.from_configs(run, node.model_copy(update={"policy": "", "state_dir": node.state_dir or "/"}))
@@ -98,17 +97,6 @@ def _check_name(name: str) -> str:
     anybody = wire.Handshake(wire.PROTOCOL, labels="", fingerprint="")
     wire.check_handshake(anybody, replace(anybody, name=name))
     return name
-
-
-def _read_policy(node: NodeConfig) -> ReleasePolicy:
-    if not node.policy:
-        return ReleasePolicy()
-    try:
-        return ReleasePolicy.from_mapping(tomllib.loads(Path(node.policy).read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise PolicyError(
-            f"{short_name(node.policy)}: cannot be read as TOML ({type(error).__name__}); mend it, or name another file"
-        ) from None
 
 
 def _told(policy: ReleasePolicy) -> str:
@@ -221,7 +209,7 @@ def _writable(place: Path, *, whole: bool) -> bool:
 
 def _check_ledger(client: Client, node: NodeConfig) -> str:
     """Ask the policy whether one more run over the own transfer set would be answered."""
-    policy, transfer = _read_policy(node), client.transfer_set()
+    policy, transfer = read_policy(node.policy), client.transfer_set()
     before = Ledger(client.state / "ledger.jsonl").released_in_life()
     asked = len(transfer) if transfer else 0
     check_limits(asked, policy=policy, released_in_run=0, released_in_life=before)

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from knot_fed.deployment.credentials import WARN_DAYS
 from knot_fed.errors import ConfigError, FederationError
 from knot_fed.submission import Connection
 
 REACH_SECONDS = 10.0
-WARN_DAYS = 30
 DAY = 86400.0
 NOT_YET_VALID, EXPIRED = 9, 10
 OTHER_HOST = {62, 64}

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from knot_fed.confidence import teacher_scores
 from knot_fed.config import NodeConfig, RunConfig
-from knot_fed.data.files import data_path
+from knot_fed.data.files import data_path, short_name
 from knot_fed.data.partition import client_shard, split_examples
 from knot_fed.data.private import Columns, read_labelled_texts
 from knot_fed.data.transfer_set import TransferSet, keep_transfer_set, kept_transfer_set, read_transfer_set
@@ -72,8 +72,10 @@ class Client:
         ------
         ConfigError
             If a real node does not say itself which file is its own and where it may write.
+        PolicyError
+            If the policy cannot be read.
         """
-        policy = ReleasePolicy.from_mapping(tomllib.loads(Path(node.policy).read_text()) if node.policy else {})
+        policy = read_policy(node.policy)
         models = [name.strip() for name in run.teacher.models.split(",") if name.strip()]
         if not node.data and not node.num_partitions:
             raise ConfigError("node configuration: data is missing; give the absolute path of this node's private file")
@@ -201,6 +203,25 @@ class Client:
             max_length=self.run.teacher.max_length,
             vocabulary=train_vocabulary(transfer.texts) if self.model == "tiny-bert" else (),
         )
+
+
+def read_policy(file: str) -> ReleasePolicy:
+    """Read the owner's policy from a TOML file; without one there are the defaults.
+
+    Raises
+    ------
+    PolicyError
+        If it is not there, is not TOML, or breaks a rule.
+    """
+    if not file:
+        return ReleasePolicy()
+    try:
+        mapping = tomllib.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PolicyError(
+            f"{short_name(file)}: cannot be read as TOML ({type(error).__name__}); mend it, or name another file"
+        ) from None
+    return ReleasePolicy.from_mapping(mapping)
 
 
 def client_seed(seed: int, name: str) -> int:

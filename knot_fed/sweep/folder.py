@@ -2,20 +2,19 @@
 
 import json
 import shutil
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tomli_w
 from filelock import FileLock, Timeout
 
 from knot_fed.config import RunConfig, Scalar
 from knot_fed.errors import RunFolderError
 from knot_fed.reporting import RunFolder
 from knot_fed.reporting.results import NOT_COMPARED
+from knot_fed.reporting.study_folder import open_study
 from knot_fed.sweep.results import Row
 
 SWEEP_FILE, TIMES_FILE, LOCK_FILE = "sweep.toml", "times.jsonl", ".lock"
@@ -40,18 +39,7 @@ class SweepFolder:
         """
         swept = {key: value for key, value in config.to_mapping().items() if key not in NOT_COMPARED}
         described = {"clients": clients, "seeds": seeds, "config": swept, "grid": grid}
-        file = path / SWEEP_FILE
-        try:
-            if file.is_file():
-                _check_same(tomllib.loads(file.read_text(encoding="utf-8")), described, path)
-            elif path.exists() and any(path.iterdir()):
-                raise RunFolderError(f"{path}: not empty and no sweep; give --out a new folder")
-            path.mkdir(parents=True, exist_ok=True)
-            file.write_text(tomli_w.dumps(described), encoding="utf-8")
-        except ValueError:
-            raise RunFolderError(f"{file}: is not TOML; give --out a new folder") from None
-        except OSError as error:
-            raise RunFolderError(f"{path}: cannot be a folder ({error.strerror}); give --out another one") from None
+        open_study(path, described, file=SWEEP_FILE, kind="sweep", fixed=("clients", "config", "grid"))
         return cls(path)
 
     @contextmanager
@@ -130,15 +118,3 @@ class SweepFolder:
 
     def _references(self, name: str) -> Path:
         return self.path / "references" / f"{name}.json"
-
-
-def _check_same(kept: dict[str, Any], described: dict[str, Any], path: Path) -> None:
-    for part in ("clients", "config", "grid"):
-        if kept.get(part) == described[part]:
-            continue
-        if isinstance(described[part], dict):
-            differing = [key for key in described[part] if kept.get(part, {}).get(key) != described[part][key]]
-            found = f"{part} differs in {', '.join(differing) or 'its keys'}"
-        else:
-            found = f"it has {kept.get(part)} {part}, not {described[part]}"
-        raise RunFolderError(f"{path}: a sweep of another configuration ({found}); give --out a new folder")

@@ -121,7 +121,7 @@ def test_an_audit_goes_on_where_it_stopped_and_refuses_another_configuration(con
     assert (tmp_path / "out/report.html").is_file()
     other = command(pairs + " rounds=2", *options)
     assert other.exit_code == 1
-    assert "an audit of another config (rounds differ)" in " ".join(other.output.split())
+    assert "another audit's folder (config differs in rounds)" in " ".join(other.output.split())
 
 
 @pytest.mark.parametrize(

@@ -42,4 +42,4 @@ def test_a_sweep_that_is_killed_goes_on_and_repeats_no_finished_cell(tmp_path):
     other = sweep(tmp_path, SMALL + " rounds=2", *OPTIONS)
     _, err = other.communicate()
     assert other.returncode == 1
-    assert "a sweep of another configuration (config differs in rounds)" in " ".join(err.split())
+    assert "another sweep's folder (config differs in rounds)" in " ".join(err.split())

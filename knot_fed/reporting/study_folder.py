@@ -1,0 +1,58 @@
+"""The folder of a study of many runs: made for one configuration, and reopened for the same one only."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from knot_fed.errors import RunFolderError
+
+
+def open_study(path: Path, described: Mapping[str, Any], *, file: str, kind: str, fixed: Sequence[str]) -> None:
+    """Make a study's folder, or reopen one of the same description.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    described
+        What is studied, by part; written to the file.
+    file
+        Name of the TOML file that tells a study's folder from any other.
+    kind
+        `sweep` or `audit`, for the error.
+    fixed
+        The parts that must not differ from those of before.
+
+    Raises
+    ------
+    RunFolderError
+        If the folder holds anything else, or cannot be made; nothing is overwritten then.
+    """
+    description = path / file
+    try:
+        if description.is_file():
+            kept = tomllib.loads(description.read_text(encoding="utf-8"))
+            _check_same(kept, described, fixed, f"{path}: another {kind}'s folder")
+        elif path.exists() and any(path.iterdir()):
+            raise RunFolderError(f"{path}: not empty and no {kind}; give --out a new folder")
+        path.mkdir(parents=True, exist_ok=True)
+        description.write_text(tomli_w.dumps(described), encoding="utf-8")
+    except ValueError:
+        raise RunFolderError(f"{description}: is not TOML; give --out a new folder") from None
+    except OSError as error:
+        raise RunFolderError(f"{path}: cannot be a folder ({error.strerror}); give --out another one") from None
+
+
+def _check_same(kept: Mapping[str, Any], described: Mapping[str, Any], fixed: Sequence[str], where: str) -> None:
+    for part in fixed:
+        ours, theirs = described[part], kept.get(part, {})
+        if theirs == ours:
+            continue
+        found = f"it has {theirs} {part}, not {ours}"
+        if isinstance(ours, dict):
+            differing = [key for key in ours if theirs.get(key) != ours[key]]
+            found = f"{part} differs in {', '.join(differing) or 'its keys'}"
+        raise RunFolderError(f"{where} ({found}); give --out a new folder")
