@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,22 +16,44 @@ from knot_fed.teacher import load_or_train, predict_soft_labels, teacher_digest,
 from knot_fed.types import LabelledTexts, SplitExamples, Text
 
 
-def shard_answers(
+@dataclass(frozen=True, slots=True, eq=False)
+class ShardTeachers:
+    """One teacher for each shard of an owner's records; only `noisy_votes` of what they say may leave.
+
+    Parameters
+    ----------
+    models
+        The teachers; None for a shard without records.
+    classes
+        Number of labels.
+    """
+
+    models: Sequence[TextClassifier | None]
+    classes: int
+
+    def __call__(self, texts: Sequence[Text], *, temperature: float) -> Float[np.ndarray, "shards examples classes"]:
+        """Ask each of them; a shard without records answers with flat rows."""
+        answers = np.full((len(self.models), len(texts), self.classes), 1 / self.classes)
+        for shard, model in enumerate(self.models):
+            if model is not None:
+                answers[shard] = predict_soft_labels(model, texts, temperature=temperature)
+        return answers
+
+
+def train_shards(
     spec: ModelSpec,
     train: LabelledTexts,
     settings: TeacherConfig,
-    texts: Sequence[Text],
     *,
     shards: int,
     seed: int,
-    folder: Path,
+    folder: Path | None,
     feature_cache: Path | None = None,
-) -> Float[np.ndarray, "shards examples classes"]:
-    """Ask one teacher for each shard; only `noisy_votes` of the answers may leave.
+) -> ShardTeachers:
+    """Train one teacher for each shard, or load those that are kept.
 
     Each record goes to the shard that its own text names, so that one more moves no other. All epochs are done, and no
-    validation split is read, since one of its records would shape all teachers. A shard without records answers with
-    flat rows.
+    validation split is read, since one of its records would shape all teachers.
 
     Parameters
     ----------
@@ -38,25 +61,25 @@ def shard_answers(
         As in `train_teacher`; patience is not read.
     train
         The owner's training examples.
-    texts
-        What is asked.
     shards
         Number of teachers, >= 2.
     folder
-        Where they are kept, each under its digest.
+        Where they are kept, each under its digest; None: nowhere.
     """
-    answers = np.full((shards, len(texts), len(spec.labels)), 1 / len(spec.labels))
     places = _shard_of_each(train.texts, shards)
-    nothing = train.select([])
+    models: list[TextClassifier | None] = []
     for shard in range(shards):
         part = train.select(np.flatnonzero(places == shard))
-        if len(part):
-            own = SplitExamples(part, nothing, nothing)
-            digest = "shard-" + teacher_digest(spec, own, settings, seed)
-            fresh = partial(_trained, spec, part, settings, seed=seed, feature_cache=feature_cache)
-            teacher, _ = load_or_train(folder / digest, fresh, feature_cache=feature_cache)
-            answers[shard] = predict_soft_labels(teacher, texts, temperature=settings.temperature)
-    return answers
+        fresh = partial(_trained, spec, part, settings, seed=seed, feature_cache=feature_cache)
+        if not len(part):
+            models.append(None)
+        elif folder is None:
+            models.append(fresh())
+        else:
+            nothing = train.select([])
+            digest = "shard-" + teacher_digest(spec, SplitExamples(part, nothing, nothing), settings, seed)
+            models.append(load_or_train(folder / digest, fresh, feature_cache=feature_cache)[0])
+    return ShardTeachers(models, len(spec.labels))
 
 
 def _trained(

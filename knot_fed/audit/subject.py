@@ -11,16 +11,16 @@ from knot_fed.confidence import prediction_bias, teacher_scores
 from knot_fed.config import NodeConfig, RunConfig, Scalar
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.distillation import distil_student
-from knot_fed.errors import ConfigError
 from knot_fed.evaluation import evaluate_classifier, mean_metrics
 from knot_fed.federation.client import Client
-from knot_fed.federation.release import private_schedule
+from knot_fed.federation.release import private_schedule, shard_teachers
 from knot_fed.federation.server import read_server_data, start_student
 from knot_fed.federation.strategy import round_seed
 from knot_fed.losses import make_loss
 from knot_fed.models import PrivateSchedule, TextClassifier
 from knot_fed.privacy.accounting import NoiseEvent
-from knot_fed.privacy.mechanisms import noise_event, noisy_soft_labels
+from knot_fed.privacy.mechanisms import noise_event, noisy_soft_labels, noisy_votes
+from knot_fed.shards import ShardTeachers
 from knot_fed.teacher import load_or_train_teacher, predict_soft_labels, train_private_teacher, train_teacher
 from knot_fed.types import LabelledTexts, Metrics, SoftLabels, SplitExamples, Text
 
@@ -34,27 +34,37 @@ class Teacher:
     config
         The run's configuration.
     model
-        The teacher, trained by the run's mechanism.
+        The teacher, trained by the run's mechanism; under `pate`, those of the shards.
     noise
-        Put on each soft label that leaves; None under mechanisms that leave answers alone.
+        Put on each soft label, or on the votes; None under mechanisms that leave answers alone.
     """
 
     config: RunConfig
-    model: TextClassifier
+    model: TextClassifier | ShardTeachers
     noise: NoiseEvent | None
 
     def __call__(self, texts: Sequence[Text]) -> SoftLabels:
         """Return the soft labels that the client would release, with fresh noise; most attackers see nothing else."""
-        answers = predict_soft_labels(self.model, texts, temperature=self.config.teacher.temperature)
+        temperature, generator = self.config.teacher.temperature, np.random.default_rng()
+        if isinstance(self.model, ShardTeachers):
+            return noisy_votes(
+                self.model(texts, temperature=temperature), noise_multiplier=self._noise_multiplier,
+                labels_only=self.config.privacy.votes == "labels", generator=generator,
+            )  # fmt: skip
+        answers = predict_soft_labels(self.model, texts, temperature=temperature)
         if self.noise is None:
             return answers
-        return noisy_soft_labels(
-            answers, noise_multiplier=self.noise.noise_multiplier, generator=np.random.default_rng()
-        )
+        return noisy_soft_labels(answers, noise_multiplier=self._noise_multiplier, generator=generator)
+
+    @property
+    def _noise_multiplier(self) -> float:
+        return self.noise.noise_multiplier if self.noise else 0.0
 
     def bias(self, *, seed: int) -> Float[np.ndarray, "classes"]:
-        """Return the prediction bias, which never leaves a client."""
-        return prediction_bias(self.model, generator=np.random.default_rng(seed))
+        """Return the prediction bias, which never leaves a client; the mean over shards, if there are any."""
+        models = self.model.models if isinstance(self.model, ShardTeachers) else [self.model]
+        biases = [prediction_bias(model, generator=np.random.default_rng(seed)) for model in models if model]
+        return np.asarray(np.mean(biases, axis=0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,48 +98,43 @@ class Subject:
         """Train a teacher as the run would, on other examples and by another seed; every attack trains by this."""
         spec, cache = self.client.spec(self.transfer), self.client.features
         schedule, noise = self._mechanism()
-        if schedule is not None:
+        model: TextClassifier | ShardTeachers
+        if self.client.run.privacy.mechanism == "pate":
+            model = shard_teachers(self.client, spec, train, seed=seed, folder=None)
+        elif schedule is not None:
             generator = np.random.default_rng()
-            return Teacher(
-                self.client.run,
-                train_private_teacher(spec, train, schedule, seed=seed, generator=generator, feature_cache=cache),
-                noise,
-            )
-        examples = replace(self.examples, train=train)
-        return Teacher(
-            self.client.run,
-            train_teacher(spec, examples, self.client.run.teacher, seed=seed, feature_cache=cache),
-            noise,
-        )
+            model = train_private_teacher(
+                spec, train, schedule, seed=seed, generator=generator, feature_cache=cache
+            )  # fmt: skip
+        else:
+            examples = replace(self.examples, train=train)
+            model = train_teacher(spec, examples, self.client.run.teacher, seed=seed, feature_cache=cache)
+        return Teacher(self.client.run, model, noise)
 
     def run_teacher(self) -> Teacher:
         """Return the run's own teacher, trained on all private examples, from the state folder if it is there."""
         schedule, noise = self._mechanism()
+        client, spec, folder = self.client, self.client.spec(self.transfer), self.client.state / "teachers"
+        if client.run.privacy.mechanism == "pate":
+            shards = shard_teachers(client, spec, self.examples.train, seed=client.seed(), folder=folder)
+            return Teacher(client.run, shards, noise)
         model, _ = load_or_train_teacher(
-            self.client.spec(self.transfer), self.examples, self.client.run.teacher, seed=self.client.seed(),
-            folder=self.client.state / "teachers", feature_cache=self.client.features, private=schedule,
+            spec, self.examples, client.run.teacher, seed=client.seed(), folder=folder,
+            feature_cache=client.features, private=schedule,
         )  # fmt: skip
-        return Teacher(self.client.run, model, noise)
+        return Teacher(client.run, model, noise)
 
     def _mechanism(self) -> tuple[PrivateSchedule | None, NoiseEvent | None]:
-        """Return how DP-SGD trains, or the noise on soft labels, each None under any other mechanism.
-
-        Raises
-        ------
-        ConfigError
-            If the mechanism is `pate`, whose teachers no attack trains yet.
-        """
+        """Return how DP-SGD trains, and the noise on what the teacher says, each None under any other mechanism."""
         privacy, texts = self.client.run.privacy, len(self.transfer)
-        if privacy.mechanism == "pate":
-            raise ConfigError(
-                "privacy.mechanism = 'pate': no attack trains its shards yet; use dp-sgd, gaussian or none"
-            )
         noise = noise_event(privacy, texts=texts, asked=texts)
-        return private_schedule(privacy, noise), noise if privacy.mechanism == "gaussian" else None
+        return private_schedule(privacy, noise), None if privacy.mechanism == "dp-sgd" else noise
 
     def answer(self, teacher: Teacher, texts: Sequence[Text]) -> Answer:
         """Answer for these texts as the client would: soft labels, and the score that the run weighs by."""
         soft_labels, private = teacher(texts), self.examples.train.texts
+        if isinstance(teacher.model, ShardTeachers):
+            return Answer(soft_labels, np.zeros(len(texts), np.float32), len(private))
         scores = self.client.confidence(teacher.model, soft_labels, texts=texts, private=private)
         return Answer(soft_labels, scores, len(private))
 

@@ -27,9 +27,9 @@ from knot_fed.privacy.policy import (
     release_soft_labels,
     stricter_settings,
 )
-from knot_fed.shards import shard_answers
+from knot_fed.shards import ShardTeachers, train_shards
 from knot_fed.teacher import load_or_train_teacher, predict_soft_labels, teacher_digest
-from knot_fed.types import SoftLabels, SplitExamples, Text
+from knot_fed.types import LabelledTexts, SoftLabels, SplitExamples, Text
 
 NOISY = "releases"
 LOGITS = "answers"
@@ -160,10 +160,8 @@ class _Release:
             return noisy_soft_labels(
                 self._predicted(teacher), noise_multiplier=self.noise.noise_multiplier, generator=generator
             )
-        votes = shard_answers(
-            self.spec, self.examples.train, settings.model_copy(update={"epochs": self.privacy.epochs}), self.texts,
-            shards=self.privacy.shards, seed=seed, folder=folder, feature_cache=features,
-        )  # fmt: skip
+        shards = shard_teachers(client, self.spec, self.examples.train, seed=seed, folder=folder)
+        votes = shards(self.texts, temperature=settings.temperature)
         return noisy_votes(
             votes, noise_multiplier=self.noise.noise_multiplier, labels_only=self.privacy.votes == "labels",
             generator=generator,
@@ -183,6 +181,17 @@ def private_schedule(privacy: PrivacyConfig, noise: NoiseEvent | None) -> Privat
     return PrivateSchedule(
         privacy.steps, privacy.sampling_rate, privacy.clipping_norm, noise.noise_multiplier, privacy.learning_rate
     )
+
+
+def shard_teachers(
+    client: Client, spec: ModelSpec, train: LabelledTexts, *, seed: int, folder: Path | None
+) -> ShardTeachers:
+    """Train, or load from the folder, the teachers that `pate` asks at this client."""
+    run = client.run
+    return train_shards(
+        spec, train, run.teacher.model_copy(update={"epochs": run.privacy.epochs}), shards=run.privacy.shards,
+        seed=seed, folder=folder, feature_cache=client.features,
+    )  # fmt: skip
 
 
 def _kept_answer(path: Path, compute: Callable[[], SoftLabels]) -> tuple[SoftLabels, bool]:

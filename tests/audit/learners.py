@@ -1,15 +1,22 @@
 """Small mechanisms that really train, in milliseconds, so that audits of many trainings fit into a test."""
 
 import numpy as np
+import torch
 from scipy.optimize import brentq
 from scipy.special import softmax
 from scipy.stats import norm
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from knot_fed.models import ModelSpec, PrivateSchedule, TextClassifier, fit_privately
+from knot_fed.privacy.accounting import NoiseEvent
+from knot_fed.privacy.mechanisms import noisy_soft_labels, noisy_votes
+from knot_fed.shards import train_shards
+from knot_fed.teacher import predict_soft_labels
 from knot_fed.types import LabelledTexts
 
 CLASSES = 5
+SPEC = ModelSpec("ngram-bag", "all", tuple("abcde"), False, 32)
 WORDS = HashingVectorizer(n_features=1 << 10, alternate_sign=False, norm="l2", analyzer="word", token_pattern=r"\S+")
 
 
@@ -54,3 +61,67 @@ def gaussian_epsilon(noise, delta):
         return norm.cdf(upper) - np.exp(epsilon) * norm.cdf(lower) - delta
 
     return brentq(excess, 0.0, 50.0)
+
+
+class LinearBag(TextClassifier):
+    """One weight for each hashed word and label, so that a rare word is learnt by heart and nothing else moves it."""
+
+    default_learning_rate = 0.05
+
+    def __init__(self):
+        super().__init__(SPEC)
+        self.head = torch.nn.Linear(WORDS.n_features, CLASSES)
+
+    def encode(self, texts):
+        return list(WORDS.transform(texts).toarray().astype(np.float32))
+
+    def collate(self, items):
+        return {"features": torch.from_numpy(np.stack(items))}
+
+    def item_length(self, item):
+        return 1
+
+    def random_items(self, generator, count):
+        return list(generator.random((count, WORDS.n_features), dtype=np.float32))
+
+    def forward(self, features):
+        return self.head(features)
+
+
+def dp_sgd(event: NoiseEvent):
+    """Teachers of the real DP-SGD, on the weights of words."""
+
+    def train(examples, seed):
+        model = LinearBag()
+        schedule = PrivateSchedule(event.count, event.sampling_rate, 1.0, event.noise_multiplier, 0.05)
+        generator = np.random.default_rng(seed)
+        fit_privately(model, model.encode(examples.texts), examples.labels, schedule, generator=generator)
+        return lambda texts: predict_soft_labels(model, texts)
+
+    return train
+
+
+def pate(event: NoiseEvent, settings, *, shards):
+    """Teachers on real shards of real models, and the mechanism's own noise on their votes."""
+
+    def train(examples, seed):
+        teachers = train_shards(SPEC, examples, settings, shards=shards, seed=seed, folder=None)
+        generator = np.random.default_rng(seed)
+        return lambda texts: noisy_votes(
+            teachers(texts, temperature=1.0), noise_multiplier=event.noise_multiplier, labels_only=False,
+            generator=generator,
+        )  # fmt: skip
+
+    return train
+
+
+def gaussian(event: NoiseEvent):
+    """A teacher that learns by heart, and the mechanism's own noise on its soft labels."""
+
+    def train(examples, seed):
+        teacher, generator = by_heart(examples, seed), np.random.default_rng(seed)
+        return lambda texts: noisy_soft_labels(
+            teacher(texts), noise_multiplier=event.noise_multiplier, generator=generator
+        )
+
+    return train
