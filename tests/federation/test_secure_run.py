@@ -60,13 +60,13 @@ def test_pooled_soft_labels_are_those_of_a_plain_run(run_config):
     assert all(client["examples"] == 0 for client in summary["clients"])
 
 
-def test_two_of_five_clients_vanish_after_masking_and_the_run_completes(run_config):
-    config = run_config(keys=WHOLE | SECURE | {"privacy.threshold": 3})
-    vanished = 101, 103
+@pytest.mark.parametrize(("threshold", "vanished"), [(0, (102,)), (3, (101, 103))])
+def test_one_and_two_of_five_clients_vanish_after_masking_and_the_run_completes(run_config, threshold, vanished):
+    config = run_config(keys=WHOLE | SECURE | {"privacy.threshold": threshold})
     secure, _ = whole_run(config, "secure", clients=5, dropped=[(MASKED, node) for node in vanished])
     plain, _ = whole_run(run_config(keys=WHOLE), "plain", clients=5, lost=[("train", node) for node in vanished])
     assert np.abs(pooled(plain) - pooled(secure)).max() < 1e-6
-    assert [client["status"] for client in secure.read_summary()["clients"]].count("ok") == 3
+    assert [client["status"] for client in secure.read_summary()["clients"]].count("ok") == 5 - len(vanished)
 
 
 @pytest.mark.parametrize("scheme", sorted(SCORE_BOUNDS))
