@@ -147,7 +147,7 @@ class _Training:
         self, model: TextClassifier, items: Sequence[Item], batch_loss: BatchLoss, schedule: Schedule, *, seed: int
     ) -> None:
         rate = schedule.learning_rate or model.default_learning_rate
-        self._optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=schedule.weight_decay)
+        self._optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=schedule.weight_decay, fused=True)
         self._generator = np.random.default_rng(seed)
         self._model, self._items, self._batch_loss, self._batch_size = model, items, batch_loss, schedule.batch_size
 
