@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from datasets import Dataset
-from flwr_datasets.partitioner import DirichletPartitioner, IidPartitioner, Partitioner
 from jaxtyping import Int
 
 from knot_fed.errors import ConfigError, DataError
@@ -104,6 +102,9 @@ def split_examples(
 def _rows(
     labels: Int[np.ndarray, "examples"], index: int, count: int, scheme: str, alpha: float, seed: int
 ) -> Int[np.ndarray, "rows"]:
+    from datasets import Dataset  # slow to load, and needed only where clients share a file
+    from flwr_datasets.partitioner import DirichletPartitioner, IidPartitioner, Partitioner
+
     order = np.random.default_rng(seed).permutation(len(labels))
     partitioner: Partitioner = IidPartitioner(num_partitions=count)
     if scheme == "dirichlet":
