@@ -19,9 +19,10 @@ from knot_fed.deployment.submit import submit
 from knot_fed.errors import ModelError, RunFolderError
 from knot_fed.models import load_classifier, use_threads
 from knot_fed.privacy_cli import privacy
-from knot_fed.reporting import RunFolder, summary_table, write_report
+from knot_fed.reporting import RunFolder, summary_table
 from knot_fed.reporting.comparison import write_comparison
 from knot_fed.reporting.page import refuse_foreign
+from knot_fed.reporting.report import write_report
 from knot_fed.reporting.results import collect_runs, is_sweep, read_sweep
 from knot_fed.sweep_cli import sweep
 from knot_fed.teacher import predict_soft_labels

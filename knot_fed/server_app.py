@@ -24,7 +24,8 @@ from knot_fed.federation.server import (
 )
 from knot_fed.federation.strategy import PublicTeacher
 from knot_fed.models import TextClassifier, save_classifier, use_threads
-from knot_fed.reporting import RunFolder, write_report, write_scalars
+from knot_fed.reporting import RunFolder, write_scalars
+from knot_fed.reporting.report import write_report
 from knot_fed.teacher import predict_soft_labels
 from knot_fed.types import LabelledTexts
 

@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from knot_fed.reporting import write_report
 from knot_fed.reporting.comparison import write_comparison
+from knot_fed.reporting.report import write_report
 from knot_fed.reporting.results import read_sweep
 from tests.reporting.made_up import make_run, make_sweep
 
