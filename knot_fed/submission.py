@@ -106,9 +106,9 @@ class Submitter:
             watched = _watch(run.stdout or (), echo=echo, verbose=verbose)
         finally:
             stop(run)
-        listed = ask_flower(self.environment, "list", CONNECTION, "--format", "json", "--run-id", watched.number)
-        check_completed(listed, watched)
         if watched.table is None:
+            listed = ask_flower(self.environment, "list", CONNECTION, "--format", "json", "--run-id", watched.number)
+            check_completed(listed, watched)
             raise FederationError("the run completed but its table was not in the log; read it from the run folder")
         return watched.table
 
