@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,14 @@ class SweepFolder:
         Raises
         ------
         RunFolderError
-            If the folder holds anything else, or cannot be made; nothing is overwritten then.
+            If the folder holds anything else, cannot be made, or another sweep runs in it; nothing is overwritten then.
         """
         swept = {key: value for key, value in config.to_mapping().items() if key not in NOT_COMPARED}
         described = {"clients": clients, "seeds": seeds, "config": swept, "grid": grid}
-        open_study(path, described, file=SWEEP_FILE, kind="sweep", fixed=("clients", "config", "grid"))
-        return cls(path)
+        folder, reopened = cls(path), (path / SWEEP_FILE).is_file()
+        with folder.locked() if reopened else nullcontext():
+            open_study(path, described, file=SWEEP_FILE, kind="sweep", fixed=("clients", "config", "grid"))
+        return folder
 
     @contextmanager
     def locked(self) -> Iterator[None]:

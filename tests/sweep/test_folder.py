@@ -46,8 +46,12 @@ def test_two_sweeps_never_run_in_one_folder(tmp_path):
     folder = SweepFolder.open(tmp_path, config=config(), grid=GRID, clients=3, seeds=[1])
     with folder.locked(), pytest.raises(RunFolderError, match="another sweep is running in it"), folder.locked():
         pass
-    with folder.locked():
-        pass
+    told = (tmp_path / "sweep.toml").read_text()
+    with folder.locked(), pytest.raises(RunFolderError, match="another sweep is running in it"):
+        SweepFolder.open(tmp_path, config=config(), grid=GRID, clients=3, seeds=[1, 2])
+    assert (tmp_path / "sweep.toml").read_text() == told
+    SweepFolder.open(tmp_path, config=config(), grid=GRID, clients=3, seeds=[1, 2])
+    assert (tmp_path / "sweep.toml").read_text() != told
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
