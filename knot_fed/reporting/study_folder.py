@@ -31,6 +31,22 @@ def open_study(path: Path, described: Mapping[str, Any], *, file: str, kind: str
     RunFolderError
         If the folder holds anything else, or cannot be made; nothing is overwritten then.
     """
+    check_study(path, described, file=file, kind=kind, fixed=fixed)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / file).write_text(tomli_w.dumps(described), encoding="utf-8")
+    except OSError as error:
+        raise _no_folder(path, error) from None
+
+
+def check_study(path: Path, described: Mapping[str, Any], *, file: str, kind: str, fixed: Sequence[str]) -> None:
+    """Refuse what `open_study` refuses, and write nothing.
+
+    Raises
+    ------
+    RunFolderError
+        If the folder holds anything else, or is none.
+    """
     description = path / file
     try:
         if description.is_file():
@@ -38,12 +54,14 @@ def open_study(path: Path, described: Mapping[str, Any], *, file: str, kind: str
             _check_same(kept, described, fixed, f"{path}: another {kind}'s folder")
         elif path.exists() and any(path.iterdir()):
             raise RunFolderError(f"{path}: not empty and no {kind}; give --out a new folder")
-        path.mkdir(parents=True, exist_ok=True)
-        description.write_text(tomli_w.dumps(described), encoding="utf-8")
     except ValueError:
         raise RunFolderError(f"{description}: is not TOML; give --out a new folder") from None
     except OSError as error:
-        raise RunFolderError(f"{path}: cannot be a folder ({error.strerror}); give --out another one") from None
+        raise _no_folder(path, error) from None
+
+
+def _no_folder(path: Path, error: OSError) -> RunFolderError:
+    return RunFolderError(f"{path}: cannot be a folder ({error.strerror}); give --out another one")
 
 
 def _check_same(kept: Mapping[str, Any], described: Mapping[str, Any], fixed: Sequence[str], where: str) -> None:

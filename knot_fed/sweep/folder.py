@@ -14,7 +14,7 @@ from knot_fed.config import RunConfig, Scalar
 from knot_fed.errors import RunFolderError
 from knot_fed.reporting import RunFolder
 from knot_fed.reporting.results import NOT_COMPARED
-from knot_fed.reporting.study_folder import open_study
+from knot_fed.reporting.study_folder import check_study, open_study
 from knot_fed.sweep.results import Row
 
 SWEEP_FILE, TIMES_FILE, LOCK_FILE = "sweep.toml", "times.jsonl", ".lock"
@@ -40,8 +40,10 @@ class SweepFolder:
         swept = {key: value for key, value in config.to_mapping().items() if key not in NOT_COMPARED}
         described = {"clients": clients, "seeds": seeds, "config": swept, "grid": grid}
         folder, reopened = cls(path), (path / SWEEP_FILE).is_file()
+        fixed = ("clients", "config", "grid")
+        check_study(path, described, file=SWEEP_FILE, kind="sweep", fixed=fixed)
         with folder.locked() if reopened else nullcontext():
-            open_study(path, described, file=SWEEP_FILE, kind="sweep", fixed=("clients", "config", "grid"))
+            open_study(path, described, file=SWEEP_FILE, kind="sweep", fixed=fixed)
         return folder
 
     @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -107,31 +108,27 @@ def _run_tasks(sweep: Sweep, tasks: Sequence[_Task], runs: Path, *, strategy: st
     firsts = {task.reference: task for task in reversed(waiting) if task not in alone}
     stages = [alone, list(firsts.values())[::-1], [task for task in waiting if task not in [*alone, *firsts.values()]]]
     done = 0
-    with simulator(sweep.app, strategy=strategy) as running, _stopped_on_error():
+    with simulator(sweep.app, strategy=strategy) as running, _stopped_on_error(sweep.jobs) as pool:
         for stage in stages:
-            cpus = sweep.jobs if stage is alone else 1
-            for name in _run_stage(sweep, running, stage, runs, cpus=cpus):
+            run = partial(_run, sweep, running, runs=runs, cpus=sweep.jobs if stage is alone else 1)
+            for name in _run_stage(pool, run, stage):
                 done += 1
                 progress(name, done, len(waiting))
 
 
-def _run_stage(sweep: Sweep, running: Submitter, tasks: Sequence[_Task], runs: Path, *, cpus: int) -> Iterator[str]:
-    """Run tasks, several at a time, each on so many CPUs; yields each name as it ends, and raises the first failure."""
-    pool = ThreadPoolExecutor(max_workers=sweep.jobs)
-    futures: dict[Future[None], _Task] = {pool.submit(_run, sweep, running, task, runs, cpus): task for task in tasks}
-    try:
-        for future in as_completed(futures):
-            task = futures[future]
-            try:
-                future.result()
-            except KnotError as error:
-                raise FederationError(f"{task.name}: {error}; mend it and call again, finished runs are kept") from None
-            yield task.name
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+def _run_stage(pool: ThreadPoolExecutor, run: Callable[[_Task], None], tasks: Sequence[_Task]) -> Iterator[str]:
+    """Run tasks, several at a time; yields each name as it ends, and raises the first failure."""
+    futures: dict[Future[None], _Task] = {pool.submit(run, task): task for task in tasks}
+    for future in as_completed(futures):
+        task = futures[future]
+        try:
+            future.result()
+        except KnotError as error:
+            raise FederationError(f"{task.name}: {error}; mend it and call again, finished runs are kept") from None
+        yield task.name
 
 
-def _run(sweep: Sweep, running: Submitter, task: _Task, runs: Path, cpus: int) -> None:
+def _run(sweep: Sweep, running: Submitter, task: _Task, *, runs: Path, cpus: int) -> None:
     started = time.monotonic()
     sweep.folder.clear(runs, task.name)
     overrides: dict[str, Scalar] = {"name": task.name, "runs-dir": str(runs.resolve()), "threads": cpus}
@@ -143,13 +140,23 @@ def _run(sweep: Sweep, running: Submitter, task: _Task, runs: Path, cpus: int) -
 
 
 @contextmanager
-def _stopped_on_error() -> Iterator[None]:
-    """Stop the runs under way when one of them fails or the sweep is stopped, so that nobody waits for them."""
+def _stopped_on_error(jobs: int) -> Iterator[ThreadPoolExecutor]:
+    """Give threads for so many runs at a time, and stop the runs when one of them fails or the sweep is stopped.
+
+    A thread may be about to start its run just then, so what was started is stopped until all threads have ended.
+    """
+    pool = ThreadPoolExecutor(jobs)
     try:
-        yield
+        yield pool
     except BaseException:
-        stop_children()
+        pool.shutdown(wait=False, cancel_futures=True)
+        ending = threading.Thread(target=pool.shutdown)
+        ending.start()
+        while ending.is_alive():
+            stop_children()
+            ending.join(timeout=0.5)
         raise
+    pool.shutdown()
 
 
 def _rows(sweep: Sweep, progress: Progress) -> list[Row]:

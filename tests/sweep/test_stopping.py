@@ -1,0 +1,30 @@
+"""A sweep that is stopped leaves nothing running, wherever its threads were."""
+
+import subprocess
+import time
+
+import psutil
+import pytest
+
+from knot_fed.sweep.run import _stopped_on_error
+
+
+def test_a_run_that_starts_just_after_the_stop_is_stopped_too():
+    def start_late():
+        time.sleep(1.0)
+        subprocess.run(["sleep", "600"], check=False)
+
+    started = time.monotonic()
+    with pytest.raises(SystemExit), _stopped_on_error(1) as pool:
+        running, waiting = pool.submit(start_late), pool.submit(start_late)
+        raise SystemExit
+    assert time.monotonic() - started < 60
+    assert running.done()
+    assert waiting.cancelled()
+    assert not psutil.Process().children()
+
+
+def test_a_sweep_that_ends_waits_for_its_runs():
+    with _stopped_on_error(1) as pool:
+        running = pool.submit(time.sleep, 0.2)
+    assert running.done()
