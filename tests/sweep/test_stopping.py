@@ -14,11 +14,18 @@ def test_a_run_that_starts_just_after_the_stop_is_stopped_too():
         time.sleep(1.0)
         subprocess.run(["sleep", "600"], check=False)
 
+    jobs = []
+
+    def stop_with_one_running_and_one_waiting():
+        with _stopped_on_error(1) as pool:
+            jobs.extend(pool.submit(start_late) for _ in range(2))
+            raise SystemExit
+
     started = time.monotonic()
-    with pytest.raises(SystemExit), _stopped_on_error(1) as pool:
-        running, waiting = pool.submit(start_late), pool.submit(start_late)
-        raise SystemExit
+    with pytest.raises(SystemExit):
+        stop_with_one_running_and_one_waiting()
     assert time.monotonic() - started < 60
+    running, waiting = jobs
     assert running.done()
     assert waiting.cancelled()
     assert not psutil.Process().children()
