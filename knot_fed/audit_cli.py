@@ -58,11 +58,11 @@ def audit(
     plan = Audit(folder, config, clients, attacked, wanted, chosen, effort, jobs or len(os.sched_getaffinity(0)))
     with progress_on(console, "audit") as progress:
         run_audit(plan, progress=progress)
-    table = folder.table(wanted, chosen)
+    table = folder.table()
     write_table(table, folder.path / TABLE_FILE)
     flat = config.to_mapping()
     facts = [(key, without_folders(str(flat[key]))) for key in FACTS] + [("attacked", attacked)]
-    scores = {attack: folder.scores(attack, chosen) for attack in wanted}
+    scores = {attack: folder.scores(attack) for attack in table["attack"].unique()}
     write_audit_report(folder.path / "report.html", table, scores, facts)
     console.print(*_printed(table))
     console.print(f"audit folder: {folder.path}", soft_wrap=True)

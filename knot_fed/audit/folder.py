@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from knot_fed.audit.attacks import ATTACKS
 from knot_fed.audit.findings import COLUMNS, Effort, Findings, Scores
 from knot_fed.config import RunConfig
 from knot_fed.reporting.results import NOT_COMPARED
@@ -56,18 +56,22 @@ class AuditFolder:
         partial.write_text(json.dumps(rows), encoding="utf-8")
         partial.rename(self._part(attack, seed, "json"))
 
-    def table(self, attacks: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
-        """Return the rows of these attacks and seeds, as far as they are finished."""
-        kept = [self._part(attack, seed, "json") for attack in attacks for seed in seeds]
-        rows: list[dict[str, Any]] = [
-            row for file in kept if file.is_file() for row in json.loads(file.read_text(encoding="utf-8"))
-        ]
+    def parts(self) -> list[tuple[str, int]]:
+        """Return the attack and the seed of each part that was completed, by whichever call, in the attacks' order."""
+        names = (file.stem.rpartition("-seed-") for file in (self.path / "parts").glob("*-seed-*.json"))
+        places = {attack: place for place, attack in enumerate(ATTACKS)}
+        return sorted(((attack, int(seed)) for attack, _, seed in names), key=lambda part: (places[part[0]], part[1]))
+
+    def table(self) -> pd.DataFrame:
+        """Return the rows of all parts that were completed."""
+        kept = [self._part(attack, seed, "json") for attack, seed in self.parts()]
+        rows: list[dict[str, Any]] = [row for file in kept for row in json.loads(file.read_text(encoding="utf-8"))]
         return pd.DataFrame(rows, columns=list(COLUMNS))
 
-    def scores(self, attack: str, seeds: Sequence[int]) -> dict[str, Scores]:
+    def scores(self, attack: str) -> dict[str, Scores]:
         """Return the scores of an attack by case, and the truth, those of all seeds one under the other."""
-        files = [self._part(attack, seed, "npz") for seed in seeds]
-        loaded = [np.load(file, allow_pickle=False) for file in files if file.is_file()]
+        files = [self._part(attack, seed, "npz") for kept, seed in self.parts() if kept == attack]
+        loaded = [np.load(file, allow_pickle=False) for file in files]
         cases = [name.removeprefix("scores: ") for name in (loaded[0].files if loaded else []) if "scores: " in name]
         return {
             case: (

@@ -47,20 +47,20 @@ def test_every_attack_on_a_run_leaves_finite_rows_and_is_kept(audit, attack):
     assert not audit.folder.finished(attack, 1)
     run_part(audit, attack, 1)
     assert audit.folder.finished(attack, 1)
-    table = audit.folder.table([attack], [1])
+    table = audit.folder.table()
     assert np.isfinite(table["value"]).all()
     assert set(table["client"]) == ({"phones", "restaurants", "hotels"} if attack == "label-mix" else {"phones"})
     if attack == "poisoning":
         cases = {f"{kind}, {pooling}" for kind in ("honest", *POISONS) for pooling in POOLINGS}
         assert set(table["case"]) == cases
-    for scores, members in audit.folder.scores(attack, [1]).values():
+    for scores, members in audit.folder.scores(attack).values():
         assert scores.shape == members.shape
         assert 0 < members.mean() < 1
 
 
 def test_confidences_tell_the_prediction_bias(audit):
     run_part(audit, "label-mix", 1)
-    table = audit.folder.table(["label-mix"], [1]).set_index(["client", "case", "measure"])["value"]
+    table = audit.folder.table().set_index(["client", "case", "measure"])["value"]
     for client in ("phones", "restaurants", "hotels"):
         told, kept = (table[client, case, "kl"] for case in ("soft labels and confidences", "prediction bias"))
         assert told == pytest.approx(kept, abs=0.01)
@@ -111,6 +111,11 @@ def test_an_audit_goes_on_where_it_stopped_and_refuses_another_configuration(con
     table = pd.read_csv(tmp_path / "out/attacks.csv")
     assert set(table["attack"]) == {"label-mix"}
     assert (tmp_path / "out/report.html").is_file()
+    more = command(pairs, *options, "--attacks", "poisoning", "--seeds", "2,")
+    assert more.exit_code == 0, more.output
+    joined = pd.read_csv(tmp_path / "out/attacks.csv")
+    assert set(zip(joined["attack"], joined["seed"], strict=True)) == {("label-mix", 1), ("poisoning", 2)}
+    pd.testing.assert_frame_equal(joined[joined["attack"] == "label-mix"], table)
     other = command(pairs + " rounds=2", *options)
     assert other.exit_code == 1
     assert "another audit's folder (config differs in rounds)" in " ".join(other.output.split())
