@@ -25,7 +25,7 @@ from knot_fed.sweep.grid import parse_seeds
 from knot_fed.sweep.results import write_table
 from knot_fed.terminal import make_console, progress_on
 
-console = make_console(120)
+console = make_console(200)
 
 
 def audit(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from knot_fed.audit.folder import AUDIT_FILE, TABLE_FILE
 from knot_fed.errors import RunFolderError
@@ -41,8 +42,8 @@ def price_of_privacy(folders: Sequence[Path]) -> pd.DataFrame:
     table
         One row for each mechanism, epsilon, delta and loss: `unit`, `seeds`, `sd`, `sd_half` (half the 95 % interval
         over seeds), `macro_f1`, `macro_f1_half`, `bytes_up`, `gain_kept` (the fall of SD as a share of that without a
-        mechanism, same loss), `lead` with `lead_low` and `lead_high` (SD of entropy less that of this loss, paired by
-        seed), and the columns of `MEASURED`, empty where no audit is given. `none` comes last.
+        mechanism, same loss), `lead` with `lead_half` (SD of entropy less that of this loss, paired by seed), and the
+        columns of `MEASURED`, empty where no audit is given. `none` comes last.
 
     Raises
     ------
@@ -89,18 +90,17 @@ def _line(setting: Mapping[str, Any], group: pd.DataFrame, students: pd.DataFram
         **setting,
         "unit": DESCRIPTIONS[setting["mechanism"]].unit,
         "seeds": group["seed"].nunique(),
-        **_with_half(group, "sd"),
-        **_with_half(group, "macro_f1"),
+        **_with_half(group.groupby("seed")["sd"].mean().to_numpy(), "sd"),
+        **_with_half(group.groupby("seed")["macro_f1"].mean().to_numpy(), "macro_f1"),
         "bytes_up": group["bytes_up"].mean(),
         "gain_kept": fall / possible if possible > 0 else math.nan,
         **_lead(setting, group, students),
     }
 
 
-def _with_half(group: pd.DataFrame, measure: str) -> dict[str, float]:
-    by_seed = group.groupby("seed")[measure].mean().to_numpy()
+def _with_half(by_seed: Float[np.ndarray, "seeds"], name: str) -> dict[str, float]:
     low, high = paired_interval(by_seed)
-    return {measure: float(by_seed.mean()), f"{measure}_half": (high - low) / 2 if math.isfinite(high) else math.nan}
+    return {name: float(by_seed.mean()), f"{name}_half": (high - low) / 2 if math.isfinite(high) else math.nan}
 
 
 def _lead(setting: Mapping[str, Any], group: pd.DataFrame, students: pd.DataFrame) -> dict[str, float]:
@@ -109,9 +109,8 @@ def _lead(setting: Mapping[str, Any], group: pd.DataFrame, students: pd.DataFram
     entropy = students[same & (students["loss"] == "entropy")].groupby("seed")["sd"].mean()
     leads = (entropy - group.groupby("seed")["sd"].mean()).dropna().to_numpy()
     if setting["loss"] == "entropy" or not len(leads):
-        return dict.fromkeys(("lead", "lead_low", "lead_high"), math.nan)
-    low, high = paired_interval(leads)
-    return {"lead": float(leads.mean()), "lead_low": low, "lead_high": high}
+        return {"lead": math.nan, "lead_half": math.nan}
+    return _with_half(leads, "lead")
 
 
 def _audited(folder: Path) -> dict[str, Any]:

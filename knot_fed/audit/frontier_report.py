@@ -23,13 +23,16 @@ COLUMNS = (
     ("tpr_student", "student", 3),
     ("mix_kl", "KL of the mix", 3),
     ("mix_kl_pooled", "pooled", 3),
-    ("lead", "SD under entropy's", 3),
+    ("lead", "lead in SD", 3),
 )
 LEAKS = {
     "epsilon": "claimed epsilon",
     "tpr_own_row": "true-positive rate at 1 % false positives, own row",
     "mix_kl": "divergence of the inferred label mix (nats)",
 }
+
+RATES = ("tpr_own_row",)
+"""Leaks whose orders of magnitude count."""
 
 
 def shown_cells(line: Mapping[Hashable, Any]) -> list[str]:
@@ -76,7 +79,7 @@ def write_frontier(table: pd.DataFrame, file: Path, names: Sequence[str]) -> Non
     ]
     text = (
         "The audited bound is the largest over the seeds; rates and divergences are means. Gain kept is the fall of SD"
-        " as a share of that without a mechanism."
+        " as a share of that without a mechanism; lead is by how much SD lies under that of the entropy loss."
     )
     sections = [
         Section("Guarantee, price and attacks", text=text, tables=[Table("Means over the seeds", heads, rows)]),
@@ -86,12 +89,12 @@ def write_frontier(table: pd.DataFrame, file: Path, names: Sequence[str]) -> Non
 
 
 def _frontier(table: pd.DataFrame, leak: str, measure: str) -> Picture:
-    """Draw a metric against what is claimed or what leaks; a mechanism's points are joined by loss."""
+    """Draw a metric against what is claimed or leaks; points of one mechanism and loss are joined by epsilon."""
     finite = table[table[leak].notna()]
     highest = 2 * max([1.0, *finite.loc[finite[leak].map(math.isfinite), leak]])
     with Canvas(height=4.2) as canvas:
         for (mechanism, loss), lines in finite.groupby(["mechanism", "loss"], sort=True):
-            ordered = lines.assign(shown=lines[leak].clip(upper=highest)).sort_values("shown")
+            ordered = lines.assign(shown=lines[leak].clip(upper=highest)).sort_values("epsilon")
             canvas.axes.errorbar(
                 ordered["shown"], ordered[measure], yerr=ordered[f"{measure}_half"].fillna(0.0),
                 marker=MARKS.get(str(mechanism), "D"), color=COLOURS.get(str(loss), GREEN), linewidth=1, markersize=7,
@@ -102,6 +105,8 @@ def _frontier(table: pd.DataFrame, leak: str, measure: str) -> Picture:
             ticks = sorted({min(value, highest) for value in finite[leak]})
             canvas.axes.set_xticks(ticks, ["none" if tick == highest else f"{tick:g}" for tick in ticks])
             canvas.axes.minorticks_off()
+        elif leak in RATES and (finite[leak] > 0).all():
+            canvas.logarithmic("x")
         canvas.axes.grid()
         canvas.axes.set_xlabel(LEAKS[leak])
         canvas.axes.set_ylabel("Semantic Distance" if measure == "sd" else "macro-F1")
@@ -110,7 +115,10 @@ def _frontier(table: pd.DataFrame, leak: str, measure: str) -> Picture:
         f"{line['mechanism']} {line['loss']} {line[leak]:.3g}: {line[measure]:.3f}"
         for line in finite.to_dict("records")
     )
-    return canvas.picture(f"{measure} against {LEAKS[leak]}. {told}.", "Lines are 95 % intervals over the seeds.")
+    return canvas.picture(
+        f"{measure} against {LEAKS[leak]}. {told}.",
+        "Points are joined by epsilon; bars are 95 % intervals over the seeds.",
+    )
 
 
 def _shown(line: Mapping[Hashable, Any], key: str, _: str, digits: int) -> str:

@@ -71,10 +71,9 @@ def roc_figure(scores: Mapping[str, Scores], attack: str) -> Picture:
             false, true = roc_curve(scored, members)
             axes.plot(false, true, color=colour, linestyle=style, drawstyle="steps-post", label=case)
         axes.plot([LOWEST_RATE, 1], [LOWEST_RATE, 1], color=LINE, linewidth=1)
+        canvas.logarithmic("x", "y")
         for limit in (axes.set_xlim, axes.set_ylim):
             limit(LOWEST_RATE, 1)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
         axes.grid()
         axes.set_xlabel("false-positive rate")
         axes.set_ylabel("true-positive rate")

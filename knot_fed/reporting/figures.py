@@ -2,11 +2,12 @@
 
 import base64
 import io
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from knot_fed.reporting.page import Picture
 
@@ -61,6 +62,14 @@ class Canvas:
             drawn = drawn.replace(colour, f"var(--c{colour[1:]})")
         drawn = drawn.replace("<defs>", f"<style>{_schemes()}</style><defs>", 1)
         self.source = f"data:image/svg+xml;base64,{base64.b64encode(drawn.encode()).decode()}"
+
+    def logarithmic(self, *names: Literal["x", "y"]) -> None:
+        """Make axes logarithmic, in plain numbers: powers of ten would be shown with their markup."""
+        for name in names:
+            getattr(self.axes, f"set_{name}scale")("log")
+            axis = getattr(self.axes, f"{name}axis")
+            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axis.set_minor_formatter(NullFormatter())
 
     def legend_above(self, columns: int = 2) -> None:
         """Put the legend over the panel, where it covers nothing."""

@@ -1,3 +1,4 @@
+import base64
 import json
 
 import numpy as np
@@ -10,6 +11,7 @@ from knot_fed.audit.attacks import ATTACKS, POOLINGS
 from knot_fed.audit.findings import Effort
 from knot_fed.audit.folder import AuditFolder
 from knot_fed.audit.poisoning import POISONS
+from knot_fed.audit.report import roc_figure
 from knot_fed.audit.study import Audit, run_part
 from knot_fed.audit.subject import Federation
 from knot_fed.config import RunConfig
@@ -56,6 +58,14 @@ def test_every_attack_on_a_run_leaves_finite_rows_and_is_kept(audit, attack):
     for scores, members in audit.folder.scores(attack).values():
         assert scores.shape == members.shape
         assert 0 < members.mean() < 1
+
+
+def test_curves_have_plain_numbers_on_both_axes():
+    members = np.arange(40)[None] % 2 == 0
+    source = roc_figure({"own row": (members + 0.0, members)}, "membership").source
+    drawn = base64.b64decode(source.partition("base64,")[2]).decode()
+    assert drawn.count(">0.001<") == 2
+    assert "mathdefault" not in drawn
 
 
 def test_confidences_tell_the_prediction_bias(audit):

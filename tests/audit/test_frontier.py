@@ -1,4 +1,6 @@
+import base64
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -88,7 +90,9 @@ def test_the_frontier_is_one_page_and_one_table(folders, tmp_path):
     assert result.exit_code == 0, result.output
     page = out.read_text()
     assert "record: ε = 2, δ = 1e-05" in page
-    assert page.count("<img") == 2
+    drawn = [base64.b64decode(source).decode() for source in re.findall("data:image/svg\\+xml;base64,([^'\"]+)", page)]
+    assert len(drawn) == 2
+    assert not any("mathdefault" in figure for figure in drawn)
     assert len(pd.read_csv(out.with_suffix(".csv"))) == 4
     assert json.dumps(str(tmp_path))[1:-1] not in page
 
