@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.ticker import LogLocator
 
 from knot_fed.reporting.figures import BLUE, GREEN, VERMILLION, Canvas
 from knot_fed.reporting.page import Cell, Page, Picture, Section, Table, number, words, write_page
@@ -107,6 +108,7 @@ def _frontier(table: pd.DataFrame, leak: str, measure: str) -> Picture:
             canvas.axes.minorticks_off()
         elif leak in RATES and (finite[leak] > 0).all():
             canvas.logarithmic("x")
+            canvas.axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         canvas.axes.grid()
         canvas.axes.set_xlabel(LEAKS[leak])
         canvas.axes.set_ylabel("Semantic Distance" if measure == "sd" else "macro-F1")
