@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from knot_fed.config import PrivacyConfig
-from knot_fed.federation import secure_wire, wire
+from knot_fed.federation import envelope, secure_wire, wire
 from knot_fed.federation.secure_peer import KeyList, Peer, deal_shares, mask_values, receive_shares, reveal_shares
 from knot_fed.federation.secure_round import unmask_sum
 from knot_fed.privacy.secure_sum import Quantisation, default_threshold, dequantise, quantise
@@ -27,7 +27,7 @@ class Cost:
     marks: list = field(default_factory=list)
 
     def sent(self, content, *, up):
-        size = wire.count_bytes(content)
+        size = envelope.count_bytes(content)
         self.up, self.down = (self.up + size, self.down) if up else (self.up, self.down + size)
 
     def start(self):

@@ -11,7 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from knot_fed.config import RunConfig
 from knot_fed.errors import PolicyError
-from knot_fed.federation import wire
+from knot_fed.federation import envelope, student_wire
 from knot_fed.federation.bounded_grid import bounded
 from knot_fed.federation.client import Client, answer_evaluation, answer_handshake
 from knot_fed.federation.crossings import log_crossings
@@ -60,7 +60,7 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
     transfer, public = read_server_data(config)
     student = start_student(config, public, transfer)
     sizes = [value.nbytes for value in trained_state(student).values()]
-    grid = bounded(grid, wire.ReplyBounds.of_arrays(sizes))
+    grid = bounded(grid, envelope.ReplyBounds.of_arrays(sizes))
     strategy = CountedFedAvg(config, student, transfer)
     outcome = strategy.roster.outcome
     averaging = time.monotonic()
@@ -93,20 +93,22 @@ def query(message: Message, context: Context) -> Message:
 
 @client_app.train()
 @redact_errors
-@only_declared_records(wire.PARAMETERS, wire.TRAINING)
+@only_declared_records(student_wire.PARAMETERS, student_wire.TRAINING)
 def train(message: Message, context: Context) -> Message:
     """Train the student on the private training split for the epochs asked, and return its parameters."""
     client = Client.from_context(context)
     check_owner(client)
     use_threads(client.run.threads)
     started = time.monotonic()
-    spec, state, server_round = wire.unpack_averaging_request(message.content)
+    spec, state, server_round = student_wire.unpack_averaging_request(message.content)
     student = client.build_student(spec, state)
     examples = client.examples()[0].train
     local = client.run.fedavg
     settings = client.run.teacher.model_copy(update={"epochs": local.epochs, "learning_rate": local.learning_rate})
     train_further(student, examples, settings, seed=round_seed(client.seed(), server_round))
-    reply = wire.pack_parameters(trained_state(student), examples=len(examples), seconds=time.monotonic() - started)
+    reply = student_wire.pack_parameters(
+        trained_state(student), examples=len(examples), seconds=time.monotonic() - started
+    )
     return Message(reply, reply_to=message)
 
 

@@ -15,7 +15,7 @@ from knot_fed.data.files import read_columns, short_name
 from knot_fed.data.private import label_indices, parts_of, read_labelled_texts, texts_of
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import ConfigError, KnotError
-from knot_fed.federation import wire
+from knot_fed.federation import envelope, wire
 from knot_fed.federation.client import Client, read_policy
 from knot_fed.federation.ledger import Ledger
 from knot_fed.models import build_classifier, check_model_name
@@ -94,7 +94,7 @@ def _check_settings(settings: Mapping[str, Scalar]) -> tuple[NodeConfig, list[Fi
 def _check_name(name: str) -> str:
     if not name:
         raise ConfigError("the client has no name; set name in its node configuration")
-    anybody = wire.Handshake(wire.PROTOCOL, labels="", fingerprint="")
+    anybody = wire.Handshake(envelope.PROTOCOL, labels="", fingerprint="")
     wire.check_handshake(anybody, replace(anybody, name=name))
     return name
 

@@ -26,7 +26,7 @@ from flwr.superlink.grid import HttpGrid
 from typing_extensions import override
 
 from knot_fed.errors import WireError
-from knot_fed.federation.wire import ReplyBounds
+from knot_fed.federation.envelope import ReplyBounds
 
 POLL_SECONDS = 1.0
 OBJECT_RECORD_BYTES = 256

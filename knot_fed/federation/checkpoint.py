@@ -15,7 +15,7 @@ from safetensors.numpy import save
 from knot_fed.config import PrivacyConfig
 from knot_fed.distillation import DistillationResult
 from knot_fed.errors import RunFolderError
-from knot_fed.federation import wire
+from knot_fed.federation import envelope, wire
 from knot_fed.federation.roster import ClientRecord, Outcome
 from knot_fed.models import FitState
 from knot_fed.reporting import RunFolder
@@ -147,7 +147,7 @@ def pack_answers(server_round: int, answers: Mapping[str, wire.TrainReply], priv
     """Pack valid replies as they were read, for `unpack_soft_labels` with `kept_privacy`."""
     kept = kept_privacy(privacy)
     return {
-        name: wire.content_to_bytes(wire.pack_soft_labels(answer, round_number=server_round, privacy=kept))
+        name: envelope.content_to_bytes(wire.pack_soft_labels(answer, round_number=server_round, privacy=kept))
         for name, answer in answers.items()
     }
 

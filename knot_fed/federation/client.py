@@ -18,7 +18,7 @@ from knot_fed.data.private import Columns, read_labelled_texts
 from knot_fed.data.transfer_set import TransferSet, keep_transfer_set, kept_transfer_set, read_transfer_set
 from knot_fed.errors import ConfigError, PolicyError, WireError
 from knot_fed.evaluation import evaluate_classifier
-from knot_fed.federation import wire
+from knot_fed.federation import envelope, student_wire, wire
 from knot_fed.federation.checks import printable
 from knot_fed.federation.guard import only_declared_records, redact_errors
 from knot_fed.federation.ledger import Ledger, LedgerEntry
@@ -168,7 +168,7 @@ class Client:
         if described.labels != self.run.label_space().names:
             raise WireError("the student has other labels than the run; send the run's student")
         student = build_classifier(described, seed=0, feature_cache=self.features)
-        load_trained_state(student, wire.unpack_state(arrays, expected=trained_state(student)))
+        load_trained_state(student, student_wire.unpack_state(arrays, expected=trained_state(student)))
         return student
 
     def keep_texts(self, transfer: TransferSet) -> None:
@@ -230,14 +230,14 @@ def client_seed(seed: int, name: str) -> int:
 
 
 @redact_errors
-@only_declared_records(wire.ABOUT)
+@only_declared_records(envelope.ABOUT)
 def answer_handshake(message: Message, context: Context) -> Message:
     """Compare protocol, labels and transfer set, and check the private file, before any training."""
     client = Client.from_context(context)
     server = wire.unpack_handshake(message.content)
     held = client.transfer_set() or client.kept_texts(server.fingerprint)
     ours = wire.Handshake(
-        protocol=wire.PROTOCOL,
+        protocol=envelope.PROTOCOL,
         labels=wire.canonical_labels(client.run.label_space()),
         fingerprint=held.fingerprint if held else "",
         name=client.name,
@@ -256,12 +256,12 @@ def answer_handshake(message: Message, context: Context) -> Message:
 
 
 @redact_errors
-@only_declared_records(wire.METRICS)
+@only_declared_records(student_wire.METRICS)
 def answer_evaluation(message: Message, context: Context) -> Message:
     """Judge the student on the private test split; only metrics leave."""
     client = Client.from_context(context)
     run, ledger = str(context.run_id), client.ledger
-    sent = wire.unpack_student(message.content)
+    sent = student_wire.unpack_student(message.content)
     with ledger.locked():
         check_evaluations(ledger.evaluated_in_run(run), policy=client.policy)
         ledger.record(LedgerEntry(run, evaluations=1))
@@ -269,4 +269,4 @@ def answer_evaluation(message: Message, context: Context) -> Message:
     student = client.build_student(*sent)
     test = client.examples()[0].test
     metrics = evaluate_classifier(predict_soft_labels(student, test.texts), test.labels, client.run.label_space())
-    return Message(wire.pack_metrics(metrics), reply_to=message)
+    return Message(student_wire.pack_metrics(metrics), reply_to=message)

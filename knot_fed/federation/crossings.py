@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 
-from knot_fed.federation import wire
+from knot_fed.federation import envelope, wire
 from knot_fed.run_log import log_event, log_to
 
 
@@ -48,7 +48,7 @@ def log_crossing(
         # The server app is node 1; the other end of every message is a client.
         node_id=max(message.metadata.src_node_id, message.metadata.dst_node_id),
         texts=texts,
-        bytes=wire.count_bytes(content),
+        bytes=envelope.count_bytes(content),
         seconds=seconds,
         outcome=outcome,
     )
@@ -62,7 +62,7 @@ def log_crossings(message: Message, context: Context, call_next: Callable[[Messa
     log_crossing("received", message, node=node)
     started = time.monotonic()
     reply = call_next(message, context)
-    reason = wire.refusal_of(reply.content)
+    reason = envelope.refusal_of(reply.content)
     outcome = "ok" if reason is None else f"refused: {reason}"
     log_crossing("sent", reply, node=node, seconds=time.monotonic() - started, outcome=outcome)
     return reply
@@ -70,7 +70,7 @@ def log_crossings(message: Message, context: Context, call_next: Callable[[Messa
 
 def _counts(content: RecordDict) -> tuple[int | None, int | None]:
     """Return round and number of texts, as far as the records of any peer tell them."""
-    about = content.get(wire.ABOUT, content.get(wire.ANSWER))
+    about = content.get(envelope.ABOUT, content.get(wire.ANSWER))
     if not isinstance(about, ConfigRecord):
         return None, None
     arrays = content.get(wire.SOFT_LABELS)

@@ -11,7 +11,7 @@ from typing_extensions import override
 from knot_fed.config import RunConfig
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import WireError
-from knot_fed.federation import wire
+from knot_fed.federation import envelope, student_wire
 from knot_fed.federation.nodes import content_of
 from knot_fed.federation.roster import Roster
 from knot_fed.models import TextClassifier, load_trained_state, trained_state
@@ -42,9 +42,9 @@ class CountedFedAvg(FedAvg):
             fraction_evaluate=0.0,
             min_train_nodes=1,
             min_available_nodes=1,
-            weighted_by_key=wire.EXAMPLES,
-            arrayrecord_key=wire.STUDENT,
-            configrecord_key=wire.ABOUT,
+            weighted_by_key=student_wire.EXAMPLES,
+            arrayrecord_key=student_wire.STUDENT,
+            configrecord_key=envelope.ABOUT,
         )
         self.config = config
         self.student = student
@@ -62,13 +62,13 @@ class CountedFedAvg(FedAvg):
         """
         self.roster.open(grid, self.transfer)
         outcome, timeout, spec = self.roster.outcome, self.config.timeout, self.student.spec.to_json()
-        before = wire.pack_state(trained_state(self.student))
+        before = envelope.pack_arrays(trained_state(self.student))
         self.roster.read_metrics(
             grid.send_and_receive(self.roster.ask_metrics(spec, before), timeout=timeout), outcome.before
         )
-        about = ConfigRecord({"protocol": wire.PROTOCOL, "spec": spec})
+        about = ConfigRecord({"protocol": envelope.PROTOCOL, "spec": spec})
         result = self.start(grid, before, num_rounds=self.config.fedavg.rounds, timeout=timeout, train_config=about)
-        load_trained_state(self.student, wire.unpack_state(result.arrays, expected=trained_state(self.student)))
+        load_trained_state(self.student, student_wire.unpack_state(result.arrays, expected=trained_state(self.student)))
         self.roster.read_metrics(
             grid.send_and_receive(self.roster.ask_metrics(spec, result.arrays), timeout=timeout), outcome.after
         )
@@ -94,14 +94,14 @@ class CountedFedAvg(FedAvg):
         expected = trained_state(self.student)
         for record, reply in self.roster.by_client(replies):
             try:
-                record.examples, seconds = wire.check_parameters(content_of(reply), expected=expected)
+                record.examples, seconds = student_wire.check_parameters(content_of(reply), expected=expected)
             except WireError as error:
                 record.status = f"rejected: {error}"
                 logger.warning("round %d: %s: %s", server_round, record.name, error)
             else:
                 record.status, record.seconds = "ok", record.seconds + seconds
                 answers[record.name] = reply
-                sent = self.bytes_up_in_training.get(record.name, 0) + wire.count_bytes(reply.content)
+                sent = self.bytes_up_in_training.get(record.name, 0) + envelope.count_bytes(reply.content)
                 self.bytes_up_in_training[record.name] = sent
             self.roster.log_reply(reply, record, outcome=record.status)
         rejected = {name: r.status for name, r in self.roster.outcome.clients.items() if name not in answers}

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from flwr.app import Context, Message
 
 from knot_fed.errors import KnotError
-from knot_fed.federation.wire import REFUSAL, pack_refusal
+from knot_fed.federation.envelope import REFUSAL, pack_refusal
 
 Handler: TypeAlias = Callable[[Message, Context], Message]
 

@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 
 from knot_fed.config import RunConfig
 from knot_fed.errors import FederationError, WireError
-from knot_fed.federation import wire
+from knot_fed.federation import envelope, wire
 from knot_fed.federation.bounded_grid import UNREADABLE
 from knot_fed.federation.checks import printable
 from knot_fed.federation.crossings import log_crossing
@@ -127,9 +127,9 @@ def content_of(reply: Message) -> RecordDict:
     """
     if not reply.has_content():
         if reply.error.code == UNREADABLE:
-            raise WireError(printable(reply.error.reason or "", wire.LONGEST_REFUSAL))
+            raise WireError(printable(reply.error.reason or "", envelope.LONGEST_REFUSAL))
         raise WireError(f"failed with error {reply.error.code}; see the client's log")
-    reason = wire.refusal_of(reply.content)
+    reason = envelope.refusal_of(reply.content)
     if reason is not None:
         raise WireError(reason)
     return reply.content

@@ -13,7 +13,7 @@ from knot_fed.data.transfer_set import TransferSet
 from knot_fed.distillation import DistillationResult
 from knot_fed.errors import FederationError, WireError
 from knot_fed.evaluation import EvaluationDetails
-from knot_fed.federation import wire
+from knot_fed.federation import envelope, student_wire, wire
 from knot_fed.federation.crossings import log_crossing
 from knot_fed.federation.nodes import content_of, matched, shake_hands, wait_for_nodes
 from knot_fed.run_log import log_event
@@ -131,7 +131,7 @@ class Roster:
         self, grid: Grid, node_ids: list[int], transfer: TransferSet
     ) -> tuple[dict[str, tuple[int, wire.Handshake]], dict[str, str]]:
         labels = wire.canonical_labels(self.config.label_space())
-        ours = wire.Handshake(wire.PROTOCOL, labels, transfer.fingerprint)
+        ours = wire.Handshake(envelope.PROTOCOL, labels, transfer.fingerprint)
         accepted, refused, silent = shake_hands(grid, node_ids, ours, timeout=self.config.timeout)
         self._met |= set(node_ids) - silent
         return accepted, refused
@@ -163,7 +163,7 @@ class Roster:
 
     def message(self, content: RecordDict, record: ClientRecord, kind: str) -> Message:
         """Address a message to a client, count its bytes, and log it."""
-        record.bytes_down += wire.count_bytes(content)
+        record.bytes_down += envelope.count_bytes(content)
         message = Message(content, dst_node_id=record.node_id, message_type=kind)
         self._asked.append(message.metadata)
         record.asked_at = time.monotonic()
@@ -181,7 +181,7 @@ class Roster:
         self._asked.clear()
         pairs = [(record, answers[record.node_id]) for record in self.joined() if record.node_id in answers]
         for record, reply in pairs:
-            record.bytes_up += wire.count_bytes(reply.content) if reply.has_content() else 0
+            record.bytes_up += envelope.count_bytes(reply.content) if reply.has_content() else 0
         return pairs
 
     def require(self, count: int, refused: dict[str, str], what: str) -> None:
@@ -201,13 +201,13 @@ class Roster:
 
     def ask_metrics(self, spec: str, student: ArrayRecord) -> list[Message]:
         """Ask every client to judge the student, given by its specification (JSON) and its arrays."""
-        return [self.message(wire.pack_student(spec, student), record, "evaluate") for record in self.present()]
+        return [self.message(student_wire.pack_student(spec, student), record, "evaluate") for record in self.present()]
 
     def read_metrics(self, replies: Iterable[Message], domains: dict[str, Metrics]) -> None:
         """Enter the metrics under the clients' names; a client that gave none is logged and left out."""
         for record, reply in self.by_client(replies):
             try:
-                domains[record.name] = wire.unpack_metrics(content_of(reply), labels=self.config.label_space())
+                domains[record.name] = student_wire.unpack_metrics(content_of(reply), labels=self.config.label_space())
                 self.log_reply(reply, record, outcome="ok")
             except WireError as error:
                 self.log_reply(reply, record, outcome=f"rejected: {error}")

@@ -11,7 +11,7 @@ from typing_extensions import override
 from knot_fed.aggregation import single_weights, weight_bound
 from knot_fed.config import RunConfig
 from knot_fed.errors import RunFolderError
-from knot_fed.federation import secure_wire, wire
+from knot_fed.federation import envelope, secure_wire
 from knot_fed.federation.checkpoint import Checkpoint, Received
 from knot_fed.federation.secure_round import SecureRound
 from knot_fed.federation.strategy import KnotStrategy, logger
@@ -58,7 +58,7 @@ class SecureSumStrategy(KnotStrategy):
                 record.seconds, record.holds_transfer_set = record.seconds + answer.seconds, True
                 record.claim = answer.claim
         self._distil_pooled(server_round, Received(teachers, pooled=pooled))
-        return wire.pack_state(trained_state(self.student)), None
+        return envelope.pack_arrays(trained_state(self.student)), None
 
     @override
     def _ask(self, server_round: int, grid: Grid) -> list[Message]:
@@ -95,7 +95,7 @@ def strategy_of(config: RunConfig) -> type[KnotStrategy]:
     return SecureSumStrategy if config.privacy.secure_sum else KnotStrategy
 
 
-def reply_bounds(config: RunConfig, *, texts: int) -> wire.ReplyBounds:
+def reply_bounds(config: RunConfig, *, texts: int) -> envelope.ReplyBounds:
     """Bound the replies to the requests of that strategy."""
-    bounds = secure_wire.reply_bounds if config.privacy.secure_sum else wire.ReplyBounds.of_soft_labels
+    bounds = secure_wire.reply_bounds if config.privacy.secure_sum else envelope.ReplyBounds.of_soft_labels
     return bounds(texts, len(config.label_space()))

@@ -11,7 +11,7 @@ from flwr.app import ConfigRecord, RecordDict
 from jaxtyping import UInt
 
 from knot_fed.errors import WireError
-from knot_fed.federation import wire
+from knot_fed.federation import envelope, wire
 from knot_fed.federation.checks import read_seconds
 from knot_fed.federation.secure_keys import PUBLIC_BYTES, SECRET_SHARE_BYTES, SEED_BYTES, SEED_SHARE_BYTES
 from knot_fed.federation.secure_peer import KeyList
@@ -152,9 +152,9 @@ def unpack_masked(
     )  # fmt: skip
 
 
-def reply_bounds(examples: int, classes: int) -> wire.ReplyBounds:
+def reply_bounds(examples: int, classes: int) -> envelope.ReplyBounds:
     """Bound one client's reply: the masked values in the longest words, or what it seals for all others."""
-    return wire.ReplyBounds.of_arrays([max(8 * examples * (classes + 1), MOST_CLIENTS * SEALED_BYTES)])
+    return envelope.ReplyBounds.of_arrays([max(8 * examples * (classes + 1), MOST_CLIENTS * SEALED_BYTES)])
 
 
 def pack_unmask_request(round_number: int, survivors: list[int]) -> RecordDict:
@@ -190,7 +190,7 @@ def unpack_revealed(
 
 
 def _pack(round_number: int, **values: Any) -> RecordDict:
-    return RecordDict({SECURE: ConfigRecord({"protocol": wire.PROTOCOL, "round": round_number, **values})})
+    return RecordDict({SECURE: ConfigRecord({"protocol": envelope.PROTOCOL, "round": round_number, **values})})
 
 
 def _read(content: RecordDict, *, round_number: int | None = None, **kinds: type) -> dict[str, Any]:
@@ -206,8 +206,8 @@ def _read(content: RecordDict, *, round_number: int | None = None, **kinds: type
             raise WireError(
                 f"{key} is a {type(values[key]).__name__}, expected {kind.__name__}; use the pack_ function"
             )
-    if values["protocol"] != wire.PROTOCOL:
-        raise WireError(f"speaks protocol {values['protocol']}, expected {wire.PROTOCOL}; install the same release")
+    if values["protocol"] != envelope.PROTOCOL:
+        raise WireError(f"speaks protocol {values['protocol']}, expected {envelope.PROTOCOL}; install the same release")
     if not 0 < values["round"] < 2**31:
         raise WireError(f"names round {values['round']}; count rounds from 1")
     if round_number is not None and values["round"] != round_number:

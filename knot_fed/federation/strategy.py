@@ -17,7 +17,7 @@ from knot_fed.config import RunConfig
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.distillation import DistillationResult, PublicCrossEntropy, distil_student
 from knot_fed.errors import WireError
-from knot_fed.federation import wire
+from knot_fed.federation import envelope, wire
 from knot_fed.federation.checkpoint import Checkpoint, Received, Teachers, kept_privacy, pack_answers
 from knot_fed.federation.nodes import content_of
 from knot_fed.federation.roster import ClientRecord, Roster
@@ -138,7 +138,7 @@ class KnotStrategy(Strategy):
         rejected = {name: r.status for name, r in self.roster.outcome.clients.items() if name not in answers}
         self.roster.require(len(answers), rejected, f"answered round {server_round}")
         self._learn(server_round, answers)
-        return wire.pack_state(trained_state(self.student)), None
+        return envelope.pack_arrays(trained_state(self.student)), None
 
     def _ask(self, server_round: int, grid: Grid) -> list[Message]:
         """Ask for a round's answers; where too few came, wait for the clients that are away, and ask them again."""
@@ -161,7 +161,7 @@ class KnotStrategy(Strategy):
         return False
 
     def _measure(self, server_round: int, grid: Grid) -> None:
-        state = wire.pack_state(trained_state(self.student))
+        state = envelope.pack_arrays(trained_state(self.student))
         messages = self.configure_evaluate(server_round, state, ConfigRecord(), grid)
         self.aggregate_evaluate(server_round, grid.send_and_receive(messages, timeout=self.config.timeout))
 
@@ -181,7 +181,7 @@ class KnotStrategy(Strategy):
         size = len(self.transfer.slice(resumed.round, self.config.rounds))
         answers = {
             name: wire.unpack_soft_labels(
-                wire.content_from_bytes(kept),
+                envelope.content_from_bytes(kept),
                 round_number=resumed.round,
                 examples=size,
                 labels=self.labels,

@@ -1,17 +1,15 @@
-"""The wire format: the only code that knows record keys, dtypes and the protocol version.
+"""The wire format of the exchange: handshake, requests, transfer set and soft labels.
 
+With `envelope`, `student_wire` and `secure_wire` the only code that knows record keys, dtypes and the protocol version.
 Every `unpack_` function raises `WireError` and nothing else, whatever the peer sent, and looks at sizes before values.
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
-from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from jaxtyping import Float
 
 from knot_fed.config import PrivacyConfig
@@ -20,41 +18,25 @@ from knot_fed.errors import SoftLabelsError, WireError
 from knot_fed.federation.checks import (
     printable,
     read_array,
-    read_arrays,
     read_count,
     read_record,
     read_seconds,
     read_value,
 )
+from knot_fed.federation.envelope import ABOUT, PROTOCOL, check_protocol, pack_arrays
 from knot_fed.labels import LabelSpace, check_soft_labels
 from knot_fed.privacy.compression import compress, decompress, layout
-from knot_fed.types import Metrics, SoftLabels, Text
+from knot_fed.types import SoftLabels, Text
 
-PROTOCOL = 2
-ABOUT = "about"
 TEXTS = "texts"
 ANSWER = "answer"
-STUDENT = "student"
-METRICS = "metrics"
-REFUSAL = "refusal"
 SOFT_LABELS = "soft-labels"
-PARAMETERS = "parameters"
-TRAINING = "training"
-EXAMPLES = "num-examples"
 CONFIDENCE = "confidence"
-ROUND_OF_FLOWER = "server-round"
 COLUMNS = ("column-0", "column-1")
 MOST_TEXTS = 1_000_000
 LONGEST_TEXT = 100_000
 MOST_LETTERS = 1 << 26
-LONGEST_SPEC = 1 << 22
-LONGEST_REFUSAL = 500
-LARGEST_PARAMETER = 1e6
 LARGEST_CONFIDENCE = 2.0
-TOLERANCE = 1e-4
-_ARRAY_BYTES, _ARRAY_OBJECTS = 1024, 4
-_ENVELOPE_BYTES, _ENVELOPE_OBJECTS = 1 << 16, 32
-_CHUNK_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
@@ -67,27 +49,6 @@ class Handshake:
     labels: str
     fingerprint: str
     name: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ReplyBounds:
-    """How large an honest reply can be: bytes in all, and objects that Flower cuts it into."""
-
-    bytes: int
-    objects: int
-
-    @classmethod
-    def of_arrays(cls, sizes: Sequence[int]) -> "ReplyBounds":
-        """Bound a reply that holds arrays of so many bytes each, and a few values."""
-        return cls(
-            sum(sizes) + _ARRAY_BYTES * len(sizes) + _ENVELOPE_BYTES,
-            _ARRAY_OBJECTS * len(sizes) + sum(sizes) // _CHUNK_BYTES + _ENVELOPE_OBJECTS,
-        )
-
-    @classmethod
-    def of_soft_labels(cls, examples: int, classes: int) -> "ReplyBounds":
-        """Bound one teacher's answer."""
-        return cls.of_arrays([4 * examples * classes, 4 * examples])
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +110,7 @@ def check_handshake(ours: Handshake, theirs: Handshake) -> None:
     WireError
         If protocol version, label space or transfer set differ, or fingerprint or name do not have their form.
     """
-    _check_protocol(theirs.protocol, ours.protocol)
+    check_protocol(theirs.protocol, ours.protocol)
     if theirs.labels != ours.labels:
         raise WireError(
             f"has labels {printable(theirs.labels, 200)}, expected {ours.labels[:200]}; agree on one label space"
@@ -179,7 +140,7 @@ def unpack_train_request(content: RecordDict) -> TrainRequest:
     """Read what the server asks, and check the texts, if they came along, against their fingerprint."""
     keys = {"protocol", "round", "fingerprint", "start", "stop"}
     about = read_record(content, ABOUT, ConfigRecord, records={ABOUT, TEXTS}, keys=keys)
-    _check_protocol(read_value(about, "protocol", int), PROTOCOL)
+    check_protocol(read_value(about, "protocol", int), PROTOCOL)
     texts = read_record(content, TEXTS, ConfigRecord, records={ABOUT, TEXTS}) if TEXTS in content else None
     request = TrainRequest(
         round=read_value(about, "round", int),
@@ -233,7 +194,7 @@ def pack_soft_labels(reply: TrainReply, *, round_number: int, privacy: PrivacyCo
     about["mechanism"], about["epsilon"], about["delta"] = reply.claim.mechanism, reply.claim.epsilon, reply.claim.delta
     arrays = compress(reply.soft_labels, privacy.compression, top_k=privacy.top_k)
     arrays[CONFIDENCE] = reply.confidence.astype(np.float32)
-    return RecordDict({SOFT_LABELS: pack_state(arrays), ANSWER: about})
+    return RecordDict({SOFT_LABELS: pack_arrays(arrays), ANSWER: about})
 
 
 def unpack_soft_labels(
@@ -257,7 +218,7 @@ def unpack_soft_labels(
     """
     keys = {"protocol", "round", "examples", "reused", "seconds", "mechanism", "epsilon", "delta"}
     answer = read_record(content, ANSWER, ConfigRecord, records={ANSWER, SOFT_LABELS}, keys=keys)
-    _check_protocol(read_value(answer, "protocol", int), PROTOCOL)
+    check_protocol(read_value(answer, "protocol", int), PROTOCOL)
     if read_value(answer, "round", int) != round_number:
         raise WireError(f"answers another round than {round_number}; drop the old reply")
     expected = layout(privacy.compression, examples=examples, classes=len(labels), top_k=privacy.top_k)
@@ -296,130 +257,6 @@ def read_claim(answer: ConfigRecord, *, asked: str) -> Claim:
     return Claim(mechanism, epsilon, delta)
 
 
-def pack_student(spec: str, state: ArrayRecord) -> RecordDict:
-    """Pack the student, by its specification (JSON) and its trained arrays."""
-    return RecordDict({STUDENT: state, ABOUT: ConfigRecord({"protocol": PROTOCOL, "spec": spec})})
-
-
-def unpack_student(content: RecordDict) -> tuple[str, ArrayRecord]:
-    """Read the student's specification (JSON), and its arrays for `unpack_state`."""
-    return _student(content, keys={"protocol", "spec"})
-
-
-def unpack_averaging_request(content: RecordDict) -> tuple[str, ArrayRecord, int]:
-    """Read the student to train on private examples, as `unpack_student`, and the round."""
-    keys = {"protocol", "spec", ROUND_OF_FLOWER}
-    about = read_record(content, ABOUT, ConfigRecord, records={ABOUT, STUDENT}, keys=keys)
-    return *_student(content, keys=keys), read_value(about, ROUND_OF_FLOWER, int)
-
-
-def _student(content: RecordDict, *, keys: set[str]) -> tuple[str, ArrayRecord]:
-    about = read_record(content, ABOUT, ConfigRecord, records={ABOUT, STUDENT}, keys=keys)
-    _check_protocol(read_value(about, "protocol", int), PROTOCOL)
-    spec = read_value(about, "spec", str)
-    if len(spec) > LONGEST_SPEC:
-        raise WireError(f"the student's specification has {len(spec)} letters, expected {LONGEST_SPEC} at most; cut it")
-    return spec, read_record(content, STUDENT, ArrayRecord, records={ABOUT, STUDENT})
-
-
-def pack_state(state: Mapping[str, np.ndarray]) -> ArrayRecord:
-    """Pack trained arrays."""
-    return ArrayRecord({name: Array(np.asarray(value, order="C")) for name, value in state.items()})
-
-
-def unpack_state(record: ArrayRecord, *, expected: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Read the student's trained arrays, which must have the names, shapes and kinds of those expected."""
-    return read_arrays(record, expected, largest=LARGEST_PARAMETER)
-
-
-def pack_parameters(state: Mapping[str, np.ndarray], *, examples: int, seconds: float) -> RecordDict:
-    """Pack parameters trained on private examples; only federated averaging sends them."""
-    return RecordDict({PARAMETERS: pack_state(state), TRAINING: MetricRecord({EXAMPLES: examples, "seconds": seconds})})
-
-
-def check_parameters(content: RecordDict, *, expected: Mapping[str, np.ndarray]) -> tuple[int, float]:
-    """Refuse anything but finite parameters of the expected names, shapes and kinds.
-
-    Returns
-    -------
-    examples
-        How many the client trained on, >= 1.
-    seconds
-        How long it took.
-
-    Raises
-    ------
-    WireError
-        If records, names, dtypes, shapes, sizes or values differ from what was asked.
-    """
-    records = {PARAMETERS, TRAINING}
-    training = read_record(content, TRAINING, MetricRecord, records=records, keys={EXAMPLES, "seconds"})
-    read_arrays(read_record(content, PARAMETERS, ArrayRecord, records=records), expected, largest=LARGEST_PARAMETER)
-    return read_count(training, EXAMPLES, least=1), read_seconds(training, "seconds")
-
-
-def pack_metrics(metrics: Metrics) -> RecordDict:
-    """Pack the student's metrics on one private test split."""
-    return RecordDict({METRICS: MetricRecord({**metrics.to_mapping()})})
-
-
-def unpack_metrics(content: RecordDict, *, labels: LabelSpace) -> Metrics:
-    """Read metrics and refuse values that no test split can give."""
-    names = set(Metrics.__dataclass_fields__)
-    record = read_record(content, METRICS, MetricRecord, records={METRICS}, keys=names)
-    values = {name: read_value(record, name, float) for name in names - {"examples"}}
-    farthest = labels.diameter + TOLERANCE
-    for name, value in values.items():
-        most = farthest if name in ("sd", "w1") else 1 + TOLERANCE
-        if not 0 <= value <= most:
-            raise WireError(f"has a metric {name} outside 0..{most:.4g}; check the client's evaluation")
-    if values["sd"] > values["w1"] + TOLERANCE:
-        raise WireError("has an sd above its w1, which cannot be; check the client's evaluation")
-    return Metrics(**values, examples=read_count(record, "examples", least=0))
-
-
-def pack_refusal(reason: str) -> RecordDict:
-    """Pack one sentence that holds no private content."""
-    return RecordDict({REFUSAL: ConfigRecord({"reason": printable(reason, LONGEST_REFUSAL)})})
-
-
-def refusal_of(content: RecordDict) -> str | None:
-    """Return the peer's refusal, cut to 500 printable characters, or None."""
-    if REFUSAL not in content:
-        return None
-    record = content[REFUSAL]
-    reason = record.get("reason") if isinstance(record, ConfigRecord) else None
-    return printable(reason, LONGEST_REFUSAL) if isinstance(reason, str) else "refused and gave no reason"
-
-
-def content_to_bytes(content: RecordDict) -> bytes:
-    """Serialise records as they travel, to be kept."""
-    return bytes(recorddict_to_proto(content).SerializeToString())
-
-
-def content_from_bytes(kept: bytes) -> RecordDict:
-    """Read what `content_to_bytes` wrote; the matching unpack_ function checks it."""
-    return recorddict_from_proto(ProtoRecordDict.FromString(kept))
-
-
-def count_bytes(content: RecordDict) -> int:
-    """Count the payload of a message in bytes, as Flower does; its own count fails on an empty string."""
-    return sum(sum(len(key) + _value_bytes(value) for key, value in record.items()) for record in content.values())
-
-
-def _value_bytes(value: object) -> int:
-    if isinstance(value, Array):
-        return len(value.data)
-    if isinstance(value, list):
-        return sum(map(_value_bytes, value))
-    return len(value) if isinstance(value, str | bytes) else 1 if isinstance(value, bool) else 8
-
-
 def canonical_labels(labels: LabelSpace) -> str:
     """Return the label space as the handshake compares it."""
     return json.dumps(json.loads(labels.to_json()), sort_keys=True)
-
-
-def _check_protocol(theirs: int, ours: int) -> None:
-    if theirs != ours:
-        raise WireError(f"speaks protocol {theirs}, expected {ours}; install the same knot_fed release")

@@ -14,7 +14,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, Error, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID
 
-from knot_fed.federation import wire
+from knot_fed.federation import envelope, wire
 from tests.deployment.hostile_node import Builder, HostileNode, Objects
 from tests.deployment.processes import federation
 from tests.federation.hostile import ANSWERS, HANDSHAKES, MARKER
@@ -131,7 +131,7 @@ def answer(message, node):
 
 
 def as_victim(content):
-    content[wire.ABOUT]["name"] = "twin"
+    content[envelope.ABOUT]["name"] = "twin"
     return content
 
 

@@ -19,7 +19,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import ModelError, WireError
-from knot_fed.federation import wire
+from knot_fed.federation import envelope, student_wire, wire
 from knot_fed.labels import LabelSpace
 from knot_fed.models import ModelSpec
 from knot_fed.types import Metrics
@@ -34,7 +34,7 @@ STATE = {
     "empty": np.zeros((0, 3), np.float32),
     "half": np.ones(3, np.float16),
 }
-OURS = wire.Handshake(wire.PROTOCOL, wire.canonical_labels(LABELS), TRANSFER.fingerprint, "phones")
+OURS = wire.Handshake(envelope.PROTOCOL, wire.canonical_labels(LABELS), TRANSFER.fingerprint, "phones")
 ROWS = np.full((3, 5), 0.2, np.float32)
 CLAIM = wire.Claim("none", float("inf"), 0.0)
 REPLY = wire.TrainReply(ROWS, np.ones(3, np.float32), 9, reused=False, seconds=0.5, claim=CLAIM)
@@ -46,8 +46,8 @@ SPEC = ModelSpec("tiny-bert", "all", LABELS.names, paired=False, max_length=16, 
 
 
 def averaging_request():
-    content = wire.pack_student(SPEC, wire.pack_state(STATE))
-    content[wire.ABOUT][wire.ROUND_OF_FLOWER] = 1
+    content = student_wire.pack_student(SPEC, envelope.pack_arrays(STATE))
+    content[envelope.ABOUT][student_wire.ROUND_OF_FLOWER] = 1
     return content
 
 
@@ -63,15 +63,15 @@ def soft_labels(reply, privacy):
 
 
 def read_student(content):
-    spec, arrays = wire.unpack_student(content)
+    spec, arrays = student_wire.unpack_student(content)
     ModelSpec.from_json(spec)
-    wire.unpack_state(arrays, expected=STATE)
+    student_wire.unpack_state(arrays, expected=STATE)
 
 
 def read_averaging_request(content):
-    spec, arrays, _ = wire.unpack_averaging_request(content)
+    spec, arrays, _ = student_wire.unpack_averaging_request(content)
     ModelSpec.from_json(spec)
-    wire.unpack_state(arrays, expected=STATE)
+    student_wire.unpack_state(arrays, expected=STATE)
 
 
 TARGETS = {
@@ -87,17 +87,17 @@ TARGETS = {
     "soft-labels": soft_labels(REPLY, PLAIN),
     "noisy-soft-labels": soft_labels(NOISY, GAUSSIAN),
     **{f"soft-labels-{privacy.compression}": soft_labels(REPLY, privacy) for privacy in COMPRESSED},
-    "student": (lambda: wire.pack_student(SPEC, wire.pack_state(STATE)), read_student),
+    "student": (lambda: student_wire.pack_student(SPEC, envelope.pack_arrays(STATE)), read_student),
     "averaging": (averaging_request, read_averaging_request),
     "parameters": (
-        lambda: wire.pack_parameters(STATE, examples=9, seconds=0.5),
-        lambda content: wire.check_parameters(content, expected=STATE),
+        lambda: student_wire.pack_parameters(STATE, examples=9, seconds=0.5),
+        lambda content: student_wire.check_parameters(content, expected=STATE),
     ),
     "metrics": (
-        lambda: wire.pack_metrics(Metrics(0.5, 0.6, 0.7, 0.8, 0.1, 20)),
-        lambda content: wire.unpack_metrics(content, labels=LABELS),
+        lambda: student_wire.pack_metrics(Metrics(0.5, 0.6, 0.7, 0.8, 0.1, 20)),
+        lambda content: student_wire.unpack_metrics(content, labels=LABELS),
     ),
-    "refusal": (lambda: wire.pack_refusal("no"), wire.refusal_of),
+    "refusal": (lambda: envelope.pack_refusal("no"), envelope.refusal_of),
 }
 SCALARS = (
     0, 1, -1, 2**31, 2**63 - 1, -(2**63), True, False, 0.0, -0.0, 1.5, -1.0, 1e38, 1e308, float("nan"), float("inf"),
@@ -147,7 +147,17 @@ def arbitrary_record(draw):
 
 
 def arbitrary_content(draw):
-    names = [wire.ABOUT, wire.TEXTS, wire.ANSWER, wire.SOFT_LABELS, wire.METRICS, wire.REFUSAL, wire.STUDENT, "", "x"]
+    names = [
+        envelope.ABOUT,
+        wire.TEXTS,
+        wire.ANSWER,
+        wire.SOFT_LABELS,
+        student_wire.METRICS,
+        envelope.REFUSAL,
+        student_wire.STUDENT,
+        "",
+        "x",
+    ]
     return RecordDict({name: arbitrary_record(draw) for name in draw.sample(names, draw.randrange(4))})
 
 
@@ -157,7 +167,7 @@ def mutated(draw, content):
         names = list(content)
         step = draw.randrange(16)
         if step == 0 or not names:
-            content[draw.choice([*names, "gift", wire.REFUSAL, wire.ABOUT])] = arbitrary_record(draw)
+            content[draw.choice([*names, "gift", envelope.REFUSAL, envelope.ABOUT])] = arbitrary_record(draw)
         elif step == 1:
             del content[draw.choice(names)]
         elif step == 2:
@@ -209,7 +219,7 @@ def attempt(name, draw):
     """Read one hostile message; returns what came of it, and lets any other exception through."""
     build, read = TARGETS[name]
     content = arbitrary_content(draw) if draw.random() < 0.1 else mutated(draw, build())
-    wire.count_bytes(content)
+    envelope.count_bytes(content)
     try:
         read(content)
     except (WireError, ModelError) as error:

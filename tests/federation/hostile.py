@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from knot_fed.federation import wire
+from knot_fed.federation import envelope, student_wire, wire
 
 MARKER = "/tmp/knot-fed-was-unpickled"
 
@@ -102,11 +102,11 @@ def extra_record(content):
 
 
 def of_metric(name, value):
-    return with_value(name, value, record=wire.METRICS)
+    return with_value(name, value, record=student_wire.METRICS)
 
 
 def refusal(reason):
-    return lambda content: RecordDict({wire.REFUSAL: ConfigRecord({"reason": reason})})
+    return lambda content: RecordDict({envelope.REFUSAL: ConfigRecord({"reason": reason})})
 
 
 ANSWERS = {
@@ -184,18 +184,18 @@ ANSWERS = {
 }
 
 HANDSHAKES = {
-    "path": (with_value("name", "../../x", wire.ABOUT), "has a name that is not"),
-    "absolute-path": (with_value("name", "/etc/passwd", wire.ABOUT), "has a name that is not"),
-    "nul": (with_value("name", "a\0b", wire.ABOUT), "has a name that is not"),
-    "look-alike": (with_value("name", "рhones", wire.ABOUT), "has a name that is not"),  # noqa: RUF001
-    "long": (with_value("name", "x" * 10**6, wire.ABOUT), "has a name that is not"),
-    "dots": (with_value("name", "..", wire.ABOUT), "has a name that is not"),
-    "nameless": (with_value("name", "", wire.ABOUT), "has no name"),
-    "name-of-another": (with_value("name", "honest-0", wire.ABOUT), "calls itself honest-0, as another node does"),
-    "other-protocol": (with_value("protocol", 2**40, wire.ABOUT), "speaks protocol 1099511627776"),
-    "other-labels": (with_value("labels", "\x1b[31m" + "x" * 10**6, wire.ABOUT), r"has labels \[31mxxx"),
-    "no-fingerprint": (with_value("fingerprint", "\x1b[2J", wire.ABOUT), "no SHA-256"),
-    "other-transfer-set": (with_value("fingerprint", "a" * 64, wire.ABOUT), "holds transfer set aaaaaaaaaaaa"),
+    "path": (with_value("name", "../../x", envelope.ABOUT), "has a name that is not"),
+    "absolute-path": (with_value("name", "/etc/passwd", envelope.ABOUT), "has a name that is not"),
+    "nul": (with_value("name", "a\0b", envelope.ABOUT), "has a name that is not"),
+    "look-alike": (with_value("name", "рhones", envelope.ABOUT), "has a name that is not"),  # noqa: RUF001
+    "long": (with_value("name", "x" * 10**6, envelope.ABOUT), "has a name that is not"),
+    "dots": (with_value("name", "..", envelope.ABOUT), "has a name that is not"),
+    "nameless": (with_value("name", "", envelope.ABOUT), "has no name"),
+    "name-of-another": (with_value("name", "honest-0", envelope.ABOUT), "calls itself honest-0, as another node does"),
+    "other-protocol": (with_value("protocol", 2**40, envelope.ABOUT), "speaks protocol 1099511627776"),
+    "other-labels": (with_value("labels", "\x1b[31m" + "x" * 10**6, envelope.ABOUT), r"has labels \[31mxxx"),
+    "no-fingerprint": (with_value("fingerprint", "\x1b[2J", envelope.ABOUT), "no SHA-256"),
+    "other-transfer-set": (with_value("fingerprint", "a" * 64, envelope.ABOUT), "holds transfer set aaaaaaaaaaaa"),
     "extra-handshake": (extra_record, "nobody asked for"),
 }
 
@@ -210,6 +210,9 @@ METRICS = {
     "examples-huge": (of_metric("examples", 2**62), "not a plausible number"),
     "examples-float": (of_metric("examples", 3.5), "examples is a float"),
     "extra-metric": (of_metric("auc", 0.5), "other keys"),
-    "metrics-as-configuration": (lambda content: RecordDict({wire.METRICS: ConfigRecord({})}), "no record 'metrics'"),
-    "no-metrics": (lambda content: RecordDict({wire.METRICS: MetricRecord({})}), "other keys"),
+    "metrics-as-configuration": (
+        lambda content: RecordDict({student_wire.METRICS: ConfigRecord({})}),
+        "no record 'metrics'",
+    ),
+    "no-metrics": (lambda content: RecordDict({student_wire.METRICS: MetricRecord({})}), "other keys"),
 }

@@ -10,7 +10,7 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 from knot_fed import load_student
 from knot_fed.errors import FederationError
 from knot_fed.fedavg_app import client_app, federate
-from knot_fed.federation import wire
+from knot_fed.federation import envelope, student_wire
 from knot_fed.federation.server import read_server_data, start_student
 from knot_fed.models import trained_state
 from knot_fed.reporting import RunFolder, summary_table
@@ -49,12 +49,12 @@ def test_one_round_gives_the_mean_of_returned_parameters_weighted_by_examples(ru
     config = run_config(keys=ONE_ROUND)
     folder, grid = run(config, "mean", virtual_clients(config, 4))
     returned = [reply.content for reply in replies(grid, "train")]
-    counts = np.array([content[wire.TRAINING][wire.EXAMPLES] for content in returned])
+    counts = np.array([content[student_wire.TRAINING][student_wire.EXAMPLES] for content in returned])
     assert len(returned) == 4
     assert len(set(counts)) > 1
     after = trained_state(load_student(folder.path))
     for name, value in after.items():
-        stacked = np.stack([content[wire.PARAMETERS][name].numpy() for content in returned]).astype(np.float64)
+        stacked = np.stack([content[student_wire.PARAMETERS][name].numpy() for content in returned]).astype(np.float64)
         np.testing.assert_allclose(value, np.tensordot(counts / counts.sum(), stacked, axes=1), atol=1e-6)
         assert np.abs(stacked - stacked[0]).max() > 1e-3
 
@@ -67,7 +67,9 @@ def test_clients_start_a_run_from_the_start_of_our_own_strategy(run_config):
     sent = [m for m in messages(grid) if m.metadata.message_type == "train" and not m.metadata.reply_to_message_id]
     assert len(sent) == 3
     for message in sent:
-        assert all(np.array_equal(message.content[wire.STUDENT][name].numpy(), value) for name, value in start.items())
+        assert all(
+            np.array_equal(message.content[student_wire.STUDENT][name].numpy(), value) for name, value in start.items()
+        )
 
 
 def test_a_run_leaves_what_our_own_leaves_and_its_table_prints(run_config):
@@ -101,7 +103,11 @@ def test_the_same_seed_gives_the_same_student_whatever_order_replies_arrive_in(r
 
 def test_nothing_but_declared_records_leaves(run_config):
     _, grid = run(run_config(keys=ONE_ROUND), "declared")
-    declared = {"query": {wire.ABOUT}, "train": {wire.PARAMETERS, wire.TRAINING}, "evaluate": {wire.METRICS}}
+    declared = {
+        "query": {envelope.ABOUT},
+        "train": {student_wire.PARAMETERS, student_wire.TRAINING},
+        "evaluate": {student_wire.METRICS},
+    }
     for kind, records in declared.items():
         assert replies(grid, kind)
         assert all(set(reply.content) == records for reply in replies(grid, kind))
@@ -132,7 +138,9 @@ def test_a_node_asks_its_policy_again_before_parameters_leave(run_config, tmp_pa
     grid = InProcessGrid(allowed, app=client_app, tamper=change_of_mind)
     with pytest.raises(FederationError, match=r"left: rejected: .*set share-parameters to join"):
         federate(grid, config, RunFolder.create(Path(config.runs_dir), "late"))
-    senders = {reply.metadata.src_node_id for reply in replies(grid, "train") if wire.PARAMETERS in reply.content}
+    senders = {
+        reply.metadata.src_node_id for reply in replies(grid, "train") if student_wire.PARAMETERS in reply.content
+    }
     assert senders == {101}
 
 
@@ -149,10 +157,10 @@ def test_nodes_whose_owners_allow_it_take_part_and_no_private_text_leaves(run_co
 
 def spoil(change):
     def tamper(reply):
-        if reply.metadata.src_node_id == 101 and wire.PARAMETERS in reply.content:
-            arrays = {key: array.numpy().copy() for key, array in reply.content[wire.PARAMETERS].items()}
+        if reply.metadata.src_node_id == 101 and student_wire.PARAMETERS in reply.content:
+            arrays = {key: array.numpy().copy() for key, array in reply.content[student_wire.PARAMETERS].items()}
             change(arrays, reply.content)
-            reply.content[wire.PARAMETERS] = ArrayRecord({key: Array(value) for key, value in arrays.items()})
+            reply.content[student_wire.PARAMETERS] = ArrayRecord({key: Array(value) for key, value in arrays.items()})
         return reply
 
     return tamper
@@ -171,7 +179,7 @@ def wrong_names(arrays, content):
 
 
 def no_examples(arrays, content):
-    content[wire.TRAINING][wire.EXAMPLES] = 0
+    content[student_wire.TRAINING][student_wire.EXAMPLES] = 0
 
 
 @pytest.mark.parametrize(
@@ -189,7 +197,7 @@ def test_a_bad_reply_is_left_out_of_the_mean(run_config, change, reason):
     assert statuses["restaurants"].startswith("rejected: ")
     assert reason in statuses["restaurants"]
     returned = [reply.content for reply in replies(grid, "train") if reply.metadata.src_node_id != 101]
-    counts = np.array([content[wire.TRAINING][wire.EXAMPLES] for content in returned])
-    stacked = np.stack([content[wire.PARAMETERS]["head.bias"].numpy() for content in returned])
+    counts = np.array([content[student_wire.TRAINING][student_wire.EXAMPLES] for content in returned])
+    stacked = np.stack([content[student_wire.PARAMETERS]["head.bias"].numpy() for content in returned])
     mean = trained_state(load_student(folder.path))["head.bias"]
     np.testing.assert_allclose(mean, np.tensordot(counts / counts.sum(), stacked, axes=1), atol=1e-6)

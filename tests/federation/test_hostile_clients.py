@@ -8,7 +8,7 @@ import pytest
 from flwr.app import Error, Message, RecordDict
 from flwr.common.serde import message_from_proto, message_to_proto
 
-from knot_fed.federation import wire
+from knot_fed.federation import envelope, student_wire, wire
 from knot_fed.labels import LabelSpace
 from knot_fed.reporting import RunFolder, summary_table
 from knot_fed.server_app import federate
@@ -29,9 +29,9 @@ CLAIM = wire.Claim("none", float("inf"), 0.0)
 def honest_answer(message, name):
     """Answer as a client does, with uniform soft labels and without a model."""
     if message.metadata.message_type == "query":
-        return wire.pack_handshake(wire.Handshake(wire.PROTOCOL, LABELS, "", name))
+        return wire.pack_handshake(wire.Handshake(envelope.PROTOCOL, LABELS, "", name))
     if message.metadata.message_type == "evaluate":
-        return wire.pack_metrics(Metrics(0.5, 0.6, 0.5, 0.5, 0.1, 20))
+        return student_wire.pack_metrics(Metrics(0.5, 0.6, 0.5, 0.5, 0.1, 20))
     request = wire.unpack_train_request(message.content)
     count = request.stop - request.start
     reply = wire.TrainReply(
@@ -164,6 +164,6 @@ def test_what_peers_said_prints_in_the_table_as_it_stands(attacked, capsys):
 
 
 def test_an_empty_string_can_be_counted():
-    content = wire.pack_refusal("")
-    assert wire.count_bytes(content) == len("reason")
-    assert wire.count_bytes(RecordDict()) == 0
+    content = envelope.pack_refusal("")
+    assert envelope.count_bytes(content) == len("reason")
+    assert envelope.count_bytes(RecordDict()) == 0

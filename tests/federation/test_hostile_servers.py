@@ -8,7 +8,7 @@ from flwr.app import ConfigRecord, Message
 from knot_fed import client_app, fedavg_app
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import WireError
-from knot_fed.federation import wire
+from knot_fed.federation import envelope, student_wire, wire
 from knot_fed.labels import LabelSpace
 from knot_fed.models import ModelSpec, build_classifier, trained_state
 from knot_fed.privacy.policy import ReleasePolicy
@@ -57,14 +57,18 @@ def ask(owner, kind, content, app=client_app.app):
 
 
 def reason_of(owner, kind, content, app=client_app.app):
-    reason = wire.refusal_of(ask(owner, kind, content, app))
+    reason = envelope.refusal_of(ask(owner, kind, content, app))
     assert reason is not None
     assert "\n" not in reason
     return reason
 
 
 def handshake(transfer=PUBLIC, **changes):
-    theirs = {"protocol": wire.PROTOCOL, "labels": wire.canonical_labels(LABELS), "fingerprint": transfer.fingerprint}
+    theirs = {
+        "protocol": envelope.PROTOCOL,
+        "labels": wire.canonical_labels(LABELS),
+        "fingerprint": transfer.fingerprint,
+    }
     return wire.pack_handshake(wire.Handshake(**{**theirs, **changes}))
 
 
@@ -75,7 +79,7 @@ def request(transfer=PUBLIC, start=0, stop=None, round_number=1):
 
 def student(spec=SPEC, arrays=None):
     state = trained_state(build_classifier(SPEC, seed=0)) if arrays is None else arrays
-    return wire.pack_student(spec if isinstance(spec, str) else spec.to_json(), wire.pack_state(state))
+    return student_wire.pack_student(spec if isinstance(spec, str) else spec.to_json(), envelope.pack_arrays(state))
 
 
 def teachers(tmp_path):
@@ -84,23 +88,23 @@ def teachers(tmp_path):
 
 def test_another_transfer_set_than_the_run_began_with_is_refused_before_any_training(owner, tmp_path):
     node = owner()
-    assert wire.refusal_of(ask(node, "query", handshake())) is None
+    assert envelope.refusal_of(ask(node, "query", handshake())) is None
     assert "another transfer set than this run began with" in reason_of(node, "train", request(PROBE))
     assert "another transfer set than this run began with" in reason_of(node, "query", handshake(PROBE))
     assert not teachers(tmp_path)
 
 
 def test_a_run_without_a_handshake_is_bound_by_its_first_request_and_over_restarts(owner):
-    assert wire.refusal_of(ask(owner(), "train", request())) is None
+    assert envelope.refusal_of(ask(owner(), "train", request())) is None
     assert "another transfer set" in reason_of(owner(), "train", request(PROBE))
-    assert wire.refusal_of(ask(owner(), "train", request(round_number=2))) is None
+    assert envelope.refusal_of(ask(owner(), "train", request(round_number=2))) is None
 
 
 def test_a_transfer_set_that_the_owner_has_not_pinned_is_refused_in_every_run(owner):
     node = owner(policy=f'transfer-fingerprint = "{PUBLIC.fingerprint}"')
     assert "pins another transfer set" in reason_of(node, "query", handshake(PROBE))
     assert "pins another transfer set" in reason_of(node, "train", request(PROBE))
-    assert wire.refusal_of(ask(node, "query", handshake())) is None
+    assert envelope.refusal_of(ask(node, "query", handshake())) is None
 
 
 @pytest.mark.parametrize("fingerprint", ["", "../../x", "a" * 63])
@@ -110,9 +114,9 @@ def test_a_server_that_names_no_transfer_set_is_refused(owner, fingerprint):
 
 def test_the_same_rows_asked_again_count_again(owner, tmp_path):
     node = owner(policy="max-texts-per-run = 5")
-    assert wire.refusal_of(ask(node, "train", request())) is None
+    assert envelope.refusal_of(ask(node, "train", request())) is None
     assert "3 texts asked with 3 of max-texts-per-run = 5 used" in reason_of(node, "train", request())
-    assert wire.refusal_of(ask(node, "train", request(stop=2))) is None
+    assert envelope.refusal_of(ask(node, "train", request(stop=2))) is None
 
 
 def test_more_texts_than_the_policy_allows_are_refused_before_any_training(owner, tmp_path):
@@ -129,7 +133,7 @@ def test_confidences_that_the_owner_keeps_leave_as_zeros(owner):
 def test_students_are_counted_and_a_counting_attack_ends_at_the_limit(owner, tmp_path):
     node = owner(policy="max-evaluations-per-run = 2")
     for _ in range(2):
-        assert wire.METRICS in ask(node, "evaluate", student())
+        assert student_wire.METRICS in ask(node, "evaluate", student())
     assert "max-evaluations-per-run = 2 is used up" in reason_of(node, "evaluate", student())
     lines = (tmp_path / "hospital" / "state" / "ledger.jsonl").read_text().splitlines()
     assert sum(json.loads(line)["evaluations"] for line in lines) == 2
@@ -190,13 +194,13 @@ def test_a_pretrained_teacher_that_only_the_server_names_is_not_loaded(owner, mo
     assert "named by the server only" in reason_of(owner(keys={"model": model}), "query", handshake())
     assert "named by the server only" in reason_of(owner(keys={"model": model}), "train", request())
     allowed = owner(policy=f'models = ["{model}"]', keys={"model": model})
-    assert wire.refusal_of(ask(allowed, "query", handshake())) is None
+    assert envelope.refusal_of(ask(allowed, "query", handshake())) is None
 
 
 def test_a_function_that_the_server_names_is_never_imported_on_a_client(owner):
     keys = {"weights.scheme": "antigravity:fly", "distill.loss": "antigravity:fly"}
-    assert wire.refusal_of(ask(owner(keys=keys), "query", handshake())) is None
-    assert wire.refusal_of(ask(owner(keys=keys), "train", request())) is None
+    assert envelope.refusal_of(ask(owner(keys=keys), "query", handshake())) is None
+    assert envelope.refusal_of(ask(owner(keys=keys), "train", request())) is None
     assert "antigravity" not in sys.modules
 
 
@@ -215,13 +219,13 @@ def test_a_function_that_the_server_names_is_never_imported_on_a_client(owner):
 def test_a_setting_out_of_range_is_refused_in_a_short_sentence(owner, key, value):
     reason = reason_of(owner(keys={key: value}), "train", request())
     assert "run configuration" in reason
-    assert len(reason) <= wire.LONGEST_REFUSAL
+    assert len(reason) <= envelope.LONGEST_REFUSAL
 
 
 def changed_request(**changes):
     content = request()
     for key, value in changes.items():
-        content[wire.ABOUT][key] = value
+        content[envelope.ABOUT][key] = value
     return content
 
 
@@ -267,9 +271,9 @@ def test_a_real_node_reads_only_its_own_file_and_writes_only_in_its_own_folder(o
     elsewhere.mkdir()
     paths = {"state-dir": str(elsewhere / "state"), "runs-dir": str(elsewhere / "runs"), "data.root": "/etc"}
     node = owner(keys={**paths, "name": "../../x", "data.clients": "passwd,../x", "transport.cost": "/etc/passwd"})
-    assert wire.refusal_of(ask(node, "query", handshake())) is None
-    assert wire.refusal_of(ask(node, "train", request())) is None
-    assert wire.METRICS in ask(node, "evaluate", student())
+    assert envelope.refusal_of(ask(node, "query", handshake())) is None
+    assert envelope.refusal_of(ask(node, "train", request())) is None
+    assert student_wire.METRICS in ask(node, "evaluate", student())
     assert not list(elsewhere.iterdir())
     written = {path.relative_to(tmp_path).parts[:2] for path in tmp_path.rglob("*") if path.is_file()}
     assert written == {("hospital", "private.jsonl"), ("hospital", "policy.toml"), ("hospital", "state")}

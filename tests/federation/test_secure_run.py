@@ -6,7 +6,7 @@ from flwr.app import Message
 
 from knot_fed.aggregation import SCORE_BOUNDS, client_weights, pool_soft_labels
 from knot_fed.errors import ConfigError, FederationError
-from knot_fed.federation import secure_wire, wire
+from knot_fed.federation import envelope, secure_wire, wire
 from knot_fed.federation.ledger import Ledger
 from knot_fed.federation.secure_client import STATE
 from knot_fed.federation.secure_round import SecureRound
@@ -141,7 +141,7 @@ def masked_round(run_config, **options):
 
 def ask(grid, kind, content, node=100):
     (reply,) = grid.send_and_receive([Message(content, dst_node_id=node, message_type=kind)])
-    return wire.refusal_of(reply.content)
+    return envelope.refusal_of(reply.content)
 
 
 def test_a_second_unmasking_with_other_survivors_is_refused(run_config):
