@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from knot_fed.config import RunConfig, flattened
 
 os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
+settings.register_profile("untimed", deadline=None)  # cores are shared: no test is judged by its time
+settings.load_profile("untimed")
 ROOT = Path(__file__).parent.parent
 SMALL = {
     "wait-for": 1,

@@ -57,7 +57,7 @@ def test_the_histogram_counts_every_random_sequence_and_one_more_for_each_label(
 
 
 @given(texts, texts)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_density_is_a_mean_of_cosines_that_ignores_the_order_of_private_texts(public, private):
     density = text_density(public, private)
     assert ((density >= 0) & (density <= 1)).all()

@@ -32,7 +32,7 @@ def test_no_more_false_positives_pass_than_allowed(seed, rate):
 
 
 @given(seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_area_is_sklearns_and_that_under_the_curve(seed):
     scores, members = drawn(seed)
     area = area_under_curve(scores[None], members[None], generator=np.random.default_rng(0)).value
@@ -41,7 +41,7 @@ def test_the_area_is_sklearns_and_that_under_the_curve(seed):
 
 
 @given(seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_scores_that_all_tie_find_nobody_and_tell_nothing(seed):
     _, members = drawn(seed)
     ties = np.zeros(len(members))

@@ -96,7 +96,7 @@ def test_too_few_reviews_to_split_are_refused(count):
 
 
 @given(dialogues())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_contexts_are_newest_first_of_one_dialogue_and_at_most_eight_turns(plan):
     files = convert_dialogues(turns_of(plan), ("all",), limit=0).files
     for row in files["all"]:
@@ -106,7 +106,7 @@ def test_contexts_are_newest_first_of_one_dialogue_and_at_most_eight_turns(plan)
 
 
 @given(dialogues())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_quarters_are_cut_at_dialogue_borders_and_cover_every_turn_once(plan):
     result = convert_dialogues(turns_of(plan), QUARTERS, limit=0)
     newest = [
@@ -172,7 +172,7 @@ def test_the_hubs_label_order_is_turned_into_ours():
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=120))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_premise_is_in_one_half_and_one_split_only_and_no_pair_is_lost(premises):
     rows = [{"premise": f"p{p}", "hypothesis": f"h{i}", "label": i % 3} for i, p in enumerate(premises)]
     files = convert_pairs({"train": rows[::2], "test": rows[1::2]}, ("a", "b"), limit=0).files

@@ -27,7 +27,7 @@ def test_fewer_clients_than_files_is_refused():
         client_shard(0, 2, ["a", "b", "c"])
 
 
-@settings(deadline=None, max_examples=6)
+@settings(max_examples=6)
 @given(st.integers(2, 5), st.sampled_from(["iid", "dirichlet"]), st.integers(0, 99))
 def test_shares_are_disjoint_and_cover_the_file(count, scheme, seed):
     examples = builtin_examples("phones", SENTIMENT)

@@ -12,13 +12,13 @@ def test_a_valid_message_is_read(name):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(draw=st.randoms(use_true_random=False))
 def test_no_message_raises_anything_but_its_own_error(name, draw):
     assert attempt(name, draw) in ("refused", "read")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(draw=st.randoms(use_true_random=False), name=st.sampled_from(sorted(TARGETS)))
 def test_mutations_stay_messages_that_flower_can_hold(draw, name):
     assert mutated(draw, TARGETS[name][0]()) is not None

@@ -57,7 +57,7 @@ def summed(keys, peers, values, survivors, helpers=None):
     return unmask_sum(answers, shares, keys=keys, members=list(peers)), masked, shares
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 2**32 - 1), st.data())
 def test_all_masks_cancel_whoever_vanishes_as_long_as_a_threshold_survives(seed, data):
     clients = data.draw(st.integers(2, 6))
@@ -92,7 +92,7 @@ def test_fewer_shares_than_the_threshold_unmask_nothing():
         unmask_sum(answers, shares, keys=keys, members=list(peers))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.binary(min_size=16, max_size=16), st.binary(min_size=16, max_size=16))
 def test_one_share_less_than_the_threshold_is_consistent_with_every_secret(secret, candidate):
     """For any other secret there is one last share that gives it: the shares at hand rule nothing out."""

@@ -75,7 +75,7 @@ def test_masked_values_arrive_unchanged():
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_an_altered_message_raises_nothing_but_a_wire_error(name, data):
     content, unpack = MESSAGES[name]

@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 
 seeds = st.integers(0, 2**32 - 1)
 names = st.sampled_from(LOSSES)
-few = settings(max_examples=60, deadline=None)
+few = settings(max_examples=60)
 
 
 @pytest.fixture(scope="session")

@@ -67,7 +67,7 @@ def test_epsilon_of_gaussian_noise_has_the_delta_of_an_integral_over_the_densiti
     assert above == pytest.approx(1e-5, rel=1e-3)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.floats(0.1, 20), st.floats(-8, -2), st.integers(1, 10**5))
 def test_the_noise_for_an_epsilon_gives_that_epsilon(epsilon, log_delta, releases):
     delta = 10**log_delta

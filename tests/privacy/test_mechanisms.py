@@ -25,7 +25,7 @@ def settings_of(**keys):
     return PrivacyConfig.model_validate(DEFAULTS | {key.replace("_", "-"): value for key, value in keys.items()})
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(ROWS)
 def test_the_projection_gives_distributions_that_no_step_along_the_simplex_brings_nearer(rows):
     projected = project_to_simplex(rows)

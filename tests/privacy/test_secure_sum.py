@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
@@ -25,7 +25,6 @@ def teachers(seed, clients, texts=6, classes=4):
     return soft_labels, generator.uniform(0, 1, size=(clients, texts))
 
 
-@settings(deadline=None)
 @given(SEEDS, st.integers(2, 20), st.sampled_from([24, 27, 40, 56]), st.sampled_from([1.0, 2.0, 2.0**24]))
 def test_the_sum_of_quantised_teachers_is_exact_to_the_quantisation(seed, clients, bits, bound):
     soft_labels, weights = teachers(seed, clients)
@@ -40,7 +39,6 @@ def test_the_sum_of_quantised_teachers_is_exact_to_the_quantisation(seed, client
     assert np.abs(summed - weights.sum(axis=0)).max() <= clients * unit
 
 
-@settings(deadline=None)
 @given(st.integers(1, 1000), st.floats(1, 1e6), st.integers(20, 62))
 def test_a_sum_of_the_largest_values_never_overflows_its_word(parties, bound, bits):
     if parties * 2**bits >= 2**64:
@@ -52,7 +50,6 @@ def test_a_sum_of_the_largest_values_never_overflows_its_word(parties, bound, bi
     assert parties * int(largest.max()) < 2 ** (8 * quantisation.word.itemsize)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 1000), st.integers(20, 62))
 def test_the_remedy_for_an_overflow_is_one(parties, bits):
     if parties * 2**bits >= 2**64:
@@ -80,7 +77,6 @@ def test_a_soft_label_outside_its_range_is_refused(value):
         quantise(np.array([[0.5, value]]), np.ones(1), Quantisation(24, 1.0, parties=3))
 
 
-@settings(deadline=None)
 @given(SEEDS, st.sampled_from(["<u4", "<u8"]))
 def test_masks_taken_off_in_any_order_give_the_values_back(seed, word):
     generator = np.random.default_rng(seed)
@@ -111,7 +107,6 @@ def test_each_bit_of_the_key_changes_half_of_the_mask():
         assert 0.45 < np.unpackbits(changed.view(np.uint8)).mean() < 0.55
 
 
-@settings(deadline=None)
 @given(SEEDS)
 def test_a_mask_that_is_still_on_is_noticed(seed):
     soft_labels, weights = teachers(seed, 3)
@@ -122,7 +117,6 @@ def test_a_mask_that_is_still_on_is_noticed(seed):
         dequantise(total + mask, quantisation)
 
 
-@settings(deadline=None)
 @given(st.integers(2, 300))
 def test_the_default_threshold_is_the_least_above_two_thirds(clients):
     threshold = default_threshold(clients)
@@ -130,7 +124,6 @@ def test_the_default_threshold_is_the_least_above_two_thirds(clients):
     check_threshold(threshold, clients=clients)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 30), st.integers(2, 20))
 def test_a_threshold_must_keep_two_halves_of_the_clients_from_both_secrets_of_one(threshold, clients):
     if clients < 2 * threshold <= 2 * clients and threshold >= 2:

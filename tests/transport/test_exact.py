@@ -41,7 +41,7 @@ def test_ten_thousand_problems_agree_with_the_linear_program_in_value_and_gradie
 
 
 @pytest.mark.parametrize("solver", ["auto", "table", "lp"])
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seeds, st.integers(3, 8))
 def test_gradients_are_central_differences_along_the_simplex(solver, seed, classes):
     generator = np.random.default_rng(seed)
@@ -70,7 +70,7 @@ def test_every_preset_is_solved_exactly(task, name):
     np.testing.assert_allclose(transport_cost(a, b, cost), program(a, b, cost.matrix.numpy())[0], atol=1e-9)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seeds, st.integers(2, 40))
 def test_on_a_line_the_cost_is_the_area_between_the_cumulative_distributions(seed, classes):
     generator = np.random.default_rng(seed)
@@ -81,7 +81,7 @@ def test_on_a_line_the_cost_is_the_area_between_the_cumulative_distributions(see
     np.testing.assert_allclose(transport_cost(a, b, cost, solver="line"), area, atol=1e-12)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seeds, st.integers(2, 40))
 def test_one_hot_coordinates_give_the_square_root_of_two_times_total_variation(seed, classes):
     generator = np.random.default_rng(seed)
@@ -91,7 +91,7 @@ def test_one_hot_coordinates_give_the_square_root_of_two_times_total_variation(s
     torch.testing.assert_close(transport_cost(a, b, cost), expected)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seeds, st.integers(2, 8), st.sampled_from(EXACT))
 def test_costs_form_a_metric_that_is_linear_in_the_ground_cost_and_jointly_convex(seed, classes, solver):
     generator = np.random.default_rng(seed)
@@ -161,7 +161,7 @@ def test_a_cost_that_is_no_metric_may_move_shared_mass():
     np.testing.assert_allclose(transport_cost(a, b, cost, solver="lp"), program(a, b, squared)[0], atol=1e-9)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(seeds)
 def test_the_cost_to_the_pooled_soft_labels_never_exceeds_the_weighted_costs(seed):
     generator = np.random.default_rng(seed)

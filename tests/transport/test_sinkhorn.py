@@ -49,7 +49,7 @@ def test_the_fast_mode_comes_within_one_hundredth_in_value():
     assert gradient < 5e-2
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seeds, st.integers(2, 24), st.sampled_from([Accuracy(), FAST, Accuracy(0.2, 0.05)]))
 def test_reported_bounds_hold_the_exact_cost(seed, classes, accuracy):
     generator = np.random.default_rng(seed)
@@ -74,7 +74,7 @@ def test_default_bounds_are_tight_and_exact_ones_equal():
     assert exact.marginal_error == 0
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(seeds)
 def test_without_the_triangle_inequality_it_follows_the_linear_program(seed):
     generator = np.random.default_rng(seed)
@@ -154,7 +154,7 @@ def blurred(generator, rows, classes):
     return torch.from_numpy(generator.dirichlet(np.full(classes, 0.7), size=rows))
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(seeds, st.integers(2, 12), st.sampled_from([0.1, 0.3, 1.0]))
 def test_the_divergence_is_positive_symmetric_and_zero_iff_equal(seed, classes, epsilon):
     generator = np.random.default_rng(seed)
@@ -198,7 +198,7 @@ def test_the_divergence_nears_the_transport_cost_as_epsilon_falls():
     assert gaps[2] < 0.1 * truth.mean()
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(seeds, st.sampled_from([0.01, 1 / 600, 1e-5]))
 def test_masses_of_any_size_give_finite_values_at_any_epsilon(seed, epsilon):
     generator = np.random.default_rng(seed)
