@@ -58,9 +58,13 @@ class AuditFolder:
 
     def parts(self) -> list[tuple[str, int]]:
         """Return the attack and the seed of each part that was completed, by whichever call, in the attacks' order."""
-        names = (file.stem.rpartition("-seed-") for file in (self.path / "parts").glob("*-seed-*.json"))
-        places = {attack: place for place, attack in enumerate(ATTACKS)}
-        return sorted(((attack, int(seed)) for attack, _, seed in names), key=lambda part: (places[part[0]], part[1]))
+        return [
+            (attack, seed)
+            for attack in ATTACKS
+            for seed in sorted(
+                int(file.stem.rpartition("-")[2]) for file in (self.path / "parts").glob(f"{attack}-seed-*.json")
+            )
+        ]
 
     def table(self) -> pd.DataFrame:
         """Return the rows of all parts that were completed."""

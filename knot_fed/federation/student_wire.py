@@ -1,4 +1,7 @@
-"""The student on the wire, its metrics, and the parameters that only federated averaging sends."""
+"""The student on the wire, its metrics, and the parameters that only federated averaging sends.
+
+Every `unpack_` function raises `WireError` and nothing else, whatever the peer sent, and looks at sizes before values.
+"""
 
 from collections.abc import Mapping
 
