@@ -11,9 +11,12 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from knot_fed.errors import PrivacyError
 from knot_fed.models.text_classifier import Item, TextClassifier
+from knot_fed.privacy.noise import NoiseSource
+from knot_fed.types import Text
 
 PHYSICAL_BATCH = 64
 """Examples whose gradients are held at once; a sampled batch may be larger."""
@@ -50,7 +53,7 @@ def fit_privately(
     labels: Int[np.ndarray, "examples"],
     schedule: PrivateSchedule,
     *,
-    generator: np.random.Generator,
+    source: NoiseSource,
 ) -> None:
     """Train by DP-SGD (Abadi et al. 2016): sums of clipped gradients of Poisson samples, with Gaussian noise.
 
@@ -58,6 +61,7 @@ def fit_privately(
     Accountant: `dp_sgd_epsilon` of `knot_fed.privacy.accounting`. All steps are done and the last parameters are kept:
     nothing is chosen by a validation split. Sums are not divided by a batch size, since that would need the number of
     examples. There is no dropout, since the noise is regulariser enough, and `left_alone_by_dp_sgd` keeps its values.
+    An example whose gradient is not finite counts as nothing.
 
     Parameters
     ----------
@@ -67,36 +71,48 @@ def fit_privately(
         Encoded training examples and their labels.
     schedule
         Steps, rate, clipping and noise.
-    generator
-        Of sampling and noise. Whoever knows its seed can take the noise away, so outside of tests it comes from the
-        operating system. It is no cryptographic one, and attacks on floating-point noise (Mironov 2012) stay out.
+    source
+        Of sampling and noise.
 
     Raises
     ------
     PrivacyError
-        If Opacus is not installed or cannot treat a layer; nothing is trained then.
+        If Opacus is not installed or cannot treat a layer, or the model draws random numbers as it trains; nothing is
+        trained then.
     """
-    drawn = torch.Generator(device="cpu").manual_seed(int(generator.integers(2**63)))
     targets = torch.from_numpy(np.asarray(labels, dtype=np.int64))
-    with _only_private_layers(model), _per_example_gradients(model) as dp_optimiser:
+    with _only_private_layers(model), _without_dropout(model), _per_example_gradients(model):
+        from knot_fed.models.dp_optimiser import ExactDPOptimizer
+
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimiser = dp_optimiser(
+        optimiser = ExactDPOptimizer(
             torch.optim.AdamW(trained, lr=schedule.learning_rate, weight_decay=0.0),
             noise_multiplier=schedule.noise_multiplier,
             max_grad_norm=schedule.clipping_norm,
-            expected_batch_size=None,
-            loss_reduction="sum",
-            generator=drawn,
+            source=source,
         )
         model.train()
-        for dropout in (module for module in model.modules() if isinstance(module, nn.Dropout)):
-            dropout.eval()
+        _check_same_twice(model, items[:1])
         for _ in range(schedule.steps):
-            rows = np.flatnonzero(generator.random(len(items)) < schedule.sampling_rate)
+            rows = np.flatnonzero(source.coins(len(items), probability=schedule.sampling_rate))
             try:
                 _step(model, items, targets, rows, optimiser)
             except (RuntimeError, ValueError) as error:
                 raise _untreatable(model, type(error).__name__) from None
+    model.eval()
+
+
+def check_treatable(model: TextClassifier, texts: Sequence[Text]) -> None:
+    """Refuse DP-SGD of a model before anything is charged or trained; reads public texts only.
+
+    Raises
+    ------
+    PrivacyError
+        As `fit_privately`.
+    """
+    with _only_private_layers(model), _without_dropout(model), _per_example_gradients(model):
+        model.train()
+        _check_same_twice(model, model.encode(texts))
     model.eval()
 
 
@@ -148,11 +164,35 @@ def _only_private_layers(model: TextClassifier) -> Iterator[None]:
 
 
 @contextmanager
-def _per_example_gradients(model: TextClassifier) -> Iterator[Any]:
-    """Let Opacus read the gradient of each example for a while, and give its optimiser."""
+def _without_dropout(model: TextClassifier) -> Iterator[None]:
+    """Switch dropout off for a while, as modules and as rates that a module's own code reads, such as attention's."""
+    rates = [
+        (module, name, value)
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if isinstance(value, float) and ("dropout" in name or (name == "p" and isinstance(module, _DropoutNd)))
+    ]
+    for module, name, _ in rates:
+        setattr(module, name, 0.0)
+    try:
+        yield
+    finally:
+        for module, name, value in rates:
+            setattr(module, name, value)
+
+
+def _check_same_twice(model: TextClassifier, items: Sequence[Item]) -> None:
+    """Refuse a model that still draws random numbers as it trains."""
+    with torch.no_grad():
+        if items and not torch.equal(model.logits(items), model.logits(items)):
+            raise _untreatable(model, "one that draws random numbers")
+
+
+@contextmanager
+def _per_example_gradients(model: TextClassifier) -> Iterator[None]:
+    """Let Opacus read the gradient of each example for a while."""
     check_opacus()
     from opacus import GradSampleModule
-    from opacus.optimizers import DPOptimizer
     from opacus.validators import ModuleValidator
 
     model.train()
@@ -166,7 +206,7 @@ def _per_example_gradients(model: TextClassifier) -> Iterator[Any]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Full backward hook is firing")
-            yield DPOptimizer
+            yield
     finally:
         watched.cleanup()
 

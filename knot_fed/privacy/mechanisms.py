@@ -7,12 +7,14 @@ import numpy as np
 from jaxtyping import Float
 
 from knot_fed.config import Mechanism, PrivacyConfig
-from knot_fed.errors import PrivacyError
 from knot_fed.privacy.accounting import NoiseEvent, noise_for_dp_sgd, noise_for_gaussian
+from knot_fed.privacy.noise import NoiseSource, add_gaussian
 from knot_fed.types import SoftLabels
 
 SQRT2 = math.sqrt(2)
 """L2 sensitivity of a distribution that may turn into any other, and of a histogram in which one vote moves."""
+OF_FLOATS = 1 + 1e-6
+"""How much farther two distributions may lie apart whose float32 entries do not sum to 1 exactly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +88,8 @@ def noise_event(privacy: PrivacyConfig, *, texts: int, asked: int, least_noise: 
     return NoiseEvent(max(noise, least_noise), asked)
 
 
-def noisy_soft_labels(
-    soft_labels: SoftLabels, *, noise_multiplier: float, generator: np.random.Generator
-) -> SoftLabels:
-    """Add Gaussian noise to released soft labels and project them onto the simplex.
+def noisy_soft_labels(soft_labels: SoftLabels, *, noise_multiplier: float, source: NoiseSource) -> SoftLabels:
+    """Add Gaussian noise to soft labels and project them onto the simplex.
 
     Unit: the client. Neighbouring relation: all its records replaced. Sensitivity: sqrt(2) for each row, since two
     distributions lie at most that far apart in L2; sqrt(2 T) for T rows. Accountant: `gaussian_epsilon`; projecting is
@@ -101,13 +101,16 @@ def noisy_soft_labels(
         The teacher's answer.
     noise_multiplier
         Standard deviation of the noise over sqrt(2), > 0.
-    generator
-        Of the noise; its seed stays secret.
+    source
+        Of the noise.
+
+    Raises
+    ------
+    PrivacyError
+        If the noise is none, or a soft label is not finite.
     """
-    if not noise_multiplier > 0:
-        raise PrivacyError(f"noise multiplier {noise_multiplier:g}: no noise guarantees nothing; give more than 0")
-    noise = generator.normal(scale=SQRT2 * noise_multiplier, size=soft_labels.shape)
-    return project_to_simplex(soft_labels.astype(np.float64) + noise)
+    apart = SQRT2 * OF_FLOATS
+    return project_to_simplex(add_gaussian(soft_labels, std=apart * noise_multiplier, sensitivity=apart, source=source))
 
 
 def noisy_votes(
@@ -115,7 +118,7 @@ def noisy_votes(
     *,
     noise_multiplier: float,
     labels_only: bool,
-    generator: np.random.Generator,
+    source: NoiseSource,
 ) -> SoftLabels:
     """Answer for teachers on disjoint shards: their noisy votes or mean (GNMax of PATE, Papernot et al. 2018).
 
@@ -133,18 +136,21 @@ def noisy_votes(
     labels_only
         Whether to give the label with the most noisy votes, as a one-hot row, or else the noisy mean distribution,
         projected onto the simplex.
-    generator
-        Of the noise; its seed stays secret.
+    source
+        Of the noise.
+
+    Raises
+    ------
+    PrivacyError
+        If the noise is none, or an answer is not finite.
     """
+    shards, classes = len(answers), answers.shape[2]
     if not labels_only:
-        return noisy_soft_labels(
-            answers.mean(axis=0), noise_multiplier=noise_multiplier / len(answers), generator=generator
-        )
-    classes = answers.shape[2]
+        spread = SQRT2 * OF_FLOATS / shards
+        mean = answers.mean(axis=0, dtype=np.float64)
+        return project_to_simplex(add_gaussian(mean, std=spread * noise_multiplier, sensitivity=spread, source=source))
     votes = np.eye(classes)[answers.argmax(axis=2)].sum(axis=0)
-    if not noise_multiplier > 0:
-        raise PrivacyError(f"noise multiplier {noise_multiplier:g}: no noise guarantees nothing; give more than 0")
-    noisy = votes + generator.normal(scale=SQRT2 * noise_multiplier, size=votes.shape)
+    noisy = add_gaussian(votes, std=SQRT2 * noise_multiplier, sensitivity=SQRT2, source=source)
     one_hot: SoftLabels = np.eye(classes, dtype=np.float32)[noisy.argmax(axis=1)]
     return one_hot
 

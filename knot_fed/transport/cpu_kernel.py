@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from knot_fed.transport.compiled import compiled
+from knot_fed.compiled import compiled
 from knot_fed.transport.ground_cost import Placed
 
 

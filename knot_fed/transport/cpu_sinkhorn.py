@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from knot_fed.transport.compiled import compiled
+from knot_fed.compiled import compiled
 from knot_fed.transport.sinkhorn import (
     EARLY_ERROR,
     MOST_ITERATIONS,

@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from knot_fed.models import ModelSpec, PrivateSchedule, TextClassifier, fit_privately
 from knot_fed.privacy.accounting import NoiseEvent
 from knot_fed.privacy.mechanisms import noisy_soft_labels, noisy_votes
+from knot_fed.privacy.noise import NoiseSource
 from knot_fed.shards import train_shards
 from knot_fed.teacher import predict_soft_labels
 from knot_fed.types import LabelledTexts
@@ -18,6 +19,11 @@ from knot_fed.types import LabelledTexts
 CLASSES = 5
 SPEC = ModelSpec("ngram-bag", "all", tuple("abcde"), False, 32)
 WORDS = HashingVectorizer(n_features=1 << 10, alternate_sign=False, norm="l2", analyzer="word", token_pattern=r"\S+")
+
+
+def source_of(seed):
+    """The same noise in each run of a test."""
+    return NoiseSource(int(seed).to_bytes(32, "big"))
 
 
 def made_up(count, generator, *, words=6):
@@ -94,8 +100,7 @@ def dp_sgd(event: NoiseEvent):
     def train(examples, seed):
         model = LinearBag()
         schedule = PrivateSchedule(event.count, event.sampling_rate, 1.0, event.noise_multiplier, 0.05)
-        generator = np.random.default_rng(seed)
-        fit_privately(model, model.encode(examples.texts), examples.labels, schedule, generator=generator)
+        fit_privately(model, model.encode(examples.texts), examples.labels, schedule, source=source_of(seed))
         return lambda texts: predict_soft_labels(model, texts)
 
     return train
@@ -106,11 +111,10 @@ def pate(event: NoiseEvent, settings, *, shards):
 
     def train(examples, seed):
         teachers = train_shards(SPEC, examples, settings, shards=shards, seed=seed, folder=None)
-        generator = np.random.default_rng(seed)
+        source = source_of(seed)
         return lambda texts: noisy_votes(
-            teachers(texts, temperature=1.0), noise_multiplier=event.noise_multiplier, labels_only=False,
-            generator=generator,
-        )  # fmt: skip
+            teachers(texts, temperature=1.0), noise_multiplier=event.noise_multiplier, labels_only=False, source=source
+        )
 
     return train
 
@@ -119,9 +123,7 @@ def gaussian(event: NoiseEvent):
     """A teacher that learns by heart, and the mechanism's own noise on its soft labels."""
 
     def train(examples, seed):
-        teacher, generator = by_heart(examples, seed), np.random.default_rng(seed)
-        return lambda texts: noisy_soft_labels(
-            teacher(texts), noise_multiplier=event.noise_multiplier, generator=generator
-        )
+        teacher, source = by_heart(examples, seed), source_of(seed)
+        return lambda texts: noisy_soft_labels(teacher(texts), noise_multiplier=event.noise_multiplier, source=source)
 
     return train

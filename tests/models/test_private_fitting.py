@@ -15,19 +15,20 @@ from knot_fed.models import (
     train_vocabulary,
     trained_state,
 )
+from knot_fed.privacy.noise import NoiseSource
 
 TEXTS = ["a fine day", "bad, bad food", "so good", "it is awful"] * 8
 LABELS = np.array([1, 0, 1, 0] * 8)
-NOISELESS = PrivateSchedule(steps=30, sampling_rate=0.5, clipping_norm=1.0, noise_multiplier=1e-9, learning_rate=0.05)
+NOISELESS = PrivateSchedule(steps=30, sampling_rate=0.5, clipping_norm=1.0, noise_multiplier=1e-4, learning_rate=0.05)
 
 
 def spec(name):
     return ModelSpec(name, "all", ("bad", "good"), False, 16, train_vocabulary(TEXTS) if name == "tiny-bert" else ())
 
 
-def trained(name, schedule, *, texts=TEXTS, labels=LABELS, seed=0):
+def trained(name, schedule, *, texts=TEXTS, labels=LABELS, key=None):
     model = build_classifier(spec(name), seed=1)
-    fit_privately(model, model.encode(texts), labels, schedule, generator=np.random.default_rng(seed))
+    fit_privately(model, model.encode(texts), labels, schedule, source=NoiseSource(key))
     return model
 
 
@@ -49,14 +50,14 @@ def test_one_step_is_the_sum_of_clipped_gradients(monkeypatch):
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, closure=None: seen.append(
         torch.cat([p.grad.flatten() for group in self.param_groups for p in group["params"]]).clone()
     ))  # fmt: skip
-    trained("ngram-bag", PrivateSchedule(1, 1.0, 0.1, 1e-9, 0.05))
+    trained("ngram-bag", PrivateSchedule(1, 1.0, 0.1, 1e-4, 0.05))
     model = build_classifier(spec("ngram-bag"), seed=1).eval()
     total = torch.zeros_like(seen[0])
     for item, label in zip(model.encode(TEXTS), LABELS, strict=True):
         loss = nn.functional.cross_entropy(model.logits([item]), torch.tensor([label]))
         gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.head.parameters()))])
         total += gradient * min(1.0, 0.1 / float(gradient.norm()))
-    assert seen[0].numpy() == pytest.approx(total.numpy(), abs=1e-5)
+    assert seen[0].numpy() == pytest.approx(total.numpy(), abs=2e-4)
 
 
 def test_noise_has_the_deviation_asked_even_when_nothing_is_sampled(monkeypatch):
@@ -71,7 +72,8 @@ def test_noise_has_the_deviation_asked_even_when_nothing_is_sampled(monkeypatch)
 
 def test_fresh_randomness_gives_another_teacher_from_the_same_seed_of_parameters():
     schedule = PrivateSchedule(3, 0.5, 1.0, 1.0, 0.05)
-    first, second, third = (trained_state(trained("ngram-bag", schedule, seed=seed)) for seed in (1, 2, 1))
+    keys = (bytes(32), None, bytes(32))
+    first, second, third = (trained_state(trained("ngram-bag", schedule, key=key)) for key in keys)
     assert not np.array_equal(first["head.weight"], second["head.weight"])
     assert np.array_equal(first["head.weight"], third["head.weight"])
 
@@ -86,7 +88,7 @@ def test_a_layer_that_opacus_cannot_treat_is_refused_with_the_remedy():
     model = build_classifier(spec("ngram-bag"), seed=1)
     model.head = nn.Sequential(nn.Linear(32, 2), nn.BatchNorm1d(2))
     with pytest.raises(PrivacyError, match=r"ngram-bag: Opacus cannot treat a layer .*; use ngram-bag, tiny-bert"):
-        fit_privately(model, model.encode(TEXTS), LABELS, NOISELESS, generator=np.random.default_rng(0))
+        fit_privately(model, model.encode(TEXTS), LABELS, NOISELESS, source=NoiseSource())
 
 
 def test_without_opacus_nothing_is_trained(monkeypatch):
