@@ -10,10 +10,13 @@ import typer
 from rich.table import Table
 
 from knot_fed.errors import PolicyError
-from knot_fed.federation.ledger import Ledger
+from knot_fed.federation.ledger import Ledger, texts_released
+from knot_fed.federation.ledger_entry import LedgerEntry
+from knot_fed.federation.spending import spent_in_life
 from knot_fed.privacy.accounting import gaussian_epsilon, noise_for_gaussian
 from knot_fed.privacy.mechanisms import SQRT2
-from knot_fed.privacy.policy import ReleasePolicy, life_epsilon
+from knot_fed.privacy.policy import ReleasePolicy
+from knot_fed.privacy.policy_checks import life_epsilon
 from knot_fed.terminal import make_console, without_traceback
 
 privacy = typer.Typer(no_args_is_help=True, help="Look at a client's ledger; ask what a guarantee costs.")
@@ -28,25 +31,57 @@ def show(
     policy: Annotated[Path | None, typer.Option(help="The client's policy file, for its delta and limits.")] = None,
 ) -> None:
     """Print every release of a client, and what they cost together."""
-    file = client_state / "ledger.jsonl"
-    if not file.is_file():
-        raise PolicyError(f"{client_state}: no ledger.jsonl; give the state folder of a client that has released texts")
+    ledger = _ledger(client_state)
     owner = ReleasePolicy.from_mapping(tomllib.loads(policy.read_text(encoding="utf-8")) if policy else {})
-    entries = Ledger(file).entries()
+    entries = ledger.entries()
     table = Table("run", "round", "texts", "mechanism", "unit", "epsilon", "delta", "answer", "cost")
     for entry in entries:
         claim = (f"{entry.epsilon:.3g}", f"{entry.delta:g}") if math.isfinite(entry.epsilon) else ("no guarantee", "")
         table.add_row(
             entry.run, str(entry.round), str(entry.texts), entry.mechanism, entry.unit, *claim, entry.answer[:12],
-            "new" if entry.new else "none: given before",
+            _told_cost(entry),
         )  # fmt: skip
     console.print(table)
     for unit in ("record", "client"):
-        spent = life_epsilon([entry.event(unit) for entry in entries if entry.new], owner.delta)
+        spent = life_epsilon(spent_in_life(entries, unit), owner.delta)
         said = f"epsilon {spent:.4g} at delta {owner.delta:g}" if math.isfinite(spent) else "no guarantee"
         limit = f" of max-epsilon = {owner.max_epsilon:g}" if owner.max_epsilon and unit == owner.unit else ""
         console.print(f"together, for each {unit}: {said}{limit}", highlight=False)
-    console.print(f"texts: {sum(entry.texts for entry in entries)}", highlight=False)
+    measured = sum(entry.evaluations for entry in entries)
+    console.print(f"texts: {texts_released(entries):.0f}; students measured: {measured}", highlight=False)
+
+
+@privacy.command()
+@_guarded
+def recover(
+    client_state: Annotated[Path, typer.Argument(help="A client's state folder, whose ledger is damaged.")],
+) -> None:
+    """Make a damaged ledger usable again; whatever was lost counts as the whole budget, and the old file is kept."""
+    ledger = _ledger(client_state)
+    try:
+        ledger.entries()
+        ledger.secret()
+    except PolicyError as error:
+        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        console.print(f"recovered: {ledger.recover()}", markup=False, highlight=False, soft_wrap=True)
+    else:
+        console.print("the ledger is whole; nothing was changed", markup=False, highlight=False)
+
+
+def _ledger(client_state: Path) -> Ledger:
+    ledger = Ledger(client_state)
+    if not ledger.exists:
+        raise PolicyError(f"{client_state}: no ledger; give the state folder of a client that has answered a server")
+    return ledger
+
+
+def _told_cost(entry: LedgerEntry) -> str:
+    """Say what a line of the ledger cost."""
+    if entry.unknown:
+        return "lost lines: the whole budget"
+    if entry.fresh < entry.texts:
+        return f"{entry.fresh} new texts" if entry.fresh else "none: given before"
+    return "new" if entry.texts else "no soft labels"
 
 
 @privacy.command()

@@ -11,9 +11,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from knot_fed.config import TeacherConfig
+from knot_fed.kept_teachers import NOT_OF_TRAINING, digest_of_training, load_or_train
 from knot_fed.models import ModelSpec, TextClassifier, build_classifier
-from knot_fed.teacher import load_or_train, predict_soft_labels, teacher_digest, train_further
-from knot_fed.types import LabelledTexts, SplitExamples, Text
+from knot_fed.teacher import predict_soft_labels, train_further
+from knot_fed.types import LabelledTexts, Text
+
+UNREAD = {*NOT_OF_TRAINING, "patience"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,9 +79,8 @@ def train_shards(
         elif folder is None:
             models.append(fresh())
         else:
-            nothing = train.select([])
-            digest = "shard-" + teacher_digest(spec, SplitExamples(part, nothing, nothing), settings, seed)
-            models.append(load_or_train(folder / digest, fresh, feature_cache=feature_cache)[0])
+            digest = digest_of_training(spec, [part], settings.model_dump(exclude=UNREAD), seed)
+            models.append(load_or_train(folder / f"shard-{digest}", fresh, feature_cache=feature_cache)[0])
     return ShardTeachers(models, len(spec.labels))
 
 

@@ -1,12 +1,10 @@
-"""Teachers: trained on one owner's examples, kept in its state folder, and asked for soft labels."""
+"""Teachers: trained on one owner's examples, and asked for soft labels."""
 
 import hashlib
 import json
+import logging
 import shutil
-import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -17,9 +15,9 @@ from scipy.special import softmax
 from sklearn.metrics import f1_score
 
 from knot_fed.config import TeacherConfig
-from knot_fed.errors import ModelError
+from knot_fed.errors import DamagedError, ModelError
+from knot_fed.files import check_folder, keep_folder
 from knot_fed.models import (
-    ARCHITECTURES,
     BatchLoss,
     ModelSpec,
     PrivateSchedule,
@@ -27,19 +25,19 @@ from knot_fed.models import (
     TextClassifier,
     build_classifier,
     class_weights,
-    encoder_identity,
     fit,
     fit_all_epochs,
     fit_privately,
-    load_classifier,
+    model_identity,
     predict_logits,
-    save_classifier,
     trained_state,
 )
+from knot_fed.privacy.noise import NoiseSource
 from knot_fed.types import LabelledTexts, SoftLabels, SplitExamples, Text
 
-Train = Callable[[], TextClassifier]
-NOT_OF_TRAINING = {"models", "temperature"}
+LOGITS = "logits.npy"
+
+logger = logging.getLogger("knot_fed")
 
 
 def train_teacher(
@@ -85,7 +83,7 @@ def train_private_teacher(
     schedule: PrivateSchedule,
     *,
     seed: int,
-    generator: np.random.Generator,
+    source: NoiseSource,
     feature_cache: Path | None = None,
 ) -> TextClassifier:
     """Train a classifier by DP-SGD, as `fit_privately` describes: unit, neighbouring relation, sensitivity, accountant.
@@ -103,8 +101,8 @@ def train_private_teacher(
         Steps, sampling rate, clipping and noise.
     seed
         Of initial parameters only.
-    generator
-        Of sampling and noise, with a secret seed.
+    source
+        Of sampling and noise.
     feature_cache
         Folder for features of frozen encoders.
 
@@ -114,7 +112,7 @@ def train_private_teacher(
         If Opacus is missing or cannot treat a layer.
     """
     model = build_classifier(spec, seed=seed, feature_cache=feature_cache)
-    fit_privately(model, model.encode(train.texts), train.labels, schedule, generator=generator)
+    fit_privately(model, model.encode(train.texts), train.labels, schedule, source=source)
     return model
 
 
@@ -140,64 +138,6 @@ def train_further(model: TextClassifier, train: LabelledTexts, settings: Teacher
     batch_loss = _cross_entropy(train, len(model.spec.labels), settings.class_weights)
     losses = fit_all_epochs(model, model.encode(train.texts), batch_loss, _schedule(settings), seed=seed)
     _check_finite(losses, model.spec.name)
-
-
-def load_or_train_teacher(
-    spec: ModelSpec,
-    examples: SplitExamples,
-    settings: TeacherConfig,
-    *,
-    seed: int,
-    folder: Path,
-    feature_cache: Path | None = None,
-    private: PrivateSchedule | None = None,
-) -> tuple[TextClassifier, bool]:
-    """Load the teacher that this data, model, training settings and seed gave before, or train it.
-
-    Sampling and noise of a private teacher are drawn anew by the operating system's randomness at each training.
-
-    Parameters
-    ----------
-    spec, examples, settings, seed, feature_cache
-        As in `train_teacher`.
-    folder
-        Where teachers are kept, each under its digest.
-    private
-        How DP-SGD trains it; None: without a guarantee, by `train_teacher`.
-
-    Returns
-    -------
-    teacher
-        The trained classifier.
-    reused
-        Whether it was loaded.
-    """
-
-    def train() -> TextClassifier:
-        if private is None:
-            return train_teacher(spec, examples, settings, seed=seed, feature_cache=feature_cache)
-        generator = np.random.default_rng()
-        return train_private_teacher(
-            spec, examples.train, private, seed=seed, generator=generator, feature_cache=feature_cache
-        )
-
-    digest = teacher_digest(spec, examples, settings, seed, private)
-    return load_or_train(folder / digest, train, feature_cache=feature_cache)
-
-
-def load_or_train(kept: Path, train: Train, *, feature_cache: Path | None = None) -> tuple[TextClassifier, bool]:
-    """Load the classifier in a folder, or train it and keep it there; returns it, and whether it was loaded."""
-    if kept.is_dir():
-        return load_classifier(kept, feature_cache=feature_cache), True
-    teacher = train()
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix="partial-", dir=kept.parent))
-    save_classifier(teacher, partial)
-    try:
-        partial.rename(kept)
-    except OSError:
-        shutil.rmtree(partial)
-    return teacher, False
 
 
 def predict_soft_labels(
@@ -228,16 +168,20 @@ def predict_soft_labels(
 
 
 def _kept_logits(model: TextClassifier, texts: Sequence[Text], folder: Path) -> Float[np.ndarray, "examples classes"]:
-    file = folder / f"{_answer_digest(model, texts)}.npy"
-    if file.is_file():
-        with suppress(ValueError, EOFError):
-            found: Float[np.ndarray, "examples classes"] = np.load(file, allow_pickle=False)
+    kept = folder / _answer_digest(model, texts)
+    if kept.is_dir():
+        try:
+            check_folder(kept)
+            found: Float[np.ndarray, "examples classes"] = np.load(kept / LOGITS, allow_pickle=False)
             return found
+        except (DamagedError, OSError, ValueError) as error:
+            logger.warning("kept logits are damaged (%s); they are computed again", error)
+            shutil.rmtree(kept, ignore_errors=True)
     logits = _logits(model, texts)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".partial", delete=False) as partial:
-        np.save(partial, logits)
-    Path(partial.name).rename(file)
+    try:
+        keep_folder(kept, lambda folder: np.save(folder / LOGITS, logits))
+    except OSError as error:
+        logger.warning("logits cannot be kept (%s); they are computed again next time", error.strerror)
     return logits
 
 
@@ -246,7 +190,7 @@ def _logits(model: TextClassifier, texts: Sequence[Text]) -> Float[np.ndarray, "
 
 
 def _answer_digest(model: TextClassifier, texts: Sequence[Text]) -> str:
-    digest = hashlib.sha256(json.dumps([model.spec.to_json(), encoder_identity(model.spec.name), texts]).encode())
+    digest = hashlib.sha256(json.dumps([model_identity(model.spec), texts]).encode())
     for name, value in sorted(trained_state(model).items()):
         digest.update(name.encode() + value.tobytes())
     return digest.hexdigest()
@@ -276,17 +220,3 @@ def _schedule(settings: TeacherConfig) -> Schedule:
 def _check_finite(losses: Sequence[float], model: str) -> None:
     if not np.isfinite(losses).all():
         raise ModelError(f"{model}: training diverged, the loss is not finite; lower the learning rate")
-
-
-def teacher_digest(
-    spec: ModelSpec, examples: SplitExamples, settings: TeacherConfig, seed: int, private: PrivateSchedule | None = None
-) -> str:
-    """Return what names a teacher: a digest of all that shapes it, its privacy settings too."""
-    digest = hashlib.sha256()
-    shaping = settings.model_dump(exclude=NOT_OF_TRAINING)
-    described = [ARCHITECTURES, spec.to_json(), encoder_identity(spec.name), shaping, seed]
-    described += [] if private is None else ["dp-sgd", asdict(private)]
-    digest.update(json.dumps(described, sort_keys=True).encode())
-    for part in (examples.train, examples.val):
-        digest.update(json.dumps([part.texts, part.labels.tolist()]).encode())
-    return digest.hexdigest()

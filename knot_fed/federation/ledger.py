@@ -1,130 +1,101 @@
-"""The client's ledger of releases: append-only, on disk before anything is computed, and never counting too little."""
+"""The client's ledger of releases: on disk before anything is computed, never counting too little, damage showing."""
 
-import fcntl
-import json
-import os
+import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from knot_fed.errors import PolicyError, PrivacyError
-from knot_fed.privacy.accounting import NoiseEvent
+import numpy as np
+
+from knot_fed.data.transfer_set import TEXT_KEY_BYTES, TextKeys
+from knot_fed.errors import DamagedError, PolicyError
+from knot_fed.federation.chained_file import ChainedFile
+from knot_fed.federation.ledger_entry import LedgerEntry
+from knot_fed.files import make_private_folder, write_file
+from knot_fed.privacy.noise import KEY_BYTES, NoiseSource
+
+SECRET = "secret.key"
 
 
 @dataclass(frozen=True, slots=True)
-class LedgerEntry:
-    """What one reply tells: texts labelled or a student evaluated, or the transfer set that a run is bound to.
+class Charge:
+    """One release in the ledger: the number of its line, and all releases up to it."""
 
-    Parameters
-    ----------
-    run, round
-        Of the federation that asked.
-    texts
-        How many it was answered; entries without any tell no soft labels.
-    mechanism, unit, epsilon, delta
-        The claim: of the teacher for DP-SGD, else of this request. Without a guarantee epsilon is infinite.
-    answer
-        Digest of what was released: of a DP-SGD teacher, or of a noisy answer. The same again costs nothing new.
-    noise
-        What accounting reads; None: no guarantee.
-    new
-        Whether it costs anything; not, where the same was released before.
-    evaluations
-        Students measured.
-    fingerprint
-        Of the transfer set that the run is bound to from here on.
-    """
-
-    run: str
-    round: int = 0
-    texts: int = 0
-    mechanism: str = "none"
-    unit: str = "none"
-    epsilon: float = float("inf")
-    delta: float = 0.0
-    answer: str = ""
-    noise: NoiseEvent | None = None
-    new: bool = True
-    evaluations: int = 0
-    fingerprint: str = ""
-
-    def event(self, unit: str) -> NoiseEvent | None:
-        """Return what this costs one `record` or the whole `client`, which no record-level mechanism protects."""
-        return self.noise if unit == "record" or self.unit == "client" else None
-
-    def to_json(self) -> str:
-        """Return the entry as one line; an infinite epsilon is null."""
-        fields: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        fields["epsilon"] = None if self.epsilon == float("inf") else self.epsilon
-        fields["noise"] = self.noise and {name: getattr(self.noise, name) for name in self.noise.__dataclass_fields__}
-        return json.dumps(fields)
-
-    @classmethod
-    def from_json(cls, line: str) -> "LedgerEntry":
-        """Parse a line; one of before there were mechanisms has no guarantee. Raises ValueError and its kin."""
-        fields = {name: value for name, value in json.loads(line).items() if value is not None}
-        counts = (fields["texts"], fields.get("evaluations", 0))
-        if not all(type(count) is int and count >= 0 for count in counts):
-            raise ValueError
-        noise = fields.get("noise")
-        return cls(**{**fields, "run": str(fields["run"]), "noise": NoiseEvent(**noise) if noise else None})
+    line: int
+    entries: Sequence[LedgerEntry]
 
 
 class Ledger:
-    """JSON lines, one for each reply; every one counts, also one that repeats another.
+    """What one client has let out, in its state folder.
 
     Parameters
     ----------
-    path
-        The file; made with its folder at the first release.
+    state
+        The client's state folder; made at the first release.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._file = ChainedFile(state / "ledger.jsonl")
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a ledger, or was one."""
+        return self._file.exists
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Let no other run of this node count or release meanwhile."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.with_suffix(".lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-
-    def entries(self) -> list[LedgerEntry]:
-        """Read all entries.
+        """Let no other run of this node count or release meanwhile.
 
         Raises
         ------
         PolicyError
-            If a line cannot be read, such as a last one that was cut: it may tell of any release, so it counts as the
-            whole budget.
+            If the state folder cannot be written.
         """
-        if not self._path.exists():
-            return []
+        with ExitStack() as held:
+            try:
+                held.enter_context(self._file.locked())
+            except OSError as error:
+                raise _unwritable(error) from None
+            yield
+
+    def entries(self) -> list[LedgerEntry]:
+        """Read all entries but those that were taken back.
+
+        Raises
+        ------
+        PolicyError
+            If a line was changed or lost, since it may tell of any release.
+        """
         try:
-            return [LedgerEntry.from_json(line) for line in self._path.read_text(encoding="utf-8").splitlines()]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, PrivacyError):
-            raise PolicyError(
-                f"{self._path.name}: a line of the ledger cannot be read and may stand for any release, so nothing"
-                " leaves; mend or archive the ledger"
-            ) from None
+            lines = [LedgerEntry.from_json(body) for body in self._file.read()]
+        except DamagedError as error:
+            raise _damaged(str(error)) from None
+        whole = [line for line in lines if line is not None]
+        if len(whole) < len(lines):
+            raise _damaged("a line of it is no entry")
+        out = {line.takes_back for line in whole if line.takes_back}
+        return [line for number, line in enumerate(whole, start=1) if number not in out and not line.takes_back]
 
-    def released_in_life(self) -> int:
-        """Count the texts answered so far; raises PolicyError as `entries` does."""
-        return sum(entry.texts for entry in self.entries())
+    def record(self, entry: LedgerEntry) -> int:
+        """Write an entry down, under the lock; returns the number of its line when it is on disk.
 
-    def evaluated_in_run(self, run: str) -> int:
-        """Count the students measured in one run; raises PolicyError as `entries` does."""
-        return sum(entry.evaluations for entry in self.entries() if entry.run == run)
+        Raises
+        ------
+        PolicyError
+            If the ledger is damaged, or cannot be written, such as on a full disk; it is then as it was before.
+        """
+        try:
+            return self._file.append(entry.to_json())
+        except DamagedError as error:
+            raise _damaged(str(error)) from None
+        except OSError as error:
+            raise _unwritable(error) from None
 
-    def transfer_set_of_run(self, run: str) -> str:
-        """Return the fingerprint that a run is bound to, or nothing; raises PolicyError as `entries` does."""
-        return next((entry.fingerprint for entry in self.entries() if entry.run == run and entry.fingerprint), "")
-
-    def charge(self, decide: Callable[[Sequence[LedgerEntry]], LedgerEntry]) -> list[LedgerEntry]:
-        """Write down a release before it is computed; returns all releases when it is on disk.
+    def charge(self, decide: Callable[[Sequence[LedgerEntry]], LedgerEntry]) -> Charge:
+        """Write down a release before it is computed; returns when it is on disk.
 
         Parameters
         ----------
@@ -135,24 +106,152 @@ class Ledger:
         Raises
         ------
         PolicyError
-            If the release is refused, or the ledger cannot be read; nothing is written then.
+            If the release is refused, or as `entries` and `record` say; nothing is written then.
         """
         with self.locked():
-            before = [entry for entry in self.entries() if entry.texts]
+            before = [entry for entry in self.entries() if entry.texts or entry.unknown]
             entry = decide(before)
-            self.record(entry)
-        return [*before, entry]
+            return Charge(self.record(entry), [*before, entry])
 
-    def record(self, entry: LedgerEntry) -> None:
-        """Write an entry down, under the lock; returns when it is on disk."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        first = not self._path.exists()
-        with self._path.open("ab") as file:
-            whole = first or self._path.stat().st_size == 0 or self._path.read_bytes().endswith(b"\n")
-            file.write((b"" if whole else b"\n") + entry.to_json().encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        if first:
-            folder = os.open(self._path.parent, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
+    def take_back(self, charge: Charge) -> None:
+        """Count a release as never made; only for one after which nothing was computed."""
+        with self.locked():
+            self.record(LedgerEntry(takes_back=charge.line))
+
+    def released_in_life(self) -> float:
+        """Count the texts answered so far, infinitely many where lines were lost; raises PolicyError as `entries`."""
+        return texts_released(self.entries())
+
+    def evaluated(self, run: str) -> tuple[float, float]:
+        """Count the students measured in one run, and in life; raises PolicyError as `entries` does."""
+        entries = self.entries()
+        counts = [(entry.evaluations, entry.evaluations * (entry.run == run)) for entry in entries]
+        in_life, in_run = (float(sum(column)) for column in zip(*counts, strict=True)) if counts else (0.0, 0.0)
+        return in_run, math.inf if _incomplete(entries) else in_life
+
+    def transfer_set_of_run(self, run: str) -> str:
+        """Return the fingerprint that a run is bound to, or nothing; raises PolicyError as `entries` does."""
+        return next((entry.fingerprint for entry in self.entries() if entry.run == run and entry.fingerprint), "")
+
+    def keep_keys(self, keys: TextKeys) -> str:
+        """Keep the keys of a transfer set's texts once, and return their digest, by which entries name them.
+
+        Raises
+        ------
+        PolicyError
+            If they cannot be written.
+        """
+        digest = hashlib.sha256(keys.tobytes()).hexdigest()
+        try:
+            if self._read_keys(digest) is None:
+                write_file(make_private_folder(self._state / "ledger-texts") / digest, keys.tobytes())
+        except OSError as error:
+            raise _unwritable(error) from None
+        return digest
+
+    def all_keys_of(self, entry: LedgerEntry) -> TextKeys:
+        """Return the keys of the transfer set that an entry tells of, of which it answered a slice.
+
+        Raises
+        ------
+        PolicyError
+            If they were lost.
+        """
+        keys = self._read_keys(entry.keys)
+        if keys is None:
+            raise _damaged("the keys of texts that it tells of are lost")
+        return keys
+
+    def _read_keys(self, digest: str) -> TextKeys | None:
+        try:
+            content = (self._state / "ledger-texts" / digest).read_bytes()
+        except OSError:
+            return None
+        if hashlib.sha256(content).hexdigest() != digest:
+            return None
+        return np.frombuffer(content, dtype=np.uint8).reshape(-1, TEXT_KEY_BYTES)
+
+    def secret(self) -> bytes:
+        """Return the secret of the state folder, by which the owner and no server chooses; made before anything leaves.
+
+        Raises
+        ------
+        PolicyError
+            If it was changed or lost, or its ledger was.
+        """
+        with self.locked():
+            entries = self.entries()
+            bound = [entry.secret for entry in entries if entry.secret]
+            kept = self._read_secret()
+            if kept is None and not any(entry.texts or entry.evaluations or entry.unknown for entry in entries):
+                return self._new_secret()
+            if kept is None or not bound or hashlib.sha256(kept).hexdigest() != bound[-1]:
+                raise _damaged("the state folder's secret.key and ledger.jsonl do not belong together")
+            return kept
+
+    def recover(self) -> str:
+        """Make a damaged ledger usable again, counting whatever was lost as the whole budget; returns what was done.
+
+        Raises
+        ------
+        PolicyError
+            If it cannot be written.
+        """
+        with self.locked():
+            bodies, whole = self._file.salvage()
+            parsed = {body: LedgerEntry.from_json(body) for body in bodies}
+            readable, kept = [body for body in bodies if parsed[body] is not None], self._read_secret()
+            bound = [entry.secret for entry in parsed.values() if entry is not None and entry.secret]
+            of_ours = kept is not None and bound and hashlib.sha256(kept).hexdigest() == bound[-1]
+            lost = not whole or len(readable) < len(bodies) or not of_ours
+            if lost:
+                readable.append(LedgerEntry(unknown=True).to_json())
+            try:
+                aside = self._file.rewrite(readable)
+            except OSError as error:
+                raise _unwritable(error) from None
+            if not of_ours:
+                self._new_secret()
+        counted = "what was lost counts as the whole budget" if lost else "nothing was lost"
+        return f"{len(readable)} lines, {counted}" + (f"; the old file is {aside.name}" if aside else "")
+
+    def _read_secret(self) -> bytes | None:
+        try:
+            return (self._state / SECRET).read_bytes()
+        except OSError:
+            return None
+
+    def _new_secret(self) -> bytes:
+        """Draw a secret, after the ledger holds its digest."""
+        secret = NoiseSource().bytes(KEY_BYTES)
+        self.record(LedgerEntry(secret=hashlib.sha256(secret).hexdigest()))
+        try:
+            write_file(self._state / SECRET, secret)
+        except OSError as error:
+            raise _unwritable(error) from None
+        return secret
+
+
+def texts_released(entries: Sequence[LedgerEntry]) -> float:
+    """Count the texts that entries tell of; infinitely many where lines were lost."""
+    return math.inf if _incomplete(entries) else float(sum(entry.texts for entry in entries))
+
+
+def _incomplete(entries: Sequence[LedgerEntry]) -> bool:
+    return any(entry.unknown for entry in entries)
+
+
+def _damaged(reason: str) -> PolicyError:
+    return PolicyError(
+        f"the ledger is damaged ({reason}) and a lost line may tell of any release, so nothing leaves; restore the"
+        " state folder from a backup, or call knot-fed privacy recover on it",
+        refusal="this client's ledger is damaged, so nothing leaves; its owner finds the remedy in its own log",
+    )
+
+
+def _unwritable(error: OSError) -> PolicyError:
+    return PolicyError(
+        f"the ledger cannot be written ({error.strerror}), so nothing leaves and nothing is charged; make room on the"
+        " disk, or give the state folder to the user that runs the client",
+        refusal="this client's ledger cannot be written, so nothing leaves; its owner makes room on its disk",
+    )

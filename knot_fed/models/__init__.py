@@ -11,14 +11,14 @@ from knot_fed.models.fitting import (
     predict_logits,
     use_threads,
 )
-from knot_fed.models.head import encoder_identity
-from knot_fed.models.private_fitting import PrivateSchedule, check_opacus, fit_privately
+from knot_fed.models.private_fitting import PrivateSchedule, check_treatable, fit_privately
 from knot_fed.models.storage import (
     ARCHITECTURES,
     build_classifier,
     check_model_name,
     load_classifier,
     load_trained_state,
+    model_identity,
     needs_permission,
     save_classifier,
     trained_state,
@@ -37,14 +37,14 @@ __all__ = [
     "TextClassifier",
     "build_classifier",
     "check_model_name",
-    "check_opacus",
+    "check_treatable",
     "class_weights",
-    "encoder_identity",
     "fit",
     "fit_all_epochs",
     "fit_privately",
     "load_classifier",
     "load_trained_state",
+    "model_identity",
     "needs_permission",
     "predict_logits",
     "save_classifier",

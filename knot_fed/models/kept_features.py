@@ -2,19 +2,23 @@
 
 import hashlib
 import json
-import os
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save
+
+from knot_fed.files import make_private_folder, write_file
 
 Features = Float[np.ndarray, "examples width"]
 ComputeFeatures = Callable[[list[str]], Features]
 Keys = UInt8[np.ndarray, "examples bytes"]
 KEY_BYTES = 16
+
+logger = logging.getLogger("knot_fed")
 
 
 class KeptFeatures:
@@ -76,19 +80,26 @@ def _keys(texts: list[str]) -> Keys:
 
 
 def _read(file: Path) -> tuple[Keys, Features] | None:
-    """Read one file; a broken one is removed, to be computed anew."""
+    """Read one file; a damaged one is removed, to be computed anew."""
     if not file.is_file():
         return None
     try:
-        tensors = load_file(file)
-        return tensors["keys"], tensors["features"]
+        tensors = load(file.read_bytes())
+        keys, features, digest = (tensors[name] for name in ("keys", "features", "digest"))
+        if np.array_equal(digest, _digest(keys, features)):
+            return keys, features
     except (SafetensorError, KeyError):
-        file.unlink(missing_ok=True)
-        return None
+        pass
+    logger.warning("%s: kept features are damaged; they are computed again", file.name[:12])
+    file.unlink(missing_ok=True)
+    return None
 
 
 def _write(file: Path, keys: Keys, features: Features) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}.partial")
-    save_file({"keys": keys, "features": features}, partial)
-    partial.rename(file)
+    make_private_folder(file.parent)
+    write_file(file, save({"keys": keys, "features": features, "digest": _digest(keys, features)}))
+
+
+def _digest(keys: Keys, features: Features) -> UInt8[np.ndarray, "bytes"]:
+    content = hashlib.sha256(keys.tobytes() + features.tobytes()).digest()
+    return np.frombuffer(content, dtype=np.uint8)

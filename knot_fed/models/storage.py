@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from knot_fed.errors import ModelError
-from knot_fed.models.head import FeatureExtractor, HeadClassifier
+from knot_fed.models.head import FeatureExtractor, HeadClassifier, encoder_identity
 from knot_fed.models.ngram_bag import NgramBag
 from knot_fed.models.text_classifier import ModelSpec, TextClassifier
 from knot_fed.models.transformer import HF, TransformerClassifier, build_pretrained, build_tiny_bert
@@ -126,6 +126,21 @@ def load_classifier(folder: Path, *, feature_cache: Path | None = None) -> TextC
     model = build_classifier(saved, seed=0)
     model.spec = spec
     return model
+
+
+def model_identity(spec: ModelSpec) -> list[object]:
+    """Return all of a specification that shapes the classifier, and nothing that its architecture does not read.
+
+    Examples
+    --------
+    >>> spec = ModelSpec("ngram-bag", "all", ("bad", "good"), paired=False, max_length=128)
+    >>> model_identity(spec) == model_identity(replace(spec, max_length=64))
+    True
+    """
+    unread = {"ngram-bag": ("trainable", "max_length", "vocabulary"), "tiny-bert": ("trainable",)}
+    left_out = {"name", *unread.get(spec.name, ("vocabulary",))}
+    read = {field: value for field, value in sorted(asdict(spec).items()) if field not in left_out}
+    return [ARCHITECTURES, encoder_identity(spec.name), read]
 
 
 def check_model_name(name: str) -> None:

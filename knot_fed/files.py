@@ -1,0 +1,113 @@
+"""Files and folders written beside and renamed, synced to disk, and checked by digests when they are read again."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from knot_fed.errors import DamagedError
+
+DIGESTS = "SHA256SUMS"
+"""In a kept folder: one line for each other file, as sha256sum writes and checks them."""
+PRIVATE_FOLDER = 0o700
+
+
+def make_private_folder(path: Path) -> Path:
+    """Make a folder that only its owner enters, with those above it; one that exists is left as it is."""
+    path.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+    return path
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all, for its owner only; it is on disk when this returns.
+
+    Raises
+    ------
+    OSError
+        If the disk is full, for example; a file of before is left as it was.
+    """
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).rename(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Bring a folder's list of files to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def keep_folder(path: Path, write: Callable[[Path], None]) -> None:
+    """Make a folder, whole or not at all, with the digests of its files; one that exists by then stays.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    write
+        Writes files into the folder that it is given.
+
+    Raises
+    ------
+    OSError
+        If the disk is full, for example; nothing is left behind then.
+    """
+    make_private_folder(path.parent)
+    partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=".partial-"))
+    try:
+        write(partial)
+        lines = [f"{_digest(file)}  {file.relative_to(partial)}\n" for file in _files(partial)]
+        write_file(partial / DIGESTS, "".join(lines).encode())
+        _rename_unless_there(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    sync_folder(path.parent)
+
+
+def check_folder(path: Path) -> None:
+    """Compare a kept folder with its digests.
+
+    Raises
+    ------
+    DamagedError
+        If a file is missing, added, or differs in any bit.
+    """
+    try:
+        lines = (path / DIGESTS).read_text(encoding="utf-8").splitlines()
+        expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+        found = {str(file.relative_to(path)): _digest(file) for file in _files(path)}
+    except (OSError, UnicodeDecodeError):
+        raise DamagedError(f"{path.name}: has no readable {DIGESTS}, so that damage could not be seen") from None
+    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if wrong:
+        raise DamagedError(f"{path.name}: {wrong[0]} is not as it was written")
+
+
+def _rename_unless_there(partial: Path, path: Path) -> None:
+    try:
+        partial.rename(path)
+    except OSError:
+        if not path.is_dir():
+            raise
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(file for file in path.rglob("*") if file.is_file() and file.name != DIGESTS)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
