@@ -1,5 +1,7 @@
 """The client: a private teacher that answers with soft labels and nothing else."""
 
+from functools import partial
+
 from flwr.app import ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 
@@ -12,7 +14,7 @@ from knot_fed.federation.guard import only_declared_records, redact_errors
 from knot_fed.federation.release import answer
 from knot_fed.federation.secure_client import answer_keys, answer_shares, answer_unmask, masked_answer
 from knot_fed.models import use_threads
-from knot_fed.privacy.policy import check_soft_labels_may_leave_alone
+from knot_fed.privacy.policy_checks import check_soft_labels_may_leave_alone
 
 app = ClientApp(mods=[log_crossings])
 app.query()(answer_handshake)
@@ -33,12 +35,22 @@ def train(message: Message, context: Context) -> Message:
     return Message(packed, reply_to=message)
 
 
-def label_rows(client: Client, request: wire.TrainRequest, context: Context) -> wire.TrainReply:
-    """Train or load the teacher, label the slice of the transfer set, and release what the policy allows."""
+def label_rows(
+    client: Client, request: wire.TrainRequest, context: Context, *, summed: bool = False
+) -> wire.TrainReply:
+    """Train or load the teacher, label the slice of the transfer set, and release what the policy allows.
+
+    Parameters
+    ----------
+    client, request, context
+        Who is asked, what for, and the run's state.
+    summed
+        Whether the rows enter a secure sum.
+    """
     run = str(context.run_id)
     client.check_model(client.model)
     client.bind(run, request.fingerprint)
-    return answer(client, request, _held_transfer_set(request, context, client), run=run)
+    return answer(client, request, _held_transfer_set(request, context, client), run=run, summed=summed)
 
 
 def _held_transfer_set(request: wire.TrainRequest, context: Context, client: Client) -> TransferSet:
@@ -57,5 +69,5 @@ def _held_transfer_set(request: wire.TrainRequest, context: Context, client: Cli
 
 app.train(secure_wire.KEYS_STAGE)(answer_keys)
 app.train(secure_wire.SHARES_STAGE)(answer_shares)
-app.train(secure_wire.MASKED_STAGE)(masked_answer(label_rows))
+app.train(secure_wire.MASKED_STAGE)(masked_answer(partial(label_rows, summed=True)))
 app.train(secure_wire.UNMASK_STAGE)(answer_unmask)

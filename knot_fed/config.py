@@ -260,7 +260,11 @@ def _check_secure_sum(config: RunConfig) -> None:
 
 
 class NodeConfig(_Section):
-    """What one node knows about itself: `--node-config` of a SuperNode, or a virtual client's partition."""
+    """What one node knows about itself: `--node-config` of a SuperNode, or a virtual client's partition.
+
+    What shapes the private examples is a real node's own: the run's columns, separator, limit and longest text are
+    those of virtual clients.
+    """
 
     name: str = ""
     data: str = ""
@@ -274,6 +278,8 @@ class NodeConfig(_Section):
     text_b: str = ""
     label: str = ""
     split: str = ""
+    separator: str = ""
+    max_length: Annotated[int, Field(ge=8, le=8192)] = 128
     partition_id: Natural = 0
     num_partitions: Natural = 0
 

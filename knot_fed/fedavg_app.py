@@ -31,7 +31,7 @@ from knot_fed.models import (
     trained_state,
     use_threads,
 )
-from knot_fed.privacy.policy import check_parameters_may_leave
+from knot_fed.privacy.policy_checks import check_parameters_may_leave
 from knot_fed.reporting import RunFolder, write_scalars
 from knot_fed.reporting.report import write_report
 from knot_fed.teacher import train_further

@@ -2,13 +2,11 @@
 
 import time
 
-import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from knot_fed.confidence import teacher_scores
+from knot_fed.answers import public_teacher
 from knot_fed.config import RunConfig
-from knot_fed.data.transfer_set import TransferSet
 from knot_fed.distillation import DistillationResult
 from knot_fed.errors import KnotError
 from knot_fed.federation.bounded_grid import bounded
@@ -22,12 +20,9 @@ from knot_fed.federation.server import (
     start_student,
     summarise,
 )
-from knot_fed.federation.strategy import PublicTeacher
-from knot_fed.models import TextClassifier, save_classifier, use_threads
+from knot_fed.models import save_classifier, use_threads
 from knot_fed.reporting import RunFolder, write_scalars
 from knot_fed.reporting.report import write_report
-from knot_fed.teacher import predict_soft_labels
-from knot_fed.types import LabelledTexts
 
 app = ServerApp()
 
@@ -50,9 +45,11 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
     use_threads(config.threads)
     transfer, public = read_server_data(config)
     student = start_student(config, public, transfer)
-    public_teacher = answer_as_teacher(student, config, transfer, public.train) if config.student.pretrain else None
+    own = public_teacher(config, student, public.train.texts) if config.student.pretrain else None
     grid = bounded(grid, reply_bounds(config, texts=len(transfer)))
-    strategy = strategy_of(config)(config, student, transfer, folder, public_teacher, public.train)
+    strategy = strategy_of(config)(
+        config, student, transfer, folder, own.answer(transfer.texts) if own else None, public.train
+    )
     outcome = strategy.roster.outcome
     failure = run_between_measurements(lambda: strategy.run(grid), student, Judge(config, public.test), outcome)
     facts = {
@@ -68,18 +65,6 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
         raise failure
     write_report(folder)
     write_scalars(folder)
-
-
-def answer_as_teacher(
-    student: TextClassifier, config: RunConfig, transfer: TransferSet, public: LabelledTexts
-) -> PublicTeacher:
-    """Ask the pretrained student for soft labels on the transfer set, so that it counts as one more teacher."""
-    soft_labels = predict_soft_labels(student, transfer.texts, temperature=config.teacher.temperature)
-    scores = teacher_scores(
-        config.weights.scheme, student, soft_labels, texts=transfer.texts, private=public.texts,
-        generator=np.random.default_rng(config.seed),
-    )  # fmt: skip
-    return PublicTeacher(soft_labels, scores, len(public))
 
 
 def distillation_facts(config: RunConfig, distillations: list[DistillationResult]) -> dict[str, str | int | float]:

@@ -76,3 +76,22 @@ class Metrics:
     def to_mapping(self) -> dict[str, float | int]:
         """Return the metrics as `summary.json` holds them."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TeacherAnswer:
+    """What one teacher's owner answers for some texts.
+
+    Parameters
+    ----------
+    soft_labels
+        One distribution for each text, as it leaves: with the mechanism's noise.
+    scores
+        One number for each text that the run weighs by; 0 where none is asked for, or no mechanism covers it.
+    examples
+        How many examples the teacher was trained on; 0 under a mechanism.
+    """
+
+    soft_labels: SoftLabels
+    scores: Float[np.ndarray, "examples"]
+    examples: int

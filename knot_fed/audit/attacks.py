@@ -1,6 +1,7 @@
 """The attacks on one run: each trains what it needs, looks at what leaves, and says what it found."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -19,7 +20,7 @@ from knot_fed.audit.shadows import (
     split_candidates,
     train_shadows,
 )
-from knot_fed.audit.subject import Answer, Federation, Subject, Teacher, stacked
+from knot_fed.audit.subject import Federation, Subject, Teacher, stacked
 from knot_fed.confidence import prediction_confidence
 from knot_fed.losses.catalogue import configured_ground_cost
 from knot_fed.teacher import predict_soft_labels
@@ -88,7 +89,7 @@ def infer_label_mix(federation: Federation, *_: object) -> Findings:
     public_mix = true_mix(federation.public.train.labels, classes)
     public_answers = predict_soft_labels(federation.start(), texts)
     teachers = [subject.run_teacher() for subject in federation.subjects]
-    answers = [subject.answer(teacher, texts) for subject, teacher in zip(federation.subjects, teachers, strict=True)]
+    answers = [teacher.answer(texts) for teacher in teachers]
     pooled = pool_soft_labels(stacked(answers), federation.weights(answers))
     found = []
     for subject, teacher, answer in zip(federation.subjects, teachers, answers, strict=True):
@@ -111,7 +112,7 @@ def infer_label_mix(federation: Federation, *_: object) -> Findings:
 def attack_by_poison(federation: Federation, subject: Subject, _: Effort, generator: np.random.Generator) -> Findings:
     """Measure the student when this client sends poisoned soft labels, under each pooling (pooled objective)."""
     texts = federation.transfer.texts
-    honest = [other.answer(other.run_teacher(), texts) for other in federation.subjects]
+    honest = [other.run_teacher().answer(texts) for other in federation.subjects]
     public = federation.public_answer(texts)
     place, beside = list(federation.subjects).index(subject), [public] if public else []
     cost = configured_ground_cost(federation.config).matrix.numpy()
@@ -120,7 +121,7 @@ def attack_by_poison(federation: Federation, subject: Subject, _: Effort, genera
         sent = list(honest)
         if kind != HONEST:
             rows = poisoned(honest[place].soft_labels, kind, ground_cost=cost, generator=generator)
-            sent[place] = Answer(rows, honest[place].confidences, honest[place].examples)
+            sent[place] = replace(honest[place], soft_labels=rows)
         for pooling in POOLINGS:
             pooling_by = federation.changed({"weights.pooling": pooling, "distill.objective": "pooled"})
             metrics = pooling_by.judge(pooling_by.distil(texts, [*sent, *beside]))
@@ -149,11 +150,11 @@ def _students(
     federation: Federation, subject: Subject, texts: Sequence[Text], shadows: Shadows[Teacher]
 ) -> Shadows[Answers]:
     """Distil a student from each of the subject's shadow teachers and the run's other teachers."""
-    others = [other.answer(other.run_teacher(), texts) for other in federation.subjects if other is not subject]
+    others = [other.run_teacher().answer(texts) for other in federation.subjects if other is not subject]
     public = federation.public_answer(texts)
     others += [public] if public else []
     students: list[Answers] = [
-        partial(predict_soft_labels, federation.distil(texts, [subject.answer(teacher, texts), *others]))
+        partial(predict_soft_labels, federation.distil(texts, [teacher.answer(texts), *others]))
         for teacher in shadows.teachers
     ]
     return Shadows(shadows.candidates, shadows.members, students)

@@ -1,79 +1,60 @@
 """What an audit attacks: a run's clients with all their data in one process, and teachers trained as the run would."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float
 
 from knot_fed.aggregation import agreement_weights, client_weights, pool_soft_labels
-from knot_fed.confidence import prediction_bias, teacher_scores
+from knot_fed.answers import OwnTeacher, TeacherPlan, as_received, public_teacher
 from knot_fed.config import NodeConfig, RunConfig, Scalar
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.distillation import distil_student
 from knot_fed.evaluation import evaluate_classifier, mean_metrics
 from knot_fed.federation.client import Client
-from knot_fed.federation.release import private_schedule, shard_teachers
+from knot_fed.federation.release import TEACHERS, teacher_plan
 from knot_fed.federation.server import read_server_data, start_student
 from knot_fed.federation.strategy import round_seed
 from knot_fed.losses import make_loss
-from knot_fed.models import PrivateSchedule, TextClassifier
-from knot_fed.privacy.accounting import NoiseEvent
-from knot_fed.privacy.mechanisms import noise_event, noisy_soft_labels, noisy_votes
-from knot_fed.shards import ShardTeachers
-from knot_fed.teacher import load_or_train_teacher, predict_soft_labels, train_private_teacher, train_teacher
-from knot_fed.types import LabelledTexts, Metrics, SoftLabels, SplitExamples, Text
+from knot_fed.models import TextClassifier
+from knot_fed.teacher import predict_soft_labels
+from knot_fed.types import LabelledTexts, Metrics, SoftLabels, SplitExamples, TeacherAnswer, Text
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Teacher:
-    """A trained teacher behind its client's door: what can be asked of it, and what of that would leave.
+    """A trained teacher as an attacker sees it: what leaves its client for texts, and what is made of that on the way.
 
     Parameters
     ----------
-    config
-        The run's configuration.
-    model
-        The teacher, trained by the run's mechanism; under `pate`, those of the shards.
-    noise
-        Put on each soft label, or on the votes; None under mechanisms that leave answers alone.
+    own
+        The teacher behind its client's door.
+    given
+        Rows that left before: the same text gets the same row, as in a run.
     """
 
-    config: RunConfig
-    model: TextClassifier | ShardTeachers
-    noise: NoiseEvent | None
+    own: OwnTeacher
+    given: dict[Text, np.ndarray] = field(default_factory=dict)
 
     def __call__(self, texts: Sequence[Text]) -> SoftLabels:
-        """Return the soft labels that the client would release, with fresh noise; most attackers see nothing else."""
-        temperature, generator = self.config.teacher.temperature, np.random.default_rng()
-        if isinstance(self.model, ShardTeachers):
-            return noisy_votes(
-                self.model(texts, temperature=temperature), noise_multiplier=self._noise_multiplier,
-                labels_only=self.config.privacy.votes == "labels", generator=generator,
-            )  # fmt: skip
-        answers = predict_soft_labels(self.model, texts, temperature=temperature)
-        if self.noise is None:
-            return answers
-        return noisy_soft_labels(answers, noise_multiplier=self._noise_multiplier, generator=generator)
+        """Return the soft labels as the server reads them."""
+        return self.answer(texts).soft_labels
 
-    @property
-    def _noise_multiplier(self) -> float:
-        return self.noise.noise_multiplier if self.noise else 0.0
+    def answer(self, texts: Sequence[Text]) -> TeacherAnswer:
+        """Answer for these texts as the client would, after compression."""
+        answer = self.own.answer(texts, rows=self._rows)
+        return replace(answer, soft_labels=as_received(answer.soft_labels, self.own.run.privacy))
+
+    def _rows(self, texts: Sequence[Text]) -> SoftLabels:
+        new = [text for text in dict.fromkeys(texts) if text not in self.given]
+        if new:
+            self.given.update(zip(new, self.own.rows(new), strict=True))
+        return np.stack([self.given[text] for text in texts])
 
     def bias(self, *, seed: int) -> Float[np.ndarray, "classes"]:
-        """Return the prediction bias, which never leaves a client; the mean over shards, if there are any."""
-        models = self.model.models if isinstance(self.model, ShardTeachers) else [self.model]
-        biases = [prediction_bias(model, generator=np.random.default_rng(seed)) for model in models if model]
-        return np.asarray(np.mean(biases, axis=0))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Answer:
-    """One teacher's soft labels on some texts, with what the server weighs them by."""
-
-    soft_labels: SoftLabels
-    confidences: Float[np.ndarray, "texts"]
-    examples: int
+        """Return the prediction bias, which never leaves a client."""
+        return self.own.bias(seed=seed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,47 +77,17 @@ class Subject:
 
     def train(self, train: LabelledTexts, seed: int) -> Teacher:
         """Train a teacher as the run would, on other examples and by another seed; every attack trains by this."""
-        spec, cache = self.client.spec(self.transfer), self.client.features
-        schedule, noise = self._mechanism()
-        model: TextClassifier | ShardTeachers
-        if self.client.run.privacy.mechanism == "pate":
-            model = shard_teachers(self.client, spec, train, seed=seed, folder=None)
-        elif schedule is not None:
-            generator = np.random.default_rng()
-            model = train_private_teacher(
-                spec, train, schedule, seed=seed, generator=generator, feature_cache=cache
-            )  # fmt: skip
-        else:
-            examples = replace(self.examples, train=train)
-            model = train_teacher(spec, examples, self.client.run.teacher, seed=seed, feature_cache=cache)
-        return Teacher(self.client.run, model, noise)
+        plan = self._plan(replace(self.examples, train=train), seed)
+        return Teacher(plan.train(folder=None, features=self.client.features)[0])
 
     def run_teacher(self) -> Teacher:
         """Return the run's own teacher, trained on all private examples, from the state folder if it is there."""
-        schedule, noise = self._mechanism()
-        client, spec, folder = self.client, self.client.spec(self.transfer), self.client.state / "teachers"
-        if client.run.privacy.mechanism == "pate":
-            shards = shard_teachers(client, spec, self.examples.train, seed=client.seed(), folder=folder)
-            return Teacher(client.run, shards, noise)
-        model, _ = load_or_train_teacher(
-            spec, self.examples, client.run.teacher, seed=client.seed(), folder=folder,
-            feature_cache=client.features, private=schedule,
-        )  # fmt: skip
-        return Teacher(client.run, model, noise)
+        client = self.client
+        plan = self._plan(self.examples, client.seed())
+        return Teacher(plan.train(folder=client.state / TEACHERS, features=client.features)[0])
 
-    def _mechanism(self) -> tuple[PrivateSchedule | None, NoiseEvent | None]:
-        """Return how DP-SGD trains, and the noise on what the teacher says, each None under any other mechanism."""
-        privacy, texts = self.client.run.privacy, len(self.transfer)
-        noise = noise_event(privacy, texts=texts, asked=texts)
-        return private_schedule(privacy, noise), None if privacy.mechanism == "dp-sgd" else noise
-
-    def answer(self, teacher: Teacher, texts: Sequence[Text]) -> Answer:
-        """Answer for these texts as the client would: soft labels, and the score that the run weighs by."""
-        soft_labels, private = teacher(texts), self.examples.train.texts
-        if isinstance(teacher.model, ShardTeachers):
-            return Answer(soft_labels, np.zeros(len(texts), np.float32), len(private))
-        scores = self.client.confidence(teacher.model, soft_labels, texts=texts, private=private)
-        return Answer(soft_labels, scores, len(private))
+    def _plan(self, examples: SplitExamples, seed: int) -> TeacherPlan:
+        return teacher_plan(self.client, examples, self.transfer, seed=seed, asked=len(self.transfer))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -185,28 +136,23 @@ class Federation:
         """Return a new copy of the student before distillation."""
         return start_student(self.config, self.public, self.transfer)
 
-    def public_answer(self, texts: Sequence[Text]) -> Answer | None:
+    def public_answer(self, texts: Sequence[Text]) -> TeacherAnswer | None:
         """Return what the pretrained student says as one more teacher, or None if it is not pretrained."""
         if not self.config.student.pretrain:
             return None
-        student, private = self.start(), self.public.train.texts
-        soft_labels = predict_soft_labels(student, texts, temperature=self.config.teacher.temperature)
-        generator = np.random.default_rng(self.config.seed)
-        scheme = self.config.weights.scheme
-        scores = teacher_scores(scheme, student, soft_labels, texts=texts, private=private, generator=generator)
-        return Answer(soft_labels, scores, len(private))
+        return public_teacher(self.config, self.start(), self.public.train.texts).answer(texts)
 
-    def weights(self, answers: Sequence[Answer]) -> Float[np.ndarray, "teachers texts"]:
+    def weights(self, answers: Sequence[TeacherAnswer]) -> Float[np.ndarray, "teachers texts"]:
         """Weigh the teachers as the server would."""
         return client_weights(
             self.config.weights.scheme,
             examples=np.array([answer.examples for answer in answers]),
-            confidences=np.stack([answer.confidences for answer in answers]).astype(np.float64),
+            confidences=np.stack([answer.scores for answer in answers]).astype(np.float64),
             soft_labels=stacked(answers),
             power=self.config.weights.power,
         )
 
-    def distil(self, texts: Sequence[Text], answers: Sequence[Answer]) -> TextClassifier:
+    def distil(self, texts: Sequence[Text], answers: Sequence[TeacherAnswer]) -> TextClassifier:
         """Distil a student as the server would, from all texts in one round; without supervision by public labels."""
         settings, student = self.config.distill, self.start()
         soft_labels, weights = stacked(answers), self.weights(answers)
@@ -229,6 +175,6 @@ class Federation:
         )
 
 
-def stacked(answers: Sequence[Answer]) -> Float[np.ndarray, "teachers texts classes"]:
+def stacked(answers: Sequence[TeacherAnswer]) -> Float[np.ndarray, "teachers texts classes"]:
     """Put soft labels of several teachers in one array."""
     return np.stack([answer.soft_labels for answer in answers]).astype(np.float64)

@@ -1,10 +1,13 @@
 """Labelled text of one owner: read, checked and split; nothing in a message repeats what a row says."""
 
+import hashlib
+import hmac
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from knot_fed.data.files import BUILTIN, read_columns, short_name
 from knot_fed.data.reviews import builtin_examples
@@ -38,12 +41,13 @@ class Columns:
 
 
 def read_labelled_texts(
-    path: str | Path, *, columns: Columns, labels: LabelSpace, seed: int = 0, limit: int = 0
+    path: str | Path, *, columns: Columns, labels: LabelSpace, key: bytes, limit: int = 0
 ) -> SplitExamples:
     """Read labelled texts with their splits.
 
-    A split that the file does not give is cut from the training rows, stratified by label: one tenth for
-    validation, one fifth for the test.
+    A split that the file does not give is cut from the training rows, about one tenth for validation and one fifth for
+    the test. A keyed hash of each record alone decides, so that one record more or less moves no other, and equal
+    records stay together. Only where a split would be empty does it get the record that came nearest.
 
     Parameters
     ----------
@@ -53,10 +57,11 @@ def read_labelled_texts(
         Column names.
     labels
         The label space; a row's label is a name, or an index from 0.
-    seed
-        Of the split, where the file has none.
+    key
+        Of the hash, as `seed_key` or an owner's secret gives it.
     limit
-        Training rows to keep at most, as `limited_rows` draws them; 0: all.
+        Training rows to keep at most, those with the lowest hashes; 0: all. One record more takes the place of one
+        other at most.
 
     Raises
     ------
@@ -74,11 +79,13 @@ def read_labelled_texts(
     texts = texts_of(table, columns, name=name)
     examples = LabelledTexts(texts, label_indices(table[columns.label], labels, name=name, column=columns.label))
     parts = parts_of(table.get(columns.split), len(texts), name=name, column=columns.split)
-    generator = np.random.default_rng(seed)
-    _cut_missing(parts, "test", TEST_SHARE, examples.labels, generator)
-    _cut_missing(parts, "val", VAL_SHARE / (1 - TEST_SHARE), examples.labels, generator)
+    chances = record_chances(examples, key=key)
+    _cut_missing(parts, "test", TEST_SHARE, chances[:, 0])
+    _cut_missing(parts, "val", VAL_SHARE / (1 - TEST_SHARE), chances[:, 1])
     split = {part: examples.select(np.flatnonzero(parts == part)) for part in ("train", "val", "test")}
-    split["train"] = split["train"].select(limited_rows(len(split["train"]), limit))
+    if limit:
+        drawn = np.argsort(chances[parts == "train", 2], kind="stable")[:limit]
+        split["train"] = split["train"].select(np.sort(drawn))
     if len(np.unique(split["train"].labels)) < 2:
         raise DataError(
             f"{name}: {len(split['train'])} training rows with fewer than 2 classes; add rows of another class"
@@ -169,12 +176,31 @@ def parts_of(values: list[object] | None, rows: int, *, name: str, column: str) 
     return parts
 
 
-def _cut_missing(
-    parts: np.ndarray, part: str, share: float, labels: Int[np.ndarray, "examples"], generator: np.random.Generator
-) -> None:
-    if (parts == part).any():
+def seed_key(seed: int) -> bytes:
+    """Return the key by which a study splits files: public, and another one for each seed."""
+    return hashlib.sha256(f"knot_fed seed {seed}".encode()).digest()
+
+
+def record_chances(examples: LabelledTexts, *, key: bytes) -> Float[np.ndarray, "examples 3"]:
+    """Return three numbers in [0, 1) for each record: a keyed hash of its text and label, and of nothing else.
+
+    Examples
+    --------
+    >>> twice = LabelledTexts(("a", "b", "a"), np.array([0, 0, 0]))
+    >>> first, _, third = record_chances(twice, key=seed_key(1)).tolist()
+    >>> first == third
+    True
+    """
+    records = zip(examples.texts, examples.labels.tolist(), strict=True)
+    hashed = b"".join(hmac.digest(key, json.dumps(record).encode(), "sha256")[:24] for record in records)
+    words = np.frombuffer(hashed, dtype="<u8").reshape(-1, 3)
+    chances: Float[np.ndarray, "examples 3"] = (words >> np.uint64(11)) * 2.0**-53
+    return chances
+
+
+def _cut_missing(parts: np.ndarray, part: str, share: float, chances: Float[np.ndarray, "examples"]) -> None:
+    """Move training rows with a low chance to a split that the file does not give, at least one of them."""
+    rows = np.flatnonzero(parts == "train")
+    if (parts == part).any() or len(rows) < 2:
         return
-    rows = generator.permutation(np.flatnonzero(parts == "train"))
-    rows = rows[np.argsort(labels[rows], kind="stable")]
-    places = np.floor((np.arange(len(rows)) + 1) * share) > np.floor(np.arange(len(rows)) * share)
-    parts[rows[places]] = part
+    parts[rows[chances[rows] < max(share, np.nextafter(chances[rows].min(), 1))]] = part

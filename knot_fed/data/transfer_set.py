@@ -2,16 +2,27 @@
 
 import hashlib
 import json
-import tempfile
-from dataclasses import dataclass
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import UInt8
 
 from knot_fed.data.files import BUILTIN, read_columns, short_name
 from knot_fed.data.private import Columns, limited_rows, texts_of
 from knot_fed.data.reviews import builtin_texts
 from knot_fed.errors import DataError
+from knot_fed.files import make_private_folder, write_file
 from knot_fed.types import Text
+
+TEXT_KEY_BYTES = 16
+TextKeys: TypeAlias = UInt8[np.ndarray, "texts bytes"]
+WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -22,6 +33,8 @@ class TransferSet:
     ----------
     texts
         One text or one pair for each row; all of one kind.
+    repeated
+        How many rows of a file were left out since they repeat another one.
 
     Examples
     --------
@@ -30,6 +43,7 @@ class TransferSet:
     """
 
     texts: tuple[Text, ...]
+    repeated: int = field(default=0, compare=False)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -46,6 +60,12 @@ class TransferSet:
         for text in self.texts:
             digest.update(json.dumps(text, ensure_ascii=True).encode() + b"\n")
         return digest.hexdigest()
+
+    @cached_property
+    def keys(self) -> TextKeys:
+        """What tells one text from another, as `text_key` does, row by row."""
+        joined = b"".join(text_key(text) for text in self.texts)
+        return np.frombuffer(joined, dtype=np.uint8).reshape(-1, TEXT_KEY_BYTES)
 
     def slice(self, round_number: int, rounds: int) -> range:
         """Return the row positions of one round; the rounds cover every row once, in near-equal slices.
@@ -67,12 +87,34 @@ class TransferSet:
         return range(len(self) * (round_number - 1) // rounds, len(self) * round_number // rounds)
 
 
+def text_key(text: Text) -> bytes:
+    """Return 16 bytes that two texts share if they have the same words: case, spacing and punctuation do not count.
+
+    A model answers such texts alike, or nearly so. A text without a letter or a digit counts by its signs.
+
+    Examples
+    --------
+    >>> text_key("So  GOOD!") == text_key("so good")
+    True
+    """
+    parts = [text] if isinstance(text, str) else list(text)
+    plain = [unicodedata.normalize("NFKC", part).casefold() for part in parts]
+    words = [" ".join(WORD.findall(part)) or " ".join(part.split()) for part in plain]
+    return hashlib.sha256(json.dumps(words).encode()).digest()[:TEXT_KEY_BYTES]
+
+
+def distinct_texts(texts: Sequence[Text]) -> TransferSet:
+    """Keep the first of the texts that share a `text_key`, in order."""
+    kept: dict[bytes, Text] = {}
+    for text in texts:
+        kept.setdefault(text_key(text), text)
+    return TransferSet(tuple(kept.values()), repeated=len(texts) - len(kept))
+
+
 def keep_transfer_set(transfer: TransferSet, file: Path) -> None:
     """Keep the texts that a server sent, in the place of those kept before, so that a restart loses nothing."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, delete=False) as partial:
-        json.dump(transfer.texts, partial)
-    Path(partial.name).rename(file)
+    make_private_folder(file.parent)
+    write_file(file, json.dumps(transfer.texts).encode())
 
 
 def kept_transfer_set(file: Path, *, fingerprint: str) -> TransferSet | None:
@@ -86,14 +128,14 @@ def kept_transfer_set(file: Path, *, fingerprint: str) -> TransferSet | None:
 
 
 def read_transfer_set(path: str | Path, *, columns: Columns, limit: int = 0) -> TransferSet:
-    """Read the texts of a file, whatever their split; labels in the file are never read.
+    """Read the distinct texts of a file, whatever their split; labels in the file are never read.
 
     Parameters
     ----------
     path, columns
         As in `read_labelled_texts`.
     limit
-        Texts to keep at most, as `limited_rows` draws them; 0: all.
+        Rows to read at most, as `limited_rows` draws them; 0: all.
 
     Raises
     ------
@@ -102,7 +144,7 @@ def read_transfer_set(path: str | Path, *, columns: Columns, limit: int = 0) -> 
     """
     path = str(path)
     if path.startswith(BUILTIN):
-        return TransferSet(builtin_texts(path.removeprefix(BUILTIN)))
+        return distinct_texts(builtin_texts(path.removeprefix(BUILTIN)))
     table = read_columns(path, set(columns.of_text))
     texts = texts_of(table, columns, name=short_name(path))
-    return TransferSet(tuple(texts[row] for row in limited_rows(len(texts), limit)))
+    return distinct_texts([texts[row] for row in limited_rows(len(texts), limit)])

@@ -12,14 +12,15 @@ import numpy as np
 
 from knot_fed.config import NodeConfig, RunConfig, Scalar
 from knot_fed.data.files import read_columns, short_name
-from knot_fed.data.private import label_indices, parts_of, read_labelled_texts, texts_of
+from knot_fed.data.private import label_indices, parts_of, read_labelled_texts, seed_key, texts_of
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import ConfigError, KnotError
 from knot_fed.federation import envelope, wire
 from knot_fed.federation.client import Client, read_policy
 from knot_fed.federation.ledger import Ledger
 from knot_fed.models import build_classifier, check_model_name
-from knot_fed.privacy.policy import ReleasePolicy, check_limits
+from knot_fed.privacy.policy import ReleasePolicy
+from knot_fed.privacy.policy_checks import check_limits
 
 LEAST_FREE_BYTES = 200e6
 OK, PROBLEM, NOT_CHECKED = "ok", "problem", "not checked"
@@ -134,16 +135,17 @@ def _check_file(client: Client) -> list[Finding]:
 
 
 def _examples(client: Client) -> str:
-    seed, limit = client.run.seed, client.run.data.limit
+    """Split the file as the state folder's secret will, but by another key, since nothing is written here."""
     examples = read_labelled_texts(
-        client.path, columns=client.columns(), labels=client.run.label_space(), seed=seed, limit=limit
+        client.path, columns=client.columns(), labels=client.run.label_space(), key=seed_key(0)
     )
     parts = {part: getattr(examples, part) for part in ("train", "val", "test")}
     empty = [part for part, split in parts.items() if not len(split)]
     if empty:
         raise ConfigError(f"{short_name(client.path)}: no rows for {' and '.join(empty)}; give more rows")
     classes = len(np.unique(examples.train.labels))
-    return ", ".join(f"{part} {len(split)}" for part, split in parts.items()) + f"; {classes} classes to train on"
+    counts = ", ".join(f"{part} {len(split)}" for part, split in parts.items())
+    return f"about {counts}; {classes} classes to train on"
 
 
 def _check_transfer(client: Client) -> list[Finding]:
@@ -210,7 +212,7 @@ def _writable(place: Path, *, whole: bool) -> bool:
 def _check_ledger(client: Client, node: NodeConfig) -> str:
     """Ask the policy whether one more run over the own transfer set would be answered."""
     policy, transfer = read_policy(node.policy), client.transfer_set()
-    before = Ledger(client.state / "ledger.jsonl").released_in_life()
+    before = Ledger(client.state).released_in_life()
     asked = len(transfer) if transfer else 0
-    check_limits(asked, policy=policy, released_in_run=0, released_in_life=before)
-    return f"{before} texts answered in life" + (f", {asked} more allowed" if asked else "")
+    check_limits(asked, policy=policy, released_in_run=0.0, released_in_life=before)
+    return f"{before:.0f} texts answered in life" + (f", {asked} more allowed" if asked else "")

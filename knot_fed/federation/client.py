@@ -2,26 +2,24 @@
 
 import tomllib
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from flwr.app import ArrayRecord, Context, Message
-from jaxtyping import Float
 
-from knot_fed.confidence import teacher_scores
 from knot_fed.config import NodeConfig, RunConfig
 from knot_fed.data.files import data_path, short_name
 from knot_fed.data.partition import client_shard, split_examples
-from knot_fed.data.private import Columns, read_labelled_texts
+from knot_fed.data.private import Columns, read_labelled_texts, seed_key
 from knot_fed.data.transfer_set import TransferSet, keep_transfer_set, kept_transfer_set, read_transfer_set
 from knot_fed.errors import ConfigError, PolicyError, WireError
 from knot_fed.evaluation import evaluate_classifier
 from knot_fed.federation import envelope, student_wire, wire
 from knot_fed.federation.checks import printable
 from knot_fed.federation.guard import only_declared_records, redact_errors
-from knot_fed.federation.ledger import Ledger, LedgerEntry
+from knot_fed.federation.ledger import Ledger
+from knot_fed.federation.ledger_entry import LedgerEntry
 from knot_fed.models import (
     ModelSpec,
     TextClassifier,
@@ -32,10 +30,11 @@ from knot_fed.models import (
     trained_state,
     use_threads,
 )
-from knot_fed.privacy.policy import ReleasePolicy, check_evaluations, check_transfer_set
+from knot_fed.privacy.policy import STUDY, ReleasePolicy
+from knot_fed.privacy.policy_checks import check_evaluations, check_test_size, check_transfer_set, rounded_metrics
 from knot_fed.reporting import RunFolder
 from knot_fed.teacher import predict_soft_labels
-from knot_fed.types import SoftLabels, SplitExamples, Text
+from knot_fed.types import SplitExamples
 
 HELD_TEXTS = "held-texts"
 KEPT_TEXTS = "transfer-set.json"
@@ -75,7 +74,7 @@ class Client:
         PolicyError
             If the policy cannot be read.
         """
-        policy = read_policy(node.policy)
+        policy = read_policy(node.policy) if node.data or node.policy else STUDY
         models = [name.strip() for name in run.teacher.models.split(",") if name.strip()]
         if not node.data and not node.num_partitions:
             raise ConfigError("node configuration: data is missing; give the absolute path of this node's private file")
@@ -93,25 +92,32 @@ class Client:
         return cls(name, run, node, path, place, node.model or model, state, features, policy)
 
     def columns(self) -> Columns:
-        """Return the column names, the node's own before the run's; a real node's are never the run's.
+        """Return the column names and the separator, the node's own before the run's.
 
-        A server that named the column of the labels would choose what about a patient is taught.
+        A real node's are never the run's: a server that named the column of the labels would choose what about a
+        patient is taught.
         """
         ours, theirs = self.node, Columns() if self.node.data else self.run.data
-        return Columns(
-            text=ours.text or theirs.text,
-            text_a=ours.text_a or theirs.text_a,
-            text_b=ours.text_b or theirs.text_b,
-            label=ours.label or theirs.label,
-            split=ours.split or theirs.split,
-            separator=self.run.data.separator,
-        )
+        names = ("text", "text_a", "text_b", "label", "split", "separator")
+        return Columns(**{name: getattr(ours, name) or getattr(theirs, name) for name in names})
 
     def examples(self) -> tuple[SplitExamples, dict[str, list[int]]]:
-        """Read the private file, and this client's share of it where several virtual clients split it."""
+        """Read the private file, and this client's share of it where several virtual clients split it.
+
+        How a real node's file is split, and how much of it is read, is no server's to say: its secret splits it, the
+        same for all runs.
+
+        Raises
+        ------
+        DataError
+            If the file breaks a rule.
+        PolicyError
+            If the secret of the state folder is lost.
+        """
         data, (index, count) = self.run.data, self.shard
+        key, limit = (self.ledger.secret(), 0) if self.node.data else (seed_key(self.run.seed), data.limit)
         examples = read_labelled_texts(
-            self.path, columns=self.columns(), labels=self.run.label_space(), seed=self.run.seed, limit=data.limit
+            self.path, columns=self.columns(), labels=self.run.label_space(), key=key, limit=limit
         )
         return split_examples(
             examples, index=index, count=count, scheme=data.partition, alpha=data.alpha, seed=self.run.seed
@@ -126,7 +132,7 @@ class Client:
     @property
     def ledger(self) -> Ledger:
         """What this client has let out."""
-        return Ledger(self.state / "ledger.jsonl")
+        return Ledger(self.state)
 
     def bind(self, run: str, fingerprint: str) -> None:
         """Hold a run to the transfer set that it begins with.
@@ -140,7 +146,7 @@ class Client:
             bound = self.ledger.transfer_set_of_run(run)
             check_transfer_set(fingerprint, bound=bound, policy=self.policy)
             if not bound:
-                self.ledger.record(LedgerEntry(run, fingerprint=fingerprint))
+                self.ledger.record(LedgerEntry(run=run, fingerprint=fingerprint))
 
     def check_model(self, name: str) -> None:
         """Refuse to load a pretrained model that only the server has named.
@@ -184,15 +190,6 @@ class Client:
         """Draw this client's seed from the run's seed and its name."""
         return client_seed(self.run.seed, self.name)
 
-    def confidence(
-        self, teacher: TextClassifier, soft_labels: SoftLabels, *, texts: Sequence[Text], private: Sequence[Text]
-    ) -> Float[np.ndarray, "examples"]:
-        """Return the score per text that the run weighs by, if any; the prediction bias itself never leaves."""
-        generator = np.random.default_rng(self.seed())
-        return teacher_scores(
-            self.run.weights.scheme, teacher, soft_labels, texts=texts, private=private, generator=generator
-        )
-
     def spec(self, transfer: TransferSet) -> ModelSpec:
         """Describe the teacher; a vocabulary is trained on the public transfer texts only."""
         return ModelSpec(
@@ -200,7 +197,7 @@ class Client:
             trainable=self.node.trainable or self.run.trainable,
             labels=self.run.label_space().names,
             paired=transfer.paired,
-            max_length=self.run.teacher.max_length,
+            max_length=self.node.max_length if self.node.data else self.run.teacher.max_length,
             vocabulary=train_vocabulary(transfer.texts) if self.model == "tiny-bert" else (),
         )
 
@@ -258,15 +255,20 @@ def answer_handshake(message: Message, context: Context) -> Message:
 @redact_errors
 @only_declared_records(student_wire.METRICS)
 def answer_evaluation(message: Message, context: Context) -> Message:
-    """Judge the student on the private test split; only metrics leave."""
+    """Judge the student on the private test split; only metrics leave, rounded as the policy says.
+
+    A student is not counted before it could be built. That it was distilled in this run cannot be verified: a crafted
+    one is measured like any other, and only the policy's limits bound what its metrics tell.
+    """
     client = Client.from_context(context)
-    run, ledger = str(context.run_id), client.ledger
-    sent = student_wire.unpack_student(message.content)
-    with ledger.locked():
-        check_evaluations(ledger.evaluated_in_run(run), policy=client.policy)
-        ledger.record(LedgerEntry(run, evaluations=1))
+    run, ledger, policy = str(context.run_id), client.ledger, client.policy
+    check_evaluations(*ledger.evaluated(run), policy=policy)
     use_threads(client.run.threads)
-    student = client.build_student(*sent)
+    student = client.build_student(*student_wire.unpack_student(message.content))
     test = client.examples()[0].test
+    check_test_size(len(test), policy=policy)
+    with ledger.locked():
+        check_evaluations(*ledger.evaluated(run), policy=policy)
+        ledger.record(LedgerEntry(run=run, evaluations=1))
     metrics = evaluate_classifier(predict_soft_labels(student, test.texts), test.labels, client.run.label_space())
-    return Message(student_wire.pack_metrics(metrics), reply_to=message)
+    return Message(student_wire.pack_metrics(rounded_metrics(metrics, policy=policy)), reply_to=message)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-import numpy as np
 from flwr.app import ConfigRecord, Context, Message
 
 from knot_fed.aggregation import single_weights, weight_bound
@@ -13,13 +12,12 @@ from knot_fed.federation.client import Client
 from knot_fed.federation.guard import only_declared_records, redact_errors
 from knot_fed.federation.secure_peer import Peer, deal_shares, mask_values, receive_shares, reveal_shares
 from knot_fed.models import use_threads
-from knot_fed.privacy.policy import check_scheme_may_enter_sum
+from knot_fed.privacy.policy_checks import check_scheme_may_enter_sum
 from knot_fed.privacy.secure_sum import Quantisation, quantise
 
 STATE = "secure-sum"
-SUMMED = "secure-sum-rows"
 Answer: TypeAlias = Callable[[Client, wire.TrainRequest, Context], wire.TrainReply]
-"""Labels the rows asked and enters them in the ledger, within the policy."""
+"""Labels the rows asked, and enters them in the ledger as summed, within the policy."""
 
 
 @redact_errors
@@ -59,7 +57,6 @@ def masked_answer(answer: Answer) -> Callable[[Message, Context], Message]:
         begun = _begun(peer, round_number=request.round)
         received = receive_shares(begun, sealed, least_clients=client.policy.least_clients)
         quantisation = _quantisation(client, clients=len(received.seal_keys))
-        _enter_rows(request, context)
         reply = answer(client, request, context)
         weights = single_weights(
             client.run.weights.scheme, examples=reply.examples, scores=reply.confidence,
@@ -111,13 +108,3 @@ def _begun(peer: Peer | None, *, round_number: int | None = None) -> Peer:
     if round_number is not None and peer.round_number != round_number:
         raise WireError(f"asks for round {round_number}, the keys are of round {peer.round_number}; ask for keys first")
     return peer
-
-
-def _enter_rows(request: wire.TrainRequest, context: Context) -> None:
-    """Refuse rows that entered a sum of this run before: two sums of other clients differ by single soft labels."""
-    record = context.state.get(SUMMED)
-    entered: list[Any] = dict[str, Any](record)["rows"] if isinstance(record, ConfigRecord) else []
-    pairs = np.asarray(entered, dtype=np.int64).reshape(-1, 2)
-    if ((pairs[:, 0] < request.stop) & (request.start < pairs[:, 1])).any():
-        raise WireError("asks for rows that this client has masked in an earlier round of the run; ask for other rows")
-    context.state[SUMMED] = ConfigRecord({"rows": [*entered, request.start, request.stop]})

@@ -84,7 +84,7 @@ class SecureSumStrategy(KnotStrategy):
             raise ValueError("there is no public teacher")
         soft_labels = teacher.soft_labels[rows.start : rows.stop]
         weights = single_weights(
-            self.config.weights.scheme, examples=teacher.examples, scores=teacher.confidence[rows.start : rows.stop],
+            self.config.weights.scheme, examples=teacher.examples, scores=teacher.scores[rows.start : rows.stop],
             soft_labels=soft_labels, power=self.config.weights.power,
         )  # fmt: skip
         return quantise(soft_labels, weights, quantisation)

@@ -10,15 +10,16 @@ from flwr.serverapp import Grid
 
 from knot_fed.config import RunConfig
 from knot_fed.data.files import data_path
-from knot_fed.data.private import Columns, read_labelled_texts
+from knot_fed.data.private import Columns, read_labelled_texts, seed_key
 from knot_fed.data.transfer_set import TransferSet, read_transfer_set
 from knot_fed.errors import KnotError
 from knot_fed.evaluation import EvaluationDetails, evaluate_classifier, evaluation_details, mean_metrics
 from knot_fed.federation.roster import Outcome
+from knot_fed.kept_teachers import load_or_train_teacher
 from knot_fed.models import ModelSpec, TextClassifier, build_classifier, train_vocabulary
 from knot_fed.reporting import RunFolder, table_facts
 from knot_fed.run_log import FAILURE, LOG_FILE, log_to, table_line
-from knot_fed.teacher import load_or_train_teacher, predict_soft_labels
+from knot_fed.teacher import predict_soft_labels
 from knot_fed.types import LabelledTexts, Metrics, SplitExamples
 
 VERSIONS = ("knot-fed", "flwr", "torch", "transformers", "POT", "numpy")
@@ -70,9 +71,11 @@ def read_server_data(config: RunConfig) -> tuple[TransferSet, SplitExamples]:
         data_path(data.root, data.public),
         columns=columns,
         labels=config.label_space(),
-        seed=config.seed,
+        key=seed_key(config.seed),
         limit=data.limit,
     )
+    if transfer.repeated:
+        logger.info("%d transfer texts; %d rows repeat one of them and are left out", len(transfer), transfer.repeated)
     return transfer, public
 
 

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -24,21 +23,12 @@ from knot_fed.federation.roster import ClientRecord, Roster
 from knot_fed.losses import make_loss
 from knot_fed.models import FitState, TextClassifier, trained_state
 from knot_fed.reporting import RunFolder
-from knot_fed.types import LabelledTexts, SoftLabels
+from knot_fed.types import LabelledTexts, TeacherAnswer
 
 ATTEMPTS = 3
 POLL_SECONDS = 1.0
 
 logger = logging.getLogger("knot_fed")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PublicTeacher:
-    """The pretrained student as one more teacher: soft labels (texts, classes), confidence (texts,), examples."""
-
-    soft_labels: SoftLabels
-    confidence: Float[np.ndarray, "texts"]
-    examples: int
 
 
 class KnotStrategy(Strategy):
@@ -73,7 +63,7 @@ class KnotStrategy(Strategy):
         student: TextClassifier,
         transfer: TransferSet,
         folder: RunFolder,
-        public_teacher: PublicTeacher | None,
+        public_teacher: TeacherAnswer | None,
         public: LabelledTexts,
     ) -> None:
         self.config = config
@@ -283,7 +273,7 @@ class KnotStrategy(Strategy):
         examples = [answer.examples for answer in ordered]
         if self.public_teacher is not None:
             soft_labels.append(self.public_teacher.soft_labels[rows.start : rows.stop])
-            confidences.append(self.public_teacher.confidence[rows.start : rows.stop])
+            confidences.append(self.public_teacher.scores[rows.start : rows.stop])
             examples.append(self.public_teacher.examples)
         stacked = np.stack(soft_labels).astype(np.float64)
         weights = client_weights(

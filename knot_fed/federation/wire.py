@@ -172,7 +172,10 @@ def unpack_transfer_set(record: ConfigRecord) -> TransferSet:
     if len({len(column) for column in columns}) > 1:
         raise WireError(f"{len(columns[0])} first texts and {len(columns[1])} second ones; send pairs")
     rows: list[Text] = list(zip(*columns, strict=True)) if len(columns) > 1 else list(columns[0])
-    return TransferSet(tuple(rows))
+    transfer = TransferSet(tuple(rows))
+    if len(np.unique(transfer.keys, axis=0)) < len(rows):
+        raise WireError("the transfer texts repeat a text, which would count it twice; send distinct_texts")
+    return transfer
 
 
 def _texts(column: object) -> list[str]:

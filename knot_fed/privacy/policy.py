@@ -1,23 +1,16 @@
-"""The client's own policy: what may leave, how much of it, and what is never told."""
+"""The client's own policy: what may leave, how much of it, what is never told, and what a request may cost."""
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
-import numpy as np
-from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from knot_fed.config import Mechanism, PrivacyConfig
+from knot_fed.config import Mechanism
 from knot_fed.errors import PolicyError
-from knot_fed.privacy.accounting import NoiseEvent, composed_epsilon
-from knot_fed.types import SoftLabels
 
-EpsilonLimit: TypeAlias = Literal["max-epsilon", "max-epsilon-per-run"]
-ROUNDING = 1e-6
-Limit = Annotated[int, Field(ge=0, strict=True)]
-Budget = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+MOST = 10**12
+Limit = Annotated[int, Field(ge=0, le=MOST, strict=True)]
+Budget = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
 
 class ReleasePolicy(BaseModel):
@@ -32,12 +25,22 @@ class ReleasePolicy(BaseModel):
     share_confidences
         Whether the score per text is told: the confidence, which needs the prediction bias, which itself never leaves;
         or the density, which tells what the private texts are about.
+    max_sums_in_life
+        Secure sums that one text may enter ever, 0: no limit; in one run it enters one, whatever this says.
     take_part_in_evaluation
         Whether the student is measured on the private test split, and the metrics told.
+    evaluate_without_guarantee
+        Whether that is so beside `require`, `max-epsilon` or `max-epsilon-per-run` too, none of which covers metrics.
     share_parameters
         Whether parameters trained on the private examples may leave, as federated averaging needs them.
-    max_evaluations_per_run
-        Students measured on the private test split in one run, 0: no limit; metrics of enough students tell its rows.
+    max_evaluations_per_run, max_evaluations_in_life
+        Students measured on the private test split in one run, and ever, 0: no limit; metrics of enough students tell
+        its rows.
+    least_test_examples
+        Fewest examples of the test split on which metrics are told.
+    metric_digits
+        Decimal places that metrics are rounded to, and the count of test examples to as many significant digits; 0:
+        not rounded.
     transfer_fingerprint
         SHA-256 of the one transfer set that may be labelled; empty: any, but one in each run.
     models
@@ -56,27 +59,49 @@ class ReleasePolicy(BaseModel):
         Whether soft labels leave only inside a secure sum, masked.
     least_clients
         Fewest clients, this one included, whose soft labels a secure sum adds up.
+    max_steps, max_shards, max_bytes, max_seconds
+        What one request may cost this machine, as estimated before it is charged: optimiser steps, teachers of `pate`,
+        bytes of parameters and answers, and seconds; 0: no limit.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=lambda field: field.replace("_", "-"))
 
     max_texts_per_run: Limit = 0
     max_texts_in_life: Limit = 0
+    max_sums_in_life: Limit = 0
     share_example_counts: bool = True
     share_confidences: bool = True
     take_part_in_evaluation: bool = True
+    evaluate_without_guarantee: bool = False
     share_parameters: bool = False
     max_evaluations_per_run: Limit = 50
+    max_evaluations_in_life: Limit = 200
+    least_test_examples: Annotated[int, Field(ge=1, le=MOST, strict=True)] = 20
+    metric_digits: Annotated[int, Field(ge=0, le=15, strict=True)] = 2
     transfer_fingerprint: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     models: tuple[str, ...] = ()
     require: tuple[Mechanism, ...] = ()
     max_epsilon: Budget = 0.0
-    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    delta: Annotated[float, Field(ge=1e-30, le=0.1, allow_inf_nan=False)] = 1e-5
     max_epsilon_per_run: Budget = 0.0
     unit: Literal["record", "client"] = "record"
     least_noise: Budget = 0.0
     require_secure_sum: bool = False
-    least_clients: Annotated[int, Field(ge=2, strict=True)] = 3
+    least_clients: Annotated[int, Field(ge=2, le=1000, strict=True)] = 3
+    max_steps: Limit = 100_000
+    max_shards: Limit = 100
+    max_bytes: Limit = 4_000_000_000
+    max_seconds: Limit = 86_400
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether the owner asks for a guarantee of what leaves."""
+        return bool(self.require or self.max_epsilon or self.max_epsilon_per_run)
+
+    @property
+    def limits_cost(self) -> bool:
+        """Whether a request's cost has a limit, so that it is estimated."""
+        return bool(self.max_steps or self.max_shards or self.max_bytes or self.max_seconds)
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, object]) -> "ReleasePolicy":
@@ -96,193 +121,16 @@ class ReleasePolicy(BaseModel):
             raise PolicyError(f"release policy: {key}: {first['msg'].lower()}; known keys: {known}") from None
 
 
-def check_parameters_may_leave(policy: ReleasePolicy) -> None:
-    """Refuse to take part in federated averaging unless the owner allows all that it tells.
-
-    Raises
-    ------
-    PolicyError
-        If trained parameters, or the example count that weighs them, have to stay.
-    """
-    if policy.require or policy.require_secure_sum:
-        raise PolicyError("the policy requires a privacy mechanism and parameters have none; keep to soft labels")
-    for key, allowed in (
-        ("share-parameters", policy.share_parameters),
-        ("share-example-counts", policy.share_example_counts),
-    ):
-        if not allowed:
-            raise PolicyError(f"the policy keeps this client out of federated averaging; set {key} to join")
-
-
-def check_soft_labels_may_leave_alone(policy: ReleasePolicy) -> None:
-    """Refuse to send soft labels that the server can read, where the owner asks for a secure sum.
-
-    Raises
-    ------
-    PolicyError
-        If the policy says `require-secure-sum`.
-    """
-    if policy.require_secure_sum:
-        raise PolicyError("the policy lets soft labels leave only in a secure sum; set privacy.secure-sum = true")
-
-
-def check_scheme_may_enter_sum(scheme: str, *, policy: ReleasePolicy) -> None:
-    """Refuse to put scores that have to stay into the weights of a secure sum, which tells their total.
-
-    Raises
-    ------
-    PolicyError
-        If example counts or confidences have to stay and the scheme weighs by them.
-    """
-    kept = "share-example-counts" if scheme == "size" else "share-confidences"
-    allowed = policy.share_example_counts if scheme == "size" else policy.share_confidences
-    if scheme not in ("uniform", "certainty") and not allowed:
-        raise PolicyError(
-            f"weights.scheme = {scheme!r} adds scores up that the policy keeps; use uniform weights, or set {kept}"
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Release:
-    """What leaves the client in one reply; None where the policy keeps it."""
-
-    soft_labels: SoftLabels
-    confidence: Float[np.ndarray, "examples"] | None
-    examples: int | None
-
-
-def release_soft_labels(
-    soft_labels: SoftLabels,
-    *,
-    confidence: Float[np.ndarray, "examples"],
-    examples: int,
-    policy: ReleasePolicy,
-) -> Release:
-    """Keep what the policy keeps of one answer; `check_limits` has let it be computed.
-
-    Parameters
-    ----------
-    soft_labels
-        The teacher's answer, one row for each text asked.
-    confidence
-        Per-text confidence.
-    examples
-        Number of training examples.
-    policy
-        The owner's policy.
-    """
-    return Release(
-        soft_labels=soft_labels.astype(np.float32),
-        confidence=confidence if policy.share_confidences else None,
-        examples=examples if policy.share_example_counts else None,
-    )
-
-
-def check_limits(texts: int, *, policy: ReleasePolicy, released_in_run: int, released_in_life: int) -> None:
-    """Refuse a request for more texts than the policy allows.
-
-    Raises
-    ------
-    PolicyError
-        If a limit would be passed; the message names the limit and how much of it is used.
-    """
-    limits = (
-        ("max-texts-per-run", policy.max_texts_per_run, released_in_run),
-        ("max-texts-in-life", policy.max_texts_in_life, released_in_life),
-    )
-    for name, limit, before in limits:
-        if limit and before + texts > limit:
-            raise PolicyError(f"{texts} texts asked with {before} of {name} = {limit} used; ask for fewer texts")
-
-
-def check_evaluations(evaluated_in_run: int, *, policy: ReleasePolicy) -> None:
-    """Refuse to measure one more student than the policy allows.
-
-    Raises
-    ------
-    PolicyError
-        If the owner keeps out of evaluation, or the limit is reached.
-    """
-    if not policy.take_part_in_evaluation:
-        raise PolicyError("the policy keeps this client out of evaluation; set take-part-in-evaluation to join")
-    limit = policy.max_evaluations_per_run
-    if limit and evaluated_in_run >= limit:
-        raise PolicyError(f"max-evaluations-per-run = {limit} is used up; ask for fewer evaluations")
-
-
-def check_transfer_set(fingerprint: str, *, bound: str, policy: ReleasePolicy) -> None:
-    """Refuse a transfer set other than the one that the owner has pinned, or that this run began with.
-
-    A server that asks for other texts in each round searches for those that tell most of the private ones.
-
-    Parameters
-    ----------
-    fingerprint
-        What is asked for.
-    bound
-        What this run began with; empty: nothing yet.
-    policy
-        The owner's policy.
-
-    Raises
-    ------
-    PolicyError
-        If it is another.
-    """
-    if policy.transfer_fingerprint and fingerprint != policy.transfer_fingerprint:
-        raise PolicyError("the policy pins another transfer set; ask for that one, or change transfer-fingerprint")
-    if bound and fingerprint != bound:
-        raise PolicyError("another transfer set than this run began with is asked for; start another run for it")
-
-
-def stricter_settings(asked: PrivacyConfig, policy: ReleasePolicy) -> PrivacyConfig:
-    """Return what the server asks, made as strict as the owner wants: the smaller epsilon and the smaller delta.
-
-    Raises
-    ------
-    PolicyError
-        If the run uses none of the mechanisms that the owner requires; nothing is computed then.
-    """
-    if policy.require and asked.mechanism not in policy.require:
-        raise PolicyError(
-            f"privacy.mechanism = {asked.mechanism!r} is less than the policy asks; use {' or '.join(policy.require)}"
-        )
-    epsilon = min(asked.epsilon, policy.max_epsilon_per_run or math.inf)
-    return asked.model_copy(update={"epsilon": epsilon, "delta": min(asked.delta, policy.delta)})
-
-
-def check_epsilon(
-    before: Sequence[NoiseEvent | None], new: NoiseEvent | None, *, policy: ReleasePolicy, limit: EpsilonLimit
-) -> None:
-    """Refuse a release that would bring the client beyond a limit on epsilon.
-
-    Parameters
-    ----------
-    before, new
-        What was released so far, in life or in this run, and what would be; None: without a guarantee for the
-        policy's unit.
-    policy
-        The owner's.
-    limit
-        Which of its limits.
-
-    Raises
-    ------
-    PolicyError
-        If the composition of all of them costs more; the message says how much is spent.
-    """
-    most = policy.max_epsilon if limit == "max-epsilon" else policy.max_epsilon_per_run
-    if not most:
-        return
-    after = life_epsilon([*before, new], policy.delta)
-    if after > most * (1 + ROUNDING):
-        raise PolicyError(
-            f"this release would bring epsilon for each {policy.unit} from {life_epsilon(before, policy.delta):.3g} to"
-            f" {after:.3g} at delta {policy.delta:g}, beyond {limit} = {most:g}; ask for a smaller privacy.epsilon"
-        )
-
-
-def life_epsilon(events: Sequence[NoiseEvent | None], delta: float) -> float:
-    """Return what events cost together; infinite, if one of them has no guarantee."""
-    known = [event for event in events if event is not None]
-    return composed_epsilon(known, delta) if len(known) == len(events) else math.inf
+STUDY = ReleasePolicy().model_copy(
+    update={
+        "max_evaluations_per_run": 0,
+        "max_evaluations_in_life": 0,
+        "least_test_examples": 1,
+        "metric_digits": 0,
+        "max_steps": 0,
+        "max_shards": 0,
+        "max_bytes": 0,
+        "max_seconds": 0,
+    }
+)
+"""Of virtual clients, which have no owner: a study measures exactly, and pays for its own machine."""

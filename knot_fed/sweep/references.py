@@ -1,26 +1,25 @@
 """What the student is held against: each teacher alone, their ensemble, and a model that no federation may train."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
 
 from knot_fed.aggregation import client_weights, pool_soft_labels
-from knot_fed.confidence import teacher_scores
+from knot_fed.answers import OwnTeacher, as_received, public_teacher
 from knot_fed.config import NodeConfig, RunConfig
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.evaluation import evaluate_classifier
 from knot_fed.federation.client import Client
-from knot_fed.federation.release import private_schedule
+from knot_fed.federation.release import TEACHERS, teacher_plan
 from knot_fed.federation.server import read_server_data, start_student, student_spec
+from knot_fed.kept_teachers import load_or_train_teacher
 from knot_fed.models import TextClassifier, use_threads
-from knot_fed.privacy.mechanisms import noise_event
 from knot_fed.reporting.statistics import CENTRALISED, ENSEMBLE
 from knot_fed.sweep.results import Row, with_mean
-from knot_fed.teacher import load_or_train_teacher, predict_soft_labels
-from knot_fed.types import LabelledTexts, SoftLabels, SplitExamples
+from knot_fed.teacher import predict_soft_labels
+from knot_fed.types import LabelledTexts, SoftLabels, SplitExamples, TeacherAnswer, Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +27,15 @@ class _Owner:
     """One owner of labelled data with its teacher, as the runs of this seed trained it."""
 
     name: str
-    seed: int
-    teacher: TextClassifier
+    teacher: OwnTeacher
     examples: SplitExamples
+
+    def answer(self, texts: Sequence[Text], *, scheme: str) -> TeacherAnswer:
+        """Answer for texts as the server would read it in a run of a weighting."""
+        weights = self.teacher.run.weights.model_copy(update={"scheme": scheme})
+        teacher = replace(self.teacher, run=self.teacher.run.model_copy(update={"weights": weights}))
+        answer = teacher.answer(texts)
+        return replace(answer, soft_labels=as_received(answer.soft_labels, teacher.run.privacy))
 
 
 def reference_rows(config: RunConfig, *, clients: int, schemes: Sequence[str]) -> list[Row]:
@@ -49,15 +54,16 @@ def reference_rows(config: RunConfig, *, clients: int, schemes: Sequence[str]) -
     -------
     rows
         Lines `teacher <name>`, `ensemble` for each scheme, and `centralised`: the student's architecture trained on
-        all private and public training examples pooled. Under `dp-sgd` the teachers are the noisy ones of the runs;
-        the noise that `pate` and `gaussian` put on soft labels is in no line, and `centralised` has none ever.
+        all private and public training examples pooled. Teachers answer for the test texts as they answer a server:
+        trained by the run's mechanism, with noise under `pate` and `gaussian`, compressed. `centralised` has no noise.
     """
     use_threads(config.threads or 1)
     transfer, public = read_server_data(config)
     owners = [_client(config, transfer, index, clients) for index in range(clients)]
     if config.student.pretrain:
         name = config.data.public.rpartition("/")[2]
-        owners.append(_Owner(name, config.seed, start_student(config, public, transfer), public))
+        student = start_student(config, public, transfer)
+        owners.append(_Owner(name, public_teacher(config, student, public.train.texts), public))
     centralised = _trained_on_all(config, transfer, [owner.examples for owner in owners])
     lines: dict[tuple[str, str], list[Row]] = {}
     for owner in owners:
@@ -79,44 +85,29 @@ def _answers(
     schemes: Sequence[str],
 ) -> dict[tuple[str, str], SoftLabels]:
     """Return what each line says of one domain's test texts, by line and weighting."""
-    temperature = config.teacher.temperature
-    alone = [predict_soft_labels(owner.teacher, test.texts, temperature=temperature) for owner in owners]
-    answers = {(f"teacher {owner.name}", ""): answer for owner, answer in zip(owners, alone, strict=True)}
+    first = [owner.answer(test.texts, scheme=config.weights.scheme) for owner in owners]
+    answers = {(f"teacher {owner.name}", ""): answer.soft_labels for owner, answer in zip(owners, first, strict=True)}
     for scheme in schemes:
-        weights = _weights(config, scheme, owners, alone, test)
-        answers[ENSEMBLE, scheme] = pool_soft_labels(np.stack(alone).astype(np.float64), weights)
+        alone = [owner.answer(test.texts, scheme=scheme) for owner in owners]
+        stacked = np.stack([answer.soft_labels for answer in alone]).astype(np.float64)
+        weights = client_weights(
+            scheme,
+            examples=np.array([answer.examples for answer in alone]),
+            confidences=np.stack([answer.scores for answer in alone]).astype(np.float64),
+            soft_labels=stacked,
+            power=config.weights.power,
+        )
+        answers[ENSEMBLE, scheme] = pool_soft_labels(stacked, weights)
     answers[CENTRALISED, ""] = predict_soft_labels(centralised, test.texts)
     return answers
-
-
-def _weights(
-    config: RunConfig, scheme: str, owners: Sequence[_Owner], answers: Sequence[SoftLabels], test: LabelledTexts
-) -> Float[np.ndarray, "clients texts"]:
-    scores = [
-        teacher_scores(
-            scheme, owner.teacher, answer, texts=test.texts, private=owner.examples.train.texts,
-            generator=np.random.default_rng(owner.seed),
-        )
-        for owner, answer in zip(owners, answers, strict=True)
-    ]  # fmt: skip
-    return client_weights(
-        scheme,
-        examples=np.array([len(owner.examples.train) for owner in owners]),
-        confidences=np.stack(scores).astype(np.float64),
-        soft_labels=np.stack(answers).astype(np.float64),
-        power=config.weights.power,
-    )
 
 
 def _client(config: RunConfig, transfer: TransferSet, index: int, count: int) -> _Owner:
     client = Client.from_configs(config, NodeConfig.from_mapping({"partition-id": index, "num-partitions": count}))
     examples, _ = client.examples()
-    noise = noise_event(config.privacy, texts=len(transfer), asked=len(transfer))
-    teacher, _ = load_or_train_teacher(
-        client.spec(transfer), examples, config.teacher, seed=client.seed(), folder=client.state / "teachers",
-        feature_cache=client.features, private=private_schedule(config.privacy, noise),
-    )  # fmt: skip
-    return _Owner(client.name, client.seed(), teacher, examples)
+    plan = teacher_plan(client, examples, transfer, seed=client.seed(), asked=len(transfer))
+    teacher, _ = plan.train(folder=client.state / TEACHERS, features=client.features)
+    return _Owner(client.name, teacher, examples)
 
 
 def _trained_on_all(config: RunConfig, transfer: TransferSet, owned: Sequence[SplitExamples]) -> TextClassifier:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from knot_fed import cli
 from knot_fed.data.files import data_path
-from knot_fed.data.private import Columns, read_labelled_texts
+from knot_fed.data.private import Columns, read_labelled_texts, seed_key
 from knot_fed.data.recipes import RECIPES, find_recipe, load_from_hub, prepare_files
 from knot_fed.data.transfer_set import read_transfer_set
 from knot_fed.errors import ConfigError, DataError
@@ -86,7 +86,7 @@ def test_prepared_files_are_read_in_the_roles_of_their_simulation(tmp_path, name
     labels = LabelSpace.preset(simulation["task"])
     roles = simulation["data"]
     read = {
-        file: read_labelled_texts(data_path(str(out), file), columns=Columns(), labels=labels)
+        file: read_labelled_texts(data_path(str(out), file), columns=Columns(), labels=labels, key=seed_key(0))
         for file in [*roles["clients"].split(","), roles["public"]]
     }
     for file, examples in read.items():

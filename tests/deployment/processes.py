@@ -30,6 +30,7 @@ import psutil
 import tomli_w
 
 from knot_fed.data.reviews import builtin_examples, builtin_texts
+from knot_fed.data.transfer_set import distinct_texts
 from knot_fed.labels import LabelSpace
 from knot_fed.simulation import stage_app
 from tests.deployment.certificates import Certificates
@@ -325,7 +326,9 @@ def write_server_files(folder):
     folder.mkdir()
     write_reviews(folder / "books.csv", "books")
     with (folder / "forum.csv").open("w", encoding="utf-8", newline="") as opened:
-        csv.writer(opened).writerows([["text"], *([text] for text in builtin_texts("forum")[:TEXTS])])
+        csv.writer(opened).writerows(
+            [["text"], *([text] for text in distinct_texts(builtin_texts("forum")).texts[:TEXTS])]
+        )
 
 
 def write_reviews(file, domain):

@@ -262,6 +262,6 @@ def test_two_runs_at_once_on_the_same_nodes_both_complete(two):
     pooled = [np.load(run.folder / "pooled-soft-labels-1.npy") for run in runs]
     assert not np.array_equal(*pooled)
     for name in two.nodes:
-        ledger = Ledger(two.folder / name / "state" / "ledger.jsonl")
+        ledger = Ledger(two.folder / name / "state")
         assert ledger.released_in_life() == len(runs) * TEXTS
     measured("two runs at once", "two seeds on the same nodes", "both completed", since)

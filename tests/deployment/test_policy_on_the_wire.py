@@ -24,6 +24,6 @@ def test_owners_refuse_what_goes_beyond_their_policy_before_anything_is_trained(
             state, status = real.folder / name / "state", run.statuses()[name]
             assert expected in status
             assert (state / "teachers").exists() == (status == OK)
-            told = sum(entry.texts for entry in Ledger(state / "ledger.jsonl").entries())
+            told = sum(entry.texts for entry in Ledger(state).entries())
             assert told == (TEXTS if status == OK else 0)
         print(run.statuses())  # noqa: T201

@@ -69,6 +69,7 @@ def test_a_resumed_run_ends_with_the_student_of_the_uninterrupted_one(small, mon
 def test_a_resumed_secure_sum_goes_on_from_pooled_soft_labels_and_keeps_no_single_ones(small, monkeypatch):
     keys = KEYS | {"privacy.secure-sum": True, "distill.objective": "pooled"}
     whole, _ = run(small(keys=keys), "whole")
+    keys |= {"state-dir": str(whole.path.parent / "state-of-another-run")}
     killed = killed_at(small(keys=keys), "killed", checkpoint=3, monkeypatch=monkeypatch)
     kept = Checkpoint.load(killed.checkpoint).received
     assert not kept.answers
@@ -82,7 +83,7 @@ def test_nothing_that_was_received_is_asked_again(small, monkeypatch):
     killed_at(small(keys=KEYS | {"rounds": 1}), "killed", checkpoint=2, monkeypatch=monkeypatch)
     _, grid = resume(small(keys=KEYS | {"rounds": 1, "resume": "killed"}))
     assert grid.phases == ["query", "evaluate"]
-    assert Ledger(folder_of(small()).parent / "state" / "phones" / "ledger.jsonl").released_in_life() == 400
+    assert Ledger(folder_of(small()).parent / "state" / "phones").released_in_life() == 400
 
 
 def test_a_finished_run_an_unknown_one_and_one_of_another_configuration_are_refused(small, monkeypatch):

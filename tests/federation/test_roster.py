@@ -124,7 +124,7 @@ def test_where_too_few_answered_the_rest_are_asked_again(small, monkeypatch):
     folder, grid = run(config, virtual_clients(config, 3), after=wakes)
     assert set(teachers(folder)[0]) == {"phones", "restaurants", "hotels"}
     assert grid.phases.count("train") == 2
-    assert Ledger(folder.path.parent.parent / "state" / "phones" / "ledger.jsonl").released_in_life() == 400
+    assert Ledger(folder.path.parent.parent / "state" / "phones").released_in_life() == 400
 
 
 def test_a_round_that_stays_short_of_answers_ends_the_run_with_a_sentence(small, monkeypatch):

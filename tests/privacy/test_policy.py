@@ -6,14 +6,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knot_fed.errors import PolicyError
-from knot_fed.federation.ledger import Ledger, LedgerEntry
-from knot_fed.privacy.policy import ReleasePolicy, check_limits, check_transfer_set, release_soft_labels
+from knot_fed.privacy.policy import STUDY, ReleasePolicy
+from knot_fed.privacy.policy_checks import (
+    check_evaluations,
+    check_limits,
+    check_sums,
+    check_test_size,
+    check_transfer_set,
+    release_answer,
+    rounded_metrics,
+)
+from knot_fed.types import Metrics, TeacherAnswer
 
 ROWS = np.full((4, 2), 0.5, dtype=np.float32)
 
 
 def release(policy):
-    return release_soft_labels(ROWS, confidence=np.zeros(4, dtype=np.float32), examples=9, policy=policy)
+    return release_answer(TeacherAnswer(ROWS, np.ones(4, dtype=np.float32), 9), policy=policy)
 
 
 @given(st.integers(0, 20), st.integers(0, 20), st.integers(0, 20))
@@ -22,14 +31,15 @@ def test_no_limit_is_ever_passed(limit, run, life):
     allowed = not limit or (run + 4 <= limit and life + 4 <= limit)
     refused = nullcontext() if allowed else pytest.raises(PolicyError, match=f"= {limit} used")
     with refused:
-        check_limits(4, policy=policy, released_in_run=run, released_in_life=life)
+        check_limits(4, policy=policy, released_in_run=run * 1.0, released_in_life=life * 1.0)
 
 
 def test_what_the_owner_keeps_is_not_released():
     policy = ReleasePolicy.from_mapping({"share-example-counts": False, "share-confidences": False})
     kept = release(policy)
-    assert kept.examples is None
-    assert kept.confidence is None
+    assert kept.examples == 0
+    assert not kept.scores.any()
+    assert release(ReleasePolicy.from_mapping({})).examples == 9
 
 
 @pytest.mark.parametrize("mapping", [{"max-text": 1}, {"max-texts-per-run": -1}, {"max-texts-per-run": "many"}])
@@ -38,34 +48,52 @@ def test_a_policy_that_cannot_be_read_is_refused(mapping):
         ReleasePolicy.from_mapping(mapping)
 
 
-def test_the_ledger_counts_by_run_and_life_over_restarts(tmp_path):
-    for run, texts in (("1", 5), ("2", 7), ("1", 1)):
-        Ledger(tmp_path / "state" / "ledger.jsonl").record(LedgerEntry(run, 1, texts))
-    ledger = Ledger(tmp_path / "state" / "ledger.jsonl")
-    assert ledger.released_in_life() == 13
-    assert sum(entry.texts for entry in ledger.entries() if entry.run == "1") == 6
+@given(st.integers(1, 20), st.integers(0, 25), st.integers(0, 25))
+def test_no_more_students_are_measured_than_allowed(limit, in_run, in_life):
+    policy = ReleasePolicy.from_mapping({"max-evaluations-per-run": limit, "max-evaluations-in-life": limit + 2})
+    allowed = in_run < limit and in_life < limit + 2
+    with nullcontext() if allowed else pytest.raises(PolicyError, match="is used up"):
+        check_evaluations(in_run * 1.0, in_life * 1.0, policy=policy)
 
 
-def test_nothing_leaves_when_the_ledger_is_torn(tmp_path):
-    path = tmp_path / "ledger.jsonl"
-    Ledger(path).record(LedgerEntry("1", 1, texts=5))
-    path.write_text(path.read_text() + '{"run": "1", "te')
-    with pytest.raises(PolicyError, match="nothing leaves"):
-        Ledger(path).released_in_life()
+@pytest.mark.parametrize("budget", [{"require": ("dp-sgd",)}, {"max-epsilon": 1.0}, {"max-epsilon-per-run": 1.0}])
+def test_beside_a_guarantee_no_student_is_measured_unless_the_owner_says_so_by_its_own_key(budget):
+    asked = ReleasePolicy.from_mapping(budget | {"take-part-in-evaluation": True})
+    with pytest.raises(PolicyError, match="which metrics do not have; set evaluate-without-guarantee"):
+        check_evaluations(0.0, 0.0, policy=asked)
+    check_evaluations(0.0, 0.0, policy=ReleasePolicy.from_mapping(budget | {"evaluate-without-guarantee": True}))
 
 
-def test_a_ledger_of_an_older_release_still_counts(tmp_path):
-    path = tmp_path / "ledger.jsonl"
-    path.write_text('{"run": "1", "round": 1, "texts": 5}\n')
-    Ledger(path).record(LedgerEntry("1", fingerprint="a" * 64))
-    assert (Ledger(path).released_in_life(), Ledger(path).transfer_set_of_run("1")) == (5, "a" * 64)
+def test_an_owner_without_a_policy_has_limits_of_evaluations_and_no_metrics_of_few_examples():
+    policy = ReleasePolicy.from_mapping({})
+    for counts in ((50.0, 50.0), (0.0, 200.0)):
+        with pytest.raises(PolicyError, match="is used up; ask for fewer evaluations"):
+            check_evaluations(*counts, policy=policy)
+    with pytest.raises(PolicyError, match="fewer test examples than least-test-examples = 20") as refused:
+        check_test_size(19, policy=policy)
+    assert "19" not in str(refused.value)
+    check_test_size(20, policy=policy)
 
 
-def test_evaluations_of_one_run_do_not_count_in_another(tmp_path):
-    ledger = Ledger(tmp_path / "ledger.jsonl")
-    for run in ("1", "2", "1"):
-        ledger.record(LedgerEntry(run, evaluations=1))
-    assert (ledger.evaluated_in_run("1"), ledger.released_in_life()) == (2, 0)
+@given(st.floats(0, 1), st.floats(0, 4), st.integers(20, 99_999))
+def test_metrics_leave_rounded_and_no_count_that_the_owner_keeps(share, distance, examples):
+    exact = Metrics(sd=distance, w1=distance, accuracy=share, macro_f1=share, ece=share, examples=examples)
+    told = rounded_metrics(exact, policy=ReleasePolicy.from_mapping({}))
+    assert told.sd == round(distance, 2)
+    assert told.sd <= told.w1
+    assert {told.accuracy, told.macro_f1, told.ece} == {round(share, 2)}
+    assert len(str(told.examples).rstrip("0")) <= 2
+    kept = rounded_metrics(exact, policy=ReleasePolicy.from_mapping({"share-example-counts": False}))
+    assert kept.examples == 0
+    assert rounded_metrics(exact, policy=STUDY) == exact
+
+
+@given(st.integers(0, 3), st.integers(0, 5), st.integers(0, 4))
+def test_a_text_enters_one_sum_a_run_and_no_more_in_life_than_allowed(in_run, in_life, limit):
+    policy = ReleasePolicy.from_mapping({"max-sums-in-life": limit})
+    allowed = in_run == 0 and (not limit or in_life < limit)
+    with nullcontext() if allowed else pytest.raises(PolicyError, match="ask for others"):
+        check_sums(in_run, in_life, policy=policy)
 
 
 @pytest.mark.parametrize("pinned", ["", "a" * 64])
