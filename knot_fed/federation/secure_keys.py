@@ -9,7 +9,6 @@ generator and cuts values off without a word.
 
 import base64
 import hashlib
-import secrets
 from collections.abc import Sequence
 
 from cryptography.exceptions import InvalidSignature
@@ -25,6 +24,7 @@ from flwr.common.secure_aggregation.secaggplus_utils import (
 )
 
 from knot_fed.errors import WireError
+from knot_fed.privacy.noise import NoiseSource
 from knot_fed.privacy.secure_sum import MASK_KEY_BYTES
 
 CURVE = ec.SECP384R1()
@@ -43,7 +43,7 @@ def new_secret() -> bytes:
 
 def new_seed() -> bytes:
     """Draw the seed of a self-mask."""
-    return secrets.token_bytes(SEED_BYTES)
+    return NoiseSource().bytes(SEED_BYTES)
 
 
 def public_key(secret: bytes) -> bytes:

@@ -82,7 +82,7 @@ def test_an_audited_teacher_is_the_runs_own_and_a_student_is_distilled_anew_each
     texts = federation.transfer.texts[:20]
     again = subject.train(subject.examples.train, subject.client.seed())
     np.testing.assert_array_equal(subject.run_teacher()(texts), again(texts))
-    answers = [other.answer(other.run_teacher(), federation.transfer.texts) for other in federation.subjects]
+    answers = [other.run_teacher().answer(federation.transfer.texts) for other in federation.subjects]
     before = predict_soft_labels(federation.start(), texts)
     students = [federation.distil(federation.transfer.texts, answers) for _ in range(2)]
     told = [predict_soft_labels(student, texts) for student in students]
