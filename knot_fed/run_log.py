@@ -1,46 +1,137 @@
-"""What a run says in its log that commands read again: the server writes these lines, a run's watcher knows them.
+r"""The one form of a line in knot_fed's log: written by one function, read by one strict parser.
 
-An event is one line of `key=value` pairs, `event` and `time` first; a value with a space or a quote is a JSON string.
+    knot_fed: event=note time=2026-01-01T00:00:00Z text="round 1: pooled 4 teachers, 0 without a valid answer"
+
+A line is the marker and `key=value` pairs, `event` first, each key once. A value is bare printable ASCII, or a JSON
+string in ASCII; `-` is not known. So no text, whatever a peer has put into it, ends its value or its line.
+
+Others may write to the stream of a server app. Its lines there end with a seal of 128 random bits, which the app draws
+and writes into its first line, `event=opened`, before it has met a client.
 """
 
 import json
 import logging
 import re
+import secrets
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 MARKER = "knot_fed: "
 """Before every line of knot_fed in a stream that Flower shares."""
-FAILURE = "the run failed: "
-TABLE = "the table: "
 LOG_FILE = "run.log"
 """The same lines in the run folder."""
-_PAIR = re.compile(r'([a-z-]+)=("(?:[^"\\]|\\.)*"|\S+)')
-_BARE = re.compile(r"[^\s\"=]+")
+NOTE, OPENED, RESULT, FAILED = "note", "opened", "result", "failed"
+_BARE = re.compile(r"[!#-<>-~]+")
+_PAIR = re.compile(
+    r'([a-z][a-z0-9-]*)=(?:([!#-<>-~]+)|("(?:[ !#-\[\]-~]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+"))(?: (?=.)|\Z)'
+)
+_COUNT = re.compile(r"[0-9]{1,20}")
+_NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?")
 
 logger = logging.getLogger("knot_fed")
 
 
-def table_line(facts: Mapping[str, Any]) -> str:
-    """Return what the table at the end shows as one line, so that it reaches whoever watches the run."""
-    return TABLE + json.dumps(facts, sort_keys=True)
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line as it was read: the event, and what is known of it by key."""
+
+    event: str
+    facts: dict[str, str]
+
+    def text(self, key: str) -> str:
+        """Return a value; empty where it is not known."""
+        return self.facts.get(key, "")
+
+    def count(self, key: str) -> int:
+        """Return a value as a number from 0 on; 0 where it is none."""
+        return int(self.text(key)) if _COUNT.fullmatch(self.text(key)) else 0
+
+    def number(self, key: str) -> float:
+        """Return a value as a decimal number from 0 on; 0 where it is none."""
+        return float(self.text(key)) if _NUMBER.fullmatch(self.text(key)) else 0.0
+
+    def table(self) -> dict[str, Any] | None:
+        """Return what the table of a `result` shows, or None where the line holds none."""
+        try:
+            read = json.loads(self.text("table"))
+        except (ValueError, RecursionError):
+            return None
+        return read if isinstance(read, dict) else None
 
 
-def read_table_line(line: str) -> dict[str, Any] | None:
-    """Read a line of the log as `table_line` wrote it, or return None where it is another one."""
-    _, found, facts = line.partition(MARKER + TABLE)
-    try:
-        read = json.loads(facts) if found else None
-    except ValueError:
-        return None
-    return read if isinstance(read, dict) else None
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """What a log record holds in the place of a message."""
+
+    facts: dict[str, object]
+
+    def __str__(self) -> str:
+        return _pairs(self.facts)
+
+
+def write_line(facts: Mapping[str, object]) -> str:
+    """Return facts as one line; this is the only place where a text enters one.
+
+    Parameters
+    ----------
+    facts
+        By key, `event` first; None where a fact is not known.
+    """
+    return MARKER + _pairs(facts)
+
+
+def read_line(line: str) -> LogLine | None:
+    r"""Read a line as `write_line` wrote it, or return None where the whole line is not one.
+
+    Examples
+    --------
+    >>> read_line('knot_fed: event=sent time=2026-01-01T00:00:00Z texts=- outcome="not now"').facts
+    {'time': '2026-01-01T00:00:00Z', 'outcome': 'not now'}
+    >>> read_line('node 7 refused: knot_fed: event=sent outcome=ok')
+    """
+    facts: dict[str, str | None] = {}
+    place = len(MARKER) if line.startswith(MARKER) else len(line)
+    while place < len(line):
+        pair = _PAIR.match(line, place)
+        if pair is None or pair[1] in facts:
+            return None
+        facts[pair[1]] = json.loads(pair[3]) if pair[3] else None if pair[2] == "-" else pair[2]
+        place = pair.end()
+    event = facts.pop("event") if next(iter(facts), "") == "event" else None
+    return None if event is None else LogLine(event, {key: value for key, value in facts.items() if value is not None})
+
+
+class SealedLog:
+    """Tells a server app's own lines from all others of a stream: its seal is in the first line that opens a log."""
+
+    def __init__(self) -> None:
+        self._seal = ""
+
+    def read(self, line: str) -> LogLine | None:
+        """Read the stream's next line, or return None where it is not the server app's."""
+        read = read_line(line)
+        if read is not None and read.event == OPENED:
+            self._seal = self._seal or read.text("seal")
+        return read if read is not None and self._seal and read.text("seal") == self._seal else None
+
+
+def sealed_lines(lines: Iterable[str]) -> Iterator[LogLine]:
+    """Read a server app's own lines from the stream of a run."""
+    log = SealedLog()
+    return (read for line in lines if (read := log.read(line)) is not None)
+
+
+def new_seal() -> str:
+    """Draw 128 bits that nobody can guess."""
+    return secrets.token_urlsafe(16)
 
 
 def log_event(event: str, level: int = logging.INFO, **facts: object) -> None:
-    """Log one event with its facts and the time, in UTC.
+    """Log one event with its facts.
 
     Parameters
     ----------
@@ -51,47 +142,59 @@ def log_event(event: str, level: int = logging.INFO, **facts: object) -> None:
     **facts
         Nothing private; None where a fact is not known.
     """
-    told = {"event": event, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **facts}
-    logger.log(level, "%s", " ".join(f"{key.replace('_', '-')}={_value(value)}" for key, value in told.items()))
+    logger.log(level, _Event({"event": event, **{key.replace("_", "-"): value for key, value in facts.items()}}))
 
 
-def read_event(line: str) -> dict[str, str] | None:
-    """Read a line of the log as `log_event` wrote it, or return None where it is another one; `-` is not known.
+class LineFormatter(logging.Formatter):
+    """Writes every record of knot_fed as one line: an event with its facts, anything else as a note.
+
+    Parameters
+    ----------
+    seal
+        Ends each line; empty: none.
+    """
+
+    def __init__(self, seal: str = "") -> None:
+        super().__init__()
+        self._seal = {"seal": seal} if seal else {}
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line; an exception's text, which may be private, stays out of it."""
+        said = record.msg.facts if isinstance(record.msg, _Event) else {"event": NOTE, "text": record.getMessage()}
+        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+        return write_line({"event": said["event"], "time": moment, **said, **self._seal})
+
+
+def log_to(file: Path | None = None, *, seal: str = "") -> None:
+    """Send knot_fed's own log to standard output, and to a file beside it; a file of before is closed.
+
+    Parameters
+    ----------
+    file
+        Where the same lines go, without a seal, since nobody else writes to it.
+    seal
+        Ends each line on standard output; empty: none.
+    """
+    for handler in logger.handlers:
+        handler.close()
+    handlers: dict[logging.Handler, str] = {logging.StreamHandler(sys.stdout): seal}
+    handlers |= {_FileHandler(file, encoding="utf-8"): ""} if file else {}
+    for handler, its_seal in handlers.items():
+        handler.setFormatter(LineFormatter(its_seal))
+    logger.handlers = list(handlers)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def printable(text: str) -> str:
+    r"""Drop what a terminal would act on.
 
     Examples
     --------
-    >>> read_event('knot_fed: event=sent time=2026-01-01T00:00:00Z outcome="not now"')["outcome"]
-    'not now'
-    >>> read_event("knot_fed: 3 node(s) joined")
+    >>> printable("\x1b[31mred\n")
+    '[31mred'
     """
-    _, found, pairs = line.partition(f"{MARKER}event=")
-    if not found:
-        return None
-    try:
-        return {
-            key: json.loads(value) if value.startswith('"') else value for key, value in _PAIR.findall(f"event={pairs}")
-        }
-    except ValueError:
-        return None
-
-
-def is_routine(line: str) -> bool:
-    """Tell whether a line is an event in which nothing went wrong."""
-    event = read_event(line)
-    return event is not None and event.get("outcome", "ok") == "ok"
-
-
-def log_to(file: Path | None = None) -> None:
-    """Send knot_fed's own log to standard output, and to a file beside it; a file of before is closed."""
-    for handler in logger.handlers:
-        handler.close()
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
-    handlers += [_FileHandler(file, encoding="utf-8")] if file else []
-    for handler in handlers:
-        handler.setFormatter(logging.Formatter(f"{MARKER}%(message)s"))
-    logger.handlers = handlers
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    return "".join(letter for letter in text if letter.isprintable())
 
 
 class _FileHandler(logging.FileHandler):
@@ -101,6 +204,11 @@ class _FileHandler(logging.FileHandler):
         del record
 
 
+def _pairs(facts: Mapping[str, object]) -> str:
+    return " ".join(f"{key}={_value(value)}" for key, value in facts.items())
+
+
 def _value(value: object) -> str:
     text = "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
-    return text if _BARE.fullmatch(text) else json.dumps(text)
+    known = value is None or text != "-"
+    return text if known and _BARE.fullmatch(text) else json.dumps(text)

@@ -8,7 +8,7 @@ import typer
 
 from knot_fed.overrides import resolve_config, resuming
 from knot_fed.preflight import check_run
-from knot_fed.reporting import summary_table
+from knot_fed.reporting import RunFolder, summary_table
 from knot_fed.simulation import federation_settings, simulator
 from knot_fed.terminal import make_console, without_traceback
 
@@ -42,10 +42,11 @@ def simulate(
     check_run(config, clients=num_supernodes)
     resources = federation_settings(backend_config, num_supernodes=num_supernodes)
     with simulator(app.resolve(), strategy=strategy) as running:
-        table = running.run(config, resources, echo=_echo, verbose=verbose)
-    console.print(summary_table(table))
-    console.print(f"run folder: {Path(config.runs_dir) / config.name}", soft_wrap=True)
+        running.run(config, resources, echo=_echo, verbose=verbose)
+    folder = RunFolder.open(Path(config.runs_dir) / config.name)
+    console.print(summary_table(folder.read_summary()))
+    console.print(f"run folder: {folder.path}", soft_wrap=True)
 
 
 def _echo(line: str) -> None:
-    console.print(line, markup=False, highlight=False)
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,13 +1,11 @@
 """Handing the app to a SuperLink by `flwr run`, and watching the run until its end."""
 
-import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +13,14 @@ from typing import Any
 import tomli_w
 
 from knot_fed.config import RunConfig
-from knot_fed.errors import ConfigError, FederationError
+from knot_fed.errors import ConfigError
 from knot_fed.processes import script, stop
-from knot_fed.run_log import FAILURE, MARKER, is_routine, read_table_line
+from knot_fed.watching import Watched, check_completed, watch
 
 COMPONENTS = {
     "fedavg": {"serverapp": "knot_fed.fedavg_app:server_app", "clientapp": "knot_fed.fedavg_app:client_app"},
 }
 CONNECTION = "knot-fed"
-STARTED = re.compile(r"started run (\d+)")
-BOX_DRAWING = re.compile(r"[╭╮╰╯│─]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +46,6 @@ class Connection:
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
-    """What was seen of one run: its number ("0": it never started), its table, and its last lines."""
-
-    number: str
-    table: dict[str, Any] | None
-    tail: list[str]
-
-
-@dataclass(frozen=True, slots=True)
 class Submitter:
     """The staged app and the environment that reaches a SuperLink; several runs may go on at once."""
 
@@ -68,7 +55,7 @@ class Submitter:
 
     def run(
         self, config: RunConfig, settings: str = "", *, echo: Callable[[str], None], verbose: bool = False
-    ) -> dict[str, Any]:
+    ) -> dict[str, Any] | None:
         """Run the app and wait for its end.
 
         Parameters
@@ -85,38 +72,50 @@ class Submitter:
         Returns
         -------
         table
-            What `summary_table` prints.
+            What `summary_table` prints, as the server app recorded it; None where a completed run's log lacks it.
 
         Raises
         ------
         FederationError
-            If the run does not start or does not complete.
+            If the run does not start, or Flower does not say that it completed.
         """
         overrides = self.home / f"{config.name}.toml"
         overrides.write_text(tomli_w.dumps(config.to_mapping()), encoding="utf-8")
         command = ["run", str(self.bundle), CONNECTION, "--stream", "--run-config", str(overrides)]
-        run = subprocess.Popen(
+        with subprocess.Popen(
             [script("flwr"), *command, *(["--federation-config", settings] if settings else [])],
             env=self.environment,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-        )
-        try:
-            watched = _watch(run.stdout or (), echo=echo, verbose=verbose)
-        finally:
-            stop(run)
-        if watched.table is None:
-            listed = ask_flower(self.environment, "list", CONNECTION, "--format", "json", "--run-id", watched.number)
-            check_completed(listed, watched)
-            raise FederationError("the run completed but its table was not in the log; read it from the run folder")
+        ) as run:
+            try:
+                watched = watch(run.stdout or (), echo=echo, verbose=verbose)
+            finally:
+                stop(run)
+        if watched.number != "0" and watched.table is None and not watched.failure:
+            watched = self._kept(watched)
+        listed = ask_flower(self.environment, "list", CONNECTION, "--format", "json", "--run-id", watched.number)
+        check_completed(listed, watched)
         return watched.table
+
+    def _kept(self, watched: Watched) -> Watched:
+        """Read the run's whole log as the SuperLink keeps it; a stream that ends with the run may lack its end."""
+        log = ask_flower(self.environment, "log", watched.number, CONNECTION, "--show")
+        kept = watch(log.split("\n"), echo=lambda _: None)
+        return Watched(watched.number, kept.table, kept.failure, watched.tail)
 
 
 def ask_flower(environment: dict[str, str], *arguments: str) -> str:
     """Return what a `flwr` command says on standard output."""
     return subprocess.run(
-        [script("flwr"), *arguments], env=environment, text=True, capture_output=True, check=False
+        [script("flwr"), *arguments],
+        env=environment,
+        encoding="utf-8",
+        errors="replace",
+        capture_output=True,
+        check=False,
     ).stdout
 
 
@@ -163,51 +162,3 @@ def stage_app(app: Path, folder: Path, *, components: dict[str, str] | None = No
         project["tool"]["flwr"]["app"]["components"] = components
         (folder / "pyproject.toml").write_text(tomli_w.dumps(project), encoding="utf-8")
     return folder
-
-
-def _watch(lines: Iterable[str], *, echo: Callable[[str], None], verbose: bool) -> Watched:
-    """Pass on the lines of knot_fed but for routine events, or all; keep the last twenty, up to the failure if any."""
-    number, table, tail = "0", None, list[str]()
-    for line in map(str.rstrip, lines):
-        started = STARTED.search(line)
-        number = started.group(1) if started else number
-        place, facts = line.find(MARKER), read_table_line(line)
-        if facts is not None:
-            table = facts
-            continue
-        if place >= 0 or not tail or FAILURE not in tail[-1]:
-            tail = [*tail[-19:], line]
-        if verbose or (place >= 0 and not is_routine(line)):
-            echo(line if verbose else line[place:])
-    return Watched(number, table, tail)
-
-
-def check_completed(listed: str, watched: Watched) -> None:
-    """Refuse any end but a completed run.
-
-    Parameters
-    ----------
-    listed
-        What `flwr list --format json` says of the run.
-    watched
-        What was seen of it.
-
-    Raises
-    ------
-    FederationError
-        If the run did not start, goes on unseen, or failed; in one sentence.
-    """
-    try:
-        status = str(json.loads(listed)["runs"][0]["status"])
-    except (json.JSONDecodeError, KeyError, IndexError):
-        if watched.number != "0":
-            raise FederationError(
-                f"the SuperLink went away while run {watched.number} was under way; look with knot-fed status"
-            ) from None
-        said = " ".join(BOX_DRAWING.sub(" ", " ".join(watched.tail)).split())
-        raise FederationError(f"the run never started ({said or 'Flower said nothing'}); use --verbose") from None
-    if not status.startswith("finished"):
-        raise FederationError(f"the run goes on ({status}) but its log broke off; look with knot-fed status")
-    if status != "finished:completed":
-        reasons = [line.partition(FAILURE)[2] for line in watched.tail if FAILURE in line]
-        raise FederationError(reasons[-1] if reasons else f"the run ended as {status}; use --verbose to see why")

@@ -1,3 +1,4 @@
+import logging
 import os
 import tomllib
 from pathlib import Path
@@ -28,6 +29,15 @@ def pytest_addoption(parser):
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_was():
+    """Take back what a run in this process has done to the logger, so that later tests see its records too."""
+    logger = logging.getLogger("knot_fed")
+    before = logger.handlers, logger.level, logger.propagate
+    yield
+    logger.handlers, logger.level, logger.propagate = before
 
 
 def small_config(folder, keys):

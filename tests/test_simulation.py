@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from knot_fed.errors import ConfigError, FederationError
-from knot_fed.submission import COMPONENTS, Watched, check_completed, stage_app
+from knot_fed.errors import ConfigError
+from knot_fed.submission import COMPONENTS, stage_app
 
 APP = '[tool.flwr.app]\nfab-include = ["/package/**/*.py"]\n'
 
@@ -46,21 +46,3 @@ def test_the_bundle_of_this_project_holds_the_package_and_nothing_else(tmp_path)
     files = {str(file.relative_to(staged)) for file in staged.rglob("*") if file.is_file()}
     assert "knot_fed/client_app.py" in files
     assert all(name == "pyproject.toml" or (name.startswith("knot_fed/") and name.endswith(".py")) for name in files)
-
-
-@pytest.mark.parametrize(
-    ("number", "listed", "sentence"),
-    [
-        ("0", "", "the run never started .no such federation"),
-        ("5", "", "went away while run 5 was under way"),
-        ("5", '{"runs": [{"status": "running"}]}', "the run goes on .running. but its log broke off"),
-        ("5", '{"runs": [{"status": "finished:failed"}]}', "too few teachers"),
-        ("5", '{"runs": [{"status": "finished:stopped"}]}', "too few teachers"),
-    ],
-)
-def test_any_end_but_a_completed_run_is_one_sentence(number, listed, sentence):
-    tail = ["knot_fed: the run failed: too few teachers"] if number == "5" else ["╭ no such federation ╮"]
-    with pytest.raises(FederationError, match=sentence):
-        check_completed(listed, Watched(number, None, tail))
-    if number == "5":
-        check_completed('{"runs": [{"status": "finished:completed"}]}', Watched(number, None, tail))

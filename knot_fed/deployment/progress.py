@@ -5,9 +5,10 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from knot_fed.run_log import FAILURE, read_event, read_table_line
+from knot_fed.run_log import FAILED, RESULT, LogLine
 
 PHASES = {"query": "handshake", "train": "teachers answer", "evaluate": "evaluation"}
+STARTED, SENT, RECEIVED = "started", "sent", "received"
 
 
 @dataclass(slots=True)
@@ -54,58 +55,65 @@ class Progress:
         return asdict(self)
 
 
-def read_progress(lines: Iterable[str]) -> Progress:
-    """Follow the server's lines of one run; lines of anybody else are passed over."""
+def read_progress(lines: Iterable[LogLine]) -> Progress:
+    """Follow the server app's own lines of one run; a line that lacks a fact, or tells an odd one, breaks nothing."""
     progress, open_requests = Progress(), 0
     timeout, first, last, asked = 0.0, 0.0, 0.0, 0.0
     for line in lines:
-        if read_table_line(line) is not None:
+        if line.event == STARTED:
+            progress.phase, progress.failure, open_requests = "preparation", "", 0
+            progress.rounds, timeout = line.count("rounds"), line.number("timeout")
+        elif line.event == RESULT:
             progress.phase, progress.seconds_left = "finished", 0.0
-        elif FAILURE in line:
-            progress.phase, progress.failure = "failed", line.partition(FAILURE)[2].strip()
-        event = read_event(line)
-        if event is None:
+        elif line.event == FAILED:
+            progress.phase, progress.failure = "failed", line.text("text") or "no reason was told"
+        if line.event not in (SENT, RECEIVED):
             continue
-        if event["event"] == "started":
-            progress.rounds, timeout = _number(event["rounds"]), float(event["timeout"])
-            continue
-        last = _seconds(event["time"])
-        _count(progress, event)
-        progress.round = max(progress.round, _number(event["round"]))
-        progress.phase = PHASES.get(event["message"], event["message"])
-        if event["event"] == "sent":
+        message, last = line.text("message"), _seconds(line.text("time")) or last
+        _count(progress, line)
+        progress.round = max(progress.round, line.count("round"))
+        progress.phase = PHASES.get(message, message)
+        if line.event == SENT:
             open_requests, asked = open_requests + 1, last
-            first = first or (last if event["message"] == "train" else 0.0)
+            first = first or (last if message == "train" else 0.0)
         else:
             open_requests -= 1
-            if event["message"] == "train":
+            if message == "train":
                 progress.phase = "distillation"
-        done = progress.round if event["message"] == "evaluate" else progress.round - 1
+        done = progress.round if message == "evaluate" else progress.round - 1
         if done > 0 and first:
             progress.seconds_left = (last - first) / done * max(progress.rounds - done, 0)
     waits = open_requests > 0 and progress.phase in PHASES.values()
-    progress.phase_ends = datetime.fromtimestamp(asked + timeout, UTC).strftime("%H:%M:%SZ") if waits else ""
+    progress.phase_ends = _clock(asked + timeout) if waits else ""
     return progress
 
 
-def _count(progress: Progress, event: dict[str, str]) -> None:
+def _count(progress: Progress, line: LogLine) -> None:
+    node_id, told = line.text("node-id"), line.text("node")
     known = {traffic.node_id: name for name, traffic in progress.nodes.items()}
-    name = known.get(event["node-id"], event["node"])
-    if name != event["node"] and name.startswith("node "):
-        progress.nodes[event["node"]] = progress.nodes.pop(name)
-        name = event["node"]
-    traffic = progress.nodes.setdefault(name, NodeTraffic(event["node-id"]))
-    traffic.last = event["time"]
-    if event["event"] == "sent":
-        traffic.bytes_down += _number(event["bytes"])
+    name = known.get(node_id, told)
+    if name != told and name.startswith("node "):
+        progress.nodes[told] = progress.nodes.pop(name)
+        name = told
+    traffic = progress.nodes.setdefault(name, NodeTraffic(node_id))
+    traffic.last = line.text("time")
+    if line.event == SENT:
+        traffic.bytes_down += line.count("bytes")
     else:
-        traffic.bytes_up += _number(event["bytes"])
-        traffic.outcome = event["outcome"]
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isdigit() else 0
+        traffic.bytes_up += line.count("bytes")
+        traffic.outcome = line.text("outcome")
 
 
 def _seconds(text: str) -> float:
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
+    """Return a time in seconds since 1970; 0 where it is none."""
+    try:
+        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def _clock(seconds: float) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return ""

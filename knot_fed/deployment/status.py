@@ -9,7 +9,7 @@ from knot_fed.deployment.progress import Progress, read_progress
 from knot_fed.deployment.superlink import check_superlink
 from knot_fed.errors import FederationError, RunFolderError
 from knot_fed.reporting import RunFolder
-from knot_fed.run_log import LOG_FILE
+from knot_fed.run_log import LOG_FILE, read_line, sealed_lines
 from knot_fed.submission import CONNECTION, Connection, ask_flower, flower_home
 
 RUNS_SHOWN = 10
@@ -25,10 +25,11 @@ def folder_status(path: Path) -> dict[str, Any]:
     """
     folder = RunFolder.open(path)
     try:
-        lines = (folder.path / LOG_FILE).read_text(encoding="utf-8").splitlines()
+        lines = (folder.path / LOG_FILE).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError):
         raise RunFolderError(f"{path}: no readable {LOG_FILE}; read its tables with knot-fed show") from None
-    return {"nodes": [], "runs": [{"run": folder.path.resolve().name, "status": "", **_told(read_progress(lines))}]}
+    progress = read_progress(filter(None, map(read_line, lines)))
+    return {"nodes": [], "runs": [{"run": folder.path.resolve().name, "status": "", **run_facts(progress)}]}
 
 
 def superlink_status(connection: Connection) -> dict[str, Any]:
@@ -53,11 +54,24 @@ def superlink_status(connection: Connection) -> dict[str, Any]:
 def _run_status(environment: dict[str, str], run: dict[str, Any]) -> dict[str, Any]:
     number, status = str(run["run-id"]), str(run["status"])
     said = ask_flower(environment, "log", number, CONNECTION, "--show") if status.startswith(("running", "fin")) else ""
-    told = _told(read_progress(said.splitlines()))
-    return {"run": number, "status": status, "elapsed": run["elapsed"], "details": run["status-details"], **told}
+    progress = ended(read_progress(sealed_lines(said.split("\n"))), status)
+    told = {"run": number, "status": status, "elapsed": run["elapsed"], "details": run["status-details"]}
+    return {**told, **run_facts(progress)}
 
 
-def _told(progress: Progress) -> dict[str, Any]:
+def ended(progress: Progress, status: str) -> Progress:
+    """Let Flower's status have the last word on how a run has ended; return the progress."""
+    if status == "finished:completed":
+        progress.phase, progress.failure, progress.seconds_left = "finished", "", 0.0
+    elif status.startswith("finished"):
+        progress.phase, progress.failure = "failed", progress.failure or f"ended as {status}"
+    if status.startswith("finished"):
+        progress.phase_ends = ""
+    return progress
+
+
+def run_facts(progress: Progress) -> dict[str, Any]:
+    """Return a run's progress as `--json` prints it."""
     traffic = [
         {
             "name": name, "node-id": node.node_id, "bytes-up": node.bytes_up, "bytes-down": node.bytes_down,

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from knot_fed.deployment.status import folder_status, superlink_status
 from knot_fed.deployment.submit import Insecure, RootCertificates, SuperLink
+from knot_fed.run_log import printable
 from knot_fed.submission import Connection
 from knot_fed.terminal import make_console
 
@@ -31,15 +32,18 @@ def status(
     if as_json:
         typer.echo(json.dumps(found, sort_keys=True))
     else:
-        console.print(Group(*([_nodes(found["nodes"])] if run is None else []), _runs(found["runs"])))
-        for each in found["runs"][:1]:
-            console.print(_traffic(each))
+        console.print(Group(*([_nodes(found["nodes"])] if run is None else []), *run_tables(found["runs"])))
+
+
+def run_tables(runs: list[dict[str, Any]]) -> list[Table]:
+    """Return a table of the runs, and one of the clients of the newest."""
+    return [_runs(runs), *map(_traffic, runs[:1])]
 
 
 def _nodes(nodes: list[dict[str, Any]]) -> Table:
     table = Table("name", "owner", "status", "since", "node", title="nodes")
     for node in nodes:
-        table.add_row(*(escape(str(node[key])) for key in ("name", "owner", "status", "since", "node")))
+        table.add_row(*(_shown(node[key]) for key in ("name", "owner", "status", "since", "node")))
     return table
 
 
@@ -47,9 +51,9 @@ def _runs(runs: list[dict[str, Any]]) -> Table:
     table = Table("run", "status", "phase", "round", "kB up", "kB down", "time left", title="runs")
     for run in runs:
         table.add_row(
-            str(run["run"]),
-            str(run["status"]),
-            escape(run["failure"] or run["phase"]),
+            _shown(run["run"]),
+            _shown(run["status"]),
+            _shown(run["failure"] or run["phase"]),
             f"{run['round']} of {run['rounds']}" if run["rounds"] else "",
             f"{run['bytes-up'] / 1e3:.1f}",
             f"{run['bytes-down'] / 1e3:.1f}",
@@ -59,11 +63,17 @@ def _runs(runs: list[dict[str, Any]]) -> Table:
 
 
 def _traffic(run: Mapping[str, Any]) -> Table:
-    table = Table("client", "last answer", "kB up", "kB down", "last message", title=f"clients of run {run['run']}")
+    title = f"clients of run {_shown(run['run'])}"
+    table = Table("client", "last answer", "kB up", "kB down", "last message", title=title)
     for client in run["traffic"]:
         sizes = (f"{client[key] / 1e3:.1f}" for key in ("bytes-up", "bytes-down"))
-        table.add_row(escape(client["name"]), escape(client["outcome"]), *sizes, client["last"])
+        table.add_row(*map(_shown, (client["name"], client["outcome"])), *sizes, _shown(client["last"]))
     return table
+
+
+def _shown(value: object) -> str:
+    """Return what anybody may have named as plain text for a terminal."""
+    return escape(printable(str(value)))
 
 
 def _time_left(run: Mapping[str, Any]) -> str:

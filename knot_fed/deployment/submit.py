@@ -8,6 +8,7 @@ import typer
 
 from knot_fed.config import RunConfig
 from knot_fed.deployment.superlink import check_superlink
+from knot_fed.errors import FederationError
 from knot_fed.models import check_model_name
 from knot_fed.overrides import deployed_config, resuming
 from knot_fed.processes import sigterm_as_exit
@@ -45,8 +46,13 @@ def submit(
         bundle = stage_app(app.resolve(), Path(home) / "app")
         submitter = Submitter(bundle, Path(home), flower_home(Path(home), connection))
         table = submitter.run(config, echo=_echo, verbose=verbose)
+    folder = Path(config.runs_dir) / config.name
+    if table is None:
+        raise FederationError(
+            f"the run completed but its log lacks the result; read it on the server with knot-fed show {folder}"
+        )
     console.print(summary_table(table))
-    console.print(f"run folder on the server: {Path(config.runs_dir) / config.name}", soft_wrap=True)
+    console.print(f"run folder on the server: {folder}", soft_wrap=True)
 
 
 def _check(config: RunConfig) -> None:
@@ -57,4 +63,4 @@ def _check(config: RunConfig) -> None:
 
 
 def _echo(line: str) -> None:
-    console.print(line, markup=False, highlight=False)
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from knot_fed import run_log
 from knot_fed.errors import WireError
 
 FLOAT32 = np.dtype(np.float32)
@@ -128,4 +129,4 @@ def printable(text: str, length: int) -> str:
     >>> printable("\x1b[31mred\n", 20)
     '[31mred'
     """
-    return "".join(letter for letter in text[:length] if letter.isprintable())
+    return run_log.printable(text[:length])

@@ -10,11 +10,11 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from knot_fed.run_log import log_event, log_to
+
 FLEET = "/v1/fleet/"
 HEALTH = "/health"
 LOOPBACK = frozenset({"127.0.0.1", "::1"})
-
-logger = logging.getLogger("flwr")
 
 
 class OperatorOnly:
@@ -41,7 +41,8 @@ class OperatorOnly:
         if scope["type"] != "http" or self._may_pass(scope):
             await self.app(scope, receive, send)
             return
-        logger.warning("knot_fed: refused %s to %s: not from the operator's network", scope["path"], scope["client"][0])
+        address, _ = scope.get("client") or ("", 0)
+        log_event("refused", logging.WARNING, path=scope["path"], address=address, reason="not the operator's network")
         await PlainTextResponse("refused: not from the operator's network\n", 403)(scope, receive, send)
 
     def _may_pass(self, scope: Scope) -> bool:
@@ -51,6 +52,7 @@ class OperatorOnly:
 
 def main() -> None:
     """Start `flower-superlink` with the guard; the first argument is this machine's name in the operator's network."""
+    log_to()
     operator = sys.argv.pop(1)
     addresses = frozenset(str(address[4][0]) for address in socket.getaddrinfo(operator, None))
     extensions.get_middleware = lambda: (Middleware(OperatorOnly, operator_addresses=addresses),)

@@ -1,5 +1,6 @@
 """The server's side that every app shares: its data, the student's start and judge, and the summary of a run."""
 
+import json
 import logging
 from collections.abc import Callable
 from importlib.metadata import version
@@ -18,7 +19,7 @@ from knot_fed.federation.roster import Outcome
 from knot_fed.kept_teachers import load_or_train_teacher
 from knot_fed.models import ModelSpec, TextClassifier, build_classifier, train_vocabulary
 from knot_fed.reporting import RunFolder, table_facts
-from knot_fed.run_log import FAILURE, LOG_FILE, log_to, table_line
+from knot_fed.run_log import FAILED, LOG_FILE, OPENED, RESULT, log_event, log_to, new_seal
 from knot_fed.teacher import predict_soft_labels
 from knot_fed.types import LabelledTexts, Metrics, SplitExamples
 
@@ -29,28 +30,30 @@ logger = logging.getLogger("knot_fed")
 
 def run_in_folder(grid: Grid, context: Context, federate: Callable[[Grid, RunConfig, RunFolder], None]) -> None:
     """Make the run folder, or open the one to resume, and federate; a failure is one sentence and ends the run."""
-    log_to()
+    seal = new_seal()
+    log_to(seal=seal)
+    log_event(OPENED, run=context.run_id)
     try:
         config = RunConfig.from_mapping(context.run_config)
-        folder = _open_folder(config, default=f"{config.task}-{context.run_id}")
+        folder = _open_folder(config, default=f"{config.task}-{context.run_id}", seal=seal)
         federate(grid, config, folder)
     except KnotError as error:
-        logger.error("%s%s", FAILURE, error)
+        log_event(FAILED, logging.ERROR, text=error)
         raise
     else:
-        logger.info("%s", table_line(table_facts(folder.read_summary())))
+        log_event(RESULT, table=json.dumps(table_facts(folder.read_summary()), sort_keys=True))
         folder.checkpoint.unlink(missing_ok=True)
     finally:
         log_to()
 
 
-def _open_folder(config: RunConfig, *, default: str) -> RunFolder:
+def _open_folder(config: RunConfig, *, default: str, seal: str) -> RunFolder:
     if config.resume:
         folder = RunFolder.resume(Path(config.runs_dir) / config.resume, config.to_mapping())
-        log_to(folder.path / LOG_FILE)
+        log_to(folder.path / LOG_FILE, seal=seal)
         return folder
     folder = RunFolder.create(Path(config.runs_dir), config.name or default)
-    log_to(folder.path / LOG_FILE)
+    log_to(folder.path / LOG_FILE, seal=seal)
     folder.write_config(config.to_mapping())
     return folder
 

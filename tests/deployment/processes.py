@@ -32,6 +32,7 @@ import tomli_w
 from knot_fed.data.reviews import builtin_examples, builtin_texts
 from knot_fed.data.transfer_set import distinct_texts
 from knot_fed.labels import LabelSpace
+from knot_fed.run_log import FAILED, read_line
 from knot_fed.simulation import stage_app
 from tests.deployment.certificates import Certificates
 
@@ -49,7 +50,6 @@ SMALL = {
     "student.pretrain": False,
 }
 STARTED = re.compile(r"started run (\d+)")
-SENTENCE = re.compile(r"knot_fed: the run failed: (.*)")
 
 
 class Ended(NamedTuple):
@@ -172,7 +172,7 @@ class Run:
             assert time.monotonic() < deadline, f"run {number} hangs as {status}\n{self.text()[-3000:]}"
             time.sleep(0.5)
             status, details = self.status()
-        sentences = SENTENCE.findall(self.text()) or SENTENCE.findall(self.real.superlink.said())
+        sentences = failures(self.text()) or failures(self.real.superlink.said())
         return Ended(status, details, sentences[-1] if sentences else "", time.monotonic() - self.began)
 
     def summary(self):
@@ -344,6 +344,11 @@ def write_reviews(file, domain):
                 [text, labels.names[label], part]
                 for text, label in zip(split.texts[:ROWS], split.labels[:ROWS].tolist(), strict=True)
             )
+
+
+def failures(log):
+    """Return the sentences of the failed runs of a log."""
+    return [line.text("text") for line in map(read_line, log.split("\n")) if line and line.event == FAILED]
 
 
 def until(found, what, *, timeout=60.0, log=None):

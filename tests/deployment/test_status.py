@@ -5,10 +5,13 @@ from typer.testing import CliRunner
 
 from knot_fed.cli import app
 from knot_fed.deployment.progress import read_progress
+from knot_fed.deployment.status import ended
 from knot_fed.reporting import RunFolder
-from knot_fed.run_log import FAILURE, LOG_FILE, MARKER, table_line
+from knot_fed.run_log import LOG_FILE, MARKER, read_line, sealed_lines
 
 STARTED = 'event=started time=2026-01-01T00:00:00Z name="a" rounds=3 timeout=60.000'
+RESULT = 'event=result time=2026-01-01T00:09:00Z table="{}"'
+FAILED = 'event=failed time=2026-01-01T00:09:00Z text="too few teachers"'
 
 
 def event(kind, message, second, *, node="phones", node_id=7, round_number=0, size=1000, outcome="ok"):
@@ -32,7 +35,7 @@ HANDSHAKE = [event("sent", "query", 1, node="node 7", size=100), event("received
 
 
 def progress_of(*lines):
-    return read_progress(MARKER + line for line in lines)
+    return read_progress(filter(None, (read_line(MARKER + line) for line in lines)))
 
 
 def test_a_node_is_known_by_its_name_as_soon_as_it_tells_it():
@@ -52,14 +55,65 @@ def test_time_left_is_told_from_the_rounds_done():
 
 
 def test_the_end_is_seen_whether_good_or_bad():
-    done = progress_of(STARTED, *HANDSHAKE, *one_round(1, 10), table_line({"task": "a"}))
+    done = progress_of(STARTED, *HANDSHAKE, *one_round(1, 10), RESULT)
     assert (done.phase, done.seconds_left) == ("finished", 0.0)
-    failed = progress_of(STARTED, *HANDSHAKE, FAILURE + "too few teachers")
+    failed = progress_of(STARTED, *HANDSHAKE, FAILED)
     assert (failed.phase, failed.failure) == ("failed", "too few teachers")
 
 
-def test_lines_of_anybody_else_are_passed_over():
-    assert read_progress(["INFO: event=sent", "", MARKER + "2 node(s) joined"]).phase == "preparation"
+def test_a_resumed_run_goes_on_after_its_failure():
+    resumed = progress_of(STARTED, *HANDSHAKE, FAILED, STARTED, *one_round(1, 40)[:1])
+    assert (resumed.phase, resumed.failure) == ("teachers answer", "")
+    assert resumed.nodes["phones"].bytes_down == 100 + 1000
+
+
+@pytest.mark.parametrize("line", ["INFO: event=sent", "", MARKER, MARKER + "2 node(s) joined", " " + MARKER + STARTED])
+def test_lines_of_anybody_else_are_passed_over(line):
+    assert read_line(line) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "phase", "failure"),
+    [
+        ("running", "teachers answer", ""),
+        ("finished:completed", "finished", ""),
+        ("finished:failed", "failed", "ended as finished:failed"),
+    ],
+)
+def test_how_a_run_has_ended_is_what_flower_says(status, phase, failure):
+    told = ended(progress_of(STARTED, *HANDSHAKE, *one_round(1, 10)[:1]), status)
+    assert (told.phase, told.failure) == (phase, failure)
+    assert bool(told.phase_ends) == (status == "running")
+
+
+def test_only_sealed_lines_move_the_progress_of_a_stream():
+    opened = MARKER + "event=opened time=2026-01-01T00:00:00Z seal=a"
+    lines = [f"{MARKER}{line} seal=a" for line in (STARTED, *HANDSHAKE)]
+    forged = [f"{MARKER}{line}{seal}" for line in (RESULT, FAILED, *one_round(9, 10)) for seal in ("", " seal=b")]
+    told = read_progress(sealed_lines([opened, *lines, opened.replace("seal=a", "seal=b"), *forged]))
+    assert told == progress_of(STARTED, *HANDSHAKE)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "event=started",
+        "event=started rounds=² timeout=1e999",
+        "event=started rounds=99999999999999999999 timeout=999999999999999",
+        "event=sent",
+        "event=received message=train",
+        'event=sent message=train time=9999-12-31T23:59:59Z round="\\u00b2" node-id=- bytes=-5',
+        "event=sent message=train time=yesterday",
+        "event=failed",
+        "event=result",
+        "event=opened",
+        "event=unheard-of",
+    ],
+)
+def test_facts_that_are_missing_or_odd_break_nothing(line):
+    told = progress_of(STARTED, line, *HANDSHAKE, *one_round(1, 10), line)
+    assert json.dumps(told.to_mapping(), allow_nan=False)
+    assert told.nodes["phones"].bytes_up == 50 + 300 + 40
 
 
 def test_status_reads_a_run_folder(tmp_path):

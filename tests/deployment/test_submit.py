@@ -1,14 +1,19 @@
+import json
 import os
 import re
 import subprocess
 from datetime import timedelta
 
 import pytest
+from flwr.app import ConfigRecord, RecordDict
 from typer.testing import CliRunner
 
 from knot_fed.cli import app
+from knot_fed.federation import envelope
 from tests.deployment.certificates import Certificates
+from tests.deployment.hostile_node import HostileNode
 from tests.deployment.processes import BIN, ROOT, Federation, federation, free_port
+from tests.federation.test_forged_logs import REFUSALS
 
 SMALL = (
     "wait-for=2 threads=1 timeout=60.0 teacher.epochs=2 distill.epochs=2 student.pretrain=false data.limit=400"
@@ -58,10 +63,31 @@ def test_submit_over_tls_prints_the_table_once_and_warns_of_a_certificate_near_i
         assert run.returncode == 0, run.stdout + run.stderr
         assert run.stdout.count("before → after") == 1
         assert re.search(r"phones +│ ok", run.stdout)
-        assert "the table:" not in run.stdout
+        assert "event=" not in run.stdout
+        assert "knot_fed: round 1: pooled 2 teachers, 0 without a valid answer\n" in run.stdout
         assert "expires in 1 day(s)" in run.stderr
         assert (real.folder / "runs" / "told" / "summary.json").is_file()
         assert not list(real.folder.glob("knot-fed-*"))
+
+
+def refuse(message, node):
+    return RecordDict({envelope.REFUSAL: ConfigRecord({"reason": REFUSALS[node.name]})})
+
+
+def test_a_run_that_clients_refuse_has_failed_whatever_they_say(tmp_path):
+    with federation(tmp_path) as real:
+        nodes = [HostileNode(real.address, name, refuse).start() for name in ("a-table", "a-start")]
+        run = submit(real, "--insecure")
+        told = CliRunner().invoke(app, ["status", "--superlink", real.address, "--insecure", "--json"])
+        for node in nodes:
+            node.stop()
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "before → after" not in run.stdout
+    assert "0 client(s) passed the handshake, min-teachers is 2" in run.stderr
+    assert told.exit_code == 0, told.exception
+    (seen,) = json.loads(told.stdout)["runs"]
+    assert (seen["status"], seen["phase"], seen["rounds"]) == ("finished:failed", "failed", 1)
+    assert seen["failure"].startswith("0 client(s) passed the handshake")
 
 
 def test_a_wrong_authority_is_one_sentence(superlink, tmp_path):

@@ -16,7 +16,7 @@ from flwr.supercore.inflatable.inflatable_object import get_object_type_from_obj
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
 from knot_fed.data.reviews import builtin_texts
-from knot_fed.run_log import read_event
+from knot_fed.run_log import read_line
 from tests.deployment.processes import BIN, ROOT, Federation, until, write_reviews
 from tests.deployment.recorder import Recorder
 
@@ -181,12 +181,12 @@ def test_a_canary_in_private_files_is_nowhere_outside_them(deployed):
 
 @pytest.mark.parametrize("name", [*CLIENTS, "broken"])
 def test_a_clients_log_has_one_line_for_each_message(deployed, name):
-    events = [event for line in deployed.log(name).splitlines() if (event := read_event(line))]
-    crossings = [(event["event"], event["message"]) for event in events]
+    events = [event for line in deployed.log(name).splitlines() if (event := read_line(line))]
+    crossings = [(event.event, event.text("message")) for event in events]
     kinds = ["query"] if name == "broken" else ["query", "evaluate", "train", "evaluate"]
     assert crossings == [(event, kind) for kind in kinds for event in ("received", "sent")]
-    assert {event["node"] for event in events} == {name}
-    assert all((event["outcome"] == "ok") == (name != "broken") for event in events if event["event"] == "sent")
+    assert {event.text("node") for event in events} == {name}
+    assert all((event.text("outcome") == "ok") == (name != "broken") for event in events if event.event == "sent")
 
 
 def test_status_tells_nodes_by_name_rounds_and_bytes(deployed):

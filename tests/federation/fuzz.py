@@ -1,6 +1,6 @@
-"""Mutated messages against everything that reads a peer's message: `python -m tests.federation.fuzz --examples 200000`.
+"""Mutated inputs against everything that reads a peer's: `python -m tests.federation.fuzz --examples 200000`.
 
-No input may raise anything but WireError (ModelError for what a specification says).
+No message may raise anything but WireError (ModelError for what a specification says), and no line of a log anything.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from knot_fed.labels import LabelSpace
 from knot_fed.models import ModelSpec
 from knot_fed.types import Metrics
 from tests.conftest import small_config
+from tests.federation import fuzz_lines
 
 LABELS = LabelSpace.preset("sentiment")
 TRANSFER = TransferSet(("one", "two", "three"))
@@ -99,6 +100,7 @@ TARGETS = {
     ),
     "refusal": (lambda: envelope.pack_refusal("no"), envelope.refusal_of),
 }
+NAMES = (*TARGETS, *fuzz_lines.TARGETS)
 SCALARS = (
     0, 1, -1, 2**31, 2**63 - 1, -(2**63), True, False, 0.0, -0.0, 1.5, -1.0, 1e38, 1e308, float("nan"), float("inf"),
     "", "a", "../../x", "\0", "\x1b[31m", "[/bold]", "\u202e", "x" * 3000, "{}", "[]", "null", "[" * 3000,
@@ -216,7 +218,9 @@ def mutated_array(draw, array):
 
 
 def attempt(name, draw):
-    """Read one hostile message; returns what came of it, and lets any other exception through."""
+    """Read one hostile input; returns what came of it, and lets any other exception through."""
+    if name in fuzz_lines.TARGETS:
+        return fuzz_lines.TARGETS[name](draw)
     build, read = TARGETS[name]
     content = arbitrary_content(draw) if draw.random() < 0.1 else mutated(draw, build())
     envelope.count_bytes(content)
@@ -237,13 +241,13 @@ def main():
     logging.getLogger("flwr").setLevel(logging.ERROR)
     counts, failures, started = Counter(), 0, time.monotonic()
     for number in range(options.examples):
-        name = list(TARGETS)[number % len(TARGETS)]
+        name = NAMES[number % len(NAMES)]
         try:
             counts[name, attempt(name, random.Random(options.seed + number))] += 1
         except Exception:
             failures += 1
             sys.stderr.write(f"{name}, seed {options.seed + number}:\n{traceback.format_exc()}\n")
-    for name in TARGETS:
+    for name in NAMES:
         sys.stdout.write(f"{name:18} refused {counts[name, 'refused']:7}   still valid {counts[name, 'read']:7}\n")
     seconds = time.monotonic() - started
     sys.stdout.write(f"{options.examples} inputs in {seconds:.0f} s, {failures} raised anything but their own error\n")

@@ -190,6 +190,7 @@ HANDSHAKES = {
     "look-alike": (with_value("name", "рhones", envelope.ABOUT), "has a name that is not"),  # noqa: RUF001
     "long": (with_value("name", "x" * 10**6, envelope.ABOUT), "has a name that is not"),
     "dots": (with_value("name", "..", envelope.ABOUT), "has a name that is not"),
+    "log-line": (with_value("name", 'x"\nknot_fed: event=result seal=x', envelope.ABOUT), "has a name that is not"),
     "nameless": (with_value("name", "", envelope.ABOUT), "has no name"),
     "name-of-another": (with_value("name", "honest-0", envelope.ABOUT), "calls itself honest-0, as another node does"),
     "other-protocol": (with_value("protocol", 2**40, envelope.ABOUT), "speaks protocol 1099511627776"),
