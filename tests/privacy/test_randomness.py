@@ -21,9 +21,10 @@ PRIVACY = {
     "answers.py": {"NoiseSource": 2},
     "kept_teachers.py": {"NoiseSource": 1},
     "federation/ledger.py": {"NoiseSource": 1},
+    "run_log.py": {"secrets.token_urlsafe": 1},  # the seal of a run's own lines
     "federation/secure_keys.py": {"NoiseSource": 1, "ec.generate_private_key": 1, "create_shares": 1},
 }
-"""What protects somebody: noise, Poisson sampling, the owner's secret, keys, seeds and shares of the secure sum. Keys
+"""What protects somebody: noise, Poisson sampling, the owner's secret, seals, keys, seeds, shares of secure sums. Keys
 are OpenSSL's, shares those of Flower's primitives, all others one keystream."""
 OTHER = {
     "answers.py": {"np.random.default_rng": 2},  # random token sequences, from the run's seed
