@@ -174,16 +174,21 @@ def test_only_the_operators_network_reaches_more_than_the_fleet_api(arrived_at, 
     assert asyncio.run(ask(gate, arrived_at, path)) == status
 
 
-def test_registering_twice_registers_once(made, tmp_path):
+def test_registering_twice_registers_once_and_no_key_is_known_by_two_names(made, tmp_path):
     certificates = Certificates(made / "ca.crt", *(made / "superlink" / f"server.{kind}" for kind in ("crt", "key")))
     real = Federation(tmp_path / "federation", certificates=certificates, authenticate=True)
+    keys = {name: credentials.read_public_key(path) for name, path in credentials.public_keys(made).items()}
+    renamed = {"hospital-c": keys["hospital-a"], "hospital-a": ec.generate_private_key(ec.SECP384R1()).public_key()}
     try:
         real.start_superlink()
-        keys = {name: credentials.read_public_key(path) for name, path in credentials.public_keys(made).items()}
-        first, second = (
-            register_nodes(keys, superlink=real.address, authority=certificates.authority) for _ in range(2)
+        first, second, third = (
+            register_nodes(asked, superlink=real.address, authority=certificates.authority)
+            for asked in (keys, keys, renamed)
         )
     finally:
         real.close()
     assert all(outcome.startswith("registered as node ") for outcome in first.values())
     assert second == dict.fromkeys(NAMES, "known already")
+    assert third["hospital-c"].startswith("known already as hospital-a, and Flower renames no node")
+    node = first["hospital-a"].removeprefix("registered as node ")
+    assert third["hospital-a"].endswith(f"; unregister node {node} of this name")
