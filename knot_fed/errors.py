@@ -2,7 +2,24 @@
 
 
 class KnotError(Exception):
-    """Base of every error that knot_fed raises on purpose; commands print it without a traceback."""
+    """Base of every error that knot_fed raises on purpose; commands print it without a traceback.
+
+    Parameters
+    ----------
+    message
+        The sentence, for whoever runs the machine where it is raised.
+    refusal
+        What a peer is told instead, where the message names what belongs to this machine's owner; empty: the message.
+    """
+
+    def __init__(self, message: str, *, refusal: str = "") -> None:
+        super().__init__(message)
+        self._refusal = refusal
+
+    @property
+    def refusal(self) -> str:
+        """The sentence that may leave the machine of a data owner."""
+        return self._refusal or str(self)
 
 
 class ConfigError(KnotError):
@@ -10,7 +27,17 @@ class ConfigError(KnotError):
 
 
 class DataError(KnotError):
-    """A data file that breaks a rule; the message names file, rule and count of rows, and quotes no text."""
+    """A data file that breaks a rule; the message names file, rule and count of rows, and quotes no text.
+
+    Its refusal tells the rule only, with the file and its columns by their roles.
+    """
+
+    role = "a file of this client"
+
+    @property
+    def refusal(self) -> str:
+        """The sentence that may leave the machine of a data owner."""
+        return f"{self.role}: {self._refusal or 'cannot be used'}; its owner finds the details in the client's own log"
 
 
 class LabelSpaceError(KnotError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from knot_fed.data.files import BUILTIN, read_columns, short_name
+from knot_fed.data.files import BUILTIN, errors_about, read_columns, short_name
 from knot_fed.data.private import Columns, limited_rows, texts_of
 from knot_fed.data.reviews import builtin_texts
 from knot_fed.errors import DataError
@@ -85,6 +85,7 @@ def kept_transfer_set(file: Path, *, fingerprint: str) -> TransferSet | None:
     return transfer if transfer.fingerprint == fingerprint else None
 
 
+@errors_about("the client's copy of the transfer set")
 def read_transfer_set(path: str | Path, *, columns: Columns, limit: int = 0) -> TransferSet:
     """Read the texts of a file, whatever their split; labels in the file are never read.
 
