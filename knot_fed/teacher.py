@@ -18,6 +18,7 @@ from sklearn.metrics import f1_score
 
 from knot_fed.config import TeacherConfig
 from knot_fed.errors import ModelError
+from knot_fed.folders import make_folder
 from knot_fed.models import (
     ARCHITECTURES,
     BatchLoss,
@@ -190,7 +191,7 @@ def load_or_train(kept: Path, train: Train, *, feature_cache: Path | None = None
     if kept.is_dir():
         return load_classifier(kept, feature_cache=feature_cache), True
     teacher = train()
-    kept.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(kept.parent)
     partial = Path(tempfile.mkdtemp(prefix="partial-", dir=kept.parent))
     save_classifier(teacher, partial)
     try:
@@ -234,7 +235,7 @@ def _kept_logits(model: TextClassifier, texts: Sequence[Text], folder: Path) -> 
             found: Float[np.ndarray, "examples classes"] = np.load(file, allow_pickle=False)
             return found
     logits = _logits(model, texts)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".partial", delete=False) as partial:
         np.save(partial, logits)
     Path(partial.name).rename(file)

@@ -11,6 +11,7 @@ from knot_fed.data.files import BUILTIN, errors_about, read_columns, short_name
 from knot_fed.data.private import Columns, limited_rows, texts_of
 from knot_fed.data.reviews import builtin_texts
 from knot_fed.errors import DataError
+from knot_fed.folders import make_folder
 from knot_fed.types import Text
 
 
@@ -69,7 +70,7 @@ class TransferSet:
 
 def keep_transfer_set(transfer: TransferSet, file: Path) -> None:
     """Keep the texts that a server sent, in the place of those kept before, so that a restart loses nothing."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, delete=False) as partial:
         json.dump(transfer.texts, partial)
     Path(partial.name).rename(file)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from knot_fed.errors import PolicyError, PrivacyError
+from knot_fed.folders import make_folder, open_privately
 from knot_fed.privacy.accounting import NoiseEvent
 
 
@@ -87,8 +88,8 @@ class Ledger:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Let no other run of this node count or release meanwhile."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.with_suffix(".lock").open("w") as file:
+        make_folder(self._path.parent)
+        with open(self._path.with_suffix(".lock"), "w", opener=open_privately) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -145,9 +146,9 @@ class Ledger:
 
     def record(self, entry: LedgerEntry) -> None:
         """Write an entry down, under the lock; returns when it is on disk."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._path.parent)
         first = not self._path.exists()
-        with self._path.open("ab") as file:
+        with open(self._path, "ab", opener=open_privately) as file:
             whole = first or self._path.stat().st_size == 0 or self._path.read_bytes().endswith(b"\n")
             file.write((b"" if whole else b"\n") + entry.to_json().encode() + b"\n")
             file.flush()

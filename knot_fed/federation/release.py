@@ -17,6 +17,7 @@ from knot_fed.errors import PrivacyError
 from knot_fed.federation import wire
 from knot_fed.federation.client import Client
 from knot_fed.federation.ledger import Ledger, LedgerEntry
+from knot_fed.folders import make_folder
 from knot_fed.models import ModelSpec, PrivateSchedule, TextClassifier, check_opacus
 from knot_fed.privacy.accounting import NoiseEvent
 from knot_fed.privacy.mechanisms import DESCRIPTIONS, noise_event, noisy_soft_labels, noisy_votes
@@ -200,7 +201,7 @@ def _kept_answer(path: Path, compute: Callable[[], SoftLabels]) -> tuple[SoftLab
     if file.is_file():
         return np.load(file, allow_pickle=False), True
     soft_labels = compute()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     partial = Path(tempfile.mkdtemp(prefix="partial-", dir=path.parent))
     np.save(partial / file.name, soft_labels)
     partial.rename(path)

@@ -11,6 +11,8 @@ from jaxtyping import Float, UInt8
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from knot_fed.folders import make_folder
+
 Features = Float[np.ndarray, "examples width"]
 ComputeFeatures = Callable[[list[str]], Features]
 Keys = UInt8[np.ndarray, "examples bytes"]
@@ -88,7 +90,7 @@ def _read(file: Path) -> tuple[Keys, Features] | None:
 
 
 def _write(file: Path, keys: Keys, features: Features) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     partial = file.with_suffix(f".{os.getpid()}.partial")
     save_file({"keys": keys, "features": features}, partial)
     partial.rename(file)
