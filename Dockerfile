@@ -1,14 +1,16 @@
 # One image for the server and the clients: docker compose build, or docker build -t knot-fed:cpu .
 # For a GPU: docker build -t knot-fed:gpu --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
+# A tag may point to another image tomorrow; docs/operations.md tells how to pin this one by its digest.
+ARG BASE_IMAGE=python:3.11-slim
 
 # What is installed depends on the list of dependencies only, so that a change of anything else keeps that layer.
-FROM python:3.11-slim AS requirements
+FROM ${BASE_IMAGE} AS requirements
 COPY pyproject.toml /
 # Ray is for simulations only.
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
     | sed 's/\[simulation\]//' > /requirements.txt
 
-FROM python:3.11-slim AS build
+FROM ${BASE_IMAGE} AS build
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV PATH=/opt/knot-fed/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN apt-get update && apt-get install --yes --no-install-recommends binutils && python -m venv /opt/knot-fed
@@ -26,7 +28,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY knot_fed knot_fed
 RUN pip install --no-deps --no-build-isolation . && pip uninstall --yes --quiet hatchling pip
 
-FROM python:3.11-slim
+FROM ${BASE_IMAGE}
 COPY --from=build /opt/knot-fed /opt/knot-fed
 ENV PATH=/opt/knot-fed/bin:$PATH HOME=/tmp FLWR_HOME=/tmp/flwr MPLCONFIGDIR=/tmp/matplotlib \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \

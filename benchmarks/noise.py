@@ -1,7 +1,7 @@
 """What secure noise costs: the draws of one DP-SGD run of a head on MiniLM features, by each way of drawing.
 
-    python -m benchmarks.noise            # one thread, CPU seconds, medians of five
-    pip install opendp                    # to have its row too
+python -m benchmarks.noise            # one thread, CPU seconds, medians of five
+pip install opendp                    # to have its row too
 """
 
 import statistics

@@ -1,4 +1,4 @@
-"""Files and folders written beside and renamed, synced to disk, and checked by digests when they are read again."""
+"""Files and folders: private whatever the umask says, written whole or not at all, and checked when read again."""
 
 import hashlib
 import os
@@ -11,13 +11,23 @@ from knot_fed.errors import DamagedError
 
 DIGESTS = "SHA256SUMS"
 """In a kept folder: one line for each other file, as sha256sum writes and checks them."""
-PRIVATE_FOLDER = 0o700
+PRIVATE, PUBLIC = 0o700, 0o755
 
 
-def make_private_folder(path: Path) -> Path:
-    """Make a folder that only its owner enters, with those above it; one that exists is left as it is."""
-    path.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+def make_folder(path: Path, *, mode: int = PRIVATE) -> Path:
+    """Make a folder and the missing ones above it with this mode at most; one that is there stays as it is.
+
+    A folder that is there may be a container's volume, which belongs to another user.
+    """
+    for folder in reversed([path, *path.parents]):
+        if not folder.is_dir():
+            folder.mkdir(mode=mode, exist_ok=True)
     return path
+
+
+def open_privately(path: str, flags: int) -> int:
+    """Open a file that only its owner may read, if it is made anew; an `opener` for `open`."""
+    return os.open(path, flags, 0o600)
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -65,7 +75,7 @@ def keep_folder(path: Path, write: Callable[[Path], None]) -> None:
     OSError
         If the disk is full, for example; nothing is left behind then.
     """
-    make_private_folder(path.parent)
+    make_folder(path.parent)
     partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=".partial-"))
     try:
         write(partial)

@@ -7,6 +7,7 @@ from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -19,7 +20,8 @@ RUN_ID = 7
 class InProcessGrid(Grid):
     """Carries messages to client apps as serialised bytes, which it keeps.
 
-    `order` sorts each batch of replies; `tamper` may change a reply; silent nodes never answer.
+    `order` sorts each batch of replies; `tamper` may change a reply; silent nodes never answer; `registered` holds the
+    names that the SuperLink knows nodes' keys by.
     """
 
     contexts: dict[int, Context]
@@ -27,6 +29,7 @@ class InProcessGrid(Grid):
     order: object = staticmethod(lambda replies: replies)
     tamper: object = staticmethod(lambda reply: reply)
     silent: tuple[int, ...] = ()
+    registered: dict[int, str] = field(default_factory=dict)
     wire: list[bytes] = field(default_factory=list)
 
     def __post_init__(self):
@@ -50,6 +53,9 @@ class InProcessGrid(Grid):
 
     def get_node_ids(self):
         return list(self.contexts)
+
+    def get_nodes(self):
+        return [NodeInfo(node_id=node, name=self.registered.get(node)) for node in self.get_node_ids()]
 
     def send_and_receive(self, messages, *, timeout=None):
         replies = [self._answer(message) for message in messages if message.metadata.dst_node_id not in self.silent]

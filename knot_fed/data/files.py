@@ -5,6 +5,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +17,16 @@ from knot_fed.errors import DataError
 SUFFIXES = (".jsonl.gz", ".jsonl", ".csv", ".tsv", ".parquet")
 HUB, BUILTIN = "hub:", "builtin:"
 HUB_SPLITS = {"train": "train", "validation": "val", "test": "test"}
+
+
+@contextmanager
+def errors_about(role: str) -> Iterator[None]:
+    """Let errors call a file by its role, such as `the private file`, in what a peer is told; also a decorator."""
+    try:
+        yield
+    except DataError as error:
+        error.role = role
+        raise
 
 
 def data_path(root: str, name: str) -> str:
@@ -78,15 +89,22 @@ def read_columns(path: str, wanted: Collection[str], *, split: str = "") -> dict
         return _read_hub(path, wanted, split=split)
     name = short_name(path)
     if not Path(path).is_file():
-        raise DataError(f"{name}: no such file; check data.root, or data in the node configuration")
+        raise DataError(
+            f"{name}: no such file; check data.root, or data in the node configuration", refusal="no such file"
+        )
     try:
         columns = _read_file(Path(path), wanted)
     except UnicodeDecodeError as error:
-        raise DataError(f"{name}: not UTF-8 at byte {error.start}; save the file as UTF-8") from None
+        raise DataError(
+            f"{name}: not UTF-8 at byte {error.start}; save the file as UTF-8", refusal="not UTF-8"
+        ) from None
     except (OSError, EOFError, zlib.error, csv.Error, pa.ArrowException):
-        raise DataError(f"{name}: cannot be read as {''.join(Path(path).suffixes)}; write the file again") from None
+        raise DataError(
+            f"{name}: cannot be read as {''.join(Path(path).suffixes)}; write the file again",
+            refusal="cannot be read as a file of its kind",
+        ) from None
     if columns and not any(columns.values()):
-        raise DataError(f"{name}: 0 rows, expected labelled texts; give a file with rows")
+        raise DataError(f"{name}: 0 rows, expected labelled texts; give a file with rows", refusal="no rows")
     return columns
 
 
@@ -97,12 +115,12 @@ def _read_file(path: Path, wanted: Collection[str]) -> dict[str, list[object]]:
             name: column.to_pylist() for name, column in zip(names, pq.read_table(path, columns=names), strict=True)
         }
     if path.stat().st_size == 0:
-        raise DataError(f"{path.name}: 0 rows, the file is empty; give a file with rows")
+        raise DataError(f"{path.name}: 0 rows, the file is empty; give a file with rows", refusal="no rows")
     if path.name.endswith((".jsonl", ".jsonl.gz")):
         return _read_json_lines(path, wanted)
     if path.name.endswith((".csv", ".tsv")):
         return _read_separated(path, wanted)
-    raise DataError(f"{path.name}: unknown kind of file; use one of {', '.join(SUFFIXES)}")
+    raise DataError(f"{path.name}: unknown kind of file; use one of {', '.join(SUFFIXES)}", refusal="unknown kind")
 
 
 def _read_json_lines(path: Path, wanted: Collection[str]) -> dict[str, list[object]]:
@@ -118,7 +136,10 @@ def _read_json_lines(path: Path, wanted: Collection[str]) -> dict[str, list[obje
             rows.append(row if isinstance(row, dict) else {})
             broken += not isinstance(row, dict)
     if broken:
-        raise DataError(f"{path.name}: {broken} of {len(rows)} rows are not JSON objects; write one object a line")
+        raise DataError(
+            f"{path.name}: {broken} of {len(rows)} rows are not JSON objects; write one object a line",
+            refusal="some rows are not JSON objects",
+        )
     present = [name for name in wanted if any(name in row for row in rows)]
     return {name: [row.get(name) for row in rows] for name in present}
 
@@ -132,7 +153,8 @@ def _read_separated(path: Path, wanted: Collection[str]) -> dict[str, list[objec
     uneven = sum(len(row) != len(header) for row in rows)
     if uneven:
         raise DataError(
-            f"{path.name}: {uneven} of {len(rows)} rows do not have the header's {len(header)} fields; quote the texts"
+            f"{path.name}: {uneven} of {len(rows)} rows do not have the header's {len(header)} fields; quote the texts",
+            refusal="some rows have other fields than the header",
         )
     return {name: [row[place] for row in rows] for place, name in enumerate(header) if name in wanted}
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
+from knot_fed.data.files import errors_about
 from knot_fed.errors import ConfigError, DataError
 from knot_fed.types import SplitExamples
 
@@ -55,6 +56,7 @@ def client_shard(index: int, total: int, files: Sequence[str]) -> Shard:
     return Shard(base if count == 1 else f"{base}-{index // len(files)}", file, index // len(files), count)
 
 
+@errors_about("the private file")
 def split_examples(
     examples: SplitExamples, *, index: int, count: int, scheme: str, alpha: float, seed: int
 ) -> tuple[SplitExamples, dict[str, list[int]]]:
@@ -94,7 +96,8 @@ def split_examples(
     if len(np.unique(share.train.labels)) < MIN_TRAIN or not len(share.val):
         raise DataError(
             f"share {index} of {count}: {len(share.train)} training rows and {len(share.val)} validation rows"
-            " with fewer than 2 classes; use fewer clients or a larger data.alpha"
+            " with fewer than 2 classes; use fewer clients or a larger data.alpha",
+            refusal="fewer than 2 classes to train on, or no rows to validate on",
         )
     return share, {part: chosen.tolist() for part, chosen in rows.items()}
 

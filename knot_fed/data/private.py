@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from knot_fed.data.files import BUILTIN, read_columns, short_name
+from knot_fed.data.files import BUILTIN, errors_about, read_columns, short_name
 from knot_fed.data.reviews import builtin_examples
 from knot_fed.errors import DataError
 from knot_fed.labels import LabelSpace
@@ -40,6 +40,7 @@ class Columns:
         return self.text, self.text_a, self.text_b
 
 
+@errors_about("the private file")
 def read_labelled_texts(
     path: str | Path, *, columns: Columns, labels: LabelSpace, key: bytes, limit: int = 0
 ) -> SplitExamples:
@@ -75,7 +76,10 @@ def read_labelled_texts(
     table = read_columns(path, {*columns.of_text, columns.label, columns.split}, split=columns.split)
     name = short_name(path)
     if columns.label not in table:
-        raise DataError(f"{name}: no column {columns.label!r} for the label; check the header line, or set data.label")
+        raise DataError(
+            f"{name}: no column {columns.label!r} for the label; check the header line, or set data.label",
+            refusal="no label column",
+        )
     texts = texts_of(table, columns, name=name)
     examples = LabelledTexts(texts, label_indices(table[columns.label], labels, name=name, column=columns.label))
     parts = parts_of(table.get(columns.split), len(texts), name=name, column=columns.split)
@@ -88,7 +92,8 @@ def read_labelled_texts(
         split["train"] = split["train"].select(np.sort(drawn))
     if len(np.unique(split["train"].labels)) < 2:
         raise DataError(
-            f"{name}: {len(split['train'])} training rows with fewer than 2 classes; add rows of another class"
+            f"{name}: {len(split['train'])} training rows with fewer than 2 classes; add rows of another class",
+            refusal="fewer than 2 classes to train on",
         )
     return SplitExamples(**split)
 
@@ -105,12 +110,15 @@ def texts_of(table: dict[str, list[object]], columns: Columns, *, name: str) -> 
     if columns.text not in table and not paired:
         raise DataError(
             f"{name}: no column {columns.text!r}, nor both {columns.text_a!r} and {columns.text_b!r};"
-            " check the header line, or set data.text"
+            " check the header line, or set data.text",
+            refusal="no text column",
         )
     parts = [table[column] for column in ((columns.text_a, columns.text_b) if paired else (columns.text,))]
     bad = sum(not all(isinstance(text, str) and text.strip() for text in row) for row in zip(*parts, strict=True))
     if bad:
-        raise DataError(f"{name}: {bad} of {len(parts[0])} rows have no text; fill or drop them")
+        raise DataError(
+            f"{name}: {bad} of {len(parts[0])} rows have no text; fill or drop them", refusal="some rows have no text"
+        )
     if paired:
         return tuple((str(a), str(b)) for a, b in zip(*parts, strict=True))
     if columns.separator:
@@ -151,7 +159,8 @@ def label_indices(values: list[object], labels: LabelSpace, *, name: str, column
     if outside:
         raise DataError(
             f"{name}: column {column!r}: {outside} of {len(indices)} rows are neither a label name"
-            f" nor 0..{len(labels) - 1}; mend these rows, or set labels.names"
+            f" nor 0..{len(labels) - 1}; mend these rows, or set labels.names",
+            refusal="the label column has values outside the run's labels",
         )
     return indices
 
@@ -171,7 +180,8 @@ def parts_of(values: list[object] | None, rows: int, *, name: str, column: str) 
     if unknown:
         raise DataError(
             f"{name}: column {column!r}: {unknown} of {rows} rows are not train, val or test; mend them,"
-            " or name another data.split"
+            " or name another data.split",
+            refusal="the split column has values other than train, val and test",
         )
     return parts
 

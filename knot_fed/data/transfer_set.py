@@ -13,11 +13,11 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import UInt8
 
-from knot_fed.data.files import BUILTIN, read_columns, short_name
+from knot_fed.data.files import BUILTIN, errors_about, read_columns, short_name
 from knot_fed.data.private import Columns, limited_rows, texts_of
 from knot_fed.data.reviews import builtin_texts
 from knot_fed.errors import DataError
-from knot_fed.files import make_private_folder, write_file
+from knot_fed.files import make_folder, write_file
 from knot_fed.types import Text
 
 TEXT_KEY_BYTES = 16
@@ -113,7 +113,7 @@ def distinct_texts(texts: Sequence[Text]) -> TransferSet:
 
 def keep_transfer_set(transfer: TransferSet, file: Path) -> None:
     """Keep the texts that a server sent, in the place of those kept before, so that a restart loses nothing."""
-    make_private_folder(file.parent)
+    make_folder(file.parent)
     write_file(file, json.dumps(transfer.texts).encode())
 
 
@@ -127,6 +127,7 @@ def kept_transfer_set(file: Path, *, fingerprint: str) -> TransferSet | None:
     return transfer if transfer.fingerprint == fingerprint else None
 
 
+@errors_about("the client's copy of the transfer set")
 def read_transfer_set(path: str | Path, *, columns: Columns, limit: int = 0) -> TransferSet:
     """Read the distinct texts of a file, whatever their split; labels in the file are never read.
 

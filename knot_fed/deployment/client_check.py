@@ -196,7 +196,16 @@ def _check_state(folder: Path) -> str:
     free = shutil.disk_usage(place).free
     if free < LEAST_FREE_BYTES:
         raise ConfigError(f"the state folder has {free / 1e6:.0f} MB free, expected 200; make room")
-    return f"{'there' if folder.exists() else 'to be made'}, writable, {free / 1e9:.1f} GB free"
+    state = (
+        "to be made" if place != folder else "there, but open to other users: chmod 700" if _open(folder) else "there"
+    )
+    return f"{state}, writable, {free / 1e9:.1f} GB free"
+
+
+def _open(folder: Path) -> bool:
+    """Tell whether others may enter a folder that its owner can close; a container's volume belongs to another user."""
+    found = folder.stat()
+    return found.st_uid == os.geteuid() and bool(found.st_mode & 0o077)
 
 
 def _writable(place: Path, *, whole: bool) -> bool:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from knot_fed.deployment.client_check import NOT_CHECKED, OK, PROBLEM, Finding, check_client
 from knot_fed.errors import ConfigError
+from knot_fed.federation.pinned_node import app_digest
 from knot_fed.overrides import deployed_config, read_override
 from knot_fed.terminal import make_console, without_traceback
 
@@ -40,6 +41,15 @@ def check(
         raise ConfigError(
             f"{len(problems)} of {len(findings)} checks found a problem: {', '.join(problems)}; mend and check again"
         )
+
+
+@app.command()
+@partial(without_traceback, "knot-fed")
+def digest(
+    app_folder: Annotated[Path, typer.Option("--app", help="Folder of the app's pyproject.toml.")] = Path(),
+) -> None:
+    """Print the SHA-256 of the app that `knot-fed submit` sends, for an owner who lets a node run no other."""
+    console.print(app_digest(app_folder), highlight=False)
 
 
 def _table(findings: Sequence[Finding]) -> Table:

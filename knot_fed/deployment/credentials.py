@@ -3,7 +3,7 @@
 import ipaddress
 import os
 import re
-import shutil
+import stat
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,12 +17,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from knot_fed.errors import CredentialsError
+from knot_fed.files import PRIVATE, PUBLIC, make_folder
 
 HOSTS = ("localhost", "127.0.0.1", "superlink")
 AUTHORITY_DAYS = 3650
 WARN_DAYS = 30
 CLOCK_SKEW = timedelta(hours=1)
 CONTAINER_USER = (10001, 10001)
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
@@ -69,11 +71,11 @@ def create_credentials(
     if folder.exists():
         raise CredentialsError(f"{folder}: is there already; use knot-fed credentials add NAME, or another --out")
     _check_names(clients)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent, mode=PUBLIC)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".credentials-") as new:
         draft = Path(new) / "credentials"
-        (draft / "superlink" / "nodes").mkdir(parents=True)
-        (draft / "clients").mkdir()
+        for public in _public_folders(draft):
+            _make(public, mode=PUBLIC)
         _write_authority(draft)
         _write_server_certificate(draft, [*HOSTS, *hosts], days=days)
         for name in clients:
@@ -93,6 +95,7 @@ def add_node(folder: Path, name: str, *, public_key: Path | None = None) -> None
     """
     _read_certificate(folder / "ca.crt")
     _check_names([name])
+    _close(folder)
     listed = folder / "superlink" / "nodes" / f"{name}.pub"
     if listed.exists() or (folder / "clients" / name).exists():
         raise CredentialsError(f"{name}: has credentials in {folder} already; choose another name")
@@ -101,7 +104,7 @@ def add_node(folder: Path, name: str, *, public_key: Path | None = None) -> None
         _give_away(folder / "clients" / name, listed)
     else:
         read_public_key(public_key)
-        shutil.copyfile(public_key, listed)
+        _write(listed, public_key.read_bytes())
 
 
 def renew_server_certificate(folder: Path, *, days: int = 365) -> None:
@@ -113,6 +116,7 @@ def renew_server_certificate(folder: Path, *, days: int = 365) -> None:
         If the authority or the old certificate is missing, or the authority expires first.
     """
     old = _read_certificate(folder / "superlink" / "server.crt")
+    _close(folder)
     alternatives = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     _write_server_certificate(folder, [str(name.value) for name in alternatives], days=days)
     _give_away(folder / "superlink" / "server.key", folder / "superlink" / "server.crt")
@@ -191,7 +195,7 @@ def _write_server_certificate(folder: Path, hosts: Sequence[str], *, days: int) 
 def _write_node(folder: Path, name: str) -> None:
     """Write a node's own folder, and its public key where the server's operator registers from."""
     own = folder / "clients" / name
-    own.mkdir(mode=0o700)
+    _make(own, mode=PRIVATE)
     key = ec.generate_private_key(ec.SECP384R1())
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
@@ -278,11 +282,30 @@ def _check_names(names: Sequence[str]) -> None:
         raise CredentialsError("--clients: names no client, or one of them twice; give each its own name")
 
 
+def _public_folders(folder: Path) -> tuple[Path, ...]:
+    return folder, folder / "superlink", folder / "superlink" / "nodes", folder / "clients"
+
+
+def _close(folder: Path) -> None:
+    """Let nobody but their owner write to folders that were made under a lax umask."""
+    for public in _public_folders(folder):
+        mode = stat.S_IMODE(public.stat().st_mode)
+        if mode & OTHERS_WRITE:
+            public.chmod(mode & ~OTHERS_WRITE)
+
+
+def _make(folder: Path, *, mode: int) -> None:
+    """Make a folder of exactly this mode, whatever the umask; the containers' user reads what is public."""
+    folder.mkdir(mode=PRIVATE)
+    folder.chmod(mode)
+
+
 def _write(path: Path, content: bytes, *, mode: int = 0o644) -> None:
-    """Write a file at once; a key is never readable by others, not even for a moment."""
+    """Write a file at once, of exactly this mode; a key is never readable by others, not even for a moment."""
     draft = path.with_name(f".{path.name}.new")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)
+        os.fchmod(file.fileno(), mode)
     draft.replace(path)
 
 

@@ -20,6 +20,7 @@ def add_settings(path: Path, settings: Mapping[str, str]) -> None:
         missing = [f"{key}={value}\n" for key, value in settings.items() if key not in present]
         separator = "\n" if text and not text.endswith("\n") else ""
         if missing:
+            path.touch(mode=0o644)
             path.write_text(text + separator + "".join(missing), encoding="utf-8")
     except (OSError, ValueError) as error:
         raise CredentialsError(f"{path}: cannot be read and written ({type(error).__name__}); mend it") from None

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from knot_fed.errors import DamagedError
-from knot_fed.files import make_private_folder, sync_folder, write_file
+from knot_fed.files import make_folder, open_privately, sync_folder, write_file
 
 FIRST = hashlib.sha256(b"knot_fed ledger 2").hexdigest()
 _LINE = re.compile(rb'\{"chain": "([0-9a-f]{64})", (.*)\}')
@@ -61,8 +61,8 @@ class ChainedFile:
         OSError
             If the folder cannot be written.
         """
-        make_private_folder(self.path.parent)
-        with self.path.with_suffix(".lock").open("w") as file:
+        make_folder(self.path.parent)
+        with open(self.path.with_suffix(".lock"), "w", opener=open_privately) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 

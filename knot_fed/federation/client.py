@@ -59,8 +59,14 @@ class Client:
 
     @classmethod
     def from_context(cls, context: Context) -> "Client":
-        """Parse both configurations."""
-        run, node = RunConfig.from_mapping(context.run_config), NodeConfig.from_mapping(context.node_config)
+        """Parse both configurations; what is wrong with the owner's own is told to nobody else."""
+        run = RunConfig.from_mapping(context.run_config)
+        try:
+            node = NodeConfig.from_mapping(context.node_config)
+        except ConfigError as error:
+            raise ConfigError(
+                str(error), refusal="the node configuration is wrong; its owner finds why in the client's own log"
+            ) from None
         return cls.from_configs(run, node, node_id=context.node_id)
 
     @classmethod
@@ -216,7 +222,8 @@ def read_policy(file: str) -> ReleasePolicy:
         mapping = tomllib.loads(Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise PolicyError(
-            f"{short_name(file)}: cannot be read as TOML ({type(error).__name__}); mend it, or name another file"
+            f"{short_name(file)}: cannot be read as TOML ({type(error).__name__}); mend it, or name another file",
+            refusal="the policy's file cannot be read as TOML; its owner finds why in the client's own log",
         ) from None
     return ReleasePolicy.from_mapping(mapping)
 

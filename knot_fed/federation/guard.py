@@ -7,11 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from flwr.app import Context, Message
+from flwr.app import Context, Message, UserConfig
 
 from knot_fed.errors import KnotError
+from knot_fed.federation.checks import printable
 from knot_fed.federation.envelope import REFUSAL, pack_refusal
+from knot_fed.federation.redaction import without_folders
 
+LONGEST_LOGGED = 2000
 Handler: TypeAlias = Callable[[Message, Context], Message]
 
 logger = logging.getLogger("knot_fed")
@@ -20,22 +23,37 @@ logger = logging.getLogger("knot_fed")
 def redact_errors(handler: Handler) -> Handler:
     """Turn an exception into a refusal without content.
 
-    Flower copies the text of a client's exception into its reply. Errors of knot_fed are written without private
-    content and pass; of any other only the class is named.
+    Flower copies the text of a client's exception into its reply. Of an error of knot_fed a peer is told the refusal,
+    where the node has an owner without any folder of the owner's machine; of any other only the class is named. What
+    is not told stands in the client's own log.
     """
 
     @functools.wraps(handler)
     def guarded(message: Message, context: Context) -> Message:
+        kind = message.metadata.message_type
         try:
             return handler(message, context)
         except KnotError as error:
-            reason = str(error)
+            reason = refusal_for_peer(error, context.node_config) if has_owner(context.node_config) else str(error)
+            if reason != str(error):
+                logger.warning("a %s was refused: %s", kind, printable(str(error), LONGEST_LOGGED))
         except Exception as error:
             reason = f"the client failed with {type(error).__name__}; see the client's own log"
-            logger.warning("a %s failed with %s in %s", message.metadata.message_type, *_kind_and_place(error))
+            logger.warning("a %s failed with %s in %s", kind, *_kind_and_place(error))
         return Message(pack_refusal(reason), reply_to=message)
 
     return guarded
+
+
+def has_owner(node: UserConfig) -> bool:
+    """Tell whether a node belongs to a data owner; a simulation gives its virtual clients a partition instead."""
+    return bool(node.get("data")) or not node.get("num-partitions")
+
+
+def refusal_for_peer(error: KnotError, node: UserConfig) -> str:
+    """Return what a peer is told of an error of a node with an owner."""
+    known = [value for value in node.values() if isinstance(value, str)]
+    return without_folders(error.refusal[:LONGEST_LOGGED], known=known)
 
 
 def _kind_and_place(error: Exception) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from knot_fed.data.transfer_set import TEXT_KEY_BYTES, TextKeys
 from knot_fed.errors import DamagedError, PolicyError
 from knot_fed.federation.chained_file import ChainedFile
 from knot_fed.federation.ledger_entry import LedgerEntry
-from knot_fed.files import make_private_folder, write_file
+from knot_fed.files import make_folder, write_file
 from knot_fed.privacy.noise import KEY_BYTES, NoiseSource
 
 SECRET = "secret.key"
@@ -144,7 +144,7 @@ class Ledger:
         digest = hashlib.sha256(keys.tobytes()).hexdigest()
         try:
             if self._read_keys(digest) is None:
-                write_file(make_private_folder(self._state / "ledger-texts") / digest, keys.tobytes())
+                write_file(make_folder(self._state / "ledger-texts") / digest, keys.tobytes())
         except OSError as error:
             raise _unwritable(error) from None
         return digest

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from flwr.app import Message, Metadata, RecordDict
 from flwr.serverapp import Grid
@@ -52,6 +52,8 @@ def shake_hands(
 ) -> tuple[dict[str, tuple[int, wire.Handshake]], dict[str, str], set[int]]:
     """Ask every node for protocol, labels, transfer set and name.
 
+    A name is the client's own word, unless the SuperLink knows the node's key by a name: then it has to be that one.
+
     Returns
     -------
     accepted
@@ -61,7 +63,9 @@ def shake_hands(
     silent
         The nodes that gave no answer of their own.
     """
-    messages = [Message(wire.pack_handshake(ours), dst_node_id=node, message_type="query") for node in node_ids]
+    registered = registered_names(grid)
+    connected = [node for node in node_ids if node in registered]
+    messages = [Message(wire.pack_handshake(ours), dst_node_id=node, message_type="query") for node in connected]
     started = time.monotonic()
     for message in messages:
         log_crossing("sent", message, node=f"node {message.metadata.dst_node_id}")
@@ -71,7 +75,9 @@ def shake_hands(
     refused: dict[str, str] = {}
     for node_id in node_ids:
         try:
-            handshakes[node_id] = _handshake(replies.get(node_id), ours)
+            theirs = _handshake(replies.get(node_id), ours)
+            check_registered_name(theirs.name, node_id, registered)
+            handshakes[node_id] = theirs
         except WireError as error:
             refused[f"node {node_id}"] = str(error)
     bearers = Counter(theirs.name for theirs in handshakes.values())
@@ -86,6 +92,43 @@ def shake_hands(
         log_crossing("received", reply, node=node, seconds=seconds, outcome=outcome)
     silent = {node_id for node_id in node_ids if node_id not in replies or not replies[node_id].has_content()}
     return accepted, refused, silent
+
+
+def registered_names(grid: Grid) -> dict[int, str]:
+    """Return each connected node's name as its key was registered; empty where it was registered without one."""
+    return {node.node_id: node.name for node in grid.get_nodes()}
+
+
+def check_registered_name(claimed: str, node_id: int, registered: Mapping[int, str]) -> None:
+    """Refuse a client that calls itself otherwise than the SuperLink calls its key.
+
+    Where the SuperLink names some nodes, a node without a name is refused too: the name that it claims may be that of
+    a client that is away, and only connected nodes are listed. Where it names none, the claim stands.
+
+    Parameters
+    ----------
+    claimed
+        A name that `check_handshake` has passed.
+    node_id
+        The node that claims it.
+    registered
+        As `registered_names` returns them.
+
+    Raises
+    ------
+    WireError
+        If the name is not that of the node's key.
+    """
+    name = registered[node_id]
+    if name and name != claimed:
+        raise WireError(
+            f"calls itself {claimed}, and its key is registered as {printable(name, 64)}; set that name in its node"
+            " configuration"
+        )
+    if not name and any(registered.values()):
+        raise WireError(
+            f"calls itself {claimed}, and its key is registered without a name; register a new key under this name"
+        )
 
 
 def _told(node_id: int, accepted: dict[str, tuple[int, wire.Handshake]], refused: dict[str, str]) -> tuple[str, str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from knot_fed.answers import Rows
 from knot_fed.errors import PrivacyError
-from knot_fed.files import keep_folder, make_private_folder
+from knot_fed.files import keep_folder, make_folder, open_privately
 from knot_fed.kept_teachers import check_kept_release
 from knot_fed.types import SoftLabels, Text
 
@@ -89,7 +89,7 @@ def _digest(text: Text) -> bytes:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    make_private_folder(folder)
-    with (folder / ".lock").open("w") as file:
+    make_folder(folder)
+    with open(folder / ".lock", "w", opener=open_privately) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

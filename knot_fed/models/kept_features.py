@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from knot_fed.files import make_private_folder, write_file
+from knot_fed.files import make_folder, write_file
 
 Features = Float[np.ndarray, "examples width"]
 ComputeFeatures = Callable[[list[str]], Features]
@@ -96,7 +96,7 @@ def _read(file: Path) -> tuple[Keys, Features] | None:
 
 
 def _write(file: Path, keys: Keys, features: Features) -> None:
-    make_private_folder(file.parent)
+    make_folder(file.parent)
     write_file(file, save({"keys": keys, "features": features, "digest": _digest(keys, features)}))
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from knot_fed.config import Scalar, flattened, nested
 from knot_fed.errors import RunFolderError
+from knot_fed.files import PUBLIC, make_folder, open_privately
 
 _SUMMARY = {
     "error", "task", "seed", "labels", "clients", "student", "domains", "privacy", "versions",
@@ -48,7 +49,8 @@ class RunFolder:
             )
         path = runs_dir / name
         try:
-            path.mkdir(parents=True)
+            make_folder(path.parent, mode=PUBLIC)
+            path.mkdir(mode=PUBLIC)
         except FileExistsError:
             raise RunFolderError(
                 f"{path}: there is a run of this name; give another name, or delete the folder"
@@ -140,8 +142,8 @@ class RunFolder:
         self._write(f"pooled-soft-labels-{round_number}.npy", file.getvalue())
 
     def write_checkpoint(self, checkpoint: bytes) -> None:
-        """Keep where distillation goes on from."""
-        self._write(CHECKPOINT, checkpoint)
+        """Keep where distillation goes on from; it holds the single answers of clients."""
+        self._write(CHECKPOINT, checkpoint, opener=open_privately)
 
     def write_assignment(self, client: str, assignment: Mapping[str, list[int]]) -> None:
         """Keep which rows of a shared file one virtual client holds."""
@@ -193,11 +195,11 @@ class RunFolder:
     def _write_rounds(self, rounds: Sequence[Mapping[str, object]]) -> None:
         self._write("rounds.jsonl", "".join(json.dumps(facts, sort_keys=True) + "\n" for facts in rounds).encode())
 
-    def _write(self, name: str, content: bytes) -> None:
+    def _write(self, name: str, content: bytes, *, opener: Callable[[str, int], int] | None = None) -> None:
         """Write a file, whole and on disk, or leave the one before as it was."""
         partial = self.path / f"{name}.partial"
         try:
-            with partial.open("wb") as file:
+            with open(partial, "wb", opener=opener) as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())

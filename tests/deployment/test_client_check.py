@@ -95,6 +95,13 @@ def test_a_spent_ledger_is_a_problem(run_config, settings, tmp_path):
     assert "90 of max-texts-in-life = 100 used" in details(findings)
 
 
+def test_a_state_folder_that_others_may_enter_is_told(run_config, settings, tmp_path):
+    (tmp_path / "state").chmod(0o700)
+    assert "open to other users" not in details(check_client(run_config(), settings))
+    (tmp_path / "state").chmod(0o775)
+    assert "there, but open to other users: chmod 700, writable" in details(check_client(run_config(), settings))
+
+
 def test_a_hub_id_is_left_to_the_network(run_config, settings, no_network):
     assert outcomes(check_client(run_config(), settings | {"model": "hf:some/model"}))["model"] == "not checked"
 

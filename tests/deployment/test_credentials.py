@@ -1,5 +1,6 @@
 import asyncio
 import hashlib
+import os
 import ssl
 import stat
 from datetime import UTC, datetime, timedelta
@@ -57,6 +58,44 @@ def test_keys_are_readable_by_their_owner_only(made):
     assert len(keys) == 2 + len(NAMES)
     assert {stat.S_IMODE(key.stat().st_mode) for key in keys} == {0o600}
     assert {stat.S_IMODE((made / "clients" / name).stat().st_mode) for name in NAMES} == {0o700}
+
+
+@pytest.fixture(params=[0o000, 0o077], ids=["umask-000", "umask-077"])
+def umask(request):
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def modes(folder):
+    return {
+        str(path.relative_to(folder)): f"{stat.S_IMODE(path.stat().st_mode):o}" for path in [folder, *folder.rglob("*")]
+    }
+
+
+def test_modes_do_not_depend_on_the_umask(umask, tmp_path):
+    folder = tmp_path / "new" / "credentials"
+    assert call("init", "--clients", "a", "--out", folder, "--env-file", tmp_path / ".env").exit_code == 0
+    add_node(folder, "b")
+    add_node(folder, "c", public_key=folder / "clients" / "b" / "node.pub")
+    renew_server_certificate(folder)
+    found = modes(folder)
+    private = {"clients/a", "clients/b"}
+    folders = {name for name in found if (folder / name).is_dir()}
+    assert folders == {".", "superlink", "superlink/nodes", "clients", *private}
+    assert {name: found[name] for name in folders} == {name: "700" if name in private else "755" for name in folders}
+    files = found.keys() - folders
+    assert len(files) == 2 + 3 + 2 * 3 + 3
+    assert {name: found[name] for name in files} == {name: "600" if name.endswith(".key") else "644" for name in files}
+    assert modes(tmp_path / "new")["."] in ("755", "700")
+    assert not stat.S_IMODE((tmp_path / ".env").stat().st_mode) & 0o022
+
+
+def test_adding_a_node_closes_folders_that_were_left_open(made):
+    for path in (made, made / "clients", made / "superlink" / "nodes"):
+        path.chmod(0o777)
+    add_node(made, "hospital-c")
+    assert {path for path, mode in modes(made).items() if int(mode, 8) & 0o022} == set()
 
 
 def test_a_nodes_key_has_the_form_that_flower_reads_and_fits_the_public_one(made):
@@ -174,16 +213,21 @@ def test_only_the_operators_network_reaches_more_than_the_fleet_api(arrived_at, 
     assert asyncio.run(ask(gate, arrived_at, path)) == status
 
 
-def test_registering_twice_registers_once(made, tmp_path):
+def test_registering_twice_registers_once_and_no_key_is_known_by_two_names(made, tmp_path):
     certificates = Certificates(made / "ca.crt", *(made / "superlink" / f"server.{kind}" for kind in ("crt", "key")))
     real = Federation(tmp_path / "federation", certificates=certificates, authenticate=True)
+    keys = {name: credentials.read_public_key(path) for name, path in credentials.public_keys(made).items()}
+    renamed = {"hospital-c": keys["hospital-a"], "hospital-a": ec.generate_private_key(ec.SECP384R1()).public_key()}
     try:
         real.start_superlink()
-        keys = {name: credentials.read_public_key(path) for name, path in credentials.public_keys(made).items()}
-        first, second = (
-            register_nodes(keys, superlink=real.address, authority=certificates.authority) for _ in range(2)
+        first, second, third = (
+            register_nodes(asked, superlink=real.address, authority=certificates.authority)
+            for asked in (keys, keys, renamed)
         )
     finally:
         real.close()
     assert all(outcome.startswith("registered as node ") for outcome in first.values())
     assert second == dict.fromkeys(NAMES, "known already")
+    assert third["hospital-c"].startswith("known already as hospital-a, and Flower renames no node")
+    node = first["hospital-a"].removeprefix("registered as node ")
+    assert third["hospital-a"].endswith(f"; unregister node {node} of this name")

@@ -14,9 +14,12 @@ import pytest
 from flwr.app import Array, ArrayRecord, Error, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID
 
+from knot_fed.deployment.credentials import create_credentials, public_keys, read_public_key
 from knot_fed.federation import envelope, wire
+from knot_fed.federation.registration import register_nodes
+from tests.deployment.certificates import Certificates
 from tests.deployment.hostile_node import Builder, HostileNode, Objects
-from tests.deployment.processes import federation
+from tests.deployment.processes import CONNECTION, Federation, federation
 from tests.federation.hostile import ANSWERS, HANDSHAKES, MARKER
 from tests.federation.test_hostile_clients import honest_answer
 
@@ -251,3 +254,38 @@ def huge_objects(message, node, size):
     chunks = [build.add("ArrayChunk", os.urandom(16) + bytes(step - 16)) for _ in range(size // step + 1)]
     about = {"dtype": "float32", "shape": [60, 5], "stype": "numpy.ndarray", "arraychunk_ids": list(range(len(chunks)))}
     return of_array(build, build.add("Array", json.dumps(about).encode(), *chunks), message, node)
+
+
+def authenticated(folder, *names):
+    """Return a federation whose SuperLink knows keys of these names, and each private key by its name."""
+    made = folder / "credentials"
+    create_credentials(made, names)
+    certificates = Certificates(made / "ca.crt", *(made / "superlink" / f"server.{kind}" for kind in ("crt", "key")))
+    real = Federation(folder / "federation", certificates=certificates, authenticate=True)
+    return real, {name: made / "clients" / name / "node.key" for name in names}
+
+
+def test_a_node_takes_neither_the_name_of_an_absent_client_nor_part_with_an_unregistered_key(tmp_path):
+    real, keys = authenticated(tmp_path, "phones", "hotels", "books", "restaurants")
+    public = public_keys(tmp_path / "credentials")
+    try:
+        real.start_superlink()
+        numbers = register_nodes(
+            {name: read_public_key(path) for name, path in public.items()},
+            superlink=real.address, authority=tmp_path / "credentials" / "ca.crt",
+        )  # fmt: skip
+        number = {name: said.removeprefix("registered as node ") for name, said in numbers.items()}
+        assert real.flwr("supernode", "unregister", number["restaurants"], CONNECTION).returncode == 0
+        real.start_node("phones", key=keys["phones"])
+        real.start_node("hotels", key=keys["books"])
+        real.start_node("restaurants", key=keys["restaurants"])
+        run = real.submit({**QUICK, "min-teachers": 1})
+        ended = run.wait()
+    finally:
+        real.close()
+    assert ended.completed, run.text()[-3000:]
+    said = run.statuses()
+    assert said.pop(f"node {number['books']}").startswith(
+        "refused: calls itself hotels, and its key is registered as books"
+    )
+    assert said == {"phones": "ok"}

@@ -158,7 +158,7 @@ def check_values(message):
             assert content["about"]["name"] in CLIENTS
         case "query", "refusal":
             assert set(content["refusal"]) == {"reason"}
-            assert "1 of 1 rows" in content["refusal"]["reason"]
+            assert content["refusal"]["reason"].startswith("the private file: the label column has values outside")
         case "evaluate", "metrics":
             assert set(content["metrics"]) == {"sd", "w1", "accuracy", "macro_f1", "ece", "examples"}
         case "train", *_:
@@ -177,6 +177,13 @@ def test_a_canary_in_private_files_is_nowhere_outside_them(deployed):
     holding = [file.name for file in kept if CANARY.encode() in file.read_bytes().lower()]
     assert holding == []
     assert CANARY not in (deployed.submitted.stdout + deployed.submitted.stderr).lower()
+
+
+def test_what_is_wrong_with_a_private_file_stands_in_its_owners_log_only(deployed):
+    said = "broken.csv: column 'label': 1 of 1 rows are neither a label name nor 0..4"
+    assert said in deployed.log("broken")
+    assert said not in deployed.log("superlink")
+    assert b"broken.csv" not in deployed.raw
 
 
 @pytest.mark.parametrize("name", [*CLIENTS, "broken"])

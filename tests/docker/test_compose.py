@@ -206,6 +206,22 @@ def test_no_secret_is_in_an_image_an_environment_or_a_command(host):
     assert found.split() == []
 
 
+def test_a_client_says_when_no_app_is_pinned_and_does_not_start_on_a_wrong_pin(host):
+    assert "no app is pinned" in host.logs("client-a")
+    refused = host.run(["docker", "compose", "run", "--rm", "--no-deps", "-T", "client-a"], APP_DIGEST="x")
+    assert refused.returncode == 1
+    assert "the pinned app is not given by a SHA-256" in refused.stdout + refused.stderr
+
+
+def test_a_client_whose_owner_has_pinned_another_app_runs_nothing_of_it(host):
+    (submit,) = readme_commands("knot-fed submit")
+    host.succeed("docker compose up --detach --wait client-a", APP_DIGEST="0" * 64)
+    submitted = host.succeed(f"{submit} --superlink 127.0.0.1:{host.port}")
+    assert "failed with error 7" in submitted
+    assert "which is not pinned; nothing of it was run" in host.logs("client-a")
+    host.succeed("docker compose up --detach --wait")
+
+
 def test_a_node_that_nobody_registered_is_refused(host):
     host.succeed("knot-fed credentials add stranger")
     refused = host.join_once("stranger")
