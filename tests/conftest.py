@@ -13,6 +13,7 @@ os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else 
 settings.register_profile("untimed", deadline=None)  # cores are shared: no test is judged by its time
 settings.load_profile("untimed")
 ROOT = Path(__file__).parent.parent
+COLLECTED = pytest.StashKey()
 SMALL = {
     "wait-for": 1,
     "threads": 1,
@@ -24,6 +25,13 @@ SMALL = {
 
 def pytest_addoption(parser):
     parser.addoption("--screenshots", type=Path, help="folder for the browser tests' pictures of the reports")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Remember what was collected, before markers leave anything out."""
+    places = (item.nodeid.partition("[")[0].split("::") for item in items)
+    config.stash[COLLECTED] = {(place[0], place[-1]) for place in places}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,12 +10,15 @@ from knot_fed.models import (
     ModelSpec,
     PrivateSchedule,
     build_classifier,
+    check_treatable,
     fit_privately,
     predict_logits,
     train_vocabulary,
     trained_state,
 )
-from knot_fed.privacy.noise import NoiseSource
+from knot_fed.models.dp_optimiser import BATCH_ROUNDING, ExactDPOptimizer
+from knot_fed.models.private_fitting import _without_dropout
+from knot_fed.privacy.noise import GRID_BITS, NoiseSource
 
 TEXTS = ["a fine day", "bad, bad food", "so good", "it is awful"] * 8
 LABELS = np.array([1, 0, 1, 0] * 8)
@@ -76,6 +79,90 @@ def test_fresh_randomness_gives_another_teacher_from_the_same_seed_of_parameters
     first, second, third = (trained_state(trained("ngram-bag", schedule, key=key)) for key in keys)
     assert not np.array_equal(first["head.weight"], second["head.weight"])
     assert np.array_equal(first["head.weight"], third["head.weight"])
+
+
+class Everyone(NoiseSource):
+    """Takes every example."""
+
+    def coins(self, count, *, probability):
+        return np.ones(count, dtype=bool)
+
+
+NORM, NOISE = 0.3, 0.5
+
+
+def summed(monkeypatch, texts, labels):
+    """Return one step's sum of clipped gradients, in whole steps of the grid, before noise is added."""
+    seen, add_noise = [], ExactDPOptimizer.add_noise
+
+    def noticed(self):
+        seen.append(torch.cat([parameter.summed_grad.flatten() for parameter in self.params]).numpy())
+        add_noise(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ExactDPOptimizer, "add_noise", noticed)
+        model = build_classifier(spec("ngram-bag"), seed=1)
+        schedule = PrivateSchedule(1, 1.0, NORM, NOISE, 0.05)
+        fit_privately(model, model.encode(texts), labels, schedule, source=Everyone())
+    return seen[0]
+
+
+def test_one_record_moves_a_sum_by_no_more_than_the_clipping_norm(monkeypatch):
+    """No rounding of a sum and no order of addition is in the difference, and noise pays for the gradients' own."""
+    texts, labels = TEXTS * 5, np.tile(LABELS, 5)
+    whole, step = summed(monkeypatch, texts, labels), NORM * NOISE * (1 + BATCH_ROUNDING) / 2.0**GRID_BITS
+    for left_out in (0, 63, 64, 100, len(texts) - 1):
+        rest = np.delete(np.arange(len(texts)), left_out)
+        other = summed(monkeypatch, [texts[row] for row in rest], labels[rest])
+        assert np.linalg.norm((whole - other) * step) <= NORM * (1 + BATCH_ROUNDING)
+        assert (whole != other).any()
+    order = np.random.default_rng(3).permutation(len(texts))
+    np.testing.assert_array_equal(summed(monkeypatch, [texts[row] for row in order], labels[order]), whole)
+
+
+def test_an_example_whose_gradient_is_not_finite_counts_as_nothing(monkeypatch):
+    clean = summed(monkeypatch, TEXTS[:1], LABELS[:1])
+    whole, broken = nn.functional.cross_entropy, torch.tensor([[1.0], [float("nan")]])
+
+    def poisoned(logits, targets, reduction):
+        return whole(logits * broken[: len(logits)], targets, reduction=reduction)
+
+    monkeypatch.setattr(nn.functional, "cross_entropy", poisoned)
+    np.testing.assert_allclose(summed(monkeypatch, TEXTS[:2], LABELS[:2]), clean, rtol=1e-5)
+
+
+def test_no_dropout_is_left_on_inside_attention_either():
+    """As modules and as rates: two passes of tiny-bert in training mode agree, and afterwards the rates are back."""
+    model = build_classifier(spec("tiny-bert"), seed=1)
+    model.train()
+    items = model.encode(TEXTS[:4])
+    assert not torch.equal(model.logits(items), model.logits(items))
+    rates = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
+    with _without_dropout(model):
+        assert torch.equal(model.logits(items), model.logits(items))
+    assert [module.p for module in model.modules() if isinstance(module, nn.Dropout)] == rates
+    fit_privately(model, model.encode(TEXTS), LABELS, replace(NOISELESS, steps=2), source=NoiseSource())
+
+
+class Restless(nn.Module):
+    """Draws random numbers whatever its rates say."""
+
+    def forward(self, features):
+        return features + torch.rand_like(features)
+
+
+def test_a_model_that_draws_random_numbers_as_it_trains_is_refused():
+    model = build_classifier(spec("ngram-bag"), seed=1)
+    model.dropout = Restless()
+    with pytest.raises(PrivacyError, match="one that draws random numbers"):
+        fit_privately(model, model.encode(TEXTS), LABELS, NOISELESS, source=NoiseSource())
+    with pytest.raises(PrivacyError, match="one that draws random numbers"):
+        check_treatable(model, TEXTS[:1])
+
+
+def test_noise_too_small_for_a_sum_of_whole_numbers_is_refused():
+    with pytest.raises(PrivacyError, match=r"too small for a sum of 32 gradients; ask for a smaller privacy\.epsilon"):
+        trained("ngram-bag", replace(NOISELESS, noise_multiplier=1e-7, sampling_rate=1.0))
 
 
 def test_torch_randomness_outside_is_left_alone():
