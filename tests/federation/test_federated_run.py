@@ -210,19 +210,18 @@ def test_clients_that_differ_are_listed_before_any_training(run_config, tmp_path
     assert not list(folder_of(config).parent.glob("state/[!s]*/teachers/*"))
 
 
-def test_a_broken_private_file_is_named_and_counted_but_never_quoted(run_config, tmp_path):
+def test_a_broken_private_file_ends_the_run_by_its_kind_of_problem(run_config, tmp_path):
     config = run_config()
-    contexts = virtual_clients(config, 2) | {}
     private = tmp_path / "mine.csv"
     private.write_text("text,label\nCANARY-7141,9\nfine words,1\n")
     contexts = {
         100: context(config, node={"name": "a", "data": str(private), "state-dir": str(tmp_path / "a")}, node_id=100)
     }
     grid = InProcessGrid(contexts)
-    with pytest.raises(FederationError, match=r"1 of 2 rows are neither a label name nor 0\.\.4") as failure:
+    with pytest.raises(FederationError, match="the private file: the label column has values outside") as failure:
         federate(grid, config, RunFolder.create(folder_of(config), "broken"))
-    assert "CANARY" not in str(failure.value)
-    assert not any(b"CANARY" in sent for sent in grid.wire)
+    assert "1 of 2" not in str(failure.value)
+    assert not any(word in sent for sent in grid.wire for word in (b"CANARY", b"mine.csv", b"1 of 2"))
 
 
 def write_private(path, word, rows=60):
