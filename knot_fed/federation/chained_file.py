@@ -7,14 +7,15 @@ synced first and the head after it, so that a line beyond the head was never pro
 import errno
 import fcntl
 import hashlib
-import json
 import logging
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from knot_fed.errors import DamagedError
 from knot_fed.files import make_folder, open_privately, sync_folder, write_file
@@ -25,11 +26,12 @@ _LINE = re.compile(rb'\{"chain": "([0-9a-f]{64})", (.*)\}')
 logger = logging.getLogger("knot_fed")
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(BaseModel):
     """How many lines there are, the digest of all of them, and the last one's fields."""
 
-    lines: int
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    lines: Annotated[int, Field(ge=0)]
     chain: str
     last: str
 
@@ -96,11 +98,11 @@ class ChainedFile:
         bodies, digests = self._checked()
         digest = _next_digest(digests[-1], body)
         if not self._head_path.exists():
-            self._write_head(Head(0, FIRST, ""))
+            self._write_head(Head(lines=0, chain=FIRST, last=""))
         length = self._cut_tail()
         try:
             self._extend(_line(digest, body))
-            self._write_head(Head(len(bodies) + 1, digest, body))
+            self._write_head(Head(lines=len(bodies) + 1, chain=digest, last=body))
         except OSError:
             with suppress(OSError):
                 os.truncate(self.path, length)
@@ -136,7 +138,7 @@ class ChainedFile:
             aside = next(place for place in numbers if not place.exists())
             write_file(aside, self.path.read_bytes())
         write_file(self.path, content)
-        self._write_head(Head(len(bodies), digest, bodies[-1] if bodies else ""))
+        self._write_head(Head(lines=len(bodies), chain=digest, last=bodies[-1] if bodies else ""))
         return aside
 
     def _checked(self) -> tuple[list[str], list[str]]:
@@ -144,7 +146,7 @@ class ChainedFile:
         lines, _ = self._lines()
         bodies, digests = _verified(lines)
         head = self._head()
-        if head is None and not self.path.exists():
+        if not self.exists:
             return bodies, digests
         if head is None:
             raise DamagedError(f"{self._head_path.name} is gone or cannot be read")
@@ -183,17 +185,12 @@ class ChainedFile:
 
     def _head(self) -> Head | None:
         try:
-            fields = json.loads(self._head_path.read_text(encoding="utf-8"))
-            head = Head(**fields)
-        except (OSError, ValueError, TypeError):
+            return Head.model_validate_json(self._head_path.read_bytes())
+        except (OSError, ValidationError):
             return None
-        right = (
-            type(head.lines) is int and head.lines >= 0 and isinstance(head.chain, str) and isinstance(head.last, str)
-        )
-        return head if right else None
 
     def _write_head(self, head: Head) -> None:
-        write_file(self._head_path, json.dumps(asdict(head)).encode())
+        write_file(self._head_path, head.model_dump_json().encode())
 
 
 def _line(digest: str, body: str) -> bytes:

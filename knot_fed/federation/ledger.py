@@ -76,8 +76,12 @@ class Ledger:
         whole = [line for line in lines if line is not None]
         if len(whole) < len(lines):
             raise _damaged("a line of it is no entry")
-        out = {line.takes_back for line in whole if line.takes_back}
-        return [line for number, line in enumerate(whole, start=1) if number not in out and not line.takes_back]
+        out = {line.takes_back for number, line in enumerate(whole, start=1) if line.takes_back < number}
+        return [
+            line
+            for number, line in enumerate(whole, start=1)
+            if not line.takes_back and (line.unknown or number not in out)
+        ]
 
     def record(self, entry: LedgerEntry) -> int:
         """Write an entry down, under the lock; returns the number of its line when it is on disk.
@@ -181,11 +185,10 @@ class Ledger:
         """
         with self.locked():
             entries = self.entries()
-            bound = [entry.secret for entry in entries if entry.secret]
             kept = self._read_secret()
             if kept is None and not any(entry.texts or entry.evaluations or entry.unknown for entry in entries):
                 return self._new_secret()
-            if kept is None or not bound or hashlib.sha256(kept).hexdigest() != bound[-1]:
+            if kept is None or not self._is_ours(kept, entries):
                 raise _damaged("the state folder's secret.key and ledger.jsonl do not belong together")
             return kept
 
@@ -199,21 +202,24 @@ class Ledger:
         """
         with self.locked():
             bodies, whole = self._file.salvage()
-            parsed = {body: LedgerEntry.from_json(body) for body in bodies}
-            readable, kept = [body for body in bodies if parsed[body] is not None], self._read_secret()
-            bound = [entry.secret for entry in parsed.values() if entry is not None and entry.secret]
-            of_ours = kept is not None and bound and hashlib.sha256(kept).hexdigest() == bound[-1]
-            lost = not whole or len(readable) < len(bodies) or not of_ours
-            if lost:
-                readable.append(LedgerEntry(unknown=True).to_json())
+            read = [(body, entry) for body in bodies if (entry := LedgerEntry.from_json(body)) is not None]
+            of_ours = self._is_ours(self._read_secret(), [entry for _, entry in read])
+            lost = not whole or len(read) < len(bodies) or not of_ours
+            kept = [body for body, entry in read if not (lost and entry.takes_back)]  # numbers of lines may have moved
             try:
-                aside = self._file.rewrite(readable)
+                aside = self._file.rewrite([*kept, *([LedgerEntry(unknown=True).to_json()] if lost else [])])
             except OSError as error:
                 raise _unwritable(error) from None
             if not of_ours:
                 self._new_secret()
         counted = "what was lost counts as the whole budget" if lost else "nothing was lost"
-        return f"{len(readable)} lines, {counted}" + (f"; the old file is {aside.name}" if aside else "")
+        return f"{len(kept)} lines kept, {counted}" + (f"; the old file is {aside.name}" if aside else "")
+
+    @staticmethod
+    def _is_ours(secret: bytes | None, entries: Sequence[LedgerEntry]) -> bool:
+        """Tell whether the secret is the one that the ledger was last bound to."""
+        bound = [entry.secret for entry in entries if entry.secret]
+        return secret is not None and bool(bound) and hashlib.sha256(secret).hexdigest() == bound[-1]
 
     def _read_secret(self) -> bytes | None:
         try:

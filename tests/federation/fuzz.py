@@ -1,6 +1,7 @@
 """Mutated inputs against everything that reads a peer's: `python -m tests.federation.fuzz --examples 200000`.
 
-No message may raise anything but WireError (ModelError for what a specification says), and no line of a log anything.
+No message may raise anything but WireError (ModelError for what a specification says), no line of a log anything, and
+no damaged ledger may count too little.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from knot_fed.labels import LabelSpace
 from knot_fed.models import ModelSpec
 from knot_fed.types import Metrics
 from tests.conftest import small_config
-from tests.federation import fuzz_lines
+from tests.federation import fuzz_ledger, fuzz_lines
 
 LABELS = LabelSpace.preset("sentiment")
 TRANSFER = TransferSet(("one", "two", "three"))
@@ -100,7 +101,8 @@ TARGETS = {
     ),
     "refusal": (lambda: envelope.pack_refusal("no"), envelope.refusal_of),
 }
-NAMES = (*TARGETS, *fuzz_lines.TARGETS)
+OTHERS = fuzz_lines.TARGETS | fuzz_ledger.TARGETS
+NAMES = (*TARGETS, *OTHERS)
 SCALARS = (
     0, 1, -1, 2**31, 2**63 - 1, -(2**63), True, False, 0.0, -0.0, 1.5, -1.0, 1e38, 1e308, float("nan"), float("inf"),
     "", "a", "../../x", "\0", "\x1b[31m", "[/bold]", "\u202e", "x" * 3000, "{}", "[]", "null", "[" * 3000,
@@ -219,8 +221,8 @@ def mutated_array(draw, array):
 
 def attempt(name, draw):
     """Read one hostile input; returns what came of it, and lets any other exception through."""
-    if name in fuzz_lines.TARGETS:
-        return fuzz_lines.TARGETS[name](draw)
+    if name in OTHERS:
+        return OTHERS[name](draw)
     build, read = TARGETS[name]
     content = arbitrary_content(draw) if draw.random() < 0.1 else mutated(draw, build())
     envelope.count_bytes(content)
