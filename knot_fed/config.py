@@ -8,13 +8,23 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from knot_fed.errors import ConfigError
-from knot_fed.labels import LabelSpace
+from knot_fed.errors import ConfigError, shown
+from knot_fed.labels import MOST_LABELS, LabelSpace
 from knot_fed.plugins import is_own
 
 Scalar: TypeAlias = bool | int | float | str
-Positive: TypeAlias = Annotated[int, Field(gt=0)]
-Natural: TypeAlias = Annotated[int, Field(ge=0)]
+LEAST_EPSILON, MOST_EPSILON = 0.01, 1000.0
+LEAST_DELTA, MOST_DELTA = 1e-12, 0.1
+MOST_STEPS = 1_000_000
+MOST_CLIENTS = 1_000_000
+MOST_CLIENTS_IN_SUM = 1000
+LONGEST_LIST, LONGEST_STRING, LONGEST_FUNCTION = 20_000, 4096, 200
+Clients: TypeAlias = Annotated[int, Field(ge=0, le=MOST_CLIENTS)]
+Epochs: TypeAlias = Annotated[int, Field(ge=1, le=10_000)]
+BatchSize: TypeAlias = Annotated[int, Field(ge=1, le=65_536)]
+Rate: TypeAlias = Annotated[float, Field(ge=0, le=1e3)]
+Power: TypeAlias = Annotated[float, Field(ge=0, le=100)]
+CommaList: TypeAlias = Annotated[str, Field(max_length=LONGEST_LIST)]
 Trainable: TypeAlias = Literal["all", "head"]
 CONFIDENCES = ("confidence", "histogram-confidence")
 LOSSES = ("ot", "sinkhorn-divergence", "entropy", "kl", "reverse-kl", "jensen-shannon", "mse")
@@ -38,21 +48,26 @@ def _known_or_own(known: tuple[str, ...]) -> AfterValidator:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=_kebab, protected_namespaces=())
+    """Every number has a least and a largest value, and every string a largest length: a peer may have written them."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=_kebab, protected_namespaces=(), allow_inf_nan=False,
+        str_max_length=LONGEST_STRING,
+    )  # fmt: skip
 
 
 class LabelsConfig(_Section):
     """The label space, where the task's preset does not fit."""
 
-    names: Annotated[str, Field(max_length=20_000)]
-    coordinates: Annotated[str, Field(max_length=20_000)]
+    names: CommaList
+    coordinates: CommaList
 
 
 class DataConfig(_Section):
     """Which files play which role, and what their columns are called."""
 
     root: str
-    clients: str
+    clients: CommaList
     public: str
     transfer: str
     text: str
@@ -61,9 +76,9 @@ class DataConfig(_Section):
     label: str
     split: str
     separator: str
-    limit: Natural
+    limit: Annotated[int, Field(ge=0, le=10**9)]
     partition: Literal["iid", "dirichlet"]
-    alpha: Annotated[float, Field(gt=0)]
+    alpha: Annotated[float, Field(ge=1e-3, le=1e6)]
 
     @property
     def client_names(self) -> tuple[str, ...]:
@@ -74,12 +89,12 @@ class DataConfig(_Section):
 class TeacherConfig(_Section):
     """How a teacher, or the student on the public labelled set, is trained."""
 
-    models: str
-    epochs: Annotated[int, Field(gt=0, le=10_000)]
-    patience: Positive
-    batch_size: Positive
-    learning_rate: Annotated[float, Field(ge=0)]
-    weight_decay: Annotated[float, Field(ge=0)]
+    models: CommaList
+    epochs: Epochs
+    patience: Epochs
+    batch_size: BatchSize
+    learning_rate: Rate
+    weight_decay: Rate
     class_weights: Literal["none", "balanced"]
     max_length: Annotated[int, Field(ge=8, le=8192)]
     temperature: Annotated[float, Field(ge=0.5, le=20)]
@@ -95,8 +110,8 @@ class StudentConfig(_Section):
 class WeightsConfig(_Section):
     """How much each teacher counts."""
 
-    scheme: Annotated[str, _known_or_own(SCHEMES)]
-    power: Annotated[float, Field(ge=0)]
+    scheme: Annotated[str, Field(max_length=LONGEST_FUNCTION), _known_or_own(SCHEMES)]
+    power: Power
     pooling: Literal["mean", "median", "trimmed-mean"]
     trim: Annotated[float, Field(gt=0, lt=0.5)]
 
@@ -106,31 +121,31 @@ class TransportConfig(_Section):
 
     cost: str
     solver: Literal["auto", "line", "star", "table", "sinkhorn", "lp"]
-    divergence_epsilon: Annotated[float, Field(gt=0)]
-    entropic_epsilon: Annotated[float, Field(gt=0)]
-    marginal_error: Annotated[float, Field(gt=0)]
+    divergence_epsilon: Annotated[float, Field(ge=1e-6, le=1e3)]
+    entropic_epsilon: Annotated[float, Field(ge=1e-6, le=1e3)]
+    marginal_error: Annotated[float, Field(ge=1e-9, le=1)]
 
 
 class DistillConfig(_Section):
     """How the student learns from the soft labels."""
 
-    loss: Annotated[str, _known_or_own(LOSSES)]
+    loss: Annotated[str, Field(max_length=LONGEST_FUNCTION), _known_or_own(LOSSES)]
     objective: Literal["pooled", "per-teacher"]
-    epochs: Positive
-    patience: Positive
-    batch_size: Positive
-    learning_rate: Annotated[float, Field(ge=0)]
+    epochs: Epochs
+    patience: Epochs
+    batch_size: BatchSize
+    learning_rate: Rate
     validation: Annotated[float, Field(gt=0, lt=1)]
-    agreement: Annotated[float, Field(ge=0)]
-    supervised: Annotated[float, Field(ge=0)]
+    agreement: Power
+    supervised: Rate
 
 
 class FedAvgConfig(_Section):
     """The reference line: rounds of federated averaging, and how each client trains in one."""
 
-    rounds: Positive
-    epochs: Positive
-    learning_rate: Annotated[float, Field(ge=0)]
+    rounds: Annotated[int, Field(ge=1, le=10_000)]
+    epochs: Epochs
+    learning_rate: Rate
 
 
 class PrivacyConfig(_Section):
@@ -140,23 +155,23 @@ class PrivacyConfig(_Section):
     """
 
     mechanism: Mechanism
-    epsilon: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
-    delta: Annotated[float, Field(gt=0, lt=1)]
-    clipping_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    sampling_rate: Annotated[float, Field(gt=0, le=1)]
-    epochs: Positive
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    shards: Annotated[int, Field(ge=2)]
+    epsilon: Annotated[float, Field(ge=LEAST_EPSILON, le=MOST_EPSILON)]
+    delta: Annotated[float, Field(ge=LEAST_DELTA, le=MOST_DELTA)]
+    clipping_norm: Annotated[float, Field(ge=1e-6, le=1e6)]
+    sampling_rate: Annotated[float, Field(ge=1e-4, le=1)]
+    epochs: Epochs
+    learning_rate: Annotated[float, Field(gt=0, le=1e3)]
+    shards: Annotated[int, Field(ge=2, le=1000)]
     votes: Literal["distributions", "labels"]
     compression: Literal["none", "float16", "uint8", "top-k", "hard"]
-    top_k: Positive
+    top_k: Annotated[int, Field(ge=1, le=MOST_LABELS)]
     secure_sum: bool
-    threshold: Natural
+    threshold: Annotated[int, Field(ge=0, le=MOST_CLIENTS_IN_SUM)]
     sum_bits: Annotated[int, Field(ge=20, le=62)]
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of DP-SGD: `epochs` mean uses of each example, whatever their number."""
+        """Optimiser steps of DP-SGD: `epochs` mean uses of each example, whatever their number; at most a million."""
         return max(1, round(self.epochs / self.sampling_rate))
 
 
@@ -166,14 +181,14 @@ class RunConfig(_Section):
     name: str
     resume: str
     task: str
-    seed: Natural
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
     model: str
     trainable: Trainable
-    rounds: Positive
+    rounds: Annotated[int, Field(ge=1, le=10_000)]
     fraction: Annotated[float, Field(gt=0, le=1)]
-    min_teachers: Positive
-    wait_for: Natural
-    timeout: Annotated[float, Field(gt=0)]
+    min_teachers: Annotated[int, Field(ge=1, le=MOST_CLIENTS)]
+    wait_for: Clients
+    timeout: Annotated[float, Field(gt=0, le=30 * 86_400)]
     threads: Annotated[int, Field(ge=0, le=1024)]
     runs_dir: str
     state_dir: str
@@ -227,9 +242,15 @@ class RunConfig(_Section):
 
 def _check_privacy(config: RunConfig) -> None:
     """Refuse settings by which something not covered by the mechanism would shape what leaves."""
-    mechanism, scheme = config.privacy.mechanism, config.weights.scheme
+    mechanism, scheme, steps = config.privacy.mechanism, config.weights.scheme, config.privacy.steps
     if mechanism == "none":
         return
+    if mechanism == "dp-sgd" and steps > MOST_STEPS:
+        raise ConfigError(
+            f"run configuration: privacy.epochs = {config.privacy.epochs} at privacy.sampling-rate ="
+            f" {config.privacy.sampling_rate:g} are {steps} steps, more than {MOST_STEPS}; use fewer epochs or a higher"
+            " rate"
+        )
     covered = ("uniform", "certainty", *(CONFIDENCES if mechanism == "dp-sgd" else ()))
     if scheme in SCHEMES and scheme not in covered:
         raise ConfigError(
@@ -280,8 +301,8 @@ class NodeConfig(_Section):
     split: str = ""
     separator: str = ""
     max_length: Annotated[int, Field(ge=8, le=8192)] = 128
-    partition_id: Natural = 0
-    num_partitions: Natural = 0
+    partition_id: Clients = 0
+    num_partitions: Clients = 0
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Scalar]) -> "NodeConfig":
@@ -326,12 +347,13 @@ def check_known_keys(mapping: Mapping[str, Scalar], *, known: list[str], where: 
     """
     for key in mapping:
         if key not in known:
+            key = key[:LONGEST_FUNCTION]
             last = key.rpartition(".")[2]
             near = difflib.get_close_matches(key, known, n=3, cutoff=0.5) or [
                 name for name in known if difflib.get_close_matches(last, [name.rpartition(".")[2]], cutoff=0.6)
             ]
             hint = f"; nearest known: {', '.join(near)}" if near else "; see the table of keys in README.md"
-            raise ConfigError(f"{where}: unknown key {key!r}{hint}")
+            raise ConfigError(f"{where}: unknown key {shown(key)}{hint}")
 
 
 def flattened(tree: Mapping[str, object], prefix: str = "") -> dict[str, Scalar]:
@@ -343,7 +365,9 @@ def flattened(tree: Mapping[str, object], prefix: str = "") -> dict[str, Scalar]
         elif isinstance(value, bool | int | float | str):
             flat[prefix + key] = value
         else:
-            raise ConfigError(f"run configuration: {prefix}{key} is a {type(value).__name__}; use a string or a number")
+            raise ConfigError(
+                f"run configuration: {shown(prefix + key)} is a {type(value).__name__}; use a string or a number"
+            )
     return flat
 
 
@@ -364,7 +388,9 @@ def _validated(model: type[_Model], tree: Mapping[str, object], *, where: str) -
         return model.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = shown(".".join(str(part) for part in first["loc"])).strip("'")
         if first["type"] == "missing":
             raise ConfigError(f"{where}: {key} is missing; give it a value") from None
-        raise ConfigError(f"{where}: {key} = {first['input']!r}: {first['msg'].lower()}") from None
+        private = model is NodeConfig and isinstance(first["input"], str)  # a client's errors go to the server
+        found = "" if private else f" = {shown(first['input'])}"
+        raise ConfigError(f"{where}: {key}{found}: {first['msg'].lower()}") from None

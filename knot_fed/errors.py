@@ -82,3 +82,20 @@ class CredentialsError(KnotError):
 
 class DamagedError(KnotError):
     """A kept file that is not as it was written."""
+
+
+def shown(value: object) -> str:
+    """Return a value as an error quotes it, cut where it is long; no peer's value fills a message or a log.
+
+    Examples
+    --------
+    >>> shown(0.5), shown("one" * 1000)
+    ('0.5', "'oneoneoneoneoneoneoneone...' (3000 letters)")
+    """
+    if isinstance(value, str):
+        return repr(value) if len(value) <= 80 else f"{value[:24] + '...'!r} ({len(value)} letters)"
+    if isinstance(value, int) and value.bit_length() > 200:
+        return f"a whole number of {value.bit_length()} bits"
+    if isinstance(value, bool | int | float):
+        return repr(value)
+    return f"a {type(value).__name__}"

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from knot_fed.errors import LabelSpaceError, SoftLabelsError
+from knot_fed.errors import LabelSpaceError, SoftLabelsError, shown
 from knot_fed.types import SoftLabels
 
+MOST_LABELS = 1000
+LARGEST_COORDINATE = 1e6
 PRESETS: dict[str, dict[str, tuple[float, ...]]] = {
     "sentiment": {
         "very negative": (-2.0,),
@@ -36,30 +38,36 @@ class LabelSpace:
     Parameters
     ----------
     names
-        Distinct, non-empty label names; position is the label's index.
+        Distinct, non-empty label names, 2 to 1000; position is the label's index.
     coordinates
-        One row for each label, in any number of dimensions, finite.
+        One row for each label, in any number of dimensions, each number within -1e6 and 1e6.
 
     Raises
     ------
     LabelSpaceError
-        If there are fewer than two labels, a name repeats, or the coordinates do not fit the names.
+        If there are fewer than two labels or very many, a name repeats, or the coordinates do not fit the names.
     """
 
     names: tuple[str, ...]
     coordinates: Float[np.ndarray, "classes dimensions"]
 
     def __post_init__(self) -> None:
-        if len(self.names) < 2:
-            raise LabelSpaceError(f"label space has {len(self.names)} label(s), expected at least 2; add label names")
+        if not 2 <= len(self.names) <= MOST_LABELS:
+            raise LabelSpaceError(
+                f"label space has {len(self.names)} label(s), expected 2 to {MOST_LABELS}; give as many label names"
+            )
         if len(set(self.names)) != len(self.names) or not all(self.names):
-            raise LabelSpaceError(f"label names {list(self.names)} repeat or are empty; give each label its own name")
+            raise LabelSpaceError(
+                f"label names {shown(', '.join(self.names))} repeat or are empty; give each label its own name"
+            )
         if self.coordinates.ndim != 2 or len(self.coordinates) != len(self.names):
             raise LabelSpaceError(
                 f"coordinates have shape {self.coordinates.shape} for {len(self.names)} names; give one row for each"
             )
         if not np.isfinite(self.coordinates).all():
             raise LabelSpaceError("label coordinates are not all finite; replace NaN and infinity by numbers")
+        if np.abs(self.coordinates).max(initial=0.0) > LARGEST_COORDINATE:
+            raise LabelSpaceError(f"a label coordinate is beyond {LARGEST_COORDINATE:g}; scale all of them down")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -85,7 +93,7 @@ class LabelSpace:
         """
         if task not in PRESETS:
             raise LabelSpaceError(
-                f"no label space for task {task!r}; use one of {sorted(PRESETS)} or give labels.names"
+                f"no label space for task {shown(task)}; use one of {sorted(PRESETS)} or give labels.names"
             )
         places = PRESETS[task]
         return cls(tuple(places), np.array(list(places.values()), dtype=np.float64))
@@ -114,7 +122,7 @@ class LabelSpace:
             places = np.array(rows, dtype=np.float64)
         except ValueError as error:
             raise LabelSpaceError(
-                f"labels.coordinates = {coordinates!r} is not numbers in rows of one length;"
+                f"labels.coordinates = {shown(coordinates)} is not numbers in rows of one length;"
                 " write '-1; 0; 1' or '0.9,0.2; -0.4,0.8'"
             ) from error
         return cls(parsed_names, places)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from knot_fed.config import RunConfig, Scalar, flattened
-from knot_fed.errors import ConfigError
+from knot_fed.errors import ConfigError, shown
 
 
 def resolve_config(app: Path, overrides: list[str], *, num_supernodes: int) -> RunConfig:
@@ -86,9 +86,9 @@ def read_override(text: str, *, option: str = "--run-config") -> dict[str, Scala
         return flattened(_table(path))
     try:
         return flattened(tomllib.loads(_pairs_as_lines(text)))
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(
-            f"{option} {text!r} is neither a TOML file nor pairs ({error}); write 'name=\"mine\" seed=2'"
+            f"{option} {shown(text)} is neither a TOML file nor pairs ({error}); write 'name=\"mine\" seed=2'"
         ) from None
 
 
@@ -101,7 +101,7 @@ def _table(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError:
         raise ConfigError(f"{path}: no such file; give a TOML file, or pairs like 'seed=2'") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not TOML ({error}); mend the file") from None
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 from jaxtyping import UInt
 
+from knot_fed.config import MOST_CLIENTS_IN_SUM
 from knot_fed.errors import WireError
 from knot_fed.federation import envelope, wire
 from knot_fed.federation.checks import read_seconds
@@ -21,7 +22,6 @@ KEYS_STAGE = "secure_keys"
 SHARES_STAGE = "secure_shares"
 MASKED_STAGE = "secure_masked"
 UNMASK_STAGE = "secure_unmask"
-MOST_CLIENTS = 1000
 SEALED_BYTES = 512
 _COMMON = {"protocol": int, "round": int}
 
@@ -80,7 +80,7 @@ def unpack_shares_request(content: RecordDict) -> tuple[KeyList, int]:
         for key in ("seal_keys", "mask_keys")
     )
     threshold, place = values["threshold"], values["place"]
-    if not (0 <= threshold <= MOST_CLIENTS and 0 <= place < len(seal_keys)):
+    if not (0 <= threshold <= MOST_CLIENTS_IN_SUM and 0 <= place < len(seal_keys)):
         raise WireError(
             f"names threshold {threshold} and place {place} for {len(seal_keys)} clients; send both in range"
         )
@@ -154,7 +154,7 @@ def unpack_masked(
 
 def reply_bounds(examples: int, classes: int) -> envelope.ReplyBounds:
     """Bound one client's reply: the masked values in the longest words, or what it seals for all others."""
-    return envelope.ReplyBounds.of_arrays([max(8 * examples * (classes + 1), MOST_CLIENTS * SEALED_BYTES)])
+    return envelope.ReplyBounds.of_arrays([max(8 * examples * (classes + 1), MOST_CLIENTS_IN_SUM * SEALED_BYTES)])
 
 
 def pack_unmask_request(round_number: int, survivors: list[int]) -> RecordDict:
@@ -166,8 +166,13 @@ def unpack_unmask_request(content: RecordDict) -> tuple[int, list[int]]:
     """Read round and survivors; `reveal_shares` checks what they mean."""
     values = _read(content, survivors=list)
     survivors = values["survivors"]
-    if not 0 < len(survivors) <= MOST_CLIENTS or not all(type(place) is int for place in survivors):
-        raise WireError(f"names {len(survivors)} survivors, expected 1 to {MOST_CLIENTS} places; send their places")
+    places = range(MOST_CLIENTS_IN_SUM)
+    if not 0 < len(survivors) <= MOST_CLIENTS_IN_SUM or not all(
+        type(one) is int and one in places for one in survivors
+    ):
+        raise WireError(
+            f"names {len(survivors)} survivors, expected 1 to {MOST_CLIENTS_IN_SUM} places; send their places"
+        )
     return values["round"], survivors
 
 
@@ -217,8 +222,10 @@ def _read(content: RecordDict, *, round_number: int | None = None, **kinds: type
 
 def _boxes(value: Any, *, sizes: range | set[int], clients: int | None = None) -> list[bytes]:
     """Check a list of byte strings of allowed sizes, one for each client."""
-    if not isinstance(value, list) or not 0 < len(value) <= MOST_CLIENTS:
-        raise WireError(f"does not hold a list of 1 to {MOST_CLIENTS} entries, one for each client; send one for each")
+    if not isinstance(value, list) or not 0 < len(value) <= MOST_CLIENTS_IN_SUM:
+        raise WireError(
+            f"does not hold a list of 1 to {MOST_CLIENTS_IN_SUM} entries, one for each client; send one for each"
+        )
     if clients is not None and len(value) != clients:
         raise WireError(f"holds {len(value)} entries for {clients} clients; send one for each")
     if not all(isinstance(box, bytes) and len(box) in sizes for box in value):

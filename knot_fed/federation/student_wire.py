@@ -21,6 +21,7 @@ TRAINING = "training"
 EXAMPLES = "num-examples"
 ROUND_OF_FLOWER = "server-round"
 LONGEST_SPEC = 1 << 22
+MOST_ROUNDS = 1_000_000
 LARGEST_PARAMETER = 1e6
 TOLERANCE = 1e-4
 
@@ -39,7 +40,10 @@ def unpack_averaging_request(content: RecordDict) -> tuple[str, ArrayRecord, int
     """Read the student to train on private examples, as `unpack_student`, and the round."""
     keys = {"protocol", "spec", ROUND_OF_FLOWER}
     about = read_record(content, ABOUT, ConfigRecord, records={ABOUT, STUDENT}, keys=keys)
-    return *_student(content, keys=keys), read_value(about, ROUND_OF_FLOWER, int)
+    round_number = read_value(about, ROUND_OF_FLOWER, int)
+    if not 0 < round_number <= MOST_ROUNDS:
+        raise WireError(f"asks in round {round_number}, expected 1 to {MOST_ROUNDS}; count rounds from 1")
+    return *_student(content, keys=keys), round_number
 
 
 def _student(content: RecordDict, *, keys: set[str]) -> tuple[str, ArrayRecord]:

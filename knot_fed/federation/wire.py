@@ -12,7 +12,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from jaxtyping import Float
 
-from knot_fed.config import PrivacyConfig
+from knot_fed.config import MOST_DELTA, PrivacyConfig
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import SoftLabelsError, WireError
 from knot_fed.federation.checks import (
@@ -37,6 +37,7 @@ MOST_TEXTS = 1_000_000
 LONGEST_TEXT = 100_000
 MOST_LETTERS = 1 << 26
 LARGEST_CONFIDENCE = 2.0
+LARGEST_EPSILON = 1e6
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
@@ -149,6 +150,8 @@ def unpack_train_request(content: RecordDict) -> TrainRequest:
         stop=read_value(about, "stop", int),
         transfer=None if texts is None else unpack_transfer_set(texts),
     )
+    if not _FINGERPRINT.fullmatch(request.fingerprint):
+        raise WireError("names its transfer set by something that is no SHA-256; use TransferSet.fingerprint")
     if not 0 < request.round <= MOST_TEXTS:
         raise WireError(f"asks in round {request.round}, expected 1 to {MOST_TEXTS}; count rounds from 1")
     if not 0 <= request.start < request.stop <= MOST_TEXTS:
@@ -255,7 +258,8 @@ def read_claim(answer: ConfigRecord, *, asked: str) -> Claim:
         raise WireError(
             f"claims mechanism {printable(mechanism, 20)!r}, expected {asked!r}; use the run's configuration"
         )
-    if not (epsilon >= 0 and 0 <= delta < 1 and np.isinf(epsilon) == (asked == "none")):
+    bounded = epsilon == np.inf if asked == "none" else 0 <= epsilon <= LARGEST_EPSILON
+    if not (bounded and 0 <= delta <= MOST_DELTA):
         raise WireError("claims an epsilon or a delta that is none; send what the ledger composes")
     return Claim(mechanism, epsilon, delta)
 

@@ -12,11 +12,12 @@ from jaxtyping import Float
 from torch import nn
 
 from knot_fed.errors import ModelError
+from knot_fed.labels import MOST_LABELS
 from knot_fed.types import Text
 
 LONGEST_INPUT = 8192
 LARGEST_VOCABULARY = 50_000
-MOST_LABELS = 1000
+LONGEST_NAME = 4096
 Item: TypeAlias = Any
 """One encoded text, in the form that its classifier likes."""
 
@@ -69,10 +70,14 @@ class ModelSpec:
             raise ModelError(
                 "the model specification is not what ModelSpec.to_json writes; save the model again"
             ) from None
-        if not isinstance(spec.name, str) or not isinstance(spec.max_length, int) or not isinstance(spec.paired, bool):
+        if not isinstance(spec.name, str) or type(spec.max_length) is not int or not isinstance(spec.paired, bool):
             raise ModelError("the model specification has fields of wrong types; save the model again")
         if spec.trainable not in ("all", "head") or not 0 < spec.max_length <= LONGEST_INPUT:
             raise ModelError(f"the model specification trains no known part, or reads not 1 to {LONGEST_INPUT} tokens")
+        if len(spec.name) > LONGEST_NAME:
+            raise ModelError(
+                f"the model specification names its model in more than {LONGEST_NAME} letters; cut the name"
+            )
         if len(spec.labels) > MOST_LABELS or len(spec.vocabulary) > LARGEST_VOCABULARY:
             raise ModelError(
                 f"the model specification has more than {MOST_LABELS} labels or {LARGEST_VOCABULARY} words; use fewer"

@@ -1,26 +1,27 @@
 """What noise guarantees: epsilon of composed Gaussian noise, and the noise for an epsilon, by dp-accounting."""
 
-import logging
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
+import numpy as np
+from scipy.optimize import brentq
+
+from knot_fed.config import LEAST_DELTA, LEAST_EPSILON, MOST_DELTA, MOST_EPSILON
 from knot_fed.errors import PrivacyError
+from knot_fed.privacy.composition import Repeated, epsilon_by_loss, epsilon_by_renyi, library
 
 Accountant: TypeAlias = Literal["best", "rdp", "pld"]
-INSTALL = "pip install 'knot-fed[privacy]'"
-GRID = 1e-3
-"""Width of the privacy loss distribution's grid: rounded upwards, within 0.1 % of a ten times finer one."""
-SMALL = 0.2
-"""Below this epsilon the grid's rounding shows, and a ten times finer one is read."""
-LEAST_FOR_PLD = 0.2
-"""Below this noise multiplier the grid grows large and epsilon means nothing; Renyi divergences do there."""
-NOISE_TOLERANCE = 1e-3
-QUICK_ORDERS = (1.5, 1.75, *range(2, 64))
-"""Renyi orders of closed form, that bracket the noise in no time."""
+NOISE_TOLERANCE = 2e-4
+"""Relative; what is solved is never below the noise asked for."""
+ROUNDING = 1e-9
+"""What is solved on the exact curve is made larger by this, so that its epsilon is never above the one asked."""
+LEAST_SAMPLED_NOISE = 0.02
+"""Sampling is not counted below this noise multiplier, where one release alone costs more than epsilon 1000."""
+LEAST_LOSS = 1e-7
+"""Smaller privacy losses of one release, rate over noise, are counted as this much: rounding errors are as large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +62,21 @@ class NoiseEvent:
 
 
 def check_budget(epsilon: float, delta: float) -> None:
-    """Refuse a guarantee that means nothing.
+    """Refuse a guarantee that means nothing, or that no noise is solved for.
 
     Raises
     ------
     PrivacyError
-        If epsilon is not finite and above 0, or delta is not strictly between 0 and 1.
+        If epsilon is not within 0.01 and 1000, or delta is not within 1e-12 and 0.1.
     """
-    if not 0 < epsilon < math.inf:
-        raise PrivacyError(f"epsilon {epsilon:g} is out of range; give a finite number above 0, such as 8")
-    if not 0 < delta < 1:
-        raise PrivacyError(f"delta {delta:g} is out of range; give a number in (0, 1), below one over the examples")
+    if not LEAST_EPSILON <= epsilon <= MOST_EPSILON:
+        raise PrivacyError(
+            f"epsilon {epsilon:g} is out of range; give {LEAST_EPSILON:g} to {MOST_EPSILON:g}, such as 8"
+        )
+    if not LEAST_DELTA <= delta <= MOST_DELTA:
+        raise PrivacyError(
+            f"delta {delta:g} is out of range; give {LEAST_DELTA:g} to {MOST_DELTA:g}, below one over the examples"
+        )
 
 
 def composed_epsilon(events: Sequence[NoiseEvent], delta: float, *, accountant: Accountant = "best") -> float:
@@ -88,25 +93,24 @@ def composed_epsilon(events: Sequence[NoiseEvent], delta: float, *, accountant: 
     accountant
         `rdp`: Renyi divergences (Mironov 2017). `pld`: privacy loss distributions (Koskela et al. 2020), tighter by
         about a tenth; each is an upper bound. `best`: the exact curve of the Gaussian mechanism (Balle and Wang
-        2018) where nothing is sampled, else `pld`, or `rdp` where the noise is too small for it.
+        2018) where nothing is sampled, else `pld`, or `rdp` where delta is too small for its rounding errors, and
+        never more than without sampling.
 
     Raises
     ------
     PrivacyError
-        If delta is out of range, or dp-accounting is not installed.
+        If delta is not strictly between 0 and 1, or dp-accounting is not installed.
     """
-    check_budget(1.0, delta)
+    if not 0 < delta < 1:
+        raise PrivacyError(f"delta {delta:g} is out of range; give a number in (0, 1), below one over the examples")
     merged = _merged(events)
     if not merged:
         return 0.0
-    if accountant == "best" and all(event.sampling_rate == 1 for event in merged):
-        return float(_library().get_epsilon_gaussian(merged[0].noise_multiplier, delta))
-    small = min(event.noise_multiplier for event in merged) < LEAST_FOR_PLD
-    by_renyi = accountant == "rdp" or (accountant == "best" and small)
-    if by_renyi:
-        return _epsilon_by(_library().rdp.RdpAccountant(), merged, delta)
-    epsilon = _epsilon_by(_pld_accountant(), merged, delta)
-    return epsilon if epsilon > SMALL else _epsilon_by(_pld_accountant(GRID / 10), merged, delta)
+    unsampled = _unsampled_epsilon(events, delta) if accountant == "best" else math.inf
+    if accountant == "best" and merged[-1].sampling_rate == 1:
+        return unsampled
+    by_loss = None if accountant == "rdp" else epsilon_by_loss(merged, delta)
+    return min(epsilon_by_renyi(merged, delta) if by_loss is None else by_loss, unsampled)
 
 
 def dp_sgd_epsilon(
@@ -146,11 +150,14 @@ def noise_for_gaussian(*, epsilon: float, delta: float, sensitivity: float, rele
         If epsilon or delta is out of range, or dp-accounting is not installed.
     """
     check_budget(epsilon, delta)
-    return float(_library().get_sigma_gaussian(epsilon, delta)) * sensitivity * math.sqrt(releases)
+    one = float(library().get_sigma_gaussian(epsilon, delta)) * (1 + ROUNDING)
+    return one * sensitivity * math.sqrt(releases)
 
 
 def noise_for_dp_sgd(*, epsilon: float, delta: float, sampling_rate: float, steps: int) -> float:
-    """Return the least noise multiplier that keeps DP-SGD within epsilon and delta, to 0.001 and never below.
+    """Return the least noise multiplier that keeps DP-SGD within epsilon and delta, to 0.02 % and never below.
+
+    Where next to no noise would do, since a record hardly ever takes part, it is `LEAST_SAMPLED_NOISE`.
 
     Raises
     ------
@@ -159,61 +166,54 @@ def noise_for_dp_sgd(*, epsilon: float, delta: float, sampling_rate: float, step
     """
     check_budget(epsilon, delta)
     NoiseEvent(1.0, steps, sampling_rate)
-    library = _library()
-    event = partial(_dp_event, count=steps, sampling_rate=sampling_rate)
-    with _quiet():
-        solve = partial(
-            library.calibrate_dp_mechanism, make_event_from_param=event, target_epsilon=epsilon, target_delta=delta,
-            tol=NOISE_TOLERANCE,
-        )  # fmt: skip
-        renyi = partial(library.rdp.RdpAccountant, orders=QUICK_ORDERS)
-        above = float(solve(renyi, bracket_interval=library.LowerEndpointAndGuess(0.05, 1.0)))
-        if above < 2 * LEAST_FOR_PLD:
-            return above
-        return float(solve(_pld_accountant, bracket_interval=library.ExplicitBracketInterval(above / 2, above)))
+    unsampled = noise_for_gaussian(epsilon=epsilon, delta=delta, sensitivity=1.0, releases=steps)
+    if sampling_rate == 1:
+        return unsampled
+
+    def excess(log_noise: float) -> float:
+        spent = composed_epsilon([NoiseEvent(math.exp(log_noise), steps, sampling_rate)], delta)
+        return math.log(min(max(spent / epsilon, 0.1), 10.0))
+
+    near = 1 / math.sqrt(math.log1p((math.sqrt(steps) / unsampled / sampling_rate) ** 2 / steps))
+    below, above = _bracket(excess, math.log(near), least=math.log(LEAST_SAMPLED_NOISE * (1 + ROUNDING)))
+    found = above if below == above else float(brentq(excess, below, above, xtol=NOISE_TOLERANCE))
+    while found < above and excess(found) > 0:
+        found = min(found + NOISE_TOLERANCE, above)
+    return math.exp(found)
 
 
-def _merged(events: Sequence[NoiseEvent]) -> list[NoiseEvent]:
-    """Join all unsampled events in one, exactly: precisions add up; it stands first."""
-    plain = sum(event.count / event.noise_multiplier**2 for event in events if event.sampling_rate == 1)
-    sampled = [event for event in events if event.sampling_rate < 1]
-    return [NoiseEvent(1 / math.sqrt(plain)), *sampled] if plain else sampled
+def _bracket(excess: Callable[[float], float], near: float, *, least: float) -> tuple[float, float]:
+    """Return two points around the root of a falling function, or `least` twice where there is none above it."""
+    below = above = max(near, least)
+    step = 0.1
+    if excess(below) > 0:
+        while excess(above := above + step) > 0:
+            below, step = above, 2 * step
+        return below, above
+    while below > least and excess(below := max(below - step, least)) <= 0:
+        above, step = below, 2 * step
+    return below, above
 
 
-def _epsilon_by(accountant: Any, events: Sequence[NoiseEvent], delta: float) -> float:
-    with _quiet():
-        for event in events:
-            accountant.compose(_dp_event(event.noise_multiplier, event.count, event.sampling_rate))
-        return float(accountant.get_epsilon(delta))
+def _unsampled_epsilon(events: Sequence[NoiseEvent], delta: float) -> float:
+    """Return the exact epsilon of the releases as if each took every record, which is never less than with sampling."""
+    precision = sum(event.count / event.noise_multiplier / event.noise_multiplier for event in events)
+    with np.errstate(divide="ignore"):  # log of a delta of 0, on the way to the root
+        return float(library().get_epsilon_gaussian(1 / max(math.sqrt(precision), LEAST_LOSS), delta))
 
 
-def _dp_event(noise_multiplier: float, count: int, sampling_rate: float) -> Any:
-    library = _library()
-    event = library.GaussianDpEvent(noise_multiplier)
-    if sampling_rate < 1:
-        event = library.PoissonSampledDpEvent(sampling_rate, event)
-    return library.SelfComposedDpEvent(event, count)
+def _merged(events: Sequence[NoiseEvent]) -> list[Repeated]:
+    """Join all unsampled events in one, exactly, since precisions add up; it stands first. Count equal ones together.
 
-
-def _pld_accountant(grid: float = GRID) -> Any:
-    return _library().pld.PLDAccountant(value_discretization_interval=grid)
-
-
-def _library() -> Any:
-    try:
-        import dp_accounting
-    except ImportError:
-        raise PrivacyError(f"dp-accounting is not installed and nothing else does the accounting; {INSTALL}") from None
-    return dp_accounting
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back the accountant's notes on Renyi orders that it leaves out."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+    What would be lost in rounding errors is made larger: less noise, or a higher rate, is an upper bound.
+    """
+    precision, sampled = 0.0, Counter[tuple[float, float]]()
+    for event in events:
+        rate = max(event.sampling_rate, LEAST_LOSS)
+        noise = min(event.noise_multiplier, rate / LEAST_LOSS)
+        if rate == 1 or noise < LEAST_SAMPLED_NOISE:
+            precision += event.count / noise / noise
+        else:
+            sampled[noise, rate] += event.count
+    plain = [Repeated(1 / math.sqrt(precision), 1, 1.0)] if precision else []
+    return plain + [Repeated(noise, count, rate) for (noise, rate), count in sampled.items()]

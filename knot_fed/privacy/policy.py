@@ -3,14 +3,24 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
-from knot_fed.config import Mechanism
+from knot_fed.config import LEAST_DELTA, LEAST_EPSILON, MOST_DELTA, MOST_EPSILON, Mechanism
 from knot_fed.errors import PolicyError
 
 MOST = 10**12
 Limit = Annotated[int, Field(ge=0, le=MOST, strict=True)]
-Budget = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+Multiplier = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+
+
+def _solvable(epsilon: float) -> float:
+    if epsilon and not LEAST_EPSILON <= epsilon <= MOST_EPSILON:
+        raise PydanticCustomError("epsilon", f"use 0 for no limit, or {LEAST_EPSILON:g} to {MOST_EPSILON:g}")
+    return epsilon
+
+
+Budget = Annotated[float, Field(ge=0, le=MOST_EPSILON, allow_inf_nan=False), AfterValidator(_solvable)]
 
 
 class ReleasePolicy(BaseModel):
@@ -82,10 +92,10 @@ class ReleasePolicy(BaseModel):
     models: tuple[str, ...] = ()
     require: tuple[Mechanism, ...] = ()
     max_epsilon: Budget = 0.0
-    delta: Annotated[float, Field(ge=1e-30, le=0.1, allow_inf_nan=False)] = 1e-5
+    delta: Annotated[float, Field(ge=LEAST_DELTA, le=MOST_DELTA, allow_inf_nan=False)] = 1e-5
     max_epsilon_per_run: Budget = 0.0
     unit: Literal["record", "client"] = "record"
-    least_noise: Budget = 0.0
+    least_noise: Multiplier = 0.0
     require_secure_sum: bool = False
     least_clients: Annotated[int, Field(ge=2, le=1000, strict=True)] = 3
     max_steps: Limit = 100_000

@@ -212,14 +212,23 @@ def test_a_function_that_the_server_names_is_never_imported_on_a_client(owner):
         ("teacher.max-length", 10**9),
         ("teacher.epochs", 10**9),
         ("threads", 10**9),
+        ("privacy.shards", 10**7),
+        ("privacy.epochs", 10**9),
+        ("privacy.sampling-rate", 1e-12),
+        ("privacy.clipping-norm", 1e300),
+        ("privacy.epsilon", 1e6),
+        ("distill.batch-size", 2**62),
+        ("timeout", float("inf")),
         ("labels.names", "x," * 10**6),
+        ("data.separator", "x" * 2 * 10**6),
         ("model" + "x" * 1000, "ngram-bag"),
     ],
 )
-def test_a_setting_out_of_range_is_refused_in_a_short_sentence(owner, key, value):
+def test_a_setting_out_of_range_is_refused_in_a_short_sentence_and_nothing_is_charged(owner, key, value, tmp_path):
     reason = reason_of(owner(keys={key: value}), "train", request())
     assert "run configuration" in reason
-    assert len(reason) <= envelope.LONGEST_REFUSAL
+    assert len(reason) < envelope.LONGEST_REFUSAL
+    assert not (tmp_path / "hospital" / "state").exists()
 
 
 def changed_request(**changes):

@@ -79,7 +79,7 @@ def test_another_epsilon_trains_another_teacher_and_composes(run_config, tmp_pat
             run(config, name, contexts)
         else:
             with pytest.raises(
-                FederationError, match=r"from 8.04 to 9.81.*beyond max-epsilon = 9; ask for a smaller privacy\.epsilon"
+                FederationError, match=r"from 8.07 to 9.83.*beyond max-epsilon = 9; ask for a smaller privacy\.epsilon"
             ):
                 run(config, name, contexts)
     assert len(releases_in(tmp_path / "mine")) == 2
@@ -111,6 +111,24 @@ def test_the_smaller_epsilon_of_server_and_owner_counts(run_config, tmp_path):
     folder, _ = run(config, "stricter", owned(config, tmp_path, "max-epsilon-per-run = 2.0\ndelta = 1e-6"))
     claim = folder.read_summary()["privacy"]["clients"]["mine"]
     assert claim == {"epsilon": pytest.approx(2.0, rel=1e-6), "delta": 1e-6}
+
+
+@pytest.mark.parametrize("mechanism", ["dp-sgd", "pate", "gaussian"])
+@pytest.mark.parametrize("most", [0.01, 0.1])
+def test_an_owner_who_allows_a_small_epsilon_answers_within_it(run_config, tmp_path, mechanism, most):
+    config = run_config(keys=QUICK | {"privacy.mechanism": mechanism})
+    folder, _ = run(config, "small", owned(config, tmp_path, f"max-epsilon-per-run = {most}"))
+    claimed = folder.read_summary()["privacy"]["clients"]["mine"]["epsilon"]
+    assert 0.98 * most < claimed <= most * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("mechanism", ["dp-sgd", "pate", "gaussian"])
+def test_an_epsilon_too_small_to_solve_is_one_sentence_and_nothing_is_charged(run_config, tmp_path, mechanism):
+    config = run_config(keys=QUICK | {"privacy.mechanism": mechanism})
+    with pytest.raises(FederationError, match=r"mine: rejected: epsilon 0\.009 is out of range; give 0\.01 to 1000"):
+        run(config, "less", owned(config, tmp_path, "max-epsilon-per-run = 0.009"))
+    assert not releases_in(tmp_path / "mine")
+    assert not (tmp_path / "mine/teachers").exists()
 
 
 def test_a_client_that_claims_another_mechanism_than_asked_is_rejected(run_config):
@@ -161,8 +179,8 @@ def test_compression_shrinks_what_is_counted_on_the_wire(run_config):
         ({"privacy.mechanism": "pate", "weights.scheme": "confidence"}, "use uniform or certainty$"),
         ({"privacy.mechanism": "dp-sgd", "teacher.class-weights": "balanced"}, "tells the private mix of labels"),
         ({"privacy.mechanism": "laplace"}, "privacy.mechanism = 'laplace'"),
-        ({"privacy.epsilon": 0.0}, "privacy.epsilon = 0.0: input should be greater than 0"),
-        ({"privacy.delta": 1.0}, "privacy.delta = 1.0: input should be less than 1"),
+        ({"privacy.epsilon": 0.0}, "privacy.epsilon = 0.0: input should be greater than or equal to 0.01"),
+        ({"privacy.delta": 1.0}, "privacy.delta = 1.0: input should be less than or equal to 0.1"),
         ({"privacy.sampling-rate": 1.5}, "privacy.sampling-rate = 1.5"),
         ({"privacy.shards": 1}, "privacy.shards = 1"),
     ],

@@ -17,6 +17,7 @@ from knot_fed.privacy.policy_checks import (
     rounded_metrics,
 )
 from knot_fed.types import Metrics, TeacherAnswer
+from tests.test_config import leaves
 
 ROWS = np.full((4, 2), 0.5, dtype=np.float32)
 
@@ -46,6 +47,23 @@ def test_what_the_owner_keeps_is_not_released():
 def test_a_policy_that_cannot_be_read_is_refused(mapping):
     with pytest.raises(PolicyError, match="known keys: max-texts-per-run"):
         ReleasePolicy.from_mapping(mapping)
+
+
+def test_every_number_of_a_policy_has_two_ends():
+    found = [(key, node) for key, node, _ in leaves(ReleasePolicy.__pydantic_core_schema__)]
+    numbers = [(key, node) for key, node in found if node["type"] in ("int", "float")]
+    assert len(numbers) == 16
+    for key, node in numbers:
+        assert {"ge", "gt"} & set(node), key
+        assert {"le", "lt"} & set(node), key
+        assert node["type"] == "int" or node.get("allow_inf_nan") is False, key
+
+
+@pytest.mark.parametrize("key", ["max-epsilon", "max-epsilon-per-run"])
+@pytest.mark.parametrize("value", [0.001, 5000.0, -1.0])
+def test_a_budget_that_no_noise_can_keep_is_refused_when_the_policy_is_read(key, value):
+    with pytest.raises(PolicyError, match=key):
+        ReleasePolicy.from_mapping({key: value})
 
 
 @given(st.integers(1, 20), st.integers(0, 25), st.integers(0, 25))
