@@ -27,6 +27,7 @@ def functions_in(file):
 @pytest.mark.parametrize(("claim", "tests"), claims(), ids=[claim[:60] for claim, _ in claims()])
 def test_a_claim_has_tests_that_are_there_and_collected(claim, tests, pytestconfig):
     assert tests, "no test is named"
+    assert all(function for _, function in tests), "a file is named in the place of a test"
     for file, function in tests:
         assert Path(file).name.startswith("test_")
         found = functions_in(file)

@@ -100,6 +100,6 @@ def _write(file: Path, keys: Keys, features: Features) -> None:
     write_file(file, save({"keys": keys, "features": features, "digest": _digest(keys, features)}))
 
 
-def _digest(keys: Keys, features: Features) -> UInt8[np.ndarray, "bytes"]:
+def _digest(keys: Keys, features: Features) -> UInt8[np.ndarray, "length"]:
     content = hashlib.sha256(keys.tobytes() + features.tobytes()).digest()
     return np.frombuffer(content, dtype=np.uint8)

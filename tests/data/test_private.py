@@ -1,6 +1,7 @@
 import csv
 import gzip
 import json
+from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -43,7 +44,55 @@ def test_every_format_gives_the_same_examples(tmp_path, suffix):
     examples = read(write(tmp_path / f"mine.{suffix}", ROWS))
     every = examples.train.texts + examples.val.texts + examples.test.texts
     assert sorted(every) == sorted(row["text"] for row in ROWS)
-    assert [len(part) for part in (examples.train, examples.val, examples.test)] == [44, 6, 10]
+    assert [len(part) for part in (examples.train, examples.val, examples.test)] == [48, 5, 7]
+
+
+def test_a_missing_split_is_cut_in_the_shares_told_by_each_record_alone(tmp_path):
+    rows = [{"text": f"text {i}", "label": i % 3} for i in range(3000)]
+    examples = read(write(tmp_path / "mine.csv", rows))
+    shares = [len(part) / 3000 for part in (examples.train, examples.val, examples.test)]
+    assert shares == pytest.approx([0.7, 0.1, 0.2], abs=0.03)
+    fewer = read(write(tmp_path / "mine.csv", [row for row in rows if row["text"] != "text 7"]))
+    for part in ("train", "val", "test"):
+        rest = [text for text in getattr(examples, part).texts if text != "text 7"]
+        assert list(getattr(fewer, part).texts) == rest
+
+
+@given(st.integers(2, 12), st.integers(0, 10**6))
+@settings(max_examples=30)
+def test_a_small_file_still_has_something_to_validate_and_to_test_by(tmp_path_factory, count, seed):
+    rows = [{"text": f"text {i}", "label": i % 3} for i in range(count + 4)]
+    path = write(tmp_path_factory.mktemp("data") / "a.jsonl", rows)
+    with suppress(DataError):  # too few classes are left to train on
+        examples = read_labelled_texts(path, columns=Columns(), labels=LABELS, key=seed_key(seed))
+        assert min(len(examples.val), len(examples.test)) >= 1
+
+
+def test_equal_records_stay_on_one_side(tmp_path):
+    rows = [{"text": f"text {i % 20}", "label": i % 20 % 3} for i in range(200)]
+    examples = read(write(tmp_path / "a.jsonl", rows))
+    parts = [set(part.texts) for part in (examples.train, examples.val, examples.test)]
+    assert sum(map(len, parts)) == 20
+
+
+@given(st.integers(10, 150), st.integers(0, 10**6))
+@settings(max_examples=20)
+def test_under_a_limit_one_record_more_takes_the_place_of_one_other_at_most(tmp_path_factory, limit, number):
+    """The server's limit drew an owner's records anew: one record more left 111 of 300 in common."""
+    folder = tmp_path_factory.mktemp("data")
+    rows = [{"text": f"text {i}", "label": i % 3, "split": "train"} for i in range(200)]
+    rows += [{"text": f"v{i}", "label": i % 3, "split": part} for i, part in enumerate(("val", "test"))]
+    more = [*rows, {"text": f"one more {number}", "label": 1, "split": "train"}]
+    kept, then = (
+        set(
+            read_labelled_texts(
+                write(folder / f"{name}.jsonl", made), columns=Columns(), labels=LABELS, key=KEY, limit=limit
+            ).train.texts
+        )
+        for name, made in (("a", rows), ("b", more))
+    )
+    assert len(kept - then) <= 1
+    assert len(then - kept) <= 1
 
 
 def test_given_splits_and_label_names_are_kept(tmp_path):

@@ -96,7 +96,7 @@ def test_prepared_files_are_read_in_the_roles_of_their_simulation(tmp_path, name
         train = [row for row in rows if row["split"] == "train"]
         assert examples.train.labels.tolist() == [row["label"] for row in train]
     transfer = read_transfer_set(data_path(str(out), roles["transfer"]), columns=Columns())
-    assert len(transfer) == len(prepared.files[roles["transfer"]])
+    assert len(transfer) + transfer.repeated == len(prepared.files[roles["transfer"]])
     assert transfer.paired == (name == "nli")
     assert sorted(path.name for path in out.iterdir()) == sorted(f"{file}.jsonl.gz" for file in recipe.names)
 

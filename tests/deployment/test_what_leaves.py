@@ -16,6 +16,7 @@ from flwr.supercore.inflatable.inflatable_object import get_object_type_from_obj
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
 from knot_fed.data.reviews import builtin_texts
+from knot_fed.data.transfer_set import distinct_texts
 from knot_fed.run_log import read_line
 from tests.deployment.processes import BIN, ROOT, Federation, until, write_reviews
 from tests.deployment.recorder import Recorder
@@ -63,7 +64,7 @@ def files(tmp_path_factory):
         with (folder / f"{name}.csv").open("a", newline="") as file:
             csv.writer(file).writerows([f"the {CANARY} is {word}", label, "train"] for word, label in TAGGED)
     with (folder / "forum.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["text"], *([text] for text in builtin_texts("forum")[:600])])
+        csv.writer(file).writerows([["text"], *([text] for text in distinct_texts(builtin_texts("forum")).texts[:600])])
     return folder
 
 
@@ -188,7 +189,8 @@ def test_what_is_wrong_with_a_private_file_stands_in_its_owners_log_only(deploye
 
 @pytest.mark.parametrize("name", [*CLIENTS, "broken"])
 def test_a_clients_log_has_one_line_for_each_message(deployed, name):
-    events = [event for line in deployed.log(name).splitlines() if (event := read_line(line))]
+    lines = [line for text in deployed.log(name).splitlines() if (line := read_line(text))]
+    events = [line for line in lines if line.event != "note"]
     crossings = [(event.event, event.text("message")) for event in events]
     kinds = ["query"] if name == "broken" else ["query", "evaluate", "train", "evaluate"]
     assert crossings == [(event, kind) for kind in kinds for event in ("received", "sent")]

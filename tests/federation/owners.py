@@ -19,7 +19,7 @@ QUICK = {"teacher.epochs": 1, "privacy.epochs": 2, "privacy.sampling-rate": 0.1,
 QUICK |= {"weights.scheme": "uniform"}
 
 
-def rows(count=120, *, extra=()):
+def rows(count=300, *, extra=()):
     """Labelled reviews without a split column."""
     words = ("awful", "bad", "plain", "good", "great")
     made = [{"text": f"it is {words[row % 5]} number {row}", "label": row % 5} for row in range(count)]

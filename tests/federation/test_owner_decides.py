@@ -22,7 +22,7 @@ def test_no_setting_of_a_server_changes_the_split_or_the_examples(tmp_path, keys
     owner = Owner(tmp_path / "mine")
     before = split_of(owner)
     assert split_of(owner.run(8, **{"keys": keys})) == before
-    assert sum(map(len, before.values())) == 120
+    assert sum(map(len, before.values())) == 300
 
 
 def test_the_split_is_another_for_another_owner_and_stays_over_restarts(tmp_path):

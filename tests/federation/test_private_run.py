@@ -125,7 +125,7 @@ def test_an_owner_who_allows_a_small_epsilon_answers_within_it(run_config, tmp_p
 @pytest.mark.parametrize("mechanism", ["dp-sgd", "pate", "gaussian"])
 def test_an_epsilon_too_small_to_solve_is_one_sentence_and_nothing_is_charged(run_config, tmp_path, mechanism):
     config = run_config(keys=QUICK | {"privacy.mechanism": mechanism})
-    with pytest.raises(FederationError, match=r"mine: rejected: epsilon 0\.009 is out of range; give 0\.01 to 1000"):
+    with pytest.raises(FederationError, match=r"max-epsilon-per-run: use 0 for no limit, or 0\.01 to 1000"):
         run(config, "less", owned(config, tmp_path, "max-epsilon-per-run = 0.009"))
     assert not releases_in(tmp_path / "mine")
     assert not (tmp_path / "mine/teachers").exists()

@@ -73,15 +73,15 @@ def test_every_model_predicts_the_same_in_any_order_and_after_saving(make_spec, 
 def test_kept_answers_are_those_of_these_parameters_and_texts(tmp_path):
     model, other = (build_classifier(spec_of("ngram-bag"), seed=seed) for seed in (1, 2))
     rows = predict_soft_labels(model, TEXTS, kept=tmp_path)
-    (file,) = tmp_path.iterdir()
+    (kept,) = tmp_path.iterdir()
     flat = predict_soft_labels(model, TEXTS, temperature=2.0, kept=tmp_path)
     np.testing.assert_array_equal(flat, predict_soft_labels(model, TEXTS, temperature=2.0))
-    assert list(tmp_path.iterdir()) == [file]
+    assert list(tmp_path.iterdir()) == [kept]
     for asked, texts in ((other, TEXTS), (model, TEXTS[:1])):
         np.testing.assert_array_equal(
             predict_soft_labels(asked, texts, kept=tmp_path), predict_soft_labels(asked, texts)
         )
-    file.write_bytes(b"torn")
+    (kept / "logits.npy").write_bytes(b"torn")
     np.testing.assert_array_equal(predict_soft_labels(model, TEXTS, kept=tmp_path), rows)
 
 
