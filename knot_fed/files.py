@@ -60,7 +60,7 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def keep_folder(path: Path, write: Callable[[Path], None]) -> None:
+def keep_folder(path: Path, write: Callable[[Path], None]) -> bool:
     """Make a folder, whole or not at all, with the digests of its files; one that exists by then stays.
 
     Parameters
@@ -69,6 +69,11 @@ def keep_folder(path: Path, write: Callable[[Path], None]) -> None:
         The folder.
     write
         Writes files into the folder that it is given.
+
+    Returns
+    -------
+    made
+        Whether the folder is this one, and none that another process has made meanwhile.
 
     Raises
     ------
@@ -81,10 +86,11 @@ def keep_folder(path: Path, write: Callable[[Path], None]) -> None:
         write(partial)
         lines = [f"{_digest(file)}  {file.relative_to(partial)}\n" for file in _files(partial)]
         write_file(partial / DIGESTS, "".join(lines).encode())
-        _rename_unless_there(partial, path)
+        made = _rename_unless_there(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     sync_folder(path.parent)
+    return made
 
 
 def check_folder(path: Path) -> None:
@@ -106,12 +112,14 @@ def check_folder(path: Path) -> None:
         raise DamagedError(f"{path.name}: {wrong[0]} is not as it was written")
 
 
-def _rename_unless_there(partial: Path, path: Path) -> None:
+def _rename_unless_there(partial: Path, path: Path) -> bool:
     try:
         partial.rename(path)
     except OSError:
         if not path.is_dir():
             raise
+        return False
+    return True
 
 
 def _files(path: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from knot_fed.config import TeacherConfig
-from knot_fed.errors import DamagedError, ModelError, PrivacyError
+from knot_fed.errors import DamagedError, KnotError, ModelError, PrivacyError
 from knot_fed.files import check_folder, keep_folder
 from knot_fed.models import (
     ModelSpec,
@@ -75,9 +75,7 @@ def load_or_train_teacher(
     if folder is None:
         return train(), False
     kept = folder / teacher_digest(spec, examples, settings, seed, private)
-    if private is not None:
-        check_kept_release(kept)
-    return load_or_train(kept, train, feature_cache=feature_cache)
+    return load_or_train(kept, train, feature_cache=feature_cache, heal=private is None)
 
 
 def check_kept_release(kept: Path) -> None:
@@ -92,20 +90,39 @@ def check_kept_release(kept: Path) -> None:
         if kept.is_dir():
             check_folder(kept)
     except DamagedError as error:
-        raise PrivacyError(
-            f"a kept noisy release is damaged ({error}) and is not drawn again; restore {kept} from a backup, or remove"
-            " that folder: the next request then makes another release, which costs its epsilon anew",
-            refusal="a kept noisy release of this client is damaged, and its owner finds the remedy in its own log",
-        ) from None
+        raise _lost_release(kept, error) from None
 
 
-def load_or_train(kept: Path, train: Train, *, feature_cache: Path | None = None) -> tuple[TextClassifier, bool]:
+def _lost_release(kept: Path, error: KnotError) -> PrivacyError:
+    return PrivacyError(
+        f"a kept noisy release is damaged ({error}) and is not drawn again; restore {kept} from a backup, or remove"
+        " that folder: the next request then makes another release, which costs its epsilon anew",
+        refusal="a kept noisy release of this client is damaged, and its owner finds the remedy in its own log",
+    )
+
+
+def load_or_train(
+    kept: Path, train: Train, *, feature_cache: Path | None = None, heal: bool = True
+) -> tuple[TextClassifier, bool]:
     """Load the classifier in a folder, or train it and keep it there; returns it, and whether it was loaded.
 
-    A damaged one is trained again.
+    Where another process has kept one meanwhile, that one is returned, so that no two of one name are asked.
+
+    Parameters
+    ----------
+    kept
+        The folder.
+    train
+        Trains the classifier.
+    feature_cache
+        Folder for features of frozen encoders.
+    heal
+        Whether a damaged one is trained again; not a noisy one, since another one would be another release.
 
     Raises
     ------
+    PrivacyError
+        If a noisy one is damaged, or cannot be loaded.
     ModelError
         If the disk is full, for example.
     """
@@ -114,14 +131,16 @@ def load_or_train(kept: Path, train: Train, *, feature_cache: Path | None = None
             check_folder(kept)
             return load_classifier(kept, feature_cache=feature_cache), True
         except (DamagedError, ModelError) as error:
+            if not heal:
+                raise _lost_release(kept, error) from None
             logger.warning("a kept teacher is damaged (%s); it is trained again", error)
             shutil.rmtree(kept, ignore_errors=True)
     teacher = train()
     try:
-        keep_folder(kept, partial(save_classifier, teacher))
+        made = keep_folder(kept, partial(save_classifier, teacher))
     except OSError as error:
         raise ModelError(f"a teacher cannot be kept ({error.strerror}); make room on the disk") from None
-    return teacher, False
+    return (teacher if made else load_classifier(kept, feature_cache=feature_cache)), not made
 
 
 def teacher_digest(

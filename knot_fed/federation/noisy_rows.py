@@ -36,7 +36,7 @@ class NoisyRows:
         known = self._known()
         return sum(_digest(text) not in known for text in texts)
 
-    def rows(self, texts: Sequence[Text], draw: Rows) -> SoftLabels:
+    def rows(self, texts: Sequence[Text], draw: Rows, *, most_new: int) -> SoftLabels:
         """Return each text's row, drawing those that no request had before.
 
         Parameters
@@ -45,15 +45,19 @@ class NoisyRows:
             Distinct texts.
         draw
             Gives fresh noisy rows; they are on disk before any of them is returned.
+        most_new
+            How many fresh rows were charged.
 
         Raises
         ------
         PrivacyError
-            If a kept row is damaged, or rows cannot be kept.
+            If a kept row is damaged, rows cannot be kept, or more were removed since they were counted.
         """
         with _locked(self._folder):
             known = self._known()
             new = [text for text in texts if _digest(text) not in known]
+            if len(new) > most_new:
+                raise PrivacyError("kept noisy soft labels were removed while they were asked for; ask again")
             if new:
                 drawn = draw(new)
                 self._keep(new, drawn)

@@ -4,12 +4,14 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from knot_fed.answers import NOISY, TeacherPlan
 from knot_fed.config import PrivacyConfig
 from knot_fed.data.transfer_set import TextKeys, TransferSet
+from knot_fed.errors import PrivacyError
 from knot_fed.federation import wire
 from knot_fed.federation.client import Client
 from knot_fed.federation.costs import check_cost, estimate_cost
@@ -112,7 +114,10 @@ def teacher_plan(
 
 @dataclass(slots=True)
 class _Release:
-    """What one answer is made of, and what it costs; `touched` once anything is computed from private examples."""
+    """What one answer is made of, and what it costs.
+
+    `fresh` is how many texts were charged as new, and `touched` whether anything was computed from private examples.
+    """
 
     client: Client
     request: wire.TrainRequest
@@ -122,6 +127,7 @@ class _Release:
     summed: bool
     keys: str
     transfer_keys: TextKeys
+    fresh: int = field(default=0, init=False)
     touched: bool = field(default=False, init=False)
 
     @classmethod
@@ -167,9 +173,9 @@ class _Release:
         if self.summed:
             keys = self.transfer_keys[self.request.start : self.request.stop]
             check_sums(*most_sums(keys, before, run=self.run, keys_of=self._keys_of), policy=policy)
-        claim, mechanism = self._claimed([self.noise]), self.privacy.mechanism
+        claim, mechanism, self.fresh = self._claimed([self.noise]), self.privacy.mechanism, self._count_fresh(before)
         entry = LedgerEntry(
-            run=self.run, round=self.request.round, texts=texts, fresh=self._count_fresh(before), mechanism=mechanism,
+            run=self.run, round=self.request.round, texts=texts, fresh=self.fresh, mechanism=mechanism,
             unit=DESCRIPTIONS[mechanism].unit, epsilon=claim.epsilon, delta=claim.delta,
             answer=self.plan_of_teacher.release_digest, noise=self.noise, keys=self.keys, start=self.request.start,
             stop=self.request.stop, summed=self.summed,
@@ -183,18 +189,20 @@ class _Release:
 
     def compute(self) -> tuple[TeacherAnswer, bool]:
         """Return the answer as it may leave, and whether it was kept before."""
-        noisy = self._noisy
-        reused = noisy is not None and noisy.count_new(self.texts) == 0
-        self.touched = True
-        if noisy is not None and reused:
-            rows = noisy.rows(self.texts, _never)
+        noisy, privacy = self._noisy, self.privacy
+        if noisy is not None and not noisy.count_new(self.texts):
+            rows = noisy.rows(self.texts, _never, most_new=0)
             return TeacherAnswer(rows, np.zeros(len(rows), dtype=np.float32), 0), True
+        if privacy.mechanism == "dp-sgd" and not self.fresh and not self._teacher_kept:
+            raise PrivacyError("the kept teacher was removed while it was asked for; ask again")
+        self.touched = True
         teacher, loaded = self.plan_of_teacher.train(
             folder=self.client.state / TEACHERS, features=self.client.features, logits=self.client.state / LOGITS
         )
         if noisy is None:
             return teacher.answer(self.texts), loaded
-        return teacher.answer(self.texts, rows=lambda texts: noisy.rows(texts, teacher.rows)), False
+        draw = partial(noisy.rows, draw=teacher.rows, most_new=self.fresh)
+        return teacher.answer(self.texts, rows=draw), False
 
     def claim(self, entries: Sequence[LedgerEntry]) -> wire.Claim:
         """Return what this run's answers guarantee together, as the mechanism's own unit counts."""

@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 
 from knot_fed.data.transfer_set import TransferSet
+from knot_fed.errors import ModelError
+from knot_fed.federation.ledger import Ledger
 from knot_fed.federation.release import RELEASES, TEACHERS
+from knot_fed.kept_teachers import load_or_train
+from knot_fed.models import ModelSpec, build_classifier, trained_state
 from knot_fed.privacy.compression import compress
 from tests.federation.owners import PUBLIC, Owner, request
 
@@ -147,3 +151,49 @@ def test_the_claim_of_a_run_counts_a_text_once_and_its_slices_together(tmp_path)
     whole = owner.soft_labels(start=9).claim.epsilon
     assert half < whole == pytest.approx(5.0, rel=1e-6)
     assert owner.soft_labels().claim.epsilon == pytest.approx(5.0, rel=1e-6)
+
+
+@pytest.mark.parametrize(("keys", "kept"), [(GAUSSIAN, RELEASES), (PATE, RELEASES), (DP_SGD, TEACHERS)])
+def test_a_release_that_is_removed_between_charge_and_answer_is_not_drawn_for_nothing(
+    tmp_path, monkeypatch, keys, kept
+):
+    owner = Owner(tmp_path / "mine").run(keys=keys)
+    owner.soft_labels()
+    charge = Ledger.charge
+
+    def charged_and_removed(self, decide):
+        done = charge(self, decide)
+        shutil.rmtree(owner.state / kept)
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "charge", charged_and_removed)
+        assert "removed while" in owner.refusal("train", request())
+    assert not list((owner.state / kept).rglob("*.npy"))
+    assert owner.soft_labels().soft_labels.shape == (len(PUBLIC), 5)
+
+
+def test_a_dp_sgd_teacher_that_cannot_be_loaded_is_not_trained_again(tmp_path, monkeypatch):
+    owner = Owner(tmp_path / "mine").run(keys=DP_SGD)
+    owner.soft_labels()
+
+    def unreadable(*_, **__):
+        raise ModelError("of another release")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("knot_fed.kept_teachers.load_classifier", unreadable)
+        assert "a kept noisy release of this client is damaged" in owner.refusal("train", request())
+    assert len(list((owner.state / TEACHERS).iterdir())) == 1
+
+
+def test_where_two_processes_train_one_teacher_both_answer_with_the_one_that_is_kept(tmp_path):
+    spec = ModelSpec("ngram-bag", "all", ("bad", "good"), False, 16)
+    first, second = (build_classifier(spec, seed=seed) for seed in (1, 2))
+
+    def meanwhile():
+        load_or_train(tmp_path / "kept", lambda: first, heal=False)
+        return second
+
+    loaded, reused = load_or_train(tmp_path / "kept", meanwhile, heal=False)
+    assert reused
+    np.testing.assert_array_equal(trained_state(loaded)["head.weight"], trained_state(first)["head.weight"])
