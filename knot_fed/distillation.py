@@ -113,6 +113,13 @@ def distil_student(
         Added to the loss of each batch, with as many public examples; it takes no part in the choice of the epoch.
     start, keep
         As in `fit`: where a distillation cut short goes on from, and who keeps its state at each epoch.
+
+    Raises
+    ------
+    ModelError
+        If the loss is not finite.
+    OwnCodeError
+        If a user's own loss cannot be used.
     """
     started, targets = time.monotonic(), _Targets(soft_labels, weights, loss)
     train_rows, held_rows = _hold_out(len(texts), settings.validation, seed)
@@ -131,7 +138,9 @@ def distil_student(
                 total += float(targets.loss(student.logits([items[row] for row in rows]), rows)) * len(rows)
         return -total / len(held_rows)
 
-    schedule = Schedule(settings.epochs, settings.patience, settings.batch_size, settings.learning_rate)
+    schedule = Schedule(
+        settings.epochs, settings.patience, settings.batch_size, settings.learning_rate, loss=settings.loss
+    )
     train_items = [items[row] for row in train_rows]
     result = fit(
         student, train_items, batch_loss, held_out_score, schedule, seed=seed, start=start, keep=keep

@@ -26,6 +26,22 @@ class ConfigError(KnotError):
     """A run or node configuration that cannot be used."""
 
 
+class OwnCodeError(ConfigError):
+    """A user's own function that cannot be used.
+
+    Parameters
+    ----------
+    message
+        The sentence.
+    calls
+        The user's own part of the traceback, for her terminal only; empty: there is none.
+    """
+
+    def __init__(self, message: str, *, calls: str = "") -> None:
+        super().__init__(message)
+        self.calls = calls
+
+
 class DataError(KnotError):
     """A data file that breaks a rule; the message names file, rule and count of rows, and quotes no text.
 

@@ -1,20 +1,31 @@
-"""What can be refused before anything starts: files that are not there, and names that nothing bears."""
+"""What can be refused before anything starts: files, models and functions that a run could only fail on."""
 
 import math
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 
-from knot_fed.config import RunConfig
-from knot_fed.data.files import data_path
-from knot_fed.data.partition import client_shard
-from knot_fed.errors import ConfigError
-from knot_fed.losses import BUILDERS, make_loss
+import numpy as np
+
+from knot_fed.aggregation import SCHEMES, client_weights
+from knot_fed.config import DataConfig, LabelsConfig, RunConfig
+from knot_fed.data.files import HUB, data_path
+from knot_fed.data.partition import client_name, client_shard
+from knot_fed.data.private import Columns, read_labelled_texts, seed_key
+from knot_fed.data.transfer_set import read_transfer_set
+from knot_fed.errors import ConfigError, ModelError, RunFolderError
+from knot_fed.losses import BUILDERS, make_loss, try_loss
 from knot_fed.models import check_model_name
 from knot_fed.privacy.secure_sum import check_threshold, default_threshold
+from knot_fed.reporting import RunFolder
+
+LEAST_TRANSFER_TEXTS = 2
 
 
 def check_run(config: RunConfig, *, clients: int) -> None:
     """Refuse a run of virtual clients that could only fail.
 
-    Data sets of the hub and a user's own functions are left to the run: they may be reached from there only.
+    Data sets of the hub are left to the run; all files of this machine are read, and a user's own functions are called.
 
     Parameters
     ----------
@@ -25,30 +36,131 @@ def check_run(config: RunConfig, *, clients: int) -> None:
 
     Raises
     ------
-    ConfigError
-        If there are fewer clients than private files, than the run waits for or needs answers of, or than the
-        threshold of a secure sum.
-    DataError
-        If a private file, the public file or the transfer set is not there.
-    LabelSpaceError
-        If the task has no labels.
-    ModelError
-        If there is no model of a name.
-    GroundCostError
-        If the ground cost is none, or the solver does not apply to it.
+    KnotError
+        If there are too few clients, a file, a model or a function cannot be used, or two settings do not go together.
     """
-    data, models = config.data, config.teacher.models.split(",")
-    client_shard(0, clients, data.client_names)
-    for key, needed in (("wait-for", config.wait_for), ("min-teachers", config.min_teachers)):
-        if needed > clients:
-            raise ConfigError(f"run configuration: {key} = {needed}, but there are {clients} clients; lower {key}")
-    for name in (*data.client_names, data.public, data.transfer):
-        data_path(data.root, name)
-    for model in {config.model, config.student_model, *(name.strip() for name in models if name.strip())}:
-        check_model_name(model)
-    config.label_space()
+    _check_clients(config, clients)
+    check_deployed_run(config)
+    check_own_functions(config)
+    _check_local_models(config)
+    _check_files(config.data, config.task, config.labels, config.rounds)
     if config.privacy.secure_sum:
         asked = max(config.min_teachers, math.ceil(config.fraction * clients))
         check_threshold(config.privacy.threshold or default_threshold(asked), clients=asked)
-    if config.distill.loss in BUILDERS:
-        make_loss(config)
+
+
+def check_deployed_run(config: RunConfig) -> None:
+    """Refuse a run of real clients that could only fail, as far as it shows without the server's files.
+
+    Raises
+    ------
+    KnotError
+        If the label space or a model's name is wrong, or two settings do not go together.
+    """
+    config.label_space()
+    for model in _models(config):
+        check_model_name(model)
+    if config.trainable == "head" and not all(model.startswith("hf:") for model in _models(config)):
+        others = ", ".join(sorted(model for model in _models(config) if not model.startswith("hf:")))
+        raise ConfigError(
+            f"run configuration: trainable = 'head' trains on a frozen hf: encoder, and {others} is none; use"
+            " trainable = 'all', or hf: models"
+        )
+
+
+def check_run_folder(config: RunConfig) -> None:
+    """Refuse a name that is taken, or a run to resume that left nothing to go on with.
+
+    Raises
+    ------
+    RunFolderError
+        If so.
+    """
+    folder = Path(config.runs_dir) / config.name
+    if config.resume:
+        RunFolder.resume(folder, config.to_mapping())
+    elif folder.exists():
+        raise RunFolderError(f"{folder}: there is a run of this name; give another name, or delete the folder")
+
+
+def check_own_functions(config: RunConfig) -> None:
+    """Call the loss and a user's own scheme on a small batch.
+
+    Raises
+    ------
+    KnotError
+        If one cannot be built or imported, raises, or returns what it must not.
+    """
+    loss, labels = make_loss(config), len(config.label_space())
+    if config.distill.loss not in BUILDERS:
+        try_loss(loss, labels=labels, name=config.distill.loss)
+    if config.weights.scheme not in SCHEMES:
+        generator = np.random.default_rng(1)
+        soft_labels = generator.dirichlet(np.ones(labels), size=(3, 4))
+        client_weights(
+            config.weights.scheme,
+            examples=np.array([10, 20, 30]),
+            confidences=generator.uniform(size=(3, 4)),
+            soft_labels=soft_labels,
+            power=config.weights.power,
+        )
+
+
+def _models(config: RunConfig) -> set[str]:
+    named = (name.strip() for name in config.teacher.models.split(","))
+    return {config.model, config.student_model, *filter(None, named)}
+
+
+def _check_clients(config: RunConfig, clients: int) -> None:
+    files = config.data.client_names
+    client_shard(0, clients, files)
+    _refuse_repeats(files)
+    for key, needed in (("wait-for", config.wait_for), ("min-teachers", config.min_teachers)):
+        if needed > clients:
+            raise ConfigError(
+                f"run configuration: {key} = {needed}, but there are {clients} clients; lower {key}, or give"
+                f" --num-supernodes {needed}"
+            )
+    models = [name for name in config.teacher.models.split(",") if name.strip()]
+    if models and len(models) != len(files):
+        raise ConfigError(
+            f"run configuration: teacher.models names {len(models)} models for {len(files)} files of data.clients; name"
+            " one for each"
+        )
+
+
+def _refuse_repeats(files: Sequence[str]) -> None:
+    names = [client_name(file) for file in files]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ConfigError(
+            f"run configuration: data.clients has {repeated[0]!r} more than once; name each file once, since a client"
+            " is called like its file"
+        )
+
+
+def _check_local_models(config: RunConfig) -> None:
+    for model in sorted(_models(config)):
+        place = model.removeprefix("hf:")
+        if model.startswith("hf:") and place.startswith(("/", ".", "~")) and not Path(place).is_dir():
+            raise ModelError(f"{model}: no such folder; give a folder with a pretrained model, or its name on the hub")
+
+
+@lru_cache(maxsize=16)
+def _check_files(data: DataConfig, task: str, labels: LabelsConfig, rounds: int) -> None:
+    """Read what is on this machine, once for all cells of a sweep: whatever breaks a rule is told now."""
+    space = RunConfig(task=task, labels=labels).label_space()
+    names = ("text", "text_a", "text_b", "label", "split", "separator")
+    columns = Columns(**{name: getattr(data, name) for name in names})
+    paths = {name: data_path(data.root, name) for name in (*data.client_names, data.public, data.transfer)}
+    for name in (*data.client_names, data.public):
+        if not paths[name].startswith(HUB):
+            read_labelled_texts(paths[name], columns=columns, labels=space, key=seed_key(1), limit=data.limit)
+    if paths[data.transfer].startswith(HUB):
+        return
+    texts = len(read_transfer_set(paths[data.transfer], columns=columns, limit=data.limit))
+    if texts < LEAST_TRANSFER_TEXTS * rounds:
+        raise ConfigError(
+            f"{data.transfer}: {texts} distinct transfer text(s) for {rounds} round(s); give {LEAST_TRANSFER_TEXTS} or"
+            " more for each round"
+        )

@@ -9,21 +9,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from knot_fed.bundle import stage_app
 from knot_fed.errors import ConfigError, FederationError
 from knot_fed.processes import script, sigterm_as_exit, stop
-from knot_fed.submission import COMPONENTS, Connection, Submitter, flower_home, stage_app
+from knot_fed.submission import Connection, Submitter, flower_home
 
 START_SECONDS = 60.0
 
 
 @contextmanager
-def simulator(app: Path, *, strategy: str = "knot") -> Iterator[Submitter]:
+def simulator(app: Path | None, *, strategy: str = "knot") -> Iterator[Submitter]:
     """Start a private SuperLink for an app, and stop it with all that it started, also on a SIGTERM.
 
     Parameters
     ----------
     app
-        Folder of the app's `pyproject.toml`.
+        Folder of an app of the user's own; None: the installed one.
     strategy
         `knot`: the app's own components; `fedavg`: the reference line's.
 
@@ -35,7 +36,7 @@ def simulator(app: Path, *, strategy: str = "knot") -> Iterator[Submitter]:
         If the SuperLink does not start.
     """
     with sigterm_as_exit(), tempfile.TemporaryDirectory(prefix="knot-fed-") as home:
-        bundle = stage_app(app, Path(home) / "app", components=COMPONENTS.get(strategy))
+        bundle = stage_app(app, Path(home) / "app", strategy=strategy)
         with superlink(Path(home)) as environment:
             yield Submitter(bundle, Path(home), environment)
 

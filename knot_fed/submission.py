@@ -1,10 +1,8 @@
 """Handing the app to a SuperLink by `flwr run`, and watching the run until its end."""
 
 import os
-import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +11,9 @@ from typing import Any
 import tomli_w
 
 from knot_fed.config import RunConfig
-from knot_fed.errors import ConfigError
 from knot_fed.processes import script, stop
 from knot_fed.watching import Watched, check_completed, watch
 
-COMPONENTS = {
-    "fedavg": {"serverapp": "knot_fed.fedavg_app:server_app", "clientapp": "knot_fed.fedavg_app:client_app"},
-}
 CONNECTION = "knot-fed"
 
 
@@ -129,36 +123,3 @@ def flower_home(home: Path, connection: Connection) -> dict[str, str]:
     (home / "config.toml").write_text(tomli_w.dumps({"superlink": {CONNECTION: table}}), encoding="utf-8")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {**os.environ, "FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0", "PATH": path}
-
-
-def stage_app(app: Path, folder: Path, *, components: dict[str, str] | None = None) -> Path:
-    """Copy the app's configuration and the files that its `fab-include` names, and return the copy.
-
-    Flower walks the whole folder before it looks at `fab-include`, and refuses to go on where a virtual environment
-    or a data folder in it is nested deeply; the copy holds nothing else.
-
-    Parameters
-    ----------
-    app, folder
-        The app's folder, and where the copy goes.
-    components
-        Server app and client app to declare in the copy; None: those that the app declares.
-
-    Raises
-    ------
-    ConfigError
-        If there is no `pyproject.toml` with a `fab-include`.
-    """
-    try:
-        project = tomllib.loads((app / "pyproject.toml").read_text(encoding="utf-8"))
-        patterns = [str(pattern).lstrip("/") for pattern in project["tool"]["flwr"]["app"]["fab-include"]]
-    except (OSError, KeyError, ValueError):
-        raise ConfigError(f"{app / 'pyproject.toml'}: no fab-include; give --app the project's folder") from None
-    for file in [app / "pyproject.toml", *(path for pattern in patterns for path in sorted(app.glob(pattern)))]:
-        copy = folder / file.relative_to(app)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, copy)
-    if components is not None:
-        project["tool"]["flwr"]["app"]["components"] = components
-        (folder / "pyproject.toml").write_text(tomli_w.dumps(project), encoding="utf-8")
-    return folder

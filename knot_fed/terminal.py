@@ -1,44 +1,26 @@
-"""What all commands share on the terminal: a console, progress, and errors without a traceback."""
+"""What all commands share on the terminal: a console, lines and progress."""
 
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from knot_fed.errors import KnotError
+WIDTH = 200
+"""Letters in a line of a table where there is no terminal; nothing is dropped or cut there."""
 
 
-def make_console(width: int) -> Console:
-    """Return a console for standard output; where that is no terminal, tables are so many letters wide."""
-    return Console(width=None if sys.stdout.isatty() else width)
+def make_console() -> Console:
+    """Return a console for standard output, as wide as the terminal; where there is none, wide enough for any table."""
+    return Console(width=None if sys.stdout.isatty() else WIDTH)
 
 
-def without_traceback(program: str, command: Callable[..., None]) -> Callable[..., None]:
-    """Return the command, which then prints an error that a user can act on in one sentence and exits with 1.
-
-    Parameters
-    ----------
-    program
-        What the user called; it stands before the sentence.
-    command
-        The command; its signature is kept.
-    """
-
-    @wraps(command)
-    def guarded(*args: object, **options: object) -> None:
-        try:
-            command(*args, **options)
-        except KnotError as error:
-            typer.echo(f"{program}: {error}", err=True)
-            raise typer.Exit(1) from None
-
-    return guarded
+def echo_line(console: Console, line: str) -> None:
+    """Print a line as it is, unwrapped: no markup in it is read, and nothing is highlighted."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
 from knot_fed.config import LONGEST_LIST, MOST_STEPS, NodeConfig, RunConfig, flattened
+from knot_fed.config.overrides import read_override
 from knot_fed.errors import ConfigError, KnotError
 from knot_fed.labels import LabelSpace
-from knot_fed.overrides import read_override
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

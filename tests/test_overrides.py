@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from knot_fed.config.overrides import resolve_config
 from knot_fed.errors import ConfigError
-from knot_fed.overrides import resolve_config
 from knot_fed.simulation import federation_settings
 
 ROOT = Path(__file__).parent.parent

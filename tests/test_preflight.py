@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from knot_fed.cli import app
+from knot_fed.cli.main import app
+from knot_fed.config.overrides import resolve_config
 from knot_fed.errors import ConfigError, DataError, GroundCostError, LabelSpaceError, ModelError
-from knot_fed.overrides import resolve_config
 from knot_fed.preflight import check_run
 
 ROOT = Path(__file__).parent.parent

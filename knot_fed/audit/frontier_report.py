@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.ticker import LogLocator
+from rich.table import Table as TerminalTable
 
 from knot_fed.reporting.figures import BLUE, GREEN, VERMILLION, Canvas
 from knot_fed.reporting.page import Cell, Page, Picture, Section, Table, number, words, write_page
@@ -34,6 +35,14 @@ LEAKS = {
 
 RATES = ("tpr_own_row",)
 """Leaks whose orders of magnitude count."""
+
+
+def frontier_table(table: pd.DataFrame) -> TerminalTable:
+    """Return the table for the terminal."""
+    printed = TerminalTable(*headings(), title="means over seeds and domains ± half the 95 % interval")
+    for line in table.to_dict("records"):
+        printed.add_row(*shown_cells(line))
+    return printed
 
 
 def shown_cells(line: Mapping[Hashable, Any]) -> list[str]:

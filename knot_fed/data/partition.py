@@ -15,16 +15,18 @@ MIN_TRAIN = 2
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One virtual client's place: the file, and which of how many shares of it."""
+    """One virtual client's place: its files, and which of how many shares of them."""
 
     name: str
-    file: str
+    files: tuple[str, ...]
     index: int
     count: int
 
 
 def client_shard(index: int, total: int, files: Sequence[str]) -> Shard:
-    """Deal virtual clients over files in turn; a client is called like its file, or `<file>-<k>` when they share it.
+    """Deal virtual clients over files in turn, or files over clients where there are fewer of these.
+
+    A client is called like its file, `<file>-<k>` where several share one, and `<file>+<file>` where it holds several.
 
     Parameters
     ----------
@@ -38,22 +40,29 @@ def client_shard(index: int, total: int, files: Sequence[str]) -> Shard:
     Raises
     ------
     ConfigError
-        If there are fewer clients than files, which would leave files unread.
+        If there is no file.
 
     Examples
     --------
     >>> client_shard(4, 5, ["product", "tweets", "nyt"])
-    Shard(name='tweets-1', file='tweets', index=1, count=2)
+    Shard(name='tweets-1', files=('tweets',), index=1, count=2)
+    >>> client_shard(0, 2, ["product", "tweets", "nyt"]).name
+    'product+nyt'
     """
-    if not files or total < len(files):
-        raise ConfigError(
-            f"data.clients names {len(files)} file(s) for {total} clients; give one client or more to each"
-        )
+    if not files:
+        raise ConfigError("data.clients names no file; name the private files, with commas")
+    if total < len(files):
+        held = tuple(files[place] for place in range(index, len(files), total))
+        return Shard("+".join(map(client_name, held)), held, 0, 1)
     place = index % len(files)
     count = len(range(place, total, len(files)))
-    file = files[place]
-    base = file.rpartition("/")[2].removeprefix("hub:").replace(":", "-")
-    return Shard(base if count == 1 else f"{base}-{index // len(files)}", file, index // len(files), count)
+    name = client_name(files[place])
+    return Shard(name if count == 1 else f"{name}-{index // len(files)}", (files[place],), index // len(files), count)
+
+
+def client_name(file: str) -> str:
+    """Return what the owner of a file is called."""
+    return file.rpartition("/")[2].removeprefix("hub:").replace(":", "-")
 
 
 @errors_about("the private file")

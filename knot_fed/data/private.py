@@ -3,7 +3,8 @@
 import hashlib
 import hmac
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from knot_fed.errors import DataError
 from knot_fed.labels import LabelSpace
 from knot_fed.types import LabelledTexts, SplitExamples, Text
 
-SPLITS = {"train": "train", "val": "val", "validation": "val", "dev": "val", "test": "test"}
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 VAL_SHARE, TEST_SHARE = 0.1, 0.2
 
 
@@ -72,7 +73,7 @@ def read_labelled_texts(
     """
     path = str(path)
     if path.startswith(BUILTIN):
-        return builtin_examples(path.removeprefix(BUILTIN), labels)
+        return _limited(builtin_examples(path.removeprefix(BUILTIN), labels), limit, key=key)
     table = read_columns(path, {*columns.of_text, columns.label, columns.split}, split=columns.split)
     name = short_name(path)
     if columns.label not in table:
@@ -86,16 +87,35 @@ def read_labelled_texts(
     chances = record_chances(examples, key=key)
     _cut_missing(parts, "test", TEST_SHARE, chances[:, 0])
     _cut_missing(parts, "val", VAL_SHARE / (1 - TEST_SHARE), chances[:, 1])
-    split = {part: examples.select(np.flatnonzero(parts == part)) for part in ("train", "val", "test")}
-    if limit:
-        drawn = np.argsort(chances[parts == "train", 2], kind="stable")[:limit]
-        split["train"] = split["train"].select(np.sort(drawn))
-    if len(np.unique(split["train"].labels)) < 2:
+    whole = SplitExamples(**{part: examples.select(np.flatnonzero(parts == part)) for part in ("train", "val", "test")})
+    split = _limited(whole, limit, key=key)
+    if len(np.unique(split.train.labels)) < 2:
         raise DataError(
-            f"{name}: {len(split['train'])} training rows with fewer than 2 classes; add rows of another class",
+            f"{name}: {len(split.train)} training rows with fewer than 2 classes; add rows of another class",
             refusal="fewer than 2 classes to train on",
         )
-    return SplitExamples(**split)
+    return split
+
+
+def join_examples(parts: Sequence[SplitExamples]) -> SplitExamples:
+    """Put the examples of several files together, split by split."""
+    return SplitExamples(
+        **{
+            split: LabelledTexts(
+                tuple(text for part in parts for text in getattr(part, split).texts),
+                np.concatenate([getattr(part, split).labels for part in parts]),
+            )
+            for split in ("train", "val", "test")
+        }
+    )
+
+
+def _limited(examples: SplitExamples, limit: int, *, key: bytes) -> SplitExamples:
+    """Keep the training rows with the lowest hashes; 0: all."""
+    if not limit:
+        return examples
+    drawn = np.argsort(record_chances(examples.train, key=key)[:, 2], kind="stable")[:limit]
+    return replace(examples, train=examples.train.select(np.sort(drawn)))
 
 
 def texts_of(table: dict[str, list[object]], columns: Columns, *, name: str) -> tuple[Text, ...]:

@@ -144,8 +144,9 @@ def read_transfer_set(path: str | Path, *, columns: Columns, limit: int = 0) -> 
         If the file is missing, empty, not UTF-8, without the text column, or has rows without text.
     """
     path = str(path)
+    texts: Sequence[Text]
     if path.startswith(BUILTIN):
-        return distinct_texts(builtin_texts(path.removeprefix(BUILTIN)))
-    table = read_columns(path, set(columns.of_text))
-    texts = texts_of(table, columns, name=short_name(path))
+        texts = builtin_texts(path.removeprefix(BUILTIN))
+    else:
+        texts = texts_of(read_columns(path, set(columns.of_text)), columns, name=short_name(path))
     return distinct_texts([texts[row] for row in limited_rows(len(texts), limit)])

@@ -106,9 +106,9 @@ def _told(policy: ReleasePolicy) -> str:
 
 def _check_file(client: Client) -> list[Finding]:
     """Check the file by column, so that one problem does not hide another, and then as a whole."""
-    columns, labels, name = client.columns(), client.run.label_space(), short_name(client.path)
+    columns, labels, name = client.columns(), client.run.label_space(), short_name(client.files[0])
     try:
-        table = read_columns(client.path, {*columns.of_text, columns.label, columns.split}, split=columns.split)
+        table = read_columns(client.files[0], {*columns.of_text, columns.label, columns.split}, split=columns.split)
     except KnotError as error:
         return [Finding("private file", PROBLEM, str(error))]
     rows = len(next(iter(table.values()), []))
@@ -137,12 +137,12 @@ def _check_file(client: Client) -> list[Finding]:
 def _examples(client: Client) -> str:
     """Split the file as the state folder's secret will, but by another key, since nothing is written here."""
     examples = read_labelled_texts(
-        client.path, columns=client.columns(), labels=client.run.label_space(), key=seed_key(0)
+        client.files[0], columns=client.columns(), labels=client.run.label_space(), key=seed_key(0)
     )
     parts = {part: getattr(examples, part) for part in ("train", "val", "test")}
     empty = [part for part, split in parts.items() if not len(split)]
     if empty:
-        raise ConfigError(f"{short_name(client.path)}: no rows for {' and '.join(empty)}; give more rows")
+        raise ConfigError(f"{short_name(client.files[0])}: no rows for {' and '.join(empty)}; give more rows")
     classes = len(np.unique(examples.train.labels))
     counts = ", ".join(f"{part} {len(split)}" for part, split in parts.items())
     return f"about {counts}; {classes} classes to train on"
@@ -167,7 +167,7 @@ def _sample(client: Client) -> list[str | tuple[str, str]]:
     columns = client.columns()
     paired = bool(columns.separator)
     try:
-        table = read_columns(client.path, set(columns.of_text))
+        table = read_columns(client.files[0], set(columns.of_text))
         paired = paired or columns.text not in table
     except KnotError:
         pass

@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord, Context, Message
 from knot_fed.config import NodeConfig, RunConfig
 from knot_fed.data.files import data_path, short_name
 from knot_fed.data.partition import client_shard, split_examples
-from knot_fed.data.private import Columns, read_labelled_texts, seed_key
+from knot_fed.data.private import Columns, join_examples, read_labelled_texts, seed_key
 from knot_fed.data.transfer_set import TransferSet, keep_transfer_set, kept_transfer_set, read_transfer_set
 from knot_fed.errors import ConfigError, PolicyError, WireError
 from knot_fed.evaluation import evaluate_classifier
@@ -42,7 +42,7 @@ KEPT_TEXTS = "transfer-set.json"
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One client's settings: who it is, where its private file and its state are, and what its policy allows.
+    """One client's settings: who it is, where its private files and its state are, and what its policy allows.
 
     Virtual clients share a folder of features, so that the encoder reads the transfer set once for all of them.
     """
@@ -50,7 +50,7 @@ class Client:
     name: str
     run: RunConfig
     node: NodeConfig
-    path: str
+    files: tuple[str, ...]
     shard: tuple[int, int]
     model: str
     state: Path
@@ -88,14 +88,16 @@ class Client:
             raise ConfigError("node configuration: state-dir is missing; give the absolute path of this node's folder")
         if node.data:
             name = node.name or f"node-{node_id}"
-            path, place, model = node.data, (0, 1), run.model
+            files: tuple[str, ...] = (node.data,)
+            place, model = (0, 1), run.model
         else:
             shard = client_shard(node.partition_id, node.num_partitions or 1, run.data.client_names)
-            name, path, place = shard.name, data_path(run.data.root, shard.file), (shard.index, shard.count)
-            model = models[run.data.client_names.index(shard.file) % len(models)] if models else run.model
+            name, place = shard.name, (shard.index, shard.count)
+            files = tuple(data_path(run.data.root, file) for file in shard.files)
+            model = models[run.data.client_names.index(shard.files[0]) % len(models)] if models else run.model
         state = Path(node.state_dir) if node.state_dir else Path(run.state_dir) / name
         features = Path(node.state_dir or run.state_dir) / "features"
-        return cls(name, run, node, path, place, node.model or model, state, features, policy)
+        return cls(name, run, node, files, place, node.model or model, state, features, policy)
 
     def columns(self) -> Columns:
         """Return the column names and the separator, the node's own before the run's.
@@ -108,7 +110,7 @@ class Client:
         return Columns(**{name: getattr(ours, name) or getattr(theirs, name) for name in names})
 
     def examples(self) -> tuple[SplitExamples, dict[str, list[int]]]:
-        """Read the private file, and this client's share of it where several virtual clients split it.
+        """Read the private files, and this client's share of one where several virtual clients split it.
 
         How a real node's file is split, and how much of it is read, is no server's to say: its secret splits it, the
         same for all runs.
@@ -122,8 +124,9 @@ class Client:
         """
         data, (index, count) = self.run.data, self.shard
         key, limit = (self.ledger.secret(), 0) if self.node.data else (seed_key(self.run.seed), data.limit)
-        examples = read_labelled_texts(
-            self.path, columns=self.columns(), labels=self.run.label_space(), key=key, limit=limit
+        columns, labels = self.columns(), self.run.label_space()
+        examples = join_examples(
+            [read_labelled_texts(file, columns=columns, labels=labels, key=key, limit=limit) for file in self.files]
         )
         return split_examples(
             examples, index=index, count=count, scheme=data.partition, alpha=data.alpha, seed=self.run.seed

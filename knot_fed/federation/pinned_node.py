@@ -18,8 +18,8 @@ from flwr.supercore.fab import Fab
 from flwr.supernode import start_client_internal
 from flwr.supernode.cli.flower_supernode import flower_supernode
 
+from knot_fed.bundle import stage_app
 from knot_fed.errors import ConfigError
-from knot_fed.submission import stage_app
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 TRUSTED = "--trusted-entities"
@@ -28,8 +28,8 @@ ASKED = {"pinned": ""}
 logger = logging.getLogger("flwr")
 
 
-def app_digest(app: Path) -> str:
-    """Return the SHA-256 of the bundle that `knot-fed submit` sends of an app's folder.
+def app_digest(app: Path | None) -> str:
+    """Return the SHA-256 of the bundle that `knot-fed submit` sends of an app's folder, or of the installed one.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def app_digest(app: Path) -> str:
         If the folder holds no app.
     """
     with tempfile.TemporaryDirectory(prefix="knot-fed-") as folder:
-        return hashlib.sha256(build_fab_from_disk(stage_app(app.resolve(), Path(folder) / "app"))).hexdigest()
+        return hashlib.sha256(build_fab_from_disk(stage_app(app, Path(folder) / "app"))).hexdigest()
 
 
 def read_pins(text: str) -> frozenset[str]:

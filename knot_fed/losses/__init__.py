@@ -6,6 +6,7 @@ from knot_fed.losses.interface import Loss, PairwiseLoss
 from knot_fed.losses.jensen_shannon import JensenShannon
 from knot_fed.losses.kl import ForwardKL
 from knot_fed.losses.mse import MeanSquaredError
+from knot_fed.losses.own import try_loss
 from knot_fed.losses.reverse_kl import ReverseKL
 from knot_fed.losses.sinkhorn_divergence import SinkhornDivergence
 
@@ -21,4 +22,5 @@ __all__ = [
     "SinkhornDivergence",
     "SymmetrisedKL",
     "make_loss",
+    "try_loss",
 ]

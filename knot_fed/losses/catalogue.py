@@ -12,6 +12,7 @@ from knot_fed.losses.interface import Loss
 from knot_fed.losses.jensen_shannon import JensenShannon
 from knot_fed.losses.kl import ForwardKL
 from knot_fed.losses.mse import MeanSquaredError
+from knot_fed.losses.own import checked_loss
 from knot_fed.losses.reverse_kl import ReverseKL
 from knot_fed.losses.sinkhorn_divergence import SinkhornDivergence
 from knot_fed.plugins import resolve_own
@@ -76,4 +77,4 @@ def make_loss(config: RunConfig) -> Loss:
     name = config.distill.loss
     if name in BUILDERS:
         return BUILDERS[name](config)
-    return resolve_own(name, key="distill.loss", known=tuple(BUILDERS))
+    return checked_loss(resolve_own(name, key="distill.loss", known=tuple(BUILDERS)), name=name)

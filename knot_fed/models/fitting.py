@@ -1,5 +1,6 @@
 """One training loop with early stopping, for teachers and students alike."""
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from knot_fed.errors import ModelError
 from knot_fed.models.storage import load_trained_state, seeded, trained_state
 from knot_fed.models.text_classifier import Item, TextClassifier
 
@@ -17,13 +19,14 @@ BatchLoss = Callable[[Float[torch.Tensor, "examples classes"], Int[np.ndarray, "
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long and how fast to train."""
+    """How long and how fast to train, and what messages call the loss."""
 
     epochs: int
     patience: int
     batch_size: int
     learning_rate: float
     weight_decay: float = 0.0
+    loss: str = "cross-entropy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,11 @@ def fit(
         What `keep` was given by training cut short; it goes on from there, to the same parameters. None: epoch 0.
     keep
         Called before the first epoch and after each that another one follows.
+
+    Raises
+    ------
+    ModelError
+        If the loss is not finite; the message names the step.
     """
     with seeded(seed):
         training = _Training(model, items, batch_loss, schedule, seed=seed)
@@ -97,7 +105,7 @@ def fit(
         while len(losses) - best < schedule.patience and len(losses) < schedule.epochs:
             if keep is not None:
                 keep(training.state(best_state, scores=tuple(scores), losses=tuple(losses), best=best))
-            losses.append(training.epoch())
+            losses.append(training.epoch(len(losses) + 1))
             scores.append(score())
             if scores[-1] > scores[best]:
                 best, best_state = len(losses), trained_state(model)
@@ -112,7 +120,7 @@ def fit_all_epochs(
     """Train as `fit` does, but for all epochs, keep the last one's parameters, and return the mean loss of each."""
     with seeded(seed):
         training = _Training(model, items, batch_loss, schedule, seed=seed)
-        losses = tuple(training.epoch() for _ in range(schedule.epochs))
+        losses = tuple(training.epoch(number) for number in range(1, schedule.epochs + 1))
     model.eval()
     return losses
 
@@ -146,13 +154,16 @@ class _Training:
     def __init__(
         self, model: TextClassifier, items: Sequence[Item], batch_loss: BatchLoss, schedule: Schedule, *, seed: int
     ) -> None:
-        rate = schedule.learning_rate or model.default_learning_rate
-        self._optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=schedule.weight_decay, fused=True)
+        self._rate = schedule.learning_rate or model.default_learning_rate
+        self._optimiser = torch.optim.AdamW(
+            model.parameters(), lr=self._rate, weight_decay=schedule.weight_decay, fused=True
+        )
         self._generator = np.random.default_rng(seed)
         self._model, self._items, self._batch_loss, self._batch_size = model, items, batch_loss, schedule.batch_size
+        self._loss = schedule.loss
 
-    def epoch(self) -> float:
-        """Train one epoch and return the mean loss."""
+    def epoch(self, number: int) -> float:
+        """Train one epoch, counted from 1, and return the mean loss."""
         self._model.train()
         order, total = self._generator.permutation(len(self._items)), 0.0
         for start in range(0, len(order), self._batch_size):
@@ -161,8 +172,17 @@ class _Training:
             loss = self._batch_loss(self._model.logits([self._items[row] for row in rows]), rows)
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimiser.step()
-            total += float(loss.detach()) * len(rows)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise self._not_finite(value, f"step {start // self._batch_size + 1} of epoch {number}")
+            total += value * len(rows)
         return total / len(order)
+
+    def _not_finite(self, value: float, place: str) -> ModelError:
+        return ModelError(
+            f"training {self._model.spec.name}: the loss {self._loss} is {value} in {place}, at a learning rate of"
+            f" {self._rate:g}; use a lower rate, or mend the loss"
+        )
 
     def state(self, best_state: dict[str, np.ndarray], **facts: Any) -> FitState:
         """Take parameters, optimiser and random state."""

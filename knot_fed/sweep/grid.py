@@ -1,14 +1,13 @@
 """The cells of a sweep: every combination of the grid's values, those that would give the same run only once."""
 
 import itertools
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from knot_fed.config import RunConfig, Scalar, check_known_keys, known_keys
-from knot_fed.errors import ConfigError
+from knot_fed.config.overrides import VALUE, absolute, parse_value, read_pairs
+from knot_fed.errors import ConfigError, shown
 from knot_fed.losses import TRANSPORT_KEYS
-from knot_fed.overrides import absolute
 
 SEED = "seed"
 SHAPING = ("task", "model", "trainable", "labels.", "data.", "teacher.", "student.", "privacy.")
@@ -48,7 +47,7 @@ class Cell:
 
 
 def parse_grid(text: str, base: RunConfig) -> dict[str, list[Scalar]]:
-    """Read `key=value,value key=value`, each value of the kind that the key has, relative paths made absolute.
+    """Read `key=value,value key=value`, each value as in `--run-config`, relative paths made absolute.
 
     Raises
     ------
@@ -62,13 +61,14 @@ def parse_grid(text: str, base: RunConfig) -> dict[str, list[Scalar]]:
     """
     kinds = base.to_mapping()
     grid: dict[str, list[Scalar]] = {}
-    for part in text.split():
-        key, _, listed = part.partition("=")
+    for key, listed in read_pairs(text, option="--grid"):
         check_known_keys({key: 0}, known=known_keys(RunConfig), where="--grid")
-        values = [absolute(key, _value(value, kinds[key])) for value in listed.split(",") if value]
+        values = [
+            absolute(key, parse_value(value, kinds[key], where=f"--grid {key}")) for value in VALUE.findall(listed)
+        ]
         if not values or len(set(values)) != len(values) or key in grid or key == SEED:
             raise ConfigError(
-                f"--grid {part!r}: expected key=value,value with distinct values, each key once;"
+                f"--grid {shown(f'{key}={listed}')}: expected key=value,value with distinct values, each key once;"
                 " seeds are given by --seeds"
             )
         grid[key] = values
@@ -129,16 +129,6 @@ def _relevant(values: dict[str, Scalar], base: RunConfig) -> dict[str, Scalar]:
 
 def _cell_name(seed: int, values: Mapping[str, Scalar]) -> str:
     return "-".join([f"seed{seed}", *(_slug(value) for value in values.values())])
-
-
-def _value(text: str, like: Scalar) -> Scalar:
-    if isinstance(like, str):
-        return text
-    try:
-        value: Scalar = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-    return float(value) if isinstance(like, float) and isinstance(value, int) else value
 
 
 def _slug(value: Scalar) -> str:

@@ -35,7 +35,7 @@ class Sweep:
     Parameters
     ----------
     app
-        Folder of the app's `pyproject.toml`.
+        Folder of an app of the user's own; None: the installed one.
     folder
         Where runs and tables go.
     cells
@@ -48,7 +48,7 @@ class Sweep:
         Whether FedAvg is run once for each seed and start of the student, where no privacy mechanism is asked for.
     """
 
-    app: Path
+    app: Path | None
     folder: SweepFolder
     cells: Sequence[Cell]
     clients: int

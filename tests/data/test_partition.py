@@ -18,13 +18,23 @@ def test_every_file_is_dealt_out_whole(files, extra):
     shards = [client_shard(index, total, names) for index in range(total)]
     assert len({shard.name for shard in shards}) == total
     for name in names:
-        own = [shard for shard in shards if shard.file == name]
+        own = [shard for shard in shards if shard.files == (name,)]
         assert [shard.index for shard in own] == list(range(own[0].count))
 
 
-def test_fewer_clients_than_files_is_refused():
-    with pytest.raises(ConfigError, match=r"3 file\(s\) for 2 clients"):
-        client_shard(0, 2, ["a", "b", "c"])
+@given(st.integers(1, 6), st.integers(1, 6))
+def test_where_there_are_fewer_clients_every_file_is_held_once(clients, missing):
+    names = [f"file{i}" for i in range(clients + missing)]
+    shards = [client_shard(index, clients, names) for index in range(clients)]
+    assert sorted(name for shard in shards for name in shard.files) == names
+    assert len({shard.name for shard in shards}) == clients
+    assert max(len(shard.files) for shard in shards) - min(len(shard.files) for shard in shards) <= 1
+    assert all((shard.index, shard.count) == (0, 1) for shard in shards)
+
+
+def test_no_file_at_all_is_refused():
+    with pytest.raises(ConfigError, match=r"data\.clients names no file"):
+        client_shard(0, 2, [])
 
 
 @settings(max_examples=6)

@@ -13,13 +13,13 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from typer.testing import CliRunner
 
 from knot_fed import cli
+from knot_fed.config.overrides import resolve_config
 from knot_fed.data.files import data_path
 from knot_fed.data.private import Columns, read_labelled_texts, seed_key
 from knot_fed.data.recipes import RECIPES, find_recipe, load_from_hub, prepare_files
 from knot_fed.data.transfer_set import read_transfer_set
 from knot_fed.errors import ConfigError, DataError
 from knot_fed.labels import LabelSpace
-from knot_fed.overrides import resolve_config
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("train", "validation", "test")
@@ -67,7 +67,7 @@ def simulation_of(recipe):
 
 
 def knot_fed(*arguments, **environment):
-    start = "from knot_fed.cli import app; app()"
+    start = "from knot_fed.cli.main import app; app()"
     return subprocess.run(
         [sys.executable, "-c", start, *map(str, arguments)],
         env={**os.environ, **environment},

@@ -4,7 +4,7 @@ import socket
 import pytest
 from typer.testing import CliRunner
 
-from knot_fed.cli import app
+from knot_fed.cli.main import app
 from knot_fed.deployment.client_check import check_client
 from knot_fed.federation.ledger import Ledger
 from knot_fed.federation.ledger_entry import LedgerEntry

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from knot_fed.cli import app
+from knot_fed.cli.main import app
 from knot_fed.deployment import credentials
 from knot_fed.deployment.credentials import add_node, create_credentials, list_credentials, renew_server_certificate
 from knot_fed.deployment.environment import add_settings

@@ -3,7 +3,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from knot_fed.cli import app
+from knot_fed.cli.main import app
 from knot_fed.deployment.progress import read_progress
 from knot_fed.deployment.status import ended
 from knot_fed.reporting import RunFolder

@@ -8,7 +8,7 @@ import pytest
 from flwr.app import ConfigRecord, RecordDict
 from typer.testing import CliRunner
 
-from knot_fed.cli import app
+from knot_fed.cli.main import app
 from knot_fed.federation import envelope
 from tests.deployment.certificates import Certificates
 from tests.deployment.hostile_node import HostileNode

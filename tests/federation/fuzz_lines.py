@@ -11,7 +11,7 @@ from rich.console import Console
 
 from knot_fed.deployment.progress import read_progress
 from knot_fed.deployment.status import ended, run_facts
-from knot_fed.deployment.status_cli import run_tables
+from knot_fed.deployment.status_tables import run_tables
 from knot_fed.errors import FederationError
 from knot_fed.run_log import MARKER, read_line, sealed_lines, write_line
 from knot_fed.watching import check_completed, watch

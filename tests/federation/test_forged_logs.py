@@ -17,7 +17,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from typer.testing import CliRunner
 
 from knot_fed import submission
-from knot_fed.cli import app
+from knot_fed.cli.main import app
 from knot_fed.errors import FederationError
 from knot_fed.federation import envelope
 from knot_fed.federation.gate import OperatorOnly

@@ -159,7 +159,7 @@ def test_nothing_is_unpickled(attacked):
 
 
 def test_what_peers_said_prints_in_the_table_as_it_stands(attacked, capsys):
-    make_console(500).print(summary_table(attacked[0]))
+    make_console().print(summary_table(attacked[0]))
     assert "[31m[bold]no[/italic]" in capsys.readouterr().out
 
 

@@ -18,10 +18,10 @@ from flwr.supernode import start_client_internal
 from flwr.supernode.nodestate import NodeStateFactory
 from typer.testing import CliRunner
 
-from knot_fed.cli import app
+from knot_fed.bundle import stage_app
+from knot_fed.cli.main import app
 from knot_fed.errors import ConfigError
 from knot_fed.federation.pinned_node import app_digest, pin_apps, read_pins
-from knot_fed.submission import stage_app
 from tests.conftest import ROOT
 
 RUN, NODE = 7, 100

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import ttest_1samp
 from typer.testing import CliRunner
 
-from knot_fed.cli import app
+from knot_fed.cli.main import app
 from knot_fed.errors import RunFolderError
 from knot_fed.reporting import RunFolder, write_scalars
 from knot_fed.reporting.comparison import write_comparison

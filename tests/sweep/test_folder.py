@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from knot_fed.config.overrides import resolve_config
 from knot_fed.errors import RunFolderError
-from knot_fed.overrides import resolve_config
 from knot_fed.sweep.folder import SweepFolder
 
 ROOT = Path(__file__).parents[2]

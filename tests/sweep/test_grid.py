@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from knot_fed.config.overrides import resolve_config
 from knot_fed.errors import ConfigError
-from knot_fed.overrides import resolve_config
 from knot_fed.sweep.folder import SweepFolder
 from knot_fed.sweep.grid import make_cells, parse_grid, parse_seeds
 from knot_fed.sweep.run import Sweep, averaged_cells

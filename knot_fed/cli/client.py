@@ -1,23 +1,22 @@
 """`knot-fed client`: what a data owner calls on its own machine."""
 
 from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from knot_fed.deployment.client_check import NOT_CHECKED, OK, PROBLEM, Finding, check_client
+from knot_fed.cli.boundary import guarded
+from knot_fed.cli.options import App, Configs, RunConfig, given
 from knot_fed.errors import ConfigError
-from knot_fed.federation.pinned_node import app_digest
-from knot_fed.overrides import deployed_config, read_override
-from knot_fed.terminal import make_console, without_traceback
+from knot_fed.terminal import echo_line, make_console
+
+if TYPE_CHECKING:
+    from knot_fed.deployment.client_check import Finding
 
 app = typer.Typer(no_args_is_help=True, help="Check a client on its own machine.")
-console = make_console(110)
-STYLES = {OK: "green", PROBLEM: "bold red", NOT_CHECKED: "yellow"}
+console = make_console()
 
 
 @app.callback()
@@ -26,15 +25,20 @@ def client() -> None:
 
 
 @app.command()
-@partial(without_traceback, "knot-fed")
+@guarded
 def check(
     node_config: Annotated[str, typer.Option(help='As for flower-supernode: \'name="mine" data="/file.csv" ...\'.')],
-    run_config: Annotated[list[str] | None, typer.Option(help="TOML file or 'key=value ...'; may repeat.")] = None,
-    app_folder: Annotated[Path, typer.Option("--app", help="Folder of the app's pyproject.toml.")] = Path(),
+    configs: Configs = None,
+    run_config: RunConfig = None,
+    app_folder: App = None,
 ) -> None:
     """Validate a client's file, model, policy and state folder before it joins; starts nothing, uses no network."""
-    run = deployed_config(app_folder, run_config or [])
-    findings = check_client(run, read_override(node_config, option="--node-config"))
+    from knot_fed.config import NodeConfig
+    from knot_fed.config.overrides import deployed_config, read_override
+    from knot_fed.deployment.client_check import PROBLEM, check_client
+
+    run = deployed_config(app_folder, given(configs, run_config))
+    findings = check_client(run, read_override(node_config, option="--node-config", schema=NodeConfig))
     console.print(_table(findings))
     problems = [finding.check for finding in findings if finding.outcome == PROBLEM]
     if problems:
@@ -44,17 +48,20 @@ def check(
 
 
 @app.command()
-@partial(without_traceback, "knot-fed")
-def digest(
-    app_folder: Annotated[Path, typer.Option("--app", help="Folder of the app's pyproject.toml.")] = Path(),
-) -> None:
+@guarded
+def digest(app_folder: App = None) -> None:
     """Print the SHA-256 of the app that `knot-fed submit` sends, for an owner who lets a node run no other."""
-    console.print(app_digest(app_folder), highlight=False)
+    from knot_fed.federation.pinned_node import app_digest
+
+    echo_line(console, app_digest(app_folder))
 
 
-def _table(findings: Sequence[Finding]) -> Table:
+def _table(findings: Sequence["Finding"]) -> Table:
+    from knot_fed.deployment.client_check import NOT_CHECKED, OK, PROBLEM
+
+    styles = {OK: "green", PROBLEM: "bold red", NOT_CHECKED: "yellow"}
     table = Table("check", "outcome", "detail", title="this client")
     for finding in findings:
-        style = STYLES[finding.outcome]
+        style = styles[finding.outcome]
         table.add_row(finding.check, f"[{style}]{finding.outcome}[/]", escape(finding.detail))
     return table

@@ -2,35 +2,36 @@
 
 import math
 import tomllib
-from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
+from knot_fed.cli.boundary import guarded
 from knot_fed.errors import PolicyError
-from knot_fed.federation.ledger import Ledger, texts_released
-from knot_fed.federation.ledger_entry import LedgerEntry
-from knot_fed.federation.spending import spent_in_life
-from knot_fed.privacy.accounting import gaussian_epsilon, noise_for_gaussian
-from knot_fed.privacy.mechanisms import SQRT2
-from knot_fed.privacy.policy import ReleasePolicy
-from knot_fed.privacy.policy_checks import life_epsilon
-from knot_fed.terminal import make_console, without_traceback
+from knot_fed.terminal import echo_line, make_console
+
+if TYPE_CHECKING:
+    from knot_fed.federation.ledger import Ledger
+    from knot_fed.federation.ledger_entry import LedgerEntry
 
 privacy = typer.Typer(no_args_is_help=True, help="Look at a client's ledger; ask what a guarantee costs.")
-console = make_console(120)
-_guarded = partial(without_traceback, "knot-fed")
+console = make_console()
 
 
 @privacy.command()
-@_guarded
+@guarded
 def show(
     client_state: Annotated[Path, typer.Argument(help="A client's state folder, with its ledger.jsonl.")],
     policy: Annotated[Path | None, typer.Option(help="The client's policy file, for its delta and limits.")] = None,
 ) -> None:
     """Print every release of a client, and what they cost together."""
+    from knot_fed.federation.ledger import texts_released
+    from knot_fed.federation.spending import spent_in_life
+    from knot_fed.privacy.policy import ReleasePolicy
+    from knot_fed.privacy.policy_checks import life_epsilon
+
     ledger = _ledger(client_state)
     owner = ReleasePolicy.from_mapping(tomllib.loads(policy.read_text(encoding="utf-8")) if policy else {})
     entries = ledger.entries()
@@ -52,7 +53,7 @@ def show(
 
 
 @privacy.command()
-@_guarded
+@guarded
 def recover(
     client_state: Annotated[Path, typer.Argument(help="A client's state folder, whose ledger is damaged.")],
 ) -> None:
@@ -62,20 +63,22 @@ def recover(
         ledger.entries()
         ledger.secret()
     except PolicyError as error:
-        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        console.print(f"recovered: {ledger.recover()}", markup=False, highlight=False, soft_wrap=True)
+        echo_line(console, str(error))
+        echo_line(console, f"recovered: {ledger.recover()}")
     else:
         console.print("the ledger is whole; nothing was changed", markup=False, highlight=False)
 
 
-def _ledger(client_state: Path) -> Ledger:
+def _ledger(client_state: Path) -> "Ledger":
+    from knot_fed.federation.ledger import Ledger
+
     ledger = Ledger(client_state)
     if not ledger.exists:
         raise PolicyError(f"{client_state}: no ledger; give the state folder of a client that has answered a server")
     return ledger
 
 
-def _told_cost(entry: LedgerEntry) -> str:
+def _told_cost(entry: "LedgerEntry") -> str:
     """Say what a line of the ledger cost."""
     if entry.unknown:
         return "lost lines: the whole budget"
@@ -85,7 +88,7 @@ def _told_cost(entry: LedgerEntry) -> str:
 
 
 @privacy.command()
-@_guarded
+@guarded
 def cost(
     texts: Annotated[int, typer.Option(min=1, help="Texts of the transfer set.")],
     epsilon: Annotated[float, typer.Option(help="Wanted for all texts together.")],
@@ -97,6 +100,9 @@ def cost(
 
     A soft label can still be read when the noise in each entry is at most as large as a flat entry, 1 / labels.
     """
+    from knot_fed.privacy.accounting import gaussian_epsilon, noise_for_gaussian
+    from knot_fed.privacy.mechanisms import SQRT2
+
     noise = noise_for_gaussian(epsilon=epsilon, delta=delta, sensitivity=SQRT2, releases=texts)
     table = Table("mechanism", "unit", "noise in each entry", "legible texts at this epsilon")
     for mechanism, unit, spread in (("gaussian", "client", noise), ("pate, distributions", "record", noise / shards)):

@@ -1,38 +1,19 @@
-"""`knot-fed status`: nodes and runs of a federation, for people and for machines."""
+"""The tables of `knot-fed status`."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from knot_fed.deployment.status import folder_status, superlink_status
-from knot_fed.deployment.submit import Insecure, RootCertificates, SuperLink
 from knot_fed.run_log import printable
-from knot_fed.submission import Connection
-from knot_fed.terminal import make_console
-
-console = make_console(130)
 
 
-def status(
-    run: Annotated[Path | None, typer.Argument(help="Run folder of this machine; none: ask the SuperLink.")] = None,
-    superlink: SuperLink = "127.0.0.1:9093",
-    root_certificates: RootCertificates = Path("credentials/ca.crt"),
-    insecure: Insecure = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Show nodes and runs: who is online, which round is under way, bytes so far, and the time left."""
-    connection = Connection(superlink, None if insecure else root_certificates, insecure)
-    found = folder_status(run) if run is not None else superlink_status(connection)
-    if as_json:
-        typer.echo(json.dumps(found, sort_keys=True))
-    else:
-        console.print(Group(*([_nodes(found["nodes"])] if run is None else []), *run_tables(found["runs"])))
+def status_tables(found: Mapping[str, Any], *, with_nodes: bool) -> Group:
+    """Return a table of the nodes, where a SuperLink was asked for them, and those of the runs."""
+    nodes = [_nodes(found["nodes"])] if with_nodes else []
+    return Group(*nodes, *run_tables(found["runs"]))
 
 
 def run_tables(runs: list[dict[str, Any]]) -> list[Table]:

@@ -1,0 +1,28 @@
+"""`knot-fed frontier`: what privacy costs, from sweeps and audits side by side."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from knot_fed.terminal import echo_line, make_console
+
+console = make_console()
+
+
+def frontier(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of sweeps and of audits.", metavar="FOLDER...")],
+    out: Annotated[Path, typer.Option(help="Report to write; a csv file goes beside it.")] = Path("frontier.html"),
+) -> None:
+    """Put sweeps and audits side by side: what each mechanism and epsilon costs, claims and leaks."""
+    from knot_fed.audit.frontier import price_of_privacy
+    from knot_fed.audit.frontier_report import frontier_table, write_frontier
+    from knot_fed.reporting.page import refuse_foreign
+    from knot_fed.sweep.results import write_table
+
+    table = price_of_privacy(folders)
+    refuse_foreign(out)
+    write_frontier(table, out, [folder.resolve().name for folder in folders])
+    write_table(table, out.with_suffix(".csv"))
+    console.print(frontier_table(table))
+    echo_line(console, str(out))

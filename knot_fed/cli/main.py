@@ -1,0 +1,45 @@
+"""`knot-fed`: prepare data, run and study federations, look at runs, ask students."""
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from knot_fed.cli.audit import audit
+from knot_fed.cli.boundary import guarded
+from knot_fed.cli.client import app as client
+from knot_fed.cli.credentials import credentials
+from knot_fed.cli.frontier import frontier
+from knot_fed.cli.new import new
+from knot_fed.cli.prepare import prepare
+from knot_fed.cli.privacy import privacy
+from knot_fed.cli.runs import predict, report, show
+from knot_fed.cli.status import status
+from knot_fed.cli.submit import submit
+from knot_fed.cli.sweep import sweep
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Start a project, prepare data, run and study federations, look at runs, ask students.",
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"knot-fed {version('knot-fed')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    _: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Start a project, prepare data, run and study federations, look at runs, ask students."""
+
+
+for command in (new, show, report, predict, sweep, submit, status, audit, frontier, prepare):
+    app.command()(guarded(command))
+for name, group in (("client", client), ("credentials", credentials), ("privacy", privacy)):
+    app.add_typer(group, name=name)

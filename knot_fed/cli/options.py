@@ -1,0 +1,55 @@
+"""Arguments and options that several commands share: one grammar for all of them."""
+
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+Configs: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="TOML files and 'key=value key=value' pairs, over the defaults; the last one wins.",
+        metavar="[CONFIG]...",
+    ),
+]
+RunConfig: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--run-config", help="The same as CONFIG, by Flower's name; may repeat.", metavar="CONFIG"),
+]
+App: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--app", help="Folder of another app than the installed one, with a pyproject.toml."),
+]
+Clients: TypeAlias = Annotated[
+    int, typer.Option("--num-supernodes", min=0, help="Virtual clients; 0: one for each private file.")
+]
+Jobs: TypeAlias = Annotated[int, typer.Option(min=0, help="Parts at a time, each on one CPU; 0: one for each CPU.")]
+Seeds: TypeAlias = Annotated[
+    str, typer.Option(help="How many (5: seeds 1 to 5), or which, with a comma (3,7; '7,' is seed 7 alone).")
+]
+Resume: TypeAlias = Annotated[
+    str, typer.Option(help="A run cut short, by name or folder, to go on with.", metavar="RUN")
+]
+Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", help="Show Flower's own log.")]
+SuperLink: TypeAlias = Annotated[str, typer.Option(help="The SuperLink's HTTP API, HOST:PORT.")]
+RootCertificates: TypeAlias = Annotated[
+    Path, typer.Option(help="PEM file of the authority that signed its certificate.")
+]
+Insecure: TypeAlias = Annotated[bool, typer.Option("--insecure", help="No TLS; on loopback only.")]
+
+
+def given(configs: list[str] | None, run_config: list[str] | None) -> list[str]:
+    """Return what was given as configuration, arguments first."""
+    return [*(configs or []), *(run_config or [])]
+
+
+def study_folder(parent: str, overrides: list[str], out: Path | None) -> Path:
+    """Return where a study goes: the folder given, or one called like the last TOML file.
+
+    Examples
+    --------
+    >>> study_folder("sweeps", ["simulations/nli.toml", "seed=2"], None).as_posix()
+    'sweeps/nli'
+    """
+    files = [Path(text).stem for text in overrides if text.endswith(".toml")]
+    return out or Path(parent) / (files[-1] if files else "builtin")

@@ -1,0 +1,39 @@
+"""`knot-fed prepare`: the paper's data sets, from the hub to files."""
+
+import json
+import shlex
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from knot_fed.terminal import make_console
+
+console = make_console()
+
+
+def prepare(
+    recipe: Annotated[str, typer.Argument(help="One of amazon, silicone and nli.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the files to write.")],
+    limit: Annotated[
+        int | None, typer.Option(min=0, help="Most rows of each file; 0: all; else as the recipe says.")
+    ] = None,
+) -> None:
+    """Load a task's data sets from the Hugging Face hub, write one file for each role, and say how to run them.
+
+    RECIPE is amazon (sentiment), silicone (emotion) or nli.
+    """
+    from knot_fed.data.recipes import SUFFIX, find_recipe, prepare_files
+
+    found = find_recipe(recipe)
+    prepared = prepare_files(found, out, limit=limit)
+    table = Table("file", "train", "val", "test", caption=f"{prepared.dropped} rows dropped")
+    for name, rows in prepared.files.items():
+        parts = Counter(row["split"] for row in rows)
+        table.add_row(f"{name}{SUFFIX}", *(str(parts[part]) for part in ("train", "val", "test")))
+    console.print(table)
+    root = shlex.quote(f"data.root={json.dumps(str(out), ensure_ascii=False)}")
+    typer.echo(f"flower-simulation --num-supernodes {found.clients} \\")
+    typer.echo(f"    --run-config simulations/{found.simulation}.toml --run-config {root}")

@@ -1,0 +1,59 @@
+"""`flower-simulation`: virtual clients on one machine, on top of the supported `flwr run`."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from knot_fed.cli.boundary import without_traceback
+from knot_fed.cli.options import App, Clients, Configs, Resume, RunConfig, Verbose, given
+from knot_fed.terminal import echo_line, make_console
+
+console = make_console()
+
+
+class Strategy(StrEnum):
+    """What the server does with the clients: our own distillation, or the reference line."""
+
+    KNOT = "knot"
+    FEDAVG = "fedavg"
+
+
+def main() -> None:
+    """Run the command."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(without_traceback("flower-simulation", simulate))
+    app()
+
+
+def simulate(
+    configs: Configs = None,
+    app: App = None,
+    num_supernodes: Clients = 0,
+    run_config: RunConfig = None,
+    backend_config: Annotated[str, typer.Option(help="JSON: client_resources and init_args.")] = "{}",
+    strategy: Annotated[Strategy, typer.Option(help="Distillation, or federated averaging.")] = Strategy.KNOT,
+    resume: Resume = "",
+    verbose: Verbose = False,
+) -> None:
+    """Run a federation of virtual clients, print the table, and return non-zero when the run failed."""
+    from knot_fed.config.overrides import resolve_config, resuming
+    from knot_fed.preflight import check_run, check_run_folder
+    from knot_fed.reporting import RunFolder, summary_table
+    from knot_fed.simulation import federation_settings, simulator
+    from knot_fed.unread import unread_settings
+
+    overrides = resuming(given(configs, run_config), resume)
+    config = resolve_config(app, overrides, num_supernodes=num_supernodes)
+    clients = num_supernodes or len(config.data.client_names)
+    resources = federation_settings(backend_config, num_supernodes=clients)
+    check_run_folder(config)
+    check_run(config, clients=clients)
+    for note in unread_settings([config]):
+        echo_line(console, f"note: {note}")
+    with simulator(app, strategy=strategy) as running:
+        running.run(config, resources, echo=lambda line: echo_line(console, line), verbose=verbose)
+    folder = RunFolder.open(Path(config.runs_dir) / config.name)
+    console.print(summary_table(folder.read_summary()))
+    echo_line(console, f"run folder: {folder.path}")

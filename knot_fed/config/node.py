@@ -1,0 +1,56 @@
+"""What a node knows about itself."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from knot_fed.config.parsing import Scalar, check_known_keys, known_keys, validated
+from knot_fed.config.sections import Clients, PlainName, Section, Trainable, kebab
+from knot_fed.errors import ConfigError
+
+
+class NodeConfig(Section):
+    """What one node knows about itself: `--node-config` of a SuperNode, or a virtual client's partition.
+
+    What shapes the private examples is a real node's own: the run's columns, separator, limit and longest text are
+    those of virtual clients.
+    """
+
+    name: PlainName = ""
+    data: str = ""
+    transfer: str = ""
+    state_dir: str = ""
+    model: str = ""
+    trainable: Trainable | Literal[""] = ""
+    policy: str = ""
+    text: str = ""
+    text_a: str = ""
+    text_b: str = ""
+    label: str = ""
+    split: str = ""
+    separator: str = ""
+    max_length: int = Field(128, ge=8, le=8192)
+    partition_id: Clients = 0
+    num_partitions: Clients = 0
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Scalar]) -> "NodeConfig":
+        """Parse a node's configuration.
+
+        Raises
+        ------
+        ConfigError
+            If a key is unknown, a value has the wrong type, or a path is not absolute.
+        """
+        check_known_keys(mapping, known=known_keys(cls), where="node configuration")
+        config = validated(cls, dict(mapping), where="node configuration", private=True)
+        for key in ("data", "transfer", "state_dir", "policy"):
+            path = getattr(config, key)
+            if path and not Path(path).is_absolute():
+                raise ConfigError(
+                    f"node configuration: {kebab(key)} is a relative path;"
+                    " give an absolute one, since the app runs from a copy"
+                )
+        return config

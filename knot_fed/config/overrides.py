@@ -1,0 +1,198 @@
+"""A run's configuration as commands take it: the defaults, TOML files and `key=value` pairs; the last one wins."""
+
+import json
+import re
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from knot_fed.config.parsing import Scalar, defaults_of, flattened
+from knot_fed.config.run import RunConfig
+from knot_fed.errors import ConfigError, shown
+
+QUOTED = r"\"(?:[^\"\\]|\\.)*\"|'[^']*'"
+PAIR = re.compile(rf"(?<!\S)([\w.-]++)\s*+=\s*+((?:{QUOTED}|[^\s\"'])++)(?!\S)")
+VALUE = re.compile(rf"(?:{QUOTED}|[^,\"'])+")
+PACKAGE = Path(__file__).parent.parent
+
+
+def resolve_config(app: Path | None, overrides: list[str], *, num_supernodes: int) -> RunConfig:
+    """Merge the defaults with overrides, and make relative paths absolute from the current folder.
+
+    Parameters
+    ----------
+    app
+        Folder of another app than the installed one, whose `pyproject.toml` has its defaults; None: the installed one.
+    overrides
+        TOML files and `key=value` pairs; the last one wins.
+    num_supernodes
+        Virtual clients, all of which the run waits for unless `wait-for` says otherwise; 0: one for each private file.
+
+    Raises
+    ------
+    ConfigError
+        If a file or a pair cannot be read, or the merged configuration is not valid.
+    """
+    merged = _merged(app, overrides)
+    clients = num_supernodes or len(RunConfig.from_mapping(merged).data.client_names)
+    merged["wait-for"] = merged["wait-for"] or clients
+    return RunConfig.from_mapping({key: absolute(key, value) for key, value in merged.items()})
+
+
+def deployed_config(app: Path | None, overrides: list[str]) -> RunConfig:
+    """Merge as `resolve_config`, but leave paths and `wait-for` as written: they are those of other machines.
+
+    Raises
+    ------
+    ConfigError
+        As `resolve_config`.
+    """
+    return RunConfig.from_mapping(_merged(app, overrides))
+
+
+def resuming(overrides: list[str], run: str) -> list[str]:
+    """Add the name of a run cut short, if there is one, to what was given as configuration.
+
+    The run may be given by its folder too, such as `runs/monday`; the folder above it is then where runs are.
+
+    Examples
+    --------
+    >>> resuming(["seed=2"], "monday")
+    ['seed=2', 'resume="monday"']
+    """
+    folder = Path(run)
+    pairs = [f"resume={json.dumps(folder.name)}"] if run else []
+    if folder.parent != Path():
+        pairs.append(f"runs-dir={json.dumps(str(folder.parent))}")
+    return [*overrides, *pairs]
+
+
+def _merged(app: Path | None, overrides: list[str]) -> dict[str, Scalar]:
+    merged = defaults_of(RunConfig) | (_app_defaults(app) if app else {})
+    for override in overrides:
+        merged |= read_override(override)
+    merged["name"] = merged["resume"] or merged["name"] or f"{merged['task']}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return merged
+
+
+def _app_defaults(app: Path) -> dict[str, Scalar]:
+    found = _table(app / "pyproject.toml").get("tool", {}).get("flwr", {}).get("app", {}).get("config", {})
+    if not found:
+        raise ConfigError(
+            f"{app / 'pyproject.toml'}: no [tool.flwr.app.config]; leave --app out, or give it the app's folder"
+        )
+    return flattened(found)
+
+
+def read_override(text: str, *, option: str = "--run-config", schema: type[BaseModel] = RunConfig) -> dict[str, Scalar]:
+    """Read a TOML file, or pairs like `seed=2 task=nli`, as a flat mapping.
+
+    Parameters
+    ----------
+    text
+        The file's path (a file `simulations/NAME.toml` that is not there is taken from those installed), or the pairs.
+    option
+        Where it was given, for the error.
+    schema
+        Whose keys they are: the value of a key that holds a string needs no quotes.
+
+    Raises
+    ------
+    ConfigError
+        If it is neither.
+    """
+    path = Path(text[:4096])
+    if path.suffix == ".toml" and "=" not in text:
+        return flattened(_table(_installed_simulation(path)))
+    kinds = defaults_of(schema)
+    return {
+        key: parse_value(value, kinds.get(key, ""), where=f"{option} {shown(key)}")
+        for key, value in read_pairs(text, option=option)
+    }
+
+
+def read_pairs(text: str, *, option: str) -> list[tuple[str, str]]:
+    """Cut `key=value key=value` at the spaces outside of quotes.
+
+    Raises
+    ------
+    ConfigError
+        If something is no pair.
+    """
+    if PAIR.sub("", text).strip():
+        raise ConfigError(f"{option} {shown(text)} is neither a TOML file nor pairs; write 'name=mine seed=2'")
+    return PAIR.findall(text)
+
+
+def parse_value(text: str, like: Scalar, *, where: str) -> Scalar:
+    """Read the value of a pair as TOML; where the key holds a string, quotes may be left out.
+
+    Parameters
+    ----------
+    text
+        What stands behind `=`.
+    like
+        A value of the kind that the key has.
+    where
+        What the message begins with.
+
+    Raises
+    ------
+    ConfigError
+        If it is not a value.
+
+    Examples
+    --------
+    >>> parse_value("0.5", 1.0, where=""), parse_value("nli", "", where=""), parse_value('"nli"', "", where="")
+    (0.5, 'nli', 'nli')
+    """
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError) as error:
+        if isinstance(like, str) and not set(text) & set("\"'\n"):
+            return text
+        raise ConfigError(f"{where} = {shown(text)} is not a value ({error}); write it as in TOML") from None
+    if isinstance(like, str) and not isinstance(value, str):
+        return text
+    if not isinstance(value, bool | int | float | str):
+        raise ConfigError(f"{where} is a {type(value).__name__}; use a string or a number")
+    return float(value) if isinstance(like, float) and type(value) is int and abs(value) < 10**300 else value
+
+
+def _installed_simulation(path: Path) -> Path:
+    """Return the installed file of the same name where `simulations/NAME.toml` is not in the current folder."""
+    if path.parts[:1] == ("simulations",) and not path.exists():
+        for folder in (PACKAGE, PACKAGE.parent):
+            if (folder / path).is_file():
+                return folder / path
+    return path
+
+
+def _table(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise ConfigError(f"{path}: no such file; give a TOML file, or pairs like 'seed=2'") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not TOML ({error}); mend the file") from None
+
+
+def absolute(key: str, value: Scalar) -> Scalar:
+    """Return the value of a key, a relative path counted from the current folder; any other value as it is."""
+    if not isinstance(value, str) or not value:
+        return value
+    if key in ("runs-dir", "state-dir") or (key == "data.root" and value not in ("builtin", "hub")):
+        return str(Path(value).expanduser().resolve())
+    if key in ("model", "student.model", "teacher.models"):
+        return ",".join(_absolute_model(name.strip()) for name in value.split(","))
+    if key == "transport.cost" and Path(value).is_file():
+        return str(Path(value).resolve())
+    return value
+
+
+def _absolute_model(name: str) -> str:
+    folder = Path(name.removeprefix("hf:")).expanduser()
+    return f"hf:{folder.resolve()}" if name.startswith("hf:") and folder.is_dir() else name

@@ -1,0 +1,100 @@
+"""From flat mappings with dotted, kebab-case keys to checked configurations, and back."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from knot_fed.config.sections import LONGEST_FUNCTION, kebab
+from knot_fed.errors import ConfigError, shown
+
+Scalar: TypeAlias = bool | int | float | str
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """List a configuration's dotted keys."""
+    keys: list[str] = []
+    for field, info in model.model_fields.items():
+        nested = info.annotation
+        if isinstance(nested, type) and issubclass(nested, BaseModel):
+            keys += known_keys(nested, prefix=f"{prefix}{kebab(field)}.")
+        else:
+            keys.append(prefix + kebab(field))
+    return keys
+
+
+def check_known_keys(mapping: Mapping[str, Scalar], *, known: list[str], where: str) -> None:
+    """Refuse keys that nothing reads.
+
+    Raises
+    ------
+    ConfigError
+        If a key is unknown; the message names the nearest known keys.
+    """
+    for key in mapping:
+        if key not in known:
+            key = key[:LONGEST_FUNCTION]
+            last = key.rpartition(".")[2]
+            near = difflib.get_close_matches(key, known, n=3, cutoff=0.5) or [
+                name for name in known if difflib.get_close_matches(last, [name.rpartition(".")[2]], cutoff=0.6)
+            ]
+            hint = f"; nearest known: {', '.join(near)}" if near else "; see the table of keys in README.md"
+            raise ConfigError(f"{where}: unknown key {shown(key)}{hint}")
+
+
+def flattened(tree: Mapping[str, object], prefix: str = "") -> dict[str, Scalar]:
+    """Turn nested tables into dotted keys."""
+    flat: dict[str, Scalar] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flattened(value, prefix=f"{prefix}{key}.")
+        elif isinstance(value, bool | int | float | str):
+            flat[prefix + key] = value
+        else:
+            raise ConfigError(
+                f"run configuration: {shown(prefix + key)} is a {type(value).__name__}; use a string or a number"
+            )
+    return flat
+
+
+def nested(flat: Mapping[str, Scalar]) -> dict[str, Any]:
+    """Turn dotted keys into tables, one level deep."""
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        section, _, field = key.rpartition(".")
+        (tree.setdefault(section, {}) if section else tree)[field] = value
+    return tree
+
+
+def validated(model: type[_Model], tree: Mapping[str, object], *, where: str, private: bool = False) -> _Model:
+    """Check nested tables against a schema.
+
+    Parameters
+    ----------
+    model, tree, where
+        The schema, the tables, and what the message calls them.
+    private
+        Whether strings are their owner's, so that the message does not repeat them: a client's errors go to the server.
+
+    Raises
+    ------
+    ConfigError
+        If a value is missing, of the wrong kind or out of range; the first such is named.
+    """
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = shown(".".join(str(part) for part in first["loc"])).strip("'")
+        if first["type"] == "missing":
+            raise ConfigError(f"{where}: {key} is missing; give it a value") from None
+        hidden = private and isinstance(first["input"], str)
+        found = "" if hidden else f" = {shown(first['input'])}"
+        raise ConfigError(f"{where}: {key}{found}: {first['msg'].lower()}") from None
+
+
+def defaults_of(model: type[BaseModel]) -> dict[str, Scalar]:
+    """Return a configuration's defaults as a flat mapping."""
+    return flattened(model().model_dump(by_alias=True))

@@ -1,0 +1,144 @@
+"""A run's whole configuration, parsed once, and what does not go together in it."""
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from knot_fed.config.parsing import Scalar, check_known_keys, flattened, known_keys, nested, validated
+from knot_fed.config.sections import (
+    CONFIDENCES,
+    MOST_CLIENTS,
+    SCHEMES,
+    Clients,
+    DataConfig,
+    DistillConfig,
+    FedAvgConfig,
+    LabelsConfig,
+    PrivacyConfig,
+    RunName,
+    Section,
+    StudentConfig,
+    TeacherConfig,
+    Trainable,
+    TransportConfig,
+    WeightsConfig,
+)
+from knot_fed.errors import ConfigError
+from knot_fed.labels import LabelSpace
+
+MOST_STEPS = 1_000_000
+
+
+class RunConfig(Section):
+    """Everything that the server and all clients agree on for one run."""
+
+    name: RunName = Field("", description="run folder; empty: the task and the run's number")
+    resume: RunName = Field(
+        "", description="name of a run cut short, which then goes on from its last epoch of distillation"
+    )
+    task: str = Field("sentiment", description="sentiment, emotion, nli, or any name with labels.names given")
+    seed: int = Field(1, ge=0, lt=2**63, description="of all that is random in a study; privacy noise has none")
+    model: str = Field("ngram-bag", description="ngram-bag, tiny-bert, or hf:<hub id or absolute folder>")
+    trainable: Trainable = Field(
+        "all", description="all, or head: train a small head on frozen features of an hf: encoder"
+    )
+    rounds: int = Field(1, ge=1, le=10_000, description="rounds over successive slices of the transfer set")
+    fraction: float = Field(1.0, gt=0, le=1, description="share of the clients asked in each round")
+    min_teachers: int = Field(2, ge=1, le=MOST_CLIENTS, description="fewer valid answers than this end the run")
+    wait_for: Clients = Field(0, description="clients to wait for before starting; 0: min-teachers")
+    timeout: float = Field(1800.0, gt=0, le=30 * 86_400, description="seconds that one phase may take")
+    threads: int = Field(
+        0, ge=0, le=1024, description="torch threads of a client, and of the server; 0: the CPUs that each was given"
+    )
+    runs_dir: str = Field("runs", description="folder of the run folders")
+    state_dir: str = Field(".knot-fed", description="teachers and features kept by virtual clients and by the server")
+    labels: LabelsConfig = LabelsConfig()
+    data: DataConfig = DataConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    student: StudentConfig = StudentConfig()
+    weights: WeightsConfig = WeightsConfig()
+    transport: TransportConfig = TransportConfig()
+    distill: DistillConfig = DistillConfig()
+    privacy: PrivacyConfig = Field(
+        PrivacyConfig(), description="what each client does before soft labels leave; its own policy may ask for more"
+    )
+    fedavg: FedAvgConfig = Field(
+        FedAvgConfig(), description="the reference line, --strategy fedavg; the rest of training is as for teachers"
+    )
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Scalar]) -> "RunConfig":
+        """Parse a flat mapping with dotted, kebab-case keys, as Flower hands it over; other keys have their defaults.
+
+        Raises
+        ------
+        ConfigError
+            If a key is unknown (the nearest known keys are named) or has a value out of range, or two values do not
+            go together.
+        """
+        check_known_keys(mapping, known=known_keys(cls), where="run configuration")
+        config = validated(cls, nested(mapping), where="run configuration")
+        if config.weights.pooling != "mean" and config.distill.objective != "pooled":
+            raise ConfigError(
+                f"run configuration: weights.pooling = {config.weights.pooling!r} pools nothing under"
+                f" distill.objective = {config.distill.objective!r}; use distill.objective = 'pooled'"
+            )
+        _check_privacy(config)
+        if config.privacy.secure_sum:
+            _check_secure_sum(config)
+        return config
+
+    def to_mapping(self) -> dict[str, Scalar]:
+        """Return the flat mapping that `from_mapping` reads."""
+        return flattened(self.model_dump(by_alias=True))
+
+    def label_space(self) -> LabelSpace:
+        """Return the label space named by `labels.names`, or else the task's preset."""
+        if self.labels.names:
+            return LabelSpace.from_text(self.labels.names, self.labels.coordinates)
+        return LabelSpace.preset(self.task)
+
+    @property
+    def student_model(self) -> str:
+        """The student's architecture."""
+        return self.student.model or self.model
+
+
+def _check_privacy(config: RunConfig) -> None:
+    """Refuse settings by which something not covered by the mechanism would shape what leaves."""
+    mechanism, scheme, steps = config.privacy.mechanism, config.weights.scheme, config.privacy.steps
+    if mechanism == "none":
+        return
+    if mechanism == "dp-sgd" and steps > MOST_STEPS:
+        raise ConfigError(
+            f"run configuration: privacy.epochs = {config.privacy.epochs} at privacy.sampling-rate ="
+            f" {config.privacy.sampling_rate:g} are {steps} steps, more than {MOST_STEPS}; use fewer epochs or a higher"
+            " rate"
+        )
+    covered = ("uniform", "certainty", *(CONFIDENCES if mechanism == "dp-sgd" else ()))
+    if scheme in SCHEMES and scheme not in covered:
+        raise ConfigError(
+            f"run configuration: weights.scheme = {scheme!r} reads what privacy.mechanism = {mechanism!r} does not"
+            f" cover; use {' or '.join(covered)}"
+        )
+    if config.teacher.class_weights != "none":
+        raise ConfigError(
+            f"run configuration: teacher.class-weights = {config.teacher.class_weights!r} tells the private mix of"
+            f" labels beside privacy.mechanism = {mechanism!r}; use none"
+        )
+
+
+def _check_secure_sum(config: RunConfig) -> None:
+    """Refuse what needs single soft labels where the server sees their sum only."""
+    for key, found, works in (
+        ("distill.objective", config.distill.objective, ("pooled",)),
+        ("weights.pooling", config.weights.pooling, ("mean",)),
+        ("distill.agreement", config.distill.agreement, (0.0,)),
+        ("weights.scheme", config.weights.scheme, SCHEMES),
+        ("privacy.compression", config.privacy.compression, ("none",)),
+    ):
+        if found not in works:
+            raise ConfigError(
+                f"run configuration: {key} = {found!r} needs single soft labels, which privacy.secure-sum = true hides"
+                f" from the server; use {' or '.join(map(repr, works))}"
+            )

@@ -1,0 +1,53 @@
+"""The table of defaults in `pyproject.toml`, written from the schema: `python -m knot_fed.config.table` prints it."""
+
+import json
+from collections.abc import Iterator
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from knot_fed.config.parsing import Scalar
+from knot_fed.config.run import RunConfig
+from knot_fed.config.sections import kebab
+
+TITLE = "tool.flwr.app.config"
+
+
+def defaults_table(title: str = TITLE) -> str:
+    """Return every key of a run's configuration with its default and, as a comment, its meaning, as TOML.
+
+    Parameters
+    ----------
+    title
+        Name of the table; empty: the keys stand at the top of a file.
+    """
+    return "\n".join(_lines(RunConfig(), title)) + "\n"
+
+
+def _lines(section: BaseModel, title: str, comment: str = "") -> Iterator[str]:
+    if title:
+        yield f"[{title}]" + (f"  # {comment}" if comment else "")
+    fields = type(section).model_fields
+    values = {name: getattr(section, name) for name in fields}
+    plain = {name: _toml(value) for name, value in values.items() if not isinstance(value, BaseModel)}
+    width = min(max(len(kebab(name)) + 3 + len(text) for name, text in plain.items()), 24)
+    for name, text in plain.items():
+        yield _explained(f"{kebab(name)} = {text}", fields[name], width)
+    for name, value in values.items():
+        if isinstance(value, BaseModel):
+            yield ""
+            yield from _lines(value, f"{title}.{name}".strip("."), fields[name].description or "")
+
+
+def _explained(setting: str, field: FieldInfo, width: int) -> str:
+    return f"{setting:<{width}}  # {field.description}" if field.description else setting
+
+
+def _toml(value: Scalar) -> str:
+    if isinstance(value, float) and "e" in repr(value):
+        return repr(value).replace("e-0", "e-")
+    return json.dumps(value, ensure_ascii=False)
+
+
+if __name__ == "__main__":
+    print(defaults_table(), end="")  # noqa: T201  (the table is what this is called for)

@@ -1,0 +1,73 @@
+"""Settings that were made and that nothing reads in this run; they are told, so that nobody waits for their effect."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from knot_fed.config import RunConfig
+from knot_fed.losses import TRANSPORT_KEYS
+
+Condition = Callable[[RunConfig], bool]
+
+
+def _transport(key: str) -> Condition:
+    return lambda run: key in TRANSPORT_KEYS.get(run.distill.loss, frozenset())
+
+
+def _mechanism(*names: str) -> Condition:
+    return lambda run: run.privacy.mechanism in names
+
+
+def _models(run: RunConfig) -> set[str]:
+    return {run.model, run.student_model, *(name.strip() for name in run.teacher.models.split(",") if name.strip())}
+
+
+FILES: tuple[Condition, str] = (lambda run: run.data.root != "builtin", "data.root other than builtin")
+PATE: tuple[Condition, str] = (_mechanism("pate"), "privacy.mechanism = pate")
+DP_SGD: tuple[Condition, str] = (_mechanism("dp-sgd"), "privacy.mechanism = dp-sgd")
+NOISE: tuple[Condition, str] = (_mechanism("dp-sgd", "pate", "gaussian"), "a privacy.mechanism")
+SUM: tuple[Condition, str] = (lambda run: run.privacy.secure_sum, "privacy.secure-sum = true")
+MEAN: tuple[Condition, str] = (lambda run: run.weights.pooling == "mean", "weights.pooling = mean")
+SOLVER: tuple[Condition, str] = (
+    lambda run: run.distill.loss == "ot" and run.transport.solver in ("auto", "sinkhorn"),
+    "distill.loss = ot with Sinkhorn",
+)
+READERS: Mapping[str, tuple[Condition, str]] = {
+    "labels.coordinates": (lambda run: bool(run.labels.names), "labels.names"),
+    **{f"data.{key}": FILES for key in ("text", "text-a", "text-b", "label", "split", "separator")},
+    "data.alpha": (lambda run: run.data.partition == "dirichlet", "data.partition = dirichlet"),
+    "teacher.max-length": (lambda run: _models(run) != {"ngram-bag"}, "a model other than ngram-bag"),
+    "weights.scheme": MEAN,
+    "weights.power": (
+        lambda run: run.weights.pooling == "mean" and run.weights.scheme != "uniform",
+        "a weights.scheme other than uniform, with weights.pooling = mean",
+    ),
+    "weights.trim": (lambda run: run.weights.pooling == "trimmed-mean", "weights.pooling = trimmed-mean"),
+    "transport.cost": (_transport("transport.cost"), "distill.loss = ot or sinkhorn-divergence"),
+    "transport.solver": (_transport("transport.solver"), "distill.loss = ot"),
+    "transport.divergence-epsilon": (_transport("transport.divergence-epsilon"), "distill.loss = sinkhorn-divergence"),
+    "transport.entropic-epsilon": SOLVER,
+    "transport.marginal-error": SOLVER,
+    **{f"privacy.{key}": NOISE for key in ("epsilon", "delta")},
+    **{f"privacy.{key}": DP_SGD for key in ("clipping-norm", "sampling-rate", "learning-rate")},
+    "privacy.epochs": (_mechanism("dp-sgd", "pate"), "privacy.mechanism = dp-sgd or pate"),
+    **{f"privacy.{key}": PATE for key in ("shards", "votes")},
+    "privacy.top-k": (lambda run: run.privacy.compression == "top-k", "privacy.compression = top-k"),
+    **{f"privacy.{key}": SUM for key in ("threshold", "sum-bits")},
+}
+"""What has to hold for a key to be read, and how that is said; keys that are not here are always read."""
+
+
+def unread_settings(runs: Sequence[RunConfig]) -> list[str]:
+    """Return a sentence for each setting that is not the default and that none of these runs reads.
+
+    Examples
+    --------
+    >>> unread_settings([RunConfig.from_mapping({"weights.trim": 0.3})])
+    ['weights.trim = 0.3 has no effect; it needs weights.pooling = trimmed-mean']
+    """
+    defaults = RunConfig().to_mapping()
+    told = []
+    for key, (reads, needs) in READERS.items():
+        values = {run.to_mapping()[key] for run in runs} - {defaults[key]}
+        if values and not any(reads(run) for run in runs):
+            told.append(f"{key} = {', '.join(map(str, sorted(values, key=str)))} has no effect; it needs {needs}")
+    return told
