@@ -179,9 +179,9 @@ def check_ground_cost(
     'line'
     """
     try:
-        costs = np.array(matrix, dtype=np.float64)
-    except (TypeError, ValueError, RuntimeError):
-        raise GroundCostError("ground cost is no matrix of real numbers; give rows of one length") from None
+        costs = np.asarray(matrix, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise GroundCostError(f"ground cost cannot be read as a matrix of real numbers ({error})") from None
     known = tuple(names) if names is not None else tuple(str(label) for label in range(len(np.atleast_1d(costs))))
     if not costs.size or costs.shape != (len(known), len(known)):
         raise GroundCostError(

@@ -30,10 +30,14 @@ def test_a_matrix_that_is_no_metric_is_refused_by_pair_and_rule(matrix, rule):
         check_ground_cost(np.array(matrix, dtype=float), names=("x", "y", "z"))
 
 
-@pytest.mark.parametrize("matrix", ["x", [[0, 1], [1]], [[0, 1j], [1j, 0]]])
+@pytest.mark.parametrize("matrix", ["x", [[0, 1], [1]], [[0, 1j], [1j, 0]], torch.eye(2).requires_grad_()])
 def test_what_is_no_matrix_of_numbers_is_refused(matrix):
-    with pytest.raises(GroundCostError, match="no matrix of real numbers"):
+    with pytest.raises(GroundCostError, match="cannot be read as a matrix of real numbers"):
         check_ground_cost(matrix)
+
+
+def test_a_tensor_is_a_matrix_too():
+    assert len(check_ground_cost(1 - torch.eye(3))) == 3
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 0), (), (1, 1, 1), (2, 3)])
