@@ -3,7 +3,8 @@
 Times are medians over turns, CPU time of one thread (or the card's own clock with `--device cuda`). Methods take turns;
 within its turn a method repeats its step for 0.1 s, after one that does not count, as a training loop would. Errors
 are those of the first rows' losses (largest, relative) and gradients (L2, relative) against POT's linear program in
-float64. Memory is how much the process grew at most in one step, in a process of its own.
+float64. Memory is how much the process grew at most in one step, in a process of its own. `--checks` times only what
+the loss spends on checking its arguments, beside the whole step.
 """
 
 import argparse
@@ -18,10 +19,12 @@ import torch
 
 from benchmarks.methods import methods_for
 from benchmarks.problems import CHECKED_ROWS, LINES, SHAPES, exact_answer, make_problem
+from knot_fed.transport.checks import Batch
 
 REPEATS = 9
 TURN_SECONDS = 0.1
 BUDGET_SECONDS = 20.0
+CHECKS, CHECK_HEADER = 2000, ("problem", "targets", "checks, us", "step, us", "share")
 HEADER = ("problem", "method", "ms", "times faster", "value error", "gradient error", "MiB", "runs")
 
 
@@ -117,18 +120,43 @@ def measure(problem, device):
         )  # fmt: skip
 
 
+def measure_checks(problem, device):
+    """Yield the time to check the arguments, by the form of the targets, beside the time of ours."""
+    problem = problem.to(device)
+    labels, classes = problem.soft_labels[:, 0].argmax(dim=1), len(problem.ground_cost)
+    forms = {
+        "soft labels, weights": (problem.soft_labels, problem.weights),
+        "soft labels, one row of weights": (problem.soft_labels, problem.weights[0]),
+        "soft labels": (problem.soft_labels,),
+        "hard labels": (labels,),
+    }
+    steps = timed_in_turns({"ours": methods_for(problem)["ours"]}, problem)
+    step_time = statistics.median(steps["ours"])
+    for name, targets in forms.items():
+        taken = []
+        for _ in range(REPEATS):
+            started = time.process_time()
+            for _ in range(CHECKS):
+                Batch(problem.logits, *targets, classes=classes, dtype=torch.float32)
+            taken.append((time.process_time() - started) / CHECKS)
+        once = statistics.median(taken)
+        yield problem.name, name, f"{1e6 * once:.2f}", f"{1e6 * step_time:.1f}", f"{once / step_time:.1%}"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--shapes", default="", help="B,L,K;B,L,K;... instead of all")
+    parser.add_argument("--checks", action="store_true", help="time the checks of the arguments instead")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     problems = [make_problem(*shape) for shape in SHAPES] + [make_problem(*shape, line=True) for shape in LINES]
     if arguments.shapes:
         problems = [make_problem(*map(int, shape.split(","))) for shape in arguments.shapes.split(";")]
-    print("| " + " | ".join(HEADER) + " |\n|" + " --- |" * len(HEADER))
+    header, measured = (CHECK_HEADER, measure_checks) if arguments.checks else (HEADER, measure)
+    print("| " + " | ".join(header) + " |\n|" + " --- |" * len(header))
     for problem in problems:
-        for line in measure(problem, arguments.device):
+        for line in measured(problem, arguments.device):
             print("| " + " | ".join(line) + " |", flush=True)
 
 

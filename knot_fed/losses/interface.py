@@ -4,8 +4,10 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import nn
+
+from knot_fed.transport.checks import Batch
 
 Loss: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """Logits (B, L), soft labels (B, K, L) and weights (B, K) to a scalar, differentiable in the logits.
@@ -22,20 +24,30 @@ SMALLEST_PROBABILITY = 1e-8
 class PairwiseLoss(nn.Module):
     """Mean over examples of `sum_k w_k D(a, q_k)`, for a divergence D that a subclass gives.
 
-    Computed in float64 for float64 logits, else in float32; differentiable in the logits.
+    Computed in float64 for float64 logits, else in float32; differentiable in the logits. An empty batch has the
+    loss 0.
     """
+
+    classes: int | None = None
+    """Number of labels that the divergence is for; None: any."""
 
     def forward(
         self,
         logits: Float[torch.Tensor, "examples classes"],
-        soft_labels: Float[torch.Tensor, "examples teachers classes"],
-        weights: Float[torch.Tensor, "examples teachers"],
+        soft_labels: Float[torch.Tensor, "examples *teachers classes"] | Int[torch.Tensor, "examples"],
+        weights: torch.Tensor | None = None,
     ) -> Float[torch.Tensor, ""]:
-        """Return the loss."""
-        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        log_student = torch.log_softmax(logits.to(dtype), dim=1)
-        divergences = self.divergences(log_student, soft_labels.to(dtype))
-        return (weights.to(dtype) * divergences).sum(dim=1).mean()
+        """Return the loss of the arguments that `OTLoss` takes.
+
+        Raises
+        ------
+        ValueError, TypeError, IndexError
+            If shapes, devices, types or hard labels do not fit, as `knot_fed.transport.checks.Batch` says.
+        """
+        batch = Batch(logits, soft_labels, weights, classes=self.classes)
+        log_student = torch.log_softmax(batch.logits, dim=1)
+        rows = (batch.weights * self.divergences(log_student, batch.soft_labels)).sum(dim=1)
+        return rows.mean() if batch.examples else rows.sum()
 
     def divergences(
         self,

@@ -6,6 +6,7 @@ from typing_extensions import override
 
 from knot_fed.losses.interface import PairwiseLoss
 from knot_fed.transport import GroundCost, sinkhorn_divergence
+from knot_fed.transport.checks import check_prepared
 
 
 class SinkhornDivergence(PairwiseLoss):
@@ -22,7 +23,9 @@ class SinkhornDivergence(PairwiseLoss):
 
     def __init__(self, ground_cost: GroundCost, *, entropic_epsilon: float) -> None:
         super().__init__()
+        check_prepared(ground_cost)
         self.ground_cost = ground_cost
+        self.classes = len(ground_cost)
         self.entropic_epsilon = entropic_epsilon
 
     @override

@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from knot_fed.errors import GroundCostError, SoftLabelsError
+from knot_fed.errors import SoftLabelsError
 from knot_fed.transport.bounds import plan_cost, potential_bound
+from knot_fed.transport.checks import check_pairs
 from knot_fed.transport.ground_cost import GroundCost, check_ground_cost
 from knot_fed.transport.solve import DEFAULT, Accuracy, Solution, choose_solver, solve_pairs
 
@@ -66,15 +67,15 @@ def transport_cost(
     """Return the cost of moving each distribution `a` onto `b`: `min_P <P, C>` over plans with these marginals.
 
     Differentiable in `a` and `b`: the gradients are the potentials, which are detached (Danskin 1967), so that no
-    iteration is recorded. Rows are normalised first. Computed in float64 for float64 rows, else in float32, and
-    returned so; Sinkhorn and the linear program work in float64 inside.
+    iteration is recorded. Rows are normalised first. Computed in float64 where one side is float64, else in float32,
+    and returned so; Sinkhorn and the linear program work in float64 inside.
 
     Parameters
     ----------
     a
-        Student's distributions.
+        Student's distributions, of any floating type.
     b
-        Teachers' distributions, one or several for each example.
+        Teachers' distributions, one or several for each example, on the same device.
     ground_cost
         A prepared ground cost, or a matrix that is a metric; preparing takes milliseconds, so do it once.
     solver
@@ -91,8 +92,10 @@ def transport_cost(
 
     Raises
     ------
+    ValueError, TypeError
+        If shapes, devices or types do not fit.
     GroundCostError
-        If the solver does not apply to the ground cost, or the classes do not fit.
+        If the solver does not apply to the ground cost.
     SoftLabelsError
         If a row is not a distribution; the message names it.
 
@@ -105,13 +108,15 @@ def transport_cost(
     [1.5]
     """
     known = ground_cost if isinstance(ground_cost, GroundCost) else check_ground_cost(ground_cost)
-    _check_rows(a, b, known, values=check)
-    dtype = torch.float64 if a.dtype == torch.float64 else torch.float32
+    check_pairs(a, b, len(known))
+    if check:
+        _check_values(a, b)
+    dtype = torch.float64 if torch.float64 in (a.dtype, b.dtype) else torch.float32
     student, teachers = _normalised(a.to(dtype)), _normalised(b.to(dtype))
     student = student if b.ndim == 2 else student[:, None].expand_as(teachers)
     first, second = student.reshape(-1, len(known)), teachers.reshape(-1, len(known))
     chosen = choose_solver(known, solver, first.device)
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(first.device.type, enabled=False):
         solution = solve_pairs(first, second, known, solver=chosen, accuracy=accuracy)
         moved = (solution.f * first).sum(dim=1) + (solution.g * second).sum(dim=1)
     cost = (solution.cost - moved) + (solution.f * first).sum(dim=1) + (solution.g * second).sum(dim=1)
@@ -140,16 +145,12 @@ def _report(
         upper=upper.to(a).reshape(cost.shape),
         solver=solver,
         iterations=found.iterations if found else 0,
-        marginal_error=float(found.marginal_error.max()) if found else 0.0,
+        marginal_error=max(found.marginal_error.tolist(), default=0.0) if found else 0.0,
     )
 
 
-def _check_rows(a: torch.Tensor, b: torch.Tensor, ground_cost: GroundCost, *, values: bool) -> None:
-    if a.shape[-1] != len(ground_cost) or b.shape[-1] != len(ground_cost):
-        raise GroundCostError(
-            f"{a.shape[-1]} and {b.shape[-1]} classes for a ground cost of {len(ground_cost)}; use one label space"
-        )
-    for side, rows in (("a", a), ("b", b)) if values else ():
+def _check_values(a: torch.Tensor, b: torch.Tensor) -> None:
+    for side, rows in (("a", a), ("b", b)):
         wrong = ~((rows.double().sum(dim=-1) - 1).abs() <= ATOL) | (rows < -ATOL).any(dim=-1)
         if wrong.any():
             place = [int(index) for index in wrong.nonzero()[0]]

@@ -14,29 +14,28 @@ import torch
 from jaxtyping import Float
 
 from knot_fed.compiled import compiled
+from knot_fed.transport.checks import Batch
 from knot_fed.transport.ground_cost import Placed
 
 
 def fused_table_loss(
-    logits: Float[torch.Tensor, "examples classes"],
-    soft_labels: Float[torch.Tensor, "examples teachers classes"],
-    weights: Float[torch.Tensor, "examples teachers"],
-    placed: Placed,
+    batch: Batch, placed: Placed
 ) -> tuple[Float[torch.Tensor, "examples"], Float[torch.Tensor, "examples classes"]]:
     """Return `sum_k w_k W(softmax(logits), q_k)` for each example, and its gradient with respect to the logits.
 
     Parameters
     ----------
-    logits, soft_labels, weights
+    batch
         float32 on the CPU.
     placed
         The ground cost there, with a table that merges no labels.
     """
-    _, candidates, classes = placed.vertices.shape
-    rows, gradients = torch.empty(len(logits)), torch.empty(len(logits), classes)
-    arrays = (logits, soft_labels, weights, placed.vertices, rows, gradients)
-    _kernel(classes, candidates)(*(array.detach().contiguous().numpy() for array in arrays))
-    return rows, gradients
+    candidates, classes = batch.table_shape(placed)
+    rows, gradients = np.empty(batch.examples, np.float32), np.empty((batch.examples, classes), np.float32)
+    tensors = (batch.logits, batch.soft_labels, batch.weights)
+    arrays = [tensor.detach().contiguous().numpy() for tensor in tensors]
+    _kernel(classes, candidates)(*arrays, placed.vertices.numpy(), rows, gradients)
+    return torch.from_numpy(rows), torch.from_numpy(gradients)
 
 
 @cache

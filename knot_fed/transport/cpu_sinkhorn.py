@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from knot_fed.compiled import compiled
+from knot_fed.transport.checks import check_marginals
 from knot_fed.transport.sinkhorn import (
     EARLY_ERROR,
     MOST_ITERATIONS,
@@ -34,6 +35,7 @@ def sinkhorn(
     a: Rows, b: Rows, matrix: torch.Tensor, *, entropic_epsilon: float, marginal_error: float, metric: bool
 ) -> Sinkhorn:
     """Solve as `sinkhorn.sinkhorn` does, extrapolated to no entropy, on as many threads as torch has."""
+    check_marginals(a, b, matrix)
     diameter = float(matrix.max()) or 1.0
     stages = ladder(1.0 / entropic_epsilon, spread=1 if metric else 2)
     plan = (
@@ -43,9 +45,10 @@ def sinkhorn(
         diameter * np.array(extrapolation_shares([1 / sharpness for sharpness, converge in stages if converge])),
         not metric,
     )
-    f, g, errors = torch.empty_like(a), torch.empty_like(b), torch.zeros_like(a[:, 0])
-    iterations = np.zeros(len(a), dtype=np.int64)
-    arrays = [tensor.contiguous().numpy() for tensor in (a, b, f, g, errors)] + [iterations]
+    f, g = (torch.empty(side.shape, dtype=side.dtype) for side in (a, b))
+    errors, iterations = a.new_zeros(len(a)), np.zeros(len(a), dtype=np.int64)
+    arrays = [tensor.contiguous().numpy() for tensor in (a, b)]
+    arrays += [f.numpy(), g.numpy(), errors.numpy(), iterations]
     threads = min(torch.get_num_threads(), len(a)) or 1
     parts = [slice(len(a) * part // threads, len(a) * (part + 1) // threads) for part in range(threads)]
 

@@ -1,9 +1,12 @@
 """The Sinkhorn divergence: entropic transport without its bias towards blurred distributions."""
 
+from math import inf
+
 import torch
 from jaxtyping import Float
 
 from knot_fed.errors import GroundCostError
+from knot_fed.transport.checks import check_pairs, check_prepared
 from knot_fed.transport.ground_cost import GroundCost
 from knot_fed.transport.sinkhorn import DOUBLE_SHARPNESS, LOG_ENTRIES, sinkhorn
 
@@ -21,25 +24,28 @@ def sinkhorn_divergence(
     """Return `OT_eps(a, b) - OT_eps(a, a) / 2 - OT_eps(b, b) / 2` (Genevay et al. 2018; Feydy et al. 2019).
 
     `OT_eps(a, b) = min_P <P, C> + eps KL(P | a b)`. The divergence is at least 0, and 0 where `a = b`. Differentiable
-    in `a` and `b`; the potentials are detached (envelope theorem).
+    in `a` and `b`; the potentials are detached (envelope theorem). Computed in float64, and returned in float64 where
+    one side is, else in float32.
 
     Parameters
     ----------
     a
-        Student's distributions, float32 or float64.
+        Student's distributions, of any floating type.
     b
-        Teachers' distributions, one or several for each example.
+        Teachers' distributions, one or several for each example, on the same device.
     ground_cost
         Prepared ground cost.
     entropic_epsilon
         As a share of the largest ground cost, > 0; raised to 1/900 (1/450 without a metric) where it is smaller.
     marginal_error
-        Largest L1 error of the marginals.
+        Largest L1 error of the marginals, > 0.
 
     Raises
     ------
+    ValueError, TypeError
+        If shapes, devices or types do not fit; no value is checked.
     GroundCostError
-        If the classes do not fit, or epsilon is not > 0.
+        If epsilon or the marginal error is not > 0.
 
     Examples
     --------
@@ -50,16 +56,17 @@ def sinkhorn_divergence(
     >>> [round(abs(float(sinkhorn_divergence(a, other, ground_cost)[0])), 3) for other in (a, b)]
     [0.0, 0.863]
     """
-    if a.shape[-1] != len(ground_cost) or b.shape[-1] != len(ground_cost) or not entropic_epsilon > 0:
+    check_prepared(ground_cost)
+    check_pairs(a, b, len(ground_cost))
+    if not (0 < entropic_epsilon < inf and 0 < marginal_error < inf):
         raise GroundCostError(
-            f"{a.shape[-1]} and {b.shape[-1]} classes for a ground cost of {len(ground_cost)}, epsilon"
-            f" {entropic_epsilon}; use one label space and an epsilon > 0"
+            f"entropic_epsilon = {entropic_epsilon}, marginal_error = {marginal_error}: give finite numbers > 0"
         )
     entropic_epsilon = max(entropic_epsilon, (1 if ground_cost.metric else 2) / DOUBLE_SHARPNESS)
     first = (a if b.ndim == 2 else a[:, None].expand_as(b)).reshape(-1, len(ground_cost)).double()
     second = b.reshape(-1, len(ground_cost)).double()
     matrix = ground_cost.placed(a.device, torch.float64).matrix
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(a.device.type, enabled=False):
         solved = sinkhorn(
             first,
             second,
@@ -69,10 +76,11 @@ def sinkhorn_divergence(
             metric=ground_cost.metric,
             extrapolate=False,
         )
-        epsilon = entropic_epsilon * ground_cost.diameter
+        epsilon = entropic_epsilon * (ground_cost.diameter or 1.0)
         f = solved.f - _self_potential(first, matrix, epsilon, marginal_error)
         g = solved.g - _self_potential(second, matrix, epsilon, marginal_error)
-    return ((f * first).sum(dim=1) + (g * second).sum(dim=1)).reshape(b.shape[:-1]).to(a.dtype)
+    dtype = torch.float64 if torch.float64 in (a.dtype, b.dtype) else torch.float32
+    return ((f * first).sum(dim=1) + (g * second).sum(dim=1)).reshape(b.shape[:-1]).to(dtype)
 
 
 def _self_potential(
@@ -87,9 +95,9 @@ def _self_potential(
         f = torch.zeros_like(log_a[:, :, 0])
         for _ in range(MOST_STEPS):
             step = -epsilon * torch.logsumexp(log_a + (f[:, :, None] - matrix) / epsilon, dim=1)
-            change = (step - f).abs().max()
+            finished = ((step - f).abs() < marginal_error * epsilon).all()
             f = (f + step) / 2
-            if change < marginal_error * epsilon:
+            if finished:
                 break
         parts.append(f)
     return torch.cat(parts)

@@ -4,10 +4,13 @@ Each takes differences `d = a - b` of distributions over a metric and returns th
 potential `h`: cost = <h, d>, and `h` is a subgradient of the cost with respect to `a`, `-h` with respect to `b`.
 """
 
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float
-from ot.lp.emd_wrap import emd_c
 
 from knot_fed.errors import GroundCostError
 from knot_fed.transport.ground_cost import Placed
@@ -72,6 +75,8 @@ def program_solution(
     GroundCostError
         If the network simplex does not reach the optimum.
     """
+    if not len(a):
+        return a[:, 0], a, b
     cost = placed.matrix.double().cpu().numpy()
     firsts, seconds = (side.detach().double().cpu().numpy() for side in (a, b))
     solved = [_program(first, second, cost) for first, second in zip(firsts, seconds, strict=True)]
@@ -82,15 +87,27 @@ def program_solution(
 def _program(
     more: Float[np.ndarray, "classes"], less: Float[np.ndarray, "classes"], cost: Float[np.ndarray, "classes classes"]
 ) -> tuple[float, Float[np.ndarray, "classes"], Float[np.ndarray, "classes"]]:
-    """Solve one program on its supports; POT's compiled solver is called directly, at half the time of `ot.emd`."""
+    """Solve one program on its supports."""
     sources, targets = np.flatnonzero(more), np.flatnonzero(less)
     if not len(sources) or not len(targets):
         return 0.0, np.zeros(len(cost)), np.zeros(len(cost))
     a, b = more[sources], less[targets]
     mass = a.sum()
     part = np.ascontiguousarray(cost[sources][:, targets])
-    _, total, _, potentials, status = emd_c(a / mass, b / b.sum(), part, MOST_PIVOTS, 1)
+    _, total, _, potentials, status = _network_simplex()(a / mass, b / b.sum(), part, MOST_PIVOTS, 1)
     if status != OPTIMAL:
         raise GroundCostError("the linear program did not reach its optimum; use transport.solver = 'sinkhorn'")
     f = (cost[:, targets] - potentials).min(axis=1)
     return total * mass, f, (cost - f[:, None]).min(axis=0)
+
+
+@cache
+def _network_simplex() -> Callable[..., Any]:
+    """Load POT's compiled solver, which is called directly, at half the time of `ot.emd`.
+
+    Loading POT takes as long as loading torch, and up to 8 labels nothing needs it.
+    """
+    from ot.lp.emd_wrap import emd_c
+
+    solver: Callable[..., Any] = emd_c
+    return solver

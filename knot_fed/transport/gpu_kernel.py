@@ -11,34 +11,32 @@ import triton
 import triton.language as tl
 from jaxtyping import Float
 
+from knot_fed.transport.checks import Batch
 from knot_fed.transport.ground_cost import Placed
 
 BLOCK = 128
 
 
 def fused_table_loss(
-    logits: Float[torch.Tensor, "examples classes"],
-    soft_labels: Float[torch.Tensor, "examples teachers classes"],
-    weights: Float[torch.Tensor, "examples teachers"],
-    placed: Placed,
+    batch: Batch, placed: Placed
 ) -> tuple[Float[torch.Tensor, "examples"], Float[torch.Tensor, "examples classes"]]:
     """Return `sum_k w_k W(softmax(logits), q_k)` for each example, and its gradient with respect to the logits.
 
     Parameters
     ----------
-    logits, soft_labels, weights
-        float32 on one device.
+    batch
+        float32.
     placed
         The ground cost there, with a table that merges no labels.
     """
-    _, candidates, classes = placed.vertices.shape
-    examples, teachers = weights.shape
-    rows, gradients = torch.empty_like(logits[:, 0]), torch.empty_like(logits, memory_format=torch.contiguous_format)
-    _table_loss[(triton.cdiv(examples, BLOCK),)](
-        logits.contiguous(), soft_labels.contiguous(), weights.contiguous(), placed.vertices, rows, gradients,
-        examples, teachers,
-        classes=classes, candidates=candidates, width=triton.next_power_of_2(classes), block=BLOCK,
-    )  # fmt: skip
+    candidates, classes = batch.table_shape(placed)
+    rows, gradients = batch.logits.new_empty(batch.examples), batch.logits.new_empty(batch.examples, classes)
+    if batch.examples:  # a grid must not be empty
+        _table_loss[(triton.cdiv(batch.examples, BLOCK),)](
+            batch.logits.contiguous(), batch.soft_labels.contiguous(), batch.weights.contiguous(), placed.vertices,
+            rows, gradients, batch.examples, batch.teachers,
+            classes=classes, candidates=candidates, width=triton.next_power_of_2(classes), block=BLOCK,
+        )  # fmt: skip
     return rows, gradients
 
 
@@ -47,7 +45,7 @@ def _table_loss(
     logits: Any, soft_labels: Any, weights: Any, vertices: Any, rows: Any, gradients: Any, examples: Any, teachers: Any,
     classes: tl.constexpr, candidates: tl.constexpr, width: tl.constexpr, block: tl.constexpr,
 ) -> None:  # fmt: skip
-    example = tl.program_id(0) * block + tl.arange(0, block)
+    example = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)  # soft labels may have 2^31 entries and more
     label = tl.arange(0, width)
     here = (example < examples)[:, None] & (label < classes)[None, :]
     place = example[:, None] * classes + label[None, :]

@@ -169,17 +169,21 @@ def check_ground_cost(
     Raises
     ------
     GroundCostError
-        If the matrix is not square, does not fit the names, is not finite, not symmetric, not zero on the diagonal,
-        negative, zero off the diagonal, or breaks the triangle inequality; the message names the pair of labels.
+        If the matrix is not of numbers, is empty, not square, does not fit the names, is not finite, not symmetric,
+        not zero on the diagonal, negative, zero off the diagonal, or breaks the triangle inequality; the message names
+        the pair of labels.
 
     Examples
     --------
     >>> check_ground_cost([[0, 1, 3], [1, 0, 2], [3, 2, 0]]).cuts.shape
     'line'
     """
-    costs = np.array(matrix, dtype=np.float64)
+    try:
+        costs = np.asarray(matrix, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise GroundCostError(f"ground cost cannot be read as a matrix of real numbers ({error})") from None
     known = tuple(names) if names is not None else tuple(str(label) for label in range(len(np.atleast_1d(costs))))
-    if costs.shape != (len(known), len(known)):
+    if not costs.size or costs.shape != (len(known), len(known)):
         raise GroundCostError(
             f"ground cost has shape {costs.shape} for {len(known)} labels; give one row and column each"
         )

@@ -1,13 +1,15 @@
 """The distillation loss: weighted transport cost from the student's soft labels to the teachers'."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Literal, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from knot_fed.transport.checks import Batch, check_prepared
 from knot_fed.transport.ground_cost import GroundCost
 from knot_fed.transport.solve import DEFAULT, Accuracy, choose_solver, solve_pairs
 
@@ -18,8 +20,9 @@ class OTLoss(nn.Module):
     """Mean over examples of `sum_k w_k W(softmax(logits), q_k)` (KNOT, COLING 2022, its loss for the student).
 
     Built once for a ground cost. Differentiable in the logits, once: the gradient is computed with the value (envelope
-    theorem), and nothing else is kept. Logits of any floating type are read in float32. Up to 8 labels, the exact cost
-    and its gradient come from one fused kernel, by Numba on a CPU and by Triton on a GPU; `fused` says so.
+    theorem), and nothing else is kept. Logits, soft labels and weights of any floating types are read in float32. An
+    empty batch has the loss 0. Up to 8 labels, the exact cost and its gradient come from one fused kernel, by Numba on
+    a CPU and by Triton on a GPU; `fused` says so.
 
     Parameters
     ----------
@@ -34,6 +37,10 @@ class OTLoss(nn.Module):
     ------
     GroundCostError
         If the solver does not apply to the ground cost.
+    TypeError
+        If the ground cost is a bare matrix.
+    ValueError
+        If there is no such reduction.
 
     Examples
     --------
@@ -43,6 +50,8 @@ class OTLoss(nn.Module):
     >>> loss
     OTLoss(3 labels, solver=line, fused)
     >>> round(float(loss(torch.zeros(1, 3), torch.tensor([[0.0, 1.0, 0.0]]))), 2)
+    0.67
+    >>> round(float(loss(torch.zeros(1, 3), torch.tensor([1]))), 2)
     0.67
     """
 
@@ -55,6 +64,9 @@ class OTLoss(nn.Module):
         reduction: Literal["mean", "none"] = "mean",
     ) -> None:
         super().__init__()
+        check_prepared(ground_cost)
+        if reduction not in ("mean", "none"):
+            raise ValueError(f"{reduction!r} is not a valid value for reduction; use 'mean' or 'none'")
         self.ground_cost = ground_cost
         self.solver = solver
         self.accuracy = accuracy
@@ -66,30 +78,34 @@ class OTLoss(nn.Module):
     def forward(
         self,
         logits: Float[torch.Tensor, "examples classes"],
-        soft_labels: Float[torch.Tensor, "examples *teachers classes"],
+        soft_labels: Float[torch.Tensor, "examples *teachers classes"] | Int[torch.Tensor, "examples"],
         weights: torch.Tensor | None = None,
     ) -> Float[torch.Tensor, "*examples"]:
-        """Return the loss.
+        """Return the loss; gradients flow to the logits only.
 
         Parameters
         ----------
         logits
             Of the student.
         soft_labels
-            One distribution for each example, or one of each teacher. Taken as they are: rows that sum to 1 up to
-            rounding move the cost by as much as that rounding.
+            One distribution for each example, or one of each teacher; or the true label of each, as in `cross_entropy`.
+            Taken as they are: rows that sum to 1 up to rounding move the cost by as much as that rounding.
         weights
             Client weights, (teachers,) or (examples, teachers); None: equal weights that sum to 1.
+
+        Raises
+        ------
+        ValueError, TypeError, IndexError
+            If shapes, devices, types or hard labels do not fit, as `checks.Batch` says; nothing is broadcast.
         """
-        teachers = (soft_labels if soft_labels.ndim == 3 else soft_labels[:, None]).float()
-        shares = _shares(weights, teachers)
+        batch = Batch(logits, soft_labels, weights, classes=len(self.ground_cost), dtype=torch.float32)
         mean = self.reduction == "mean"
-        if self.fused:
-            kernel = _fused_kernel(logits.device)
+        kernel = _fused_kernel(logits.device.type) if self.fused else None
+        if kernel is not None:
             placed = self.ground_cost.placed(logits.device, torch.float32)
-            return _with_gradient(logits.float(), lambda z: kernel(z, teachers, shares, placed), mean)
-        a = torch.softmax(logits.float(), dim=1)
-        return _with_gradient(a, lambda p: self._rows(p, teachers, shares), mean)
+            return _with_gradient(batch.logits, lambda _: kernel(batch, placed), mean)
+        a = torch.softmax(batch.logits, dim=1)
+        return _with_gradient(a, lambda p: self._rows(p, batch.soft_labels, batch.weights), mean)
 
     def extra_repr(self) -> str:
         """Name the solver, as it is on a CPU, in the module's representation."""
@@ -119,13 +135,15 @@ class _WithGradient(torch.autograd.Function):
         values, gradient = solve(rows.detach())
         ctx.save_for_backward(gradient)
         ctx.mean = mean
-        return values.mean() if mean else values
+        if not mean:
+            return values
+        return values.mean() if len(values) else values.sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * (upstream / len(gradient) if ctx.mean else upstream[:, None]), None, None
+        return gradient * (upstream / max(1, len(gradient)) if ctx.mean else upstream[:, None]), None, None
 
 
 def _with_gradient(
@@ -135,20 +153,15 @@ def _with_gradient(
     return values
 
 
-def _fused_kernel(device: torch.device) -> Callable[..., RowsAndGradient]:
-    """Load the compiler that the device needs, and no sooner."""
-    if device.type == "cuda":
+@cache
+def _fused_kernel(device: str) -> Callable[..., RowsAndGradient] | None:
+    """Load the compiler that a kind of device needs, and no sooner; None: there is none, and torch does it."""
+    if device == "cuda":
         from knot_fed.transport import gpu_kernel
 
         return gpu_kernel.fused_table_loss
-    from knot_fed.transport import cpu_kernel
+    if device == "cpu":
+        from knot_fed.transport import cpu_kernel
 
-    return cpu_kernel.fused_table_loss
-
-
-def _shares(
-    weights: torch.Tensor | None, teachers: Float[torch.Tensor, "examples teachers classes"]
-) -> Float[torch.Tensor, "examples teachers"]:
-    if weights is None:
-        weights = torch.full(teachers.shape[1:2], 1 / teachers.shape[1], device=teachers.device)
-    return weights.to(teachers.device, torch.float32).expand(teachers.shape[:2])
+        return cpu_kernel.fused_table_loss
+    return None

@@ -16,6 +16,8 @@ from math import prod
 import torch
 from jaxtyping import Float
 
+from knot_fed.transport.checks import check_marginals
+
 SINGLE_SHARPNESS, DOUBLE_SHARPNESS = 110.0, 900.0
 CHECK_EVERY = 10
 MOST_ITERATIONS = 2000
@@ -103,7 +105,15 @@ def sinkhorn(
         Whether the cost is a metric, over which potentials differ by no more than the diameter; else by twice that.
     extrapolate
         Whether to return the limit of no entropy instead of the last stage's potentials.
+
+    Raises
+    ------
+    ValueError
+        If shapes, types or devices do not fit.
     """
+    check_marginals(a, b, matrix)
+    if not len(a):
+        return Sinkhorn(a, b, a[:, 0], 0)
     diameter = matrix.max().clamp(min=torch.finfo(matrix.dtype).tiny)
     first, second, empty = _with_mass(a, b)
     stages = _stages(matrix.double() / diameter, 1.0 / entropic_epsilon, marginal_error, spread=1 if metric else 2)

@@ -1,6 +1,7 @@
 """Choosing a solver, and solving pairs of distributions by it."""
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from jaxtyping import Float
@@ -31,9 +32,10 @@ class Accuracy:
     marginal_error: float = 0.01
 
     def __post_init__(self) -> None:
-        if not (self.entropic_epsilon > 0 and self.marginal_error > 0):
+        if not (0 < self.entropic_epsilon < inf and 0 < self.marginal_error < inf):
             raise GroundCostError(
-                f"entropic_epsilon = {self.entropic_epsilon}, marginal_error = {self.marginal_error}: give numbers > 0"
+                f"entropic_epsilon = {self.entropic_epsilon}, marginal_error = {self.marginal_error}: give finite"
+                " numbers > 0"
             )
 
 

@@ -12,7 +12,6 @@ from math import comb
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.spatial import HalfspaceIntersection, QhullError
 
 MOST_LABELS = 10
 COINCIDENT = 1e-7
@@ -81,7 +80,7 @@ def _certified_vertices(
     classes = len(metric)
     try:
         sources, sinks = _tight_constraints(metric, jitter)
-    except (QhullError, ValueError):
+    except ValueError:
         return None
     positive = np.zeros((len(sources), classes), dtype=bool)
     positive[np.arange(len(sources))[:, None], sources] = True
@@ -99,6 +98,8 @@ def _tight_constraints(
     metric: Float[np.ndarray, "classes classes"], jitter: float
 ) -> tuple[Int[np.ndarray, "vertices edges"], Int[np.ndarray, "vertices edges"]]:
     """Return the ends i, j of the constraints `h_i - h_j <= C_ij` that are tight at each vertex."""
+    from scipy.spatial import HalfspaceIntersection, QhullError  # loads slowly, and a table is made once
+
     classes = len(metric)
     rows, columns = np.nonzero(~np.eye(classes, dtype=bool))
     noise = np.random.default_rng(0).random((classes, classes))
@@ -109,7 +110,10 @@ def _tight_constraints(
     halfspaces[np.arange(len(rows)), rows] = 1.0
     halfspaces[np.arange(len(rows)), columns] = -1.0
     halfspaces[:, -1] = -generic[rows, columns]
-    facets = np.array(HalfspaceIntersection(halfspaces[:, 1:], np.zeros(classes - 1)).dual_facets)
+    try:
+        facets = np.array(HalfspaceIntersection(halfspaces[:, 1:], np.zeros(classes - 1)).dual_facets)
+    except QhullError as error:
+        raise ValueError("the metric is too degenerate for the enumeration") from error
     if facets.ndim != 2 or facets.shape[1] != classes - 1:
         raise ValueError("a vertex has more tight constraints than a generic metric allows")
     return rows[facets], columns[facets]

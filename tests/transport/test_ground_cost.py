@@ -30,6 +30,22 @@ def test_a_matrix_that_is_no_metric_is_refused_by_pair_and_rule(matrix, rule):
         check_ground_cost(np.array(matrix, dtype=float), names=("x", "y", "z"))
 
 
+@pytest.mark.parametrize("matrix", ["x", [[0, 1], [1]], [[0, 1j], [1j, 0]], torch.eye(2).requires_grad_()])
+def test_what_is_no_matrix_of_numbers_is_refused(matrix):
+    with pytest.raises(GroundCostError, match="cannot be read as a matrix of real numbers"):
+        check_ground_cost(matrix)
+
+
+def test_a_tensor_is_a_matrix_too():
+    assert len(check_ground_cost(1 - torch.eye(3))) == 3
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 0), (), (1, 1, 1), (2, 3)])
+def test_a_matrix_without_one_row_and_column_for_each_label_is_refused(shape):
+    with pytest.raises(GroundCostError, match="give one row and column each"):
+        check_ground_cost(np.zeros(shape))
+
+
 def test_a_cost_without_the_triangle_inequality_passes_when_told():
     squared = distances(np.arange(4.0)[:, None]) ** 2
     cost = check_ground_cost(squared, metric=False)

@@ -6,6 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from knot_fed.errors import GroundCostError
 from knot_fed.labels import LabelSpace
 from knot_fed.transport import OTLoss, check_ground_cost, cpu_kernel, gpu_kernel, make_ground_cost, transport_cost
+from knot_fed.transport.checks import Batch
 from knot_fed.transport.exact import CHUNK, table_solution
 from tests.transport.problems import confident_rows, distances, prepared, random_rows
 
@@ -69,7 +70,7 @@ def test_the_gradient_is_that_of_central_differences(solver):
 def test_fused_kernels_agree_with_plain_torch(kernel, classes, rows, teachers):
     cost, logits, soft_labels, weights = problem(classes, rows=rows, teachers=teachers, seed=classes)
     placed = cost.placed(CPU, torch.float32)
-    values, gradient = kernel.fused_table_loss(logits, soft_labels, weights, placed)
+    values, gradient = kernel.fused_table_loss(Batch(logits, soft_labels, weights), placed)
     a = torch.softmax(logits, dim=1)
     costs, potentials = table_solution((a[:, None] - soft_labels).reshape(-1, classes), placed)
     expected = (weights * costs.view(rows, teachers)).sum(dim=1)

@@ -121,6 +121,7 @@ def test_one_label_and_labels_at_one_place_cost_nothing(solver):
         cost = check_ground_cost(np.zeros((classes, classes)), distinct=False)
         a = torch.softmax(torch.arange(float(classes)), dim=0)[None]
         assert float(transport_cost(a, a.flip(1), cost, solver=solver)) == 0
+        assert abs(float(sinkhorn_divergence(a, a.flip(1), cost))) < 1e-8
 
 
 @pytest.mark.parametrize("solver", ["auto", "sinkhorn"])
@@ -144,10 +145,11 @@ def test_a_row_that_is_no_distribution_is_named():
         transport_cost(rows, teachers, cost)
     with pytest.raises(SoftLabelsError, match=r"a: row 0 sums to 0\.6667"):
         transport_cost(rows * torch.tensor([2.0, 2.0, 0.0]) / 2, rows, cost)
-    with pytest.raises(GroundCostError, match="4 and 4 classes for a ground cost of 3"):
-        transport_cost(torch.full((2, 4), 0.25), torch.full((2, 4), 0.25), cost)
-    with pytest.raises(GroundCostError, match="give numbers > 0"):
-        Accuracy(entropic_epsilon=0.0)
+    for wrong in (0.0, float("nan"), float("inf")):
+        with pytest.raises(GroundCostError, match="give finite numbers > 0"):
+            Accuracy(entropic_epsilon=wrong)
+        with pytest.raises(GroundCostError, match="give finite numbers > 0"):
+            sinkhorn_divergence(rows, rows, cost, entropic_epsilon=wrong)
 
 
 def blurred(generator, rows, classes):
