@@ -59,8 +59,7 @@ def recover(
     """Make a damaged ledger usable again; whatever was lost counts as the whole budget, and the old file is kept."""
     ledger = _ledger(client_state)
     try:
-        ledger.entries()
-        ledger.secret()
+        ledger.check()
     except PolicyError as error:
         console.print(str(error), markup=False, highlight=False, soft_wrap=True)
         console.print(f"recovered: {ledger.recover()}", markup=False, highlight=False, soft_wrap=True)
