@@ -174,7 +174,8 @@ class TeacherPlan:
         if privacy.mechanism not in NOISY or self.noise is None:
             return self.teacher_digest
         votes = privacy.votes if privacy.mechanism == "pate" else ""
-        determined = [self.teacher_digest, privacy.mechanism, votes, self.run.teacher.temperature]
+        temperature = 1.0 if votes == "labels" else self.run.teacher.temperature  # votes do not read it
+        determined = [self.teacher_digest, privacy.mechanism, votes, temperature]
         return hashlib.sha256(json.dumps([*determined, self.noise.noise_multiplier]).encode()).hexdigest()
 
     @property

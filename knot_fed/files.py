@@ -10,7 +10,7 @@ from pathlib import Path
 from knot_fed.errors import DamagedError
 
 DIGESTS = "SHA256SUMS"
-"""In a kept folder: one line for each other file, as sha256sum writes and checks them."""
+"""In a kept folder: whose it is, and one line for each other file, as sha256sum writes and checks them."""
 PRIVATE, PUBLIC = 0o700, 0o755
 
 
@@ -85,7 +85,7 @@ def keep_folder(path: Path, write: Callable[[Path], None]) -> bool:
     try:
         write(partial)
         lines = [f"{_digest(file)}  {file.relative_to(partial)}\n" for file in _files(partial)]
-        write_file(partial / DIGESTS, "".join(lines).encode())
+        write_file(partial / DIGESTS, "".join([f"{_place(path)}\n", *lines]).encode())
         made = _rename_unless_there(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -99,17 +99,24 @@ def check_folder(path: Path) -> None:
     Raises
     ------
     DamagedError
-        If a file is missing, added, or differs in any bit.
+        If a file is missing, added, or differs in any bit, or the folder was kept in another's place.
     """
     try:
-        lines = (path / DIGESTS).read_text(encoding="utf-8").splitlines()
+        place, *lines = (path / DIGESTS).read_text(encoding="utf-8").splitlines() or [""]
         expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
         found = {str(file.relative_to(path)): _digest(file) for file in _files(path)}
     except (OSError, UnicodeDecodeError):
         raise DamagedError(f"{path.name}: has no readable {DIGESTS}, so that damage could not be seen") from None
+    if place != _place(path):
+        raise DamagedError(f"{path.name}: was not kept under this name")
     wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if wrong:
         raise DamagedError(f"{path.name}: {wrong[0]} is not as it was written")
+
+
+def _place(path: Path) -> str:
+    """Return the line that binds a folder to its name, and to that of the folder it is in; a comment for sha256sum."""
+    return f"# {path.parent.name}/{path.name}"
 
 
 def _rename_unless_there(partial: Path, path: Path) -> bool:

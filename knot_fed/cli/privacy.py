@@ -60,8 +60,7 @@ def recover(
     """Make a damaged ledger usable again; whatever was lost counts as the whole budget, and the old file is kept."""
     ledger = _ledger(client_state)
     try:
-        ledger.entries()
-        ledger.secret()
+        ledger.check()
     except PolicyError as error:
         echo_line(console, str(error))
         echo_line(console, f"recovered: {ledger.recover()}")

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,9 @@ from knot_fed.types import Text
 TEXT_KEY_BYTES = 16
 TextKeys: TypeAlias = UInt8[np.ndarray, "texts bytes"]
 WORD = re.compile(r"\w+")
+SPACES = "\t\n\r"
+UNSEEN = ("Mn", "Me", "Cf", "Cc", "Co", "Cs", "Cn")
+"""Unicode categories of accents and of signs that are not seen, which tokenizers drop within words."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,7 @@ class TransferSet:
     @cached_property
     def keys(self) -> TextKeys:
         """What tells one text from another, as `text_key` does, row by row."""
-        joined = b"".join(text_key(text) for text in self.texts)
-        return np.frombuffer(joined, dtype=np.uint8).reshape(-1, TEXT_KEY_BYTES)
+        return _keys(map(text_key, self.texts))
 
     def slice(self, round_number: int, rounds: int) -> range:
         """Return the row positions of one round; the rounds cover every row once, in near-equal slices.
@@ -88,19 +90,40 @@ class TransferSet:
 
 
 def text_key(text: Text) -> bytes:
-    """Return 16 bytes that two texts share if they have the same words: case, spacing and punctuation do not count.
+    r"""Return 16 bytes that two texts share if they have the same letters and digits in the same words.
 
-    A model answers such texts alike, or nearly so. A text without a letter or a digit counts by its signs.
+    Case, accents, spacing, punctuation, and what is not seen, such as zero-width and control characters, do not count:
+    a model answers such texts alike, or nearly so. A text without a letter or a digit counts by its signs.
 
     Examples
     --------
-    >>> text_key("So  GOOD!") == text_key("so good")
+    >>> text_key("So  GOOD!") == text_key("so go\u200bo\u0301d")
     True
     """
     parts = [text] if isinstance(text, str) else list(text)
-    plain = [unicodedata.normalize("NFKC", part).casefold() for part in parts]
-    words = [" ".join(WORD.findall(part)) or " ".join(part.split()) for part in plain]
-    return hashlib.sha256(json.dumps(words).encode()).digest()[:TEXT_KEY_BYTES]
+    return _key([" ".join(WORD.findall(_plain(part))) or " ".join(_folded(part).split()) for part in parts])
+
+
+def keys_of_values(values: Iterable[object]) -> TextKeys:
+    """Return one key for each value that JSON can hold; equal ones have the same."""
+    return _keys(map(_key, values))
+
+
+def _key(value: object) -> bytes:
+    return hashlib.sha256(json.dumps(value).encode()).digest()[:TEXT_KEY_BYTES]
+
+
+def _keys(keys: Iterable[bytes]) -> TextKeys:
+    return np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, TEXT_KEY_BYTES)
+
+
+def _folded(part: str) -> str:
+    return unicodedata.normalize("NFKC", part).casefold()
+
+
+def _plain(part: str) -> str:
+    letters = unicodedata.normalize("NFKD", _folded(part))
+    return "".join(sign for sign in letters if sign in SPACES or unicodedata.category(sign) not in UNSEEN)
 
 
 def distinct_texts(texts: Sequence[Text]) -> TransferSet:

@@ -13,10 +13,11 @@ from knot_fed.data.transfer_set import TEXT_KEY_BYTES, TextKeys
 from knot_fed.errors import DamagedError, PolicyError
 from knot_fed.federation.chained_file import ChainedFile
 from knot_fed.federation.ledger_entry import LedgerEntry
+from knot_fed.federation.spending import of_run
 from knot_fed.files import make_folder, write_file
 from knot_fed.privacy.noise import KEY_BYTES, NoiseSource
 
-SECRET = "secret.key"
+SECRET, TEXTS = "secret.key", "ledger-texts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,8 @@ class Ledger:
         Parameters
         ----------
         decide
-            Called with all earlier releases; returns the one to write, or raises PolicyError to refuse. No other
-            process can write in between.
+            Called with all earlier releases and what runs are bound to; returns the one to write, or raises
+            PolicyError to refuse. No other process can write in between.
 
         Raises
         ------
@@ -113,7 +114,7 @@ class Ledger:
             If the release is refused, or as `entries` and `record` say; nothing is written then.
         """
         with self.locked():
-            before = [entry for entry in self.entries() if entry.texts or entry.unknown]
+            before = [entry for entry in self.entries() if entry.texts or entry.unknown or entry.fingerprint]
             entry = decide(before)
             return Charge(self.record(entry), [*before, entry])
 
@@ -129,9 +130,11 @@ class Ledger:
     def evaluated(self, run: str) -> tuple[float, float]:
         """Count the students measured in one run, and in life; raises PolicyError as `entries` does."""
         entries = self.entries()
-        counts = [(entry.evaluations, entry.evaluations * (entry.run == run)) for entry in entries]
-        in_life, in_run = (float(sum(column)) for column in zip(*counts, strict=True)) if counts else (0.0, 0.0)
-        return in_run, math.inf if _incomplete(entries) else in_life
+        in_run, in_life = (
+            math.inf if _incomplete(told) else float(sum(entry.evaluations for entry in told))
+            for told in (of_run(entries, run), entries)
+        )
+        return in_run, in_life
 
     def transfer_set_of_run(self, run: str) -> str:
         """Return the fingerprint that a run is bound to, or nothing; raises PolicyError as `entries` does."""
@@ -148,27 +151,42 @@ class Ledger:
         digest = hashlib.sha256(keys.tobytes()).hexdigest()
         try:
             if self._read_keys(digest) is None:
-                write_file(make_folder(self._state / "ledger-texts") / digest, keys.tobytes())
+                write_file(make_folder(self._state / TEXTS) / digest, keys.tobytes())
         except OSError as error:
             raise _unwritable(error) from None
         return digest
 
-    def all_keys_of(self, entry: LedgerEntry) -> TextKeys:
-        """Return the keys of the transfer set that an entry tells of, of which it answered a slice.
+    def kept_keys(self, digest: str) -> TextKeys:
+        """Return the keys of texts that an entry names by their digest; none for an empty one.
 
         Raises
         ------
         PolicyError
             If they were lost.
         """
-        keys = self._read_keys(entry.keys)
+        keys = self._read_keys(digest)
         if keys is None:
             raise _damaged("the keys of texts that it tells of are lost")
         return keys
 
+    def check(self) -> None:
+        """Refuse to go on where the ledger, its secret, or keys of texts that it tells of were changed or lost.
+
+        Raises
+        ------
+        PolicyError
+            With what is damaged.
+        """
+        for entry in self.entries():
+            for digest in (entry.keys, entry.readings):
+                self.kept_keys(digest)
+        self.secret()
+
     def _read_keys(self, digest: str) -> TextKeys | None:
+        if not digest:
+            return np.empty((0, TEXT_KEY_BYTES), dtype=np.uint8)
         try:
-            content = (self._state / "ledger-texts" / digest).read_bytes()
+            content = (self._state / TEXTS / digest).read_bytes()
         except OSError:
             return None
         if hashlib.sha256(content).hexdigest() != digest:
@@ -186,7 +204,8 @@ class Ledger:
         with self.locked():
             entries = self.entries()
             kept = self._read_secret()
-            if kept is None and not any(entry.texts or entry.evaluations or entry.unknown for entry in entries):
+            released = any(entry.texts or entry.evaluations or entry.unknown for entry in entries)
+            if kept is None and not released and not (self._state / TEXTS).exists():
                 return self._new_secret()
             if kept is None or not self._is_ours(kept, entries):
                 raise _damaged("the state folder's secret.key and ledger.jsonl do not belong together")
@@ -204,8 +223,11 @@ class Ledger:
             bodies, whole = self._file.salvage()
             read = [(body, entry) for body in bodies if (entry := LedgerEntry.from_json(body)) is not None]
             of_ours = self._is_ours(self._read_secret(), [entry for _, entry in read])
-            lost = not whole or len(read) < len(bodies) or not of_ours
-            kept = [body for body, entry in read if not (lost and entry.takes_back)]  # numbers of lines may have moved
+            known = [entry.without(self._lost_keys(entry)) for _, entry in read]
+            lost = not whole or len(read) < len(bodies) or not of_ours or known != [entry for _, entry in read]
+            kept = [
+                entry.to_json() for entry in known if not (lost and entry.takes_back)
+            ]  # line numbers may have moved
             try:
                 aside = self._file.rewrite([*kept, *([LedgerEntry(unknown=True).to_json()] if lost else [])])
             except OSError as error:
@@ -214,6 +236,9 @@ class Ledger:
                 self._new_secret()
         counted = "what was lost counts as the whole budget" if lost else "nothing was lost"
         return f"{len(kept)} lines kept, {counted}" + (f"; the old file is {aside.name}" if aside else "")
+
+    def _lost_keys(self, entry: LedgerEntry) -> list[str]:
+        return [digest for digest in (entry.keys, entry.readings) if self._read_keys(digest) is None]
 
     @staticmethod
     def _is_ours(secret: bytes | None, entries: Sequence[LedgerEntry]) -> bool:
@@ -250,7 +275,7 @@ def _incomplete(entries: Sequence[LedgerEntry]) -> bool:
 def _damaged(reason: str) -> PolicyError:
     return PolicyError(
         f"the ledger is damaged ({reason}) and a lost line may tell of any release, so nothing leaves; restore the"
-        " state folder from a backup, or call knot-fed privacy recover on it",
+        " state folder from a backup made after the last release, or call knot-fed privacy recover on it",
         refusal="this client's ledger is damaged, so nothing leaves; its owner finds the remedy in its own log",
     )
 

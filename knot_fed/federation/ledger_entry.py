@@ -1,5 +1,6 @@
 """One line of the client's ledger."""
 
+from collections.abc import Collection
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -31,6 +32,8 @@ class LedgerEntry(BaseModel):
         Digest of the transfer set's text keys, and the slice that was answered.
     summed
         Whether the rows entered a secure sum.
+    readings
+        Of rows that did: digest of the keys of what the teacher reads of each text.
     evaluations
         Students measured.
     fingerprint
@@ -59,6 +62,7 @@ class LedgerEntry(BaseModel):
     start: Count = 0
     stop: Count = 0
     summed: bool = False
+    readings: Digest = ""
     evaluations: Count = 0
     fingerprint: Digest = ""
     secret: Digest = ""
@@ -70,6 +74,11 @@ class LedgerEntry(BaseModel):
         if self.noise is None or (unit == "client" and self.unit != "client"):
             return None
         return self.noise if self.mechanism == "dp-sgd" else NoiseEvent(self.noise.noise_multiplier, max(self.fresh, 1))
+
+    def without(self, lost: Collection[str]) -> "LedgerEntry":
+        """Return the entry without the digests of keys that were lost."""
+        gone = {"keys": "", "start": 0, "stop": 0} if self.keys in lost else {}
+        return self.model_copy(update=gone | ({"readings": ""} if self.readings in lost else {})) if lost else self
 
     def to_json(self) -> str:
         """Return the fields that say something."""

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
+from jaxtyping import UInt8
 
 from knot_fed.answers import NOISY, TeacherPlan
 from knot_fed.config import PrivacyConfig
-from knot_fed.data.transfer_set import TextKeys, TransferSet
+from knot_fed.data.transfer_set import TextKeys, TransferSet, keys_of_values
 from knot_fed.errors import PrivacyError
 from knot_fed.federation import wire
 from knot_fed.federation.client import Client
@@ -18,7 +19,7 @@ from knot_fed.federation.costs import check_cost, estimate_cost
 from knot_fed.federation.ledger import texts_released
 from knot_fed.federation.ledger_entry import LedgerEntry
 from knot_fed.federation.noisy_rows import NoisyRows
-from knot_fed.federation.spending import most_sums, spent_in_life, spent_in_run
+from knot_fed.federation.spending import most_sums, of_run, spent_in_life, spent_in_run
 from knot_fed.kept_teachers import check_kept_release
 from knot_fed.models import build_classifier, check_treatable
 from knot_fed.privacy.accounting import NoiseEvent
@@ -127,6 +128,7 @@ class _Release:
     summed: bool
     keys: str
     transfer_keys: TextKeys
+    readings: UInt8[np.ndarray, "asked bytes"]
     fresh: int = field(default=0, init=False)
     touched: bool = field(default=False, init=False)
 
@@ -137,7 +139,8 @@ class _Release:
         """Work out what would be computed; all that can fail without private examples fails here."""
         texts, keys = transfer.texts[request.start : request.stop], transfer.keys
         plan = teacher_plan(client, client.examples()[0], transfer, seed=client.seed(), asked=len(texts))
-        release = cls(client, request, plan, texts, run, summed, client.ledger.keep_keys(keys), keys)
+        readings = _readings(plan, texts) if summed else keys[:0]
+        release = cls(client, request, plan, texts, run, summed, client.ledger.keep_keys(keys), keys, readings)
         release._check_feasible()
         return release
 
@@ -166,19 +169,19 @@ class _Release:
 
     def decide(self, before: Sequence[LedgerEntry]) -> LedgerEntry:
         """Return the ledger's entry, or refuse."""
-        policy, texts, in_run = self.client.policy, len(self.texts), [e for e in before if e.run == self.run]
+        policy, texts, in_run = self.client.policy, len(self.texts), of_run(before, self.run)
         check_limits(
             texts, policy=policy, released_in_run=texts_released(in_run), released_in_life=texts_released(before)
         )
         if self.summed:
-            keys = self.transfer_keys[self.request.start : self.request.stop]
-            check_sums(*most_sums(keys, before, run=self.run, keys_of=self._keys_of), policy=policy)
+            self._check_sums(before)
         claim, mechanism, self.fresh = self._claimed([self.noise]), self.privacy.mechanism, self._count_fresh(before)
         entry = LedgerEntry(
             run=self.run, round=self.request.round, texts=texts, fresh=self.fresh, mechanism=mechanism,
             unit=DESCRIPTIONS[mechanism].unit, epsilon=claim.epsilon, delta=claim.delta,
             answer=self.plan_of_teacher.release_digest, noise=self.noise, keys=self.keys, start=self.request.start,
             stop=self.request.stop, summed=self.summed,
+            readings=self.client.ledger.keep_keys(self.readings) if self.summed else "",
         )  # fmt: skip
         if entry.fresh:
             spent, then = (spent_in_life(entries, policy.unit) for entries in (before, [*before, entry]))
@@ -186,6 +189,12 @@ class _Release:
         spent, then = (self._spent_in_run(entries, policy.unit) for entries in (in_run, [*in_run, entry]))
         check_epsilon(spent, then, policy=policy, limit="max-epsilon-per-run")
         return entry
+
+    def _check_sums(self, before: Sequence[LedgerEntry]) -> None:
+        """Refuse texts that were summed before: by their words, or by what the teacher reads of them."""
+        kept, words = self.client.ledger.kept_keys, self.transfer_keys[self.request.start : self.request.stop]
+        for keys, keys_of in ((words, self._keys_of), (self.readings, lambda entry: kept(entry.readings))):
+            check_sums(*most_sums(keys, before, run=self.run, keys_of=keys_of), policy=self.client.policy)
 
     def compute(self) -> tuple[TeacherAnswer, bool]:
         """Return the answer as it may leave, and whether it was kept before."""
@@ -207,7 +216,7 @@ class _Release:
     def claim(self, entries: Sequence[LedgerEntry]) -> wire.Claim:
         """Return what this run's answers guarantee together, as the mechanism's own unit counts."""
         unit = DESCRIPTIONS[self.privacy.mechanism].unit
-        return self._claimed(self._spent_in_run([entry for entry in entries if entry.run == self.run], unit))
+        return self._claimed(self._spent_in_run(of_run(entries, self.run), unit))
 
     def _claimed(self, noise: Sequence[NoiseEvent | None]) -> wire.Claim:
         epsilon = life_epsilon(noise, self.privacy.delta)
@@ -220,7 +229,7 @@ class _Release:
 
     def _keys_of(self, entry: LedgerEntry) -> TextKeys:
         """Return the keys of an entry's texts; those of this request's transfer set are at hand."""
-        keys = self.transfer_keys if entry.keys == self.keys else self.client.ledger.all_keys_of(entry)
+        keys = self.transfer_keys if entry.keys == self.keys else self.client.ledger.kept_keys(entry.keys)
         return keys[entry.start : entry.stop]
 
     def _count_fresh(self, before: Sequence[LedgerEntry]) -> int:
@@ -239,6 +248,11 @@ class _Release:
         if self.privacy.mechanism not in NOISY:
             return None
         return NoisyRows(self.client.state / RELEASES / self.plan_of_teacher.release_digest)
+
+
+def _readings(plan: TeacherPlan, texts: Sequence[Text]) -> TextKeys:
+    """Return a key of what the teacher reads of each text: it may cut texts, and drop signs that it does not know."""
+    return keys_of_values(build_classifier(plan.spec, seed=0).readings(texts))
 
 
 def _never(texts: Sequence[Text]) -> SoftLabels:

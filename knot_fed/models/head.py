@@ -50,6 +50,11 @@ class HeadClassifier(TextClassifier):
         return list(zip(first, second, strict=True))
 
     @override
+    def readings(self, texts: Sequence[Text]) -> list[object]:
+        sides = [[text] if isinstance(text, str) else list(text) for text in texts]
+        return [[item["input_ids"] for item in self._features.tokenized(parts)] for parts in sides]
+
+    @override
     def collate(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
         return {
             f"side_{side}": torch.from_numpy(np.stack([item[side] for item in items])) for side in range(len(items[0]))
@@ -103,7 +108,7 @@ class FeatureExtractor:
 
     def __call__(self, texts: list[str]) -> Float[np.ndarray, "examples width"]:
         """Return float32 features, computed or kept."""
-        return self._kept_or(texts, lambda missing: self._mean_pooled(self._tokenized(missing)))
+        return self._kept_or(texts, lambda missing: self._mean_pooled(self.tokenized(missing)))
 
     def random(self, generator: np.random.Generator, count: int) -> Float[np.ndarray, "examples width"]:
         """Return the features of random token sequences, computed or kept."""
@@ -117,7 +122,8 @@ class FeatureExtractor:
         described = json.dumps([encoder_identity(self._spec.name), self._spec.max_length])
         return KeptFeatures(self._folder / _digest(described)).features(names, compute)
 
-    def _tokenized(self, texts: list[str]) -> list[Item]:
+    def tokenized(self, texts: list[str]) -> list[Item]:
+        """Return the token ids of texts, cut at the longest that is read."""
         return tokenize(self._load_tokenizer(), texts, max_length=self._spec.max_length)
 
     def _random_items(self, generator: np.random.Generator, count: int) -> list[Item]:

@@ -44,10 +44,9 @@ class KeptFeatures:
             Returns float32 features of texts.
         """
         file = self._folder / f"{hashlib.sha256(json.dumps(texts).encode()).hexdigest()}.safetensors"
-        kept = _read(file)
-        if kept is not None:
+        kept, keys = _read(file), _keys(texts)
+        if kept is not None and np.array_equal(kept[0], keys):
             return kept[1]
-        keys = _keys(texts)
         known = self._known(keys)
         missing = {key.tobytes(): text for key, text in zip(keys, texts, strict=True) if key.tobytes() not in known}
         known |= dict(zip(missing, compute(list(missing.values())), strict=True)) if missing else {}
@@ -86,7 +85,7 @@ def _read(file: Path) -> tuple[Keys, Features] | None:
     try:
         tensors = load(file.read_bytes())
         keys, features, digest = (tensors[name] for name in ("keys", "features", "digest"))
-        if np.array_equal(digest, _digest(keys, features)):
+        if np.array_equal(digest, _digest(keys, features, of=file.parent.name)):
             return keys, features
     except (SafetensorError, KeyError):
         pass
@@ -97,9 +96,11 @@ def _read(file: Path) -> tuple[Keys, Features] | None:
 
 def _write(file: Path, keys: Keys, features: Features) -> None:
     make_folder(file.parent)
-    write_file(file, save({"keys": keys, "features": features, "digest": _digest(keys, features)}))
+    digest = _digest(keys, features, of=file.parent.name)
+    write_file(file, save({"keys": keys, "features": features, "digest": digest}))
 
 
-def _digest(keys: Keys, features: Features) -> UInt8[np.ndarray, "length"]:
-    content = hashlib.sha256(keys.tobytes() + features.tobytes()).digest()
+def _digest(keys: Keys, features: Features, *, of: str) -> UInt8[np.ndarray, "length"]:
+    """Return the digest of a file's content, bound to the folder that is named after the encoder."""
+    content = hashlib.sha256(of.encode() + keys.tobytes() + features.tobytes()).digest()
     return np.frombuffer(content, dtype=np.uint8)

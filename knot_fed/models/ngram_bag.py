@@ -46,6 +46,10 @@ class NgramBag(TextClassifier):
         return list(zip(first, second, strict=True))
 
     @override
+    def readings(self, texts: Sequence[Text]) -> list[object]:
+        return [[np.sort(bag).tolist() for bag in item] for item in self.encode(texts)]
+
+    @override
     def collate(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
         batch: dict[str, torch.Tensor] = {}
         for side in range(len(items[0])):

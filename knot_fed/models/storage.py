@@ -131,6 +131,8 @@ def load_classifier(folder: Path, *, feature_cache: Path | None = None) -> TextC
 def model_identity(spec: ModelSpec) -> list[object]:
     """Return all of a specification that shapes the classifier, and nothing that its architecture does not read.
 
+    What labels are called is read only where a pretrained classifier may know them by name.
+
     Examples
     --------
     >>> spec = ModelSpec("ngram-bag", "all", ("bad", "good"), paired=False, max_length=128)
@@ -140,6 +142,8 @@ def model_identity(spec: ModelSpec) -> list[object]:
     unread = {"ngram-bag": ("trainable", "max_length", "vocabulary"), "tiny-bert": ("trainable",)}
     left_out = {"name", *unread.get(spec.name, ("vocabulary",))}
     read = {field: value for field, value in sorted(asdict(spec).items()) if field not in left_out}
+    if not (needs_permission(spec.name) and spec.trainable == "all"):
+        read["labels"] = len(spec.labels)
     return [ARCHITECTURES, encoder_identity(spec.name), read]
 
 

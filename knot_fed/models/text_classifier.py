@@ -101,6 +101,10 @@ class TextClassifier(nn.Module, ABC):
         """Turn texts into items; done once for each text, whatever the number of epochs."""
 
     @abstractmethod
+    def readings(self, texts: Sequence[Text]) -> list[object]:
+        """Return what is read of each text, in lists that JSON can hold; texts with equal ones get the same answer."""
+
+    @abstractmethod
     def collate(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
         """Put items into one batch, padded to the longest of them."""
 

@@ -46,6 +46,10 @@ class TransformerClassifier(TextClassifier):
         return tokenize(self.tokenizer, texts, max_length=self.spec.max_length)
 
     @override
+    def readings(self, texts: Sequence[Text]) -> list[object]:
+        return [item["input_ids"] for item in self.encode(texts)]
+
+    @override
     def collate(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
         return dict(self._pad(list(items)))
 

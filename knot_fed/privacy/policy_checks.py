@@ -89,7 +89,7 @@ def check_limits(texts: int, *, policy: ReleasePolicy, released_in_run: float, r
             raise PolicyError(f"{texts} texts asked with {before:.0f} of {name} = {limit} used; ask for fewer texts")
 
 
-def check_sums(in_run: int, in_life: int, *, policy: ReleasePolicy) -> None:
+def check_sums(in_run: float, in_life: float, *, policy: ReleasePolicy) -> None:
     """Refuse to enter a text into a secure sum more often than once in a run, or than the policy allows.
 
     Two sums over the same text that differ by clients or weights tell single soft labels.
@@ -97,7 +97,8 @@ def check_sums(in_run: int, in_life: int, *, policy: ReleasePolicy) -> None:
     Parameters
     ----------
     in_run, in_life
-        How often the text of the request that entered most sums has entered one so far.
+        How often the text of the request that entered most sums has entered one so far; infinite where lines of the
+        ledger were lost.
 
     Raises
     ------
@@ -105,11 +106,14 @@ def check_sums(in_run: int, in_life: int, *, policy: ReleasePolicy) -> None:
         With the limit.
     """
     if in_run:
-        raise PolicyError("asks for texts that this client has entered in a secure sum of this run; ask for others")
+        raise PolicyError(
+            "asks for texts that this client has entered in a secure sum of this run, or that its teacher reads like"
+            " such; ask for others"
+        )
     limit = policy.max_sums_in_life
     if limit and in_life >= limit:
         raise PolicyError(
-            f"asks for texts that entered {in_life} secure sums, max-sums-in-life = {limit}; ask for others"
+            f"asks for texts that entered {in_life:g} secure sums, max-sums-in-life = {limit}; ask for others"
         )
 
 

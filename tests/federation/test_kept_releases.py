@@ -27,16 +27,22 @@ UNREAD = {
                "teacher.max-length": 64, "privacy.votes": "labels", "distill.epochs": 9},
     "pate": {"privacy.top-k": 3, "privacy.clipping-norm": 2.0, "teacher.patience": 2, "teacher.epochs": 9,
              "privacy.sampling-rate": 0.2, "privacy.learning-rate": 0.5, "teacher.max-length": 64},
+    "pate labels": {"teacher.temperature": 2.0, "privacy.top-k": 3},
 }  # fmt: skip
+NAMES = {"labels.names": "a, b, c, d, e"}
+"""The owner's file has numbers for labels, so that nothing reads what the server calls them."""
+for keys in UNREAD.values():
+    keys |= NAMES
 
 
 @pytest.mark.parametrize(
     ("mechanism", "key", "value"), [(name, *item) for name, keys in UNREAD.items() for item in keys.items()]
 )
 def test_a_setting_that_the_answer_does_not_read_draws_no_noise_anew(tmp_path_factory, mechanism, key, value):
-    owner = _owner(tmp_path_factory, mechanism)
-    first = owner.run(1, keys={"privacy.mechanism": mechanism}).soft_labels()
-    again = owner.run(2, keys={"privacy.mechanism": mechanism, key: value}).soft_labels()
+    owner, (name, *votes) = _owner(tmp_path_factory, mechanism), mechanism.split()
+    asked = {"privacy.mechanism": name} | ({"privacy.votes": votes[0]} if votes else {})
+    first = owner.run(1, keys=asked).soft_labels()
+    again = owner.run(2, keys=asked | {key: value}).soft_labels()
     np.testing.assert_array_equal(again.soft_labels, first.soft_labels)
     assert [entry.fresh for entry in owner.entries() if entry.run == "2" and entry.texts][-1:] == [0]
 
@@ -135,6 +141,31 @@ def test_damage_to_a_noisy_release_is_told_and_nothing_is_drawn_anew(tmp_path, c
     for name, content in before.items():
         name.write_bytes(content)
     assert owner.soft_labels().soft_labels.shape == (len(PUBLIC), 5)
+
+
+@pytest.mark.parametrize(("keys", "kept"), [(GAUSSIAN, RELEASES), (PATE, RELEASES), (DP_SGD, TEACHERS), ({}, TEACHERS)])
+def test_a_kept_folder_in_the_place_of_another_is_never_used(tmp_path, keys, kept):
+    """Each is whole and has its digests; only its name is another's."""
+    owner = Owner(tmp_path / "mine")
+    first = owner.run(1, keys=keys).soft_labels().soft_labels
+    owner.run(2, keys=keys | {"seed": 2}).soft_labels()
+    one, other = sorted(path for path in (owner.state / kept).iterdir() if path.is_dir())
+    for a, b in ((one, tmp_path / "aside"), (other, one), (tmp_path / "aside", other)):
+        a.rename(b)
+    if keys:
+        assert "a kept noisy release of this client is damaged" in owner.run(1, keys=keys).refusal("train", request())
+    else:
+        np.testing.assert_array_equal(owner.run(1, keys=keys).soft_labels().soft_labels, first)
+
+
+@pytest.mark.parametrize("keys", [GAUSSIAN, DP_SGD])
+def test_what_is_drawn_again_in_a_run_counts_again_against_its_limit(tmp_path, keys):
+    policy = 'max-epsilon-per-run = 8.0\nunit = "client"' if keys is GAUSSIAN else "max-epsilon-per-run = 8.0"
+    owner = Owner(tmp_path / "mine", policy=policy).run(keys=keys | {"privacy.epsilon": 8.0})
+    owner.soft_labels()
+    owner.soft_labels()
+    shutil.rmtree(owner.state / (RELEASES if keys is GAUSSIAN else TEACHERS))
+    assert "beyond max-epsilon-per-run = 8" in owner.refusal("train", request())
 
 
 def test_a_noisy_release_that_its_owner_removed_is_another_one_and_is_charged(tmp_path):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from knot_fed.errors import PolicyError
 from knot_fed.federation.ledger import Ledger, texts_released
 from knot_fed.federation.ledger_entry import LedgerEntry
-from knot_fed.federation.spending import most_sums, spent_in_life, spent_in_run
+from knot_fed.federation.spending import most_sums, of_run, spent_in_life, spent_in_run
 from knot_fed.privacy.accounting import NoiseEvent
 from knot_fed.privacy.policy_checks import life_epsilon
 
@@ -113,6 +113,19 @@ def test_a_ledger_that_loses_everything_but_keeps_its_secret_stops_everything(tm
         (tmp_path / name).unlink()
     with pytest.raises(PolicyError, match=r"secret\.key and ledger\.jsonl do not belong together"):
         Ledger(tmp_path).secret()
+
+
+def test_a_ledger_that_is_lost_with_its_secret_is_missed_where_keys_of_texts_are_left(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.secret()
+    ledger.keep_keys(np.zeros((1, 16), dtype=np.uint8))
+    charge(tmp_path, private())
+    for name in ("ledger.jsonl", "ledger.head", "secret.key"):
+        (tmp_path / name).unlink()
+    with pytest.raises(PolicyError, match="nothing leaves"):
+        ledger.secret()
+    assert "counts as the whole budget" in ledger.recover()
+    assert ledger.released_in_life() == math.inf
 
 
 @pytest.mark.parametrize("damage", ["removed", "changed"])
@@ -265,13 +278,60 @@ def test_sums_of_the_most_summed_text_are_counted_by_run_and_life(slices):
 def test_keys_of_texts_are_kept_once_and_a_lost_file_of_them_stops_everything(tmp_path):
     keys = np.arange(160, dtype=np.uint8).reshape(10, 16)
     digest = Ledger(tmp_path).keep_keys(keys)
-    entry = private(keys=digest, start=2, stop=4)
-    np.testing.assert_array_equal(Ledger(tmp_path).all_keys_of(entry), keys)
+    np.testing.assert_array_equal(Ledger(tmp_path).kept_keys(digest), keys)
     (tmp_path / "ledger-texts" / digest).write_bytes(bytes(160))
     with pytest.raises(PolicyError, match="keys of texts"):
-        Ledger(tmp_path).all_keys_of(entry)
+        Ledger(tmp_path).kept_keys(digest)
     assert Ledger(tmp_path).keep_keys(keys) == digest
-    np.testing.assert_array_equal(Ledger(tmp_path).all_keys_of(entry), keys)
+    np.testing.assert_array_equal(Ledger(tmp_path).kept_keys(digest), keys)
+
+
+def test_recovery_forgets_no_sum_and_no_limit_of_a_run(tmp_path):
+    """After recovery lost sums counted as none: `max-sums-in-life` and the limits of a run began anew."""
+    keys, ledger = np.arange(160, dtype=np.uint8).reshape(10, 16), Ledger(tmp_path)
+    ledger.secret()
+    ledger.record(LedgerEntry(run="1", fingerprint=A))
+    ledger.charge(lambda before: private(run="1", keys=ledger.keep_keys(keys), stop=10, summed=True))
+    ledger.record(LedgerEntry(run="1", evaluations=1))
+    ledger_of(tmp_path).write_bytes(b"".join(ledger_of(tmp_path).read_bytes().splitlines(keepends=True)[:2]))
+    assert "counts as the whole budget" in ledger.recover()
+    ledger.record(LedgerEntry(run="2", fingerprint=A))
+    entries = ledger.entries()
+    for run, in_run in (("1", math.inf), ("2", 0), ("never heard of", math.inf)):
+        assert most_sums(keys, entries, run=run, keys_of=lambda entry: keys) == (in_run, math.inf)
+        assert texts_released(of_run(entries, run)) == in_run
+        assert ledger.evaluated(run) == (in_run, math.inf)
+        assert life_epsilon(spent_in_run(of_run(entries, run), "client", keys_of=lambda entry: keys), 1e-5) == in_run
+
+
+def test_lost_keys_of_texts_are_found_and_recovered_as_the_whole_budget(tmp_path):
+    keys, ledger = np.arange(160, dtype=np.uint8).reshape(10, 16), Ledger(tmp_path)
+    ledger.secret()
+    for field in ("keys", "readings"):
+        digest = ledger.keep_keys(keys)
+        ledger.charge(lambda before, kept=digest, name=field: private(stop=10, summed=True, **{name: kept}))
+        ledger.check()
+        (tmp_path / "ledger-texts" / digest).unlink()
+        with pytest.raises(PolicyError, match="keys of texts that it tells of are lost"):
+            ledger.check()
+        assert "counts as the whole budget" in ledger.recover()
+        ledger.check()
+    assert most_sums(keys, ledger.entries(), run="7", keys_of=lambda entry: keys[:0]) == (math.inf, math.inf)
+
+
+def test_a_teacher_or_a_row_that_is_drawn_again_in_a_run_counts_again():
+    keys = np.arange(160, dtype=np.uint8).reshape(10, 16)
+
+    def cost(*entries):
+        return spent_in_run(entries, "record", keys_of=lambda entry: keys[entry.start : entry.stop])
+
+    rows, again = private(start=0, stop=10), private(start=0, stop=10).model_copy(update={"fresh": 0})
+    assert cost(rows, again, again) == [NoiseEvent(20.0, 10)]
+    assert cost(rows, again, rows) == [NoiseEvent(20.0, 20)]
+    teacher = LedgerEntry(run="7", texts=5, fresh=5, mechanism="dp-sgd", unit="record", noise=NoiseEvent(1.0, 9, 0.1))
+    loaded = teacher.model_copy(update={"fresh": 0})
+    assert cost(teacher, loaded) == cost(loaded, loaded) == [teacher.noise]
+    assert cost(teacher, loaded, teacher) == [teacher.noise] * 2
 
 
 @pytest.mark.parametrize(

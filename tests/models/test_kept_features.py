@@ -29,3 +29,17 @@ def test_a_broken_file_is_computed_anew(tmp_path):
     KeptFeatures(tmp_path).features(["a"], features_of)
     next(tmp_path.glob("*.safetensors")).write_bytes(b"broken")
     np.testing.assert_array_equal(KeptFeatures(tmp_path).features(["a"], features_of), features_of(["a"]))
+
+
+def test_a_file_in_the_place_of_another_is_computed_anew(tmp_path):
+    folders = {name: tmp_path / name for name in ("one", "other")}
+    for folder in folders.values():
+        for text in "ab":
+            shift = folder.name == "other"
+            KeptFeatures(folder).features([text], lambda texts, shift=shift: features_of(texts) + shift)
+    first, second = sorted(folders["one"].iterdir())
+    for taken in (second, folders["other"] / first.name):
+        first.write_bytes(taken.read_bytes())
+        for text in "ab":
+            kept = KeptFeatures(folders["one"]).features([text], features_of)
+            np.testing.assert_array_equal(kept, features_of([text]))
