@@ -113,7 +113,7 @@ class Ledger:
             If the release is refused, or as `entries` and `record` say; nothing is written then.
         """
         with self.locked():
-            before = [entry for entry in self.entries() if entry.texts or entry.unknown]
+            before = [entry for entry in self.entries() if entry.texts or entry.parameters or entry.unknown]
             entry = decide(before)
             return Charge(self.record(entry), [*before, entry])
 
@@ -137,21 +137,20 @@ class Ledger:
         """Return the fingerprint that a run is bound to, or nothing; raises PolicyError as `entries` does."""
         return next((entry.fingerprint for entry in self.entries() if entry.run == run and entry.fingerprint), "")
 
-    def keep_keys(self, keys: TextKeys) -> str:
-        """Keep the keys of a transfer set's texts once, and return their digest, by which entries name them.
+    def keep_keys(self, keys: TextKeys) -> None:
+        """Keep the keys of a transfer set's texts once, under their digest.
 
         Raises
         ------
         PolicyError
             If they cannot be written.
         """
-        digest = hashlib.sha256(keys.tobytes()).hexdigest()
+        digest = digest_of_keys(keys)
         try:
             if self._read_keys(digest) is None:
                 write_file(make_folder(self._state / "ledger-texts") / digest, keys.tobytes())
         except OSError as error:
             raise _unwritable(error) from None
-        return digest
 
     def all_keys_of(self, entry: LedgerEntry) -> TextKeys:
         """Return the keys of the transfer set that an entry tells of, of which it answered a slice.
@@ -186,7 +185,7 @@ class Ledger:
         with self.locked():
             entries = self.entries()
             kept = self._read_secret()
-            if kept is None and not any(entry.texts or entry.evaluations or entry.unknown for entry in entries):
+            if kept is None and not any(_tells(entry) for entry in entries):
                 return self._new_secret()
             if kept is None or not self._is_ours(kept, entries):
                 raise _damaged("the state folder's secret.key and ledger.jsonl do not belong together")
@@ -238,9 +237,18 @@ class Ledger:
         return secret
 
 
+def digest_of_keys(keys: TextKeys) -> str:
+    """Return what entries name the keys of a transfer set's texts by."""
+    return hashlib.sha256(keys.tobytes()).hexdigest()
+
+
 def texts_released(entries: Sequence[LedgerEntry]) -> float:
     """Count the texts that entries tell of; infinitely many where lines were lost."""
     return math.inf if _incomplete(entries) else float(sum(entry.texts for entry in entries))
+
+
+def _tells(entry: LedgerEntry) -> bool:
+    return bool(entry.texts or entry.evaluations or entry.parameters or entry.unknown)
 
 
 def _incomplete(entries: Sequence[LedgerEntry]) -> bool:

@@ -33,6 +33,8 @@ class LedgerEntry(BaseModel):
         Whether the rows entered a secure sum.
     evaluations
         Students measured.
+    parameters
+        Sets of parameters, trained without a guarantee.
     fingerprint
         Of the transfer set that the run is bound to from here on.
     secret
@@ -60,6 +62,7 @@ class LedgerEntry(BaseModel):
     stop: Count = 0
     summed: bool = False
     evaluations: Count = 0
+    parameters: Count = 0
     fingerprint: Digest = ""
     secret: Digest = ""
     takes_back: Count = 0

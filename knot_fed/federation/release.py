@@ -15,7 +15,7 @@ from knot_fed.errors import PrivacyError
 from knot_fed.federation import wire
 from knot_fed.federation.client import Client
 from knot_fed.federation.costs import check_cost, estimate_cost
-from knot_fed.federation.ledger import texts_released
+from knot_fed.federation.ledger import digest_of_keys, texts_released
 from knot_fed.federation.ledger_entry import LedgerEntry
 from knot_fed.federation.noisy_rows import NoisyRows
 from knot_fed.federation.spending import most_sums, spent_in_life, spent_in_run
@@ -137,7 +137,7 @@ class _Release:
         """Work out what would be computed; all that can fail without private examples fails here."""
         texts, keys = transfer.texts[request.start : request.stop], transfer.keys
         plan = teacher_plan(client, client.examples()[0], transfer, seed=client.seed(), asked=len(texts))
-        release = cls(client, request, plan, texts, run, summed, client.ledger.keep_keys(keys), keys)
+        release = cls(client, request, plan, texts, run, summed, digest_of_keys(keys), keys)
         release._check_feasible()
         return release
 
@@ -162,7 +162,7 @@ class _Release:
         if private:
             check_treatable(model, self.texts[:1])
         if policy.limits_cost:
-            check_cost(estimate_cost(plan, model, self.texts), policy=policy)
+            check_cost(estimate_cost(plan, model, self.texts, key=self.client.ledger.secret()), policy=policy)
 
     def decide(self, before: Sequence[LedgerEntry]) -> LedgerEntry:
         """Return the ledger's entry, or refuse."""
@@ -185,6 +185,7 @@ class _Release:
             check_epsilon(spent, then, policy=policy, limit="max-epsilon")
         spent, then = (self._spent_in_run(entries, policy.unit) for entries in (in_run, [*in_run, entry]))
         check_epsilon(spent, then, policy=policy, limit="max-epsilon-per-run")
+        self.client.ledger.keep_keys(self.transfer_keys)
         return entry
 
     def compute(self) -> tuple[TeacherAnswer, bool]:

@@ -16,7 +16,7 @@ KeysOf: TypeAlias = Callable[[LedgerEntry], TextKeys]
 
 def spent_in_life(entries: Sequence[LedgerEntry], unit: str) -> list[NoiseEvent | None]:
     """Return what all releases cost one `record` or the whole `client`; None: no guarantee, or lines were lost."""
-    return [entry.spent(unit) for entry in entries if entry.fresh or entry.unknown]
+    return [entry.spent(unit) for entry in entries if entry.fresh or entry.parameters or entry.unknown]
 
 
 def spent_in_run(entries: Sequence[LedgerEntry], unit: str, *, keys_of: KeysOf) -> list[NoiseEvent | None]:

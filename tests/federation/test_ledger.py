@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from knot_fed.errors import PolicyError
-from knot_fed.federation.ledger import Ledger, texts_released
+from knot_fed.federation.ledger import Ledger, digest_of_keys, texts_released
 from knot_fed.federation.ledger_entry import LedgerEntry
 from knot_fed.federation.spending import most_sums, spent_in_life, spent_in_run
 from knot_fed.privacy.accounting import NoiseEvent
@@ -264,13 +264,14 @@ def test_sums_of_the_most_summed_text_are_counted_by_run_and_life(slices):
 
 def test_keys_of_texts_are_kept_once_and_a_lost_file_of_them_stops_everything(tmp_path):
     keys = np.arange(160, dtype=np.uint8).reshape(10, 16)
-    digest = Ledger(tmp_path).keep_keys(keys)
+    Ledger(tmp_path).keep_keys(keys)
+    digest = digest_of_keys(keys)
     entry = private(keys=digest, start=2, stop=4)
     np.testing.assert_array_equal(Ledger(tmp_path).all_keys_of(entry), keys)
     (tmp_path / "ledger-texts" / digest).write_bytes(bytes(160))
     with pytest.raises(PolicyError, match="keys of texts"):
         Ledger(tmp_path).all_keys_of(entry)
-    assert Ledger(tmp_path).keep_keys(keys) == digest
+    Ledger(tmp_path).keep_keys(keys)
     np.testing.assert_array_equal(Ledger(tmp_path).all_keys_of(entry), keys)
 
 
