@@ -14,9 +14,11 @@ from knot_fed.errors import PolicyError
 from knot_fed.federation import envelope, student_wire
 from knot_fed.federation.bounded_grid import bounded
 from knot_fed.federation.client import Client, answer_evaluation, answer_handshake
+from knot_fed.federation.costs import averaging_cost, check_cost
 from knot_fed.federation.crossings import log_crossings
 from knot_fed.federation.fedavg import CountedFedAvg
 from knot_fed.federation.guard import only_declared_records, redact_errors
+from knot_fed.federation.ledger_entry import LedgerEntry
 from knot_fed.federation.server import (
     Judge,
     read_server_data,
@@ -105,6 +107,10 @@ def train(message: Message, context: Context) -> Message:
     examples = client.examples()[0].train
     local = client.run.fedavg
     settings = client.run.teacher.model_copy(update={"epochs": local.epochs, "learning_rate": local.learning_rate})
+    if client.node.data:
+        ledger = client.ledger
+        check_cost(averaging_cost(settings, len(examples), key=ledger.secret()), policy=client.policy)
+        ledger.charge(lambda _: LedgerEntry(run=str(context.run_id), round=server_round, parameters=1))
     train_further(student, examples, settings, seed=round_seed(client.seed(), server_round))
     reply = student_wire.pack_parameters(
         trained_state(student), examples=len(examples), seconds=time.monotonic() - started

@@ -81,6 +81,8 @@ def _told_cost(entry: "LedgerEntry") -> str:
     """Say what a line of the ledger cost."""
     if entry.unknown:
         return "lost lines: the whole budget"
+    if entry.parameters:
+        return "parameters: no guarantee"
     if entry.fresh < entry.texts:
         return f"{entry.fresh} new texts" if entry.fresh else "none: given before"
     return "new" if entry.texts else "no soft labels"

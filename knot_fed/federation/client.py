@@ -2,7 +2,7 @@
 
 import tomllib
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from knot_fed.federation.guard import only_declared_records, redact_errors
 from knot_fed.federation.ledger import Ledger
 from knot_fed.federation.ledger_entry import LedgerEntry
 from knot_fed.models import (
+    TINY_BERT_POSITIONS,
     ModelSpec,
     TextClassifier,
     build_classifier,
@@ -178,13 +179,25 @@ class Client:
         KnotError
             If specification or arrays are not those of a student for the run's labels.
         """
-        described = ModelSpec.from_json(spec)
+        described = self._cut_to_owners_length(ModelSpec.from_json(spec))
         self.check_model(described.name)
         if described.labels != self.run.label_space().names:
             raise WireError("the student has other labels than the run; send the run's student")
         student = build_classifier(described, seed=0, feature_cache=self.features)
         load_trained_state(student, student_wire.unpack_state(arrays, expected=trained_state(student)))
         return student
+
+    def _cut_to_owners_length(self, described: ModelSpec) -> ModelSpec:
+        """Let a student read no more of a private text than the owner's own teacher would."""
+        longest = self.node.max_length
+        if not self.node.data or described.max_length <= longest:
+            return described
+        if described.max_length > TINY_BERT_POSITIONS:  # its parameters would have other shapes when it is cut
+            raise WireError(
+                f"the student reads {described.max_length} tokens, more than max-length of this node and"
+                f" {TINY_BERT_POSITIONS}; send one that reads fewer"
+            )
+        return replace(described, max_length=longest)
 
     def keep_texts(self, transfer: TransferSet) -> None:
         """Keep the texts that the server sent for after a restart; a virtual client has none."""
@@ -280,5 +293,7 @@ def answer_evaluation(message: Message, context: Context) -> Message:
     with ledger.locked():
         check_evaluations(*ledger.evaluated(run), policy=policy)
         ledger.record(LedgerEntry(run=run, evaluations=1))
-    metrics = evaluate_classifier(predict_soft_labels(student, test.texts), test.labels, client.run.label_space())
-    return Message(student_wire.pack_metrics(rounded_metrics(metrics, policy=policy)), reply_to=message)
+    labels = client.run.label_space()
+    metrics = evaluate_classifier(predict_soft_labels(student, test.texts), test.labels, labels)
+    told = rounded_metrics(metrics, diameter=labels.diameter, policy=policy)
+    return Message(student_wire.pack_metrics(told), reply_to=message)

@@ -1,14 +1,17 @@
 """What a request would cost the client's machine, estimated from public texts before anything is charged."""
 
+import hmac
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
 from knot_fed.answers import TeacherPlan
+from knot_fed.config import TeacherConfig
 from knot_fed.errors import PolicyError
 from knot_fed.models import TextClassifier
 from knot_fed.privacy.policy import ReleasePolicy
@@ -28,8 +31,10 @@ class RequestCost:
     seconds: float
 
 
-def estimate_cost(plan: TeacherPlan, model: TextClassifier, texts: Sequence[Text]) -> RequestCost:
+def estimate_cost(plan: TeacherPlan, model: TextClassifier, texts: Sequence[Text], *, key: bytes) -> RequestCost:
     """Estimate a request by arithmetic, and its seconds by one step on public texts.
+
+    Whether a request is refused must not tell how many examples an owner has, so that their number is rounded up.
 
     Parameters
     ----------
@@ -39,13 +44,16 @@ def estimate_cost(plan: TeacherPlan, model: TextClassifier, texts: Sequence[Text
         Of its specification, not trained.
     texts
         The transfer texts asked; no private text is read.
+    key
+        The owner's secret, as `rounded_up` reads it.
     """
     shards = plan.run.privacy.shards if plan.run.privacy.mechanism == "pate" else 1
-    steps, batch = _steps(plan, shards)
+    train, val = (rounded_up(len(part), key=key) for part in (plan.examples.train, plan.examples.val))
+    steps, batch = _steps(plan, shards, train)
     size = FLOAT_BYTES * sum(parameter.numel() for parameter in model.parameters())
     answers = FLOAT_BYTES * len(texts) * len(plan.spec.labels) * shards
-    to_read, to_train = _trial_seconds(model, texts[:TRIAL_TEXTS])
-    read = len(plan.examples.train) + len(plan.examples.val) + shards * len(texts)
+    to_read, to_train = _trial_seconds(model, _of_all_lengths(texts))
+    read = train + val + shards * len(texts)
     return RequestCost(steps, shards, size * shards + answers, to_read * read + to_train * steps * batch)
 
 
@@ -55,7 +63,7 @@ def check_cost(cost: RequestCost, *, policy: ReleasePolicy) -> None:
     Raises
     ------
     PolicyError
-        With the limit and the estimate.
+        With the limit; only the owner's own log tells the estimate.
     """
     for name, limit, estimate in (
         ("max-steps", policy.max_steps, cost.steps),
@@ -64,12 +72,45 @@ def check_cost(cost: RequestCost, *, policy: ReleasePolicy) -> None:
         ("max-seconds", policy.max_seconds, cost.seconds),
     ):
         if limit and estimate > limit:
-            raise PolicyError(f"the request would take about {estimate:.3g} of {name} = {limit}; ask for less")
+            raise PolicyError(
+                f"the request would take about {estimate:.3g} of {name} = {limit}; ask for less",
+                refusal=f"the request would take more than {name} = {limit}; ask for less",
+            )
 
 
-def _steps(plan: TeacherPlan, shards: int) -> tuple[int, int]:
+def averaging_cost(settings: TeacherConfig, examples: int, *, key: bytes) -> RequestCost:
+    """Estimate one round of federated averaging by its steps; arguments as in `estimate_cost`."""
+    steps = settings.epochs * math.ceil(rounded_up(examples, key=key) / settings.batch_size)
+    return RequestCost(steps=steps, shards=1, bytes=0, seconds=0.0)
+
+
+def rounded_up(count: int, *, key: bytes) -> int:
+    """Return a number of examples rounded up to a power of two times a factor in [1, 2) that a secret draws.
+
+    A server that asks for ever more learns in which of these wide ranges the number lies. Without the factor it would
+    tell 1024 from 1025; with it, one example more changes the range with a chance of 1.44 over their number.
+
+    Examples
+    --------
+    >>> len({rounded_up(count, key=b"secret") for count in range(1000, 1500)}) <= 2
+    True
+    """
+    if not count:
+        return 0
+    share = int.from_bytes(hmac.digest(key, b"examples in a request's cost", "sha256")[:8]) * 2.0**-64
+    return math.ceil(2 ** (math.ceil(math.log2(count) - share) + share))
+
+
+def _of_all_lengths(texts: Sequence[Text]) -> list[Text]:
+    """Return a few texts, evenly from the shortest to the longest: a server chooses their order."""
+    by_length = sorted(texts, key=lambda text: len(text) if isinstance(text, str) else sum(map(len, text)))
+    places = np.linspace(len(texts) - 1, 0, min(len(texts), TRIAL_TEXTS)).round().astype(int)
+    return [by_length[place] for place in places]
+
+
+def _steps(plan: TeacherPlan, shards: int, examples: int) -> tuple[int, int]:
     """Return optimiser steps in all, and the examples of one of them."""
-    settings, privacy, examples = plan.run.teacher, plan.run.privacy, len(plan.examples.train)
+    settings, privacy = plan.run.teacher, plan.run.privacy
     if privacy.mechanism == "dp-sgd":
         return privacy.steps, math.ceil(privacy.sampling_rate * examples)
     each = math.ceil(examples / shards / settings.batch_size)

@@ -114,7 +114,11 @@ class Ledger:
             If the release is refused, or as `entries` and `record` say; nothing is written then.
         """
         with self.locked():
-            before = [entry for entry in self.entries() if entry.texts or entry.unknown or entry.fingerprint]
+            before = [
+                entry
+                for entry in self.entries()
+                if entry.texts or entry.parameters or entry.unknown or entry.fingerprint
+            ]
             entry = decide(before)
             return Charge(self.record(entry), [*before, entry])
 
@@ -140,21 +144,20 @@ class Ledger:
         """Return the fingerprint that a run is bound to, or nothing; raises PolicyError as `entries` does."""
         return next((entry.fingerprint for entry in self.entries() if entry.run == run and entry.fingerprint), "")
 
-    def keep_keys(self, keys: TextKeys) -> str:
-        """Keep the keys of a transfer set's texts once, and return their digest, by which entries name them.
+    def keep_keys(self, keys: TextKeys) -> None:
+        """Keep the keys of a transfer set's texts once, under their digest.
 
         Raises
         ------
         PolicyError
             If they cannot be written.
         """
-        digest = hashlib.sha256(keys.tobytes()).hexdigest()
+        digest = digest_of_keys(keys)
         try:
             if self._read_keys(digest) is None:
                 write_file(make_folder(self._state / TEXTS) / digest, keys.tobytes())
         except OSError as error:
             raise _unwritable(error) from None
-        return digest
 
     def kept_keys(self, digest: str) -> TextKeys:
         """Return the keys of texts that an entry names by their digest; none for an empty one.
@@ -204,8 +207,8 @@ class Ledger:
         with self.locked():
             entries = self.entries()
             kept = self._read_secret()
-            released = any(entry.texts or entry.evaluations or entry.unknown for entry in entries)
-            if kept is None and not released and not (self._state / TEXTS).exists():
+            released = any(_tells(entry) for entry in entries) or (self._state / TEXTS).exists()
+            if kept is None and not released:
                 return self._new_secret()
             if kept is None or not self._is_ours(kept, entries):
                 raise _damaged("the state folder's secret.key and ledger.jsonl do not belong together")
@@ -263,9 +266,18 @@ class Ledger:
         return secret
 
 
+def digest_of_keys(keys: TextKeys) -> str:
+    """Return what entries name the keys of a transfer set's texts by."""
+    return hashlib.sha256(keys.tobytes()).hexdigest()
+
+
 def texts_released(entries: Sequence[LedgerEntry]) -> float:
     """Count the texts that entries tell of; infinitely many where lines were lost."""
     return math.inf if _incomplete(entries) else float(sum(entry.texts for entry in entries))
+
+
+def _tells(entry: LedgerEntry) -> bool:
+    return bool(entry.texts or entry.evaluations or entry.parameters or entry.unknown)
 
 
 def _incomplete(entries: Sequence[LedgerEntry]) -> bool:

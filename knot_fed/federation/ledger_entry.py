@@ -36,6 +36,8 @@ class LedgerEntry(BaseModel):
         Of rows that did: digest of the keys of what the teacher reads of each text.
     evaluations
         Students measured.
+    parameters
+        Sets of parameters, trained without a guarantee.
     fingerprint
         Of the transfer set that the run is bound to from here on.
     secret
@@ -64,6 +66,7 @@ class LedgerEntry(BaseModel):
     summed: bool = False
     readings: Digest = ""
     evaluations: Count = 0
+    parameters: Count = 0
     fingerprint: Digest = ""
     secret: Digest = ""
     takes_back: Count = 0

@@ -16,7 +16,7 @@ from knot_fed.errors import PrivacyError
 from knot_fed.federation import wire
 from knot_fed.federation.client import Client
 from knot_fed.federation.costs import check_cost, estimate_cost
-from knot_fed.federation.ledger import texts_released
+from knot_fed.federation.ledger import digest_of_keys, texts_released
 from knot_fed.federation.ledger_entry import LedgerEntry
 from knot_fed.federation.noisy_rows import NoisyRows
 from knot_fed.federation.spending import most_sums, of_run, spent_in_life, spent_in_run
@@ -140,7 +140,7 @@ class _Release:
         texts, keys = transfer.texts[request.start : request.stop], transfer.keys
         plan = teacher_plan(client, client.examples()[0], transfer, seed=client.seed(), asked=len(texts))
         readings = _readings(plan, texts) if summed else keys[:0]
-        release = cls(client, request, plan, texts, run, summed, client.ledger.keep_keys(keys), keys, readings)
+        release = cls(client, request, plan, texts, run, summed, digest_of_keys(keys), keys, readings)
         release._check_feasible()
         return release
 
@@ -165,7 +165,7 @@ class _Release:
         if private:
             check_treatable(model, self.texts[:1])
         if policy.limits_cost:
-            check_cost(estimate_cost(plan, model, self.texts), policy=policy)
+            check_cost(estimate_cost(plan, model, self.texts, key=self.client.ledger.secret()), policy=policy)
 
     def decide(self, before: Sequence[LedgerEntry]) -> LedgerEntry:
         """Return the ledger's entry, or refuse."""
@@ -181,13 +181,15 @@ class _Release:
             unit=DESCRIPTIONS[mechanism].unit, epsilon=claim.epsilon, delta=claim.delta,
             answer=self.plan_of_teacher.release_digest, noise=self.noise, keys=self.keys, start=self.request.start,
             stop=self.request.stop, summed=self.summed,
-            readings=self.client.ledger.keep_keys(self.readings) if self.summed else "",
+            readings=digest_of_keys(self.readings) if self.summed else "",
         )  # fmt: skip
         if entry.fresh:
             spent, then = (spent_in_life(entries, policy.unit) for entries in (before, [*before, entry]))
             check_epsilon(spent, then, policy=policy, limit="max-epsilon")
         spent, then = (self._spent_in_run(entries, policy.unit) for entries in (in_run, [*in_run, entry]))
         check_epsilon(spent, then, policy=policy, limit="max-epsilon-per-run")
+        for kept in (self.transfer_keys, *([self.readings] if self.summed else [])):
+            self.client.ledger.keep_keys(kept)
         return entry
 
     def _check_sums(self, before: Sequence[LedgerEntry]) -> None:

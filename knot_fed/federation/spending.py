@@ -15,7 +15,7 @@ KeysOf: TypeAlias = Callable[[LedgerEntry], TextKeys]
 
 def spent_in_life(entries: Sequence[LedgerEntry], unit: str) -> list[NoiseEvent | None]:
     """Return what all releases cost one `record` or the whole `client`; None: no guarantee, or lines were lost."""
-    return [entry.spent(unit) for entry in entries if entry.fresh or entry.unknown]
+    return [entry.spent(unit) for entry in entries if entry.fresh or entry.parameters or entry.unknown]
 
 
 def spent_in_run(entries: Sequence[LedgerEntry], unit: str, *, keys_of: KeysOf) -> list[NoiseEvent | None]:
@@ -33,7 +33,7 @@ def spent_in_run(entries: Sequence[LedgerEntry], unit: str, *, keys_of: KeysOf) 
         Tells the texts of an entry.
     """
     events: list[NoiseEvent | None] = []
-    told = [entry for entry in entries if entry.texts or entry.unknown]
+    told = [entry for entry in entries if entry.texts or entry.parameters or entry.unknown]
     for name in dict.fromkeys(entry.answer for entry in told):
         same = [entry for entry in told if entry.answer == name]
         event = same[0].spent(unit)

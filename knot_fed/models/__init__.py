@@ -24,10 +24,11 @@ from knot_fed.models.storage import (
     trained_state,
 )
 from knot_fed.models.text_classifier import ModelSpec, TextClassifier
-from knot_fed.models.transformer import train_vocabulary
+from knot_fed.models.transformer import TINY_BERT_POSITIONS, train_vocabulary
 
 __all__ = [
     "ARCHITECTURES",
+    "TINY_BERT_POSITIONS",
     "BatchLoss",
     "Fit",
     "FitState",

@@ -18,6 +18,8 @@ from knot_fed.types import Text
 HF = "hf:"
 RANDOM_TOKENS = (4, 24)
 VOCABULARY_SIZE = 8000
+TINY_BERT_POSITIONS = 512
+"""Tokens that tiny-bert can read whatever its specification says; more only where that says so."""
 SPECIAL = {
     "pad_token": "[PAD]",
     "unk_token": "[UNK]",
@@ -113,7 +115,7 @@ def build_tiny_bert(spec: ModelSpec) -> TransformerClassifier:
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=512,
-        max_position_embeddings=max(512, spec.max_length),
+        max_position_embeddings=max(TINY_BERT_POSITIONS, spec.max_length),
         num_labels=len(names),
         id2label=names,
         label2id={name: index for index, name in names.items()},

@@ -25,8 +25,8 @@ def check_parameters_may_leave(policy: ReleasePolicy) -> None:
     PolicyError
         If trained parameters, or the example count that weighs them, have to stay.
     """
-    if policy.require or policy.require_secure_sum:
-        raise PolicyError("the policy requires a privacy mechanism and parameters have none; keep to soft labels")
+    if policy.has_budget or policy.require_secure_sum:
+        raise PolicyError("the policy asks for a guarantee and parameters have none; keep to soft labels")
     for key, allowed in (
         ("share-parameters", policy.share_parameters),
         ("share-example-counts", policy.share_example_counts),
@@ -159,12 +159,26 @@ def check_test_size(examples: int, *, policy: ReleasePolicy) -> None:
         )
 
 
-def rounded_metrics(metrics: Metrics, *, policy: ReleasePolicy) -> Metrics:
-    """Round metrics as the owner tells them: `metric-digits` decimal places, and as many digits of the count."""
+def rounded_metrics(metrics: Metrics, *, diameter: float, policy: ReleasePolicy) -> Metrics:
+    """Round metrics as the owner tells them: `metric-digits` decimal places, and as many digits of the count.
+
+    Parameters
+    ----------
+    metrics
+        As they were measured.
+    diameter
+        Of the label space, the largest that SD and W1 may be. A server names the labels' coordinates, so in a space
+        of tens, hundreds or more these two have as many places fewer.
+    policy
+        The owner's.
+    """
     count, digits = metrics.examples if policy.share_example_counts else 0, policy.metric_digits
     if not digits:
         return replace(metrics, examples=count)
-    rounded = {name: round(float(value), digits) for name, value in metrics.to_mapping().items() if name != "examples"}
+    places = digits - max(0, math.floor(math.log10(max(diameter, 1.0))))
+    told = {name: float(value) for name, value in metrics.to_mapping().items() if name != "examples"}
+    rounded = {name: round(value, digits) for name, value in told.items()}
+    rounded |= {name: min(round(told[name], places), diameter) for name in ("sd", "w1")}
     return Metrics(**rounded, examples=round(count, digits - len(str(count))))
 
 

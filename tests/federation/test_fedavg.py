@@ -11,7 +11,9 @@ from knot_fed import load_student
 from knot_fed.errors import FederationError
 from knot_fed.fedavg_app import client_app, federate
 from knot_fed.federation import envelope, student_wire
+from knot_fed.federation.client import Client
 from knot_fed.federation.server import read_server_data, start_student
+from knot_fed.federation.spending import spent_in_life
 from knot_fed.models import trained_state
 from knot_fed.reporting import RunFolder, summary_table
 from tests.fakes import InProcessGrid, context, virtual_clients
@@ -142,6 +144,32 @@ def test_a_node_asks_its_policy_again_before_parameters_leave(run_config, tmp_pa
         reply.metadata.src_node_id for reply in replies(grid, "train") if student_wire.PARAMETERS in reply.content
     }
     assert senders == {101}
+
+
+@pytest.mark.parametrize("budget", ["max-epsilon = 1.0", "max-epsilon-per-run = 1.0", 'require = ["dp-sgd"]'])
+def test_parameters_never_leave_beside_a_guarantee(run_config, tmp_path, budget):
+    config = run_config(keys=ONE_ROUND)
+    owner = node(tmp_path / "left", f"share-parameters = true\n{budget}")
+    with pytest.raises(FederationError, match="asks for a guarantee and parameters have none"):
+        run(config, "kept", {100: context(config, node=owner, node_id=100)})
+
+
+def test_parameters_that_left_are_in_the_ledger_without_a_guarantee(run_config, tmp_path):
+    """An owner who asks for a budget later must not find a life that cost nothing."""
+    config = run_config(keys=ONE_ROUND | {"min-teachers": 1})
+    made = context(config, node=node(tmp_path / "left", "share-parameters = true"), node_id=100)
+    run(config, "told", {100: made})
+    entries = Client.from_context(made).ledger.entries()
+    assert [entry.parameters for entry in entries if entry.parameters] == [1]
+    assert spent_in_life(entries, "record") == [None]
+
+
+def test_a_round_that_costs_more_than_the_owner_allows_is_refused(run_config, tmp_path):
+    config = run_config(keys=ONE_ROUND | {"fedavg.epochs": 10_000, "min-teachers": 1})
+    made = context(config, node=node(tmp_path / "left", "share-parameters = true\nmax-steps = 5000"), node_id=100)
+    with pytest.raises(FederationError, match="would take more than max-steps = 5000; ask for less"):
+        run(config, "costly", {100: made})
+    assert not [entry for entry in Client.from_context(made).ledger.entries() if entry.parameters]
 
 
 def test_nodes_whose_owners_allow_it_take_part_and_no_private_text_leaves(run_config, tmp_path):

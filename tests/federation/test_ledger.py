@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from knot_fed.errors import PolicyError
-from knot_fed.federation.ledger import Ledger, texts_released
+from knot_fed.federation.ledger import Ledger, digest_of_keys, texts_released
 from knot_fed.federation.ledger_entry import LedgerEntry
 from knot_fed.federation.spending import most_sums, of_run, spent_in_life, spent_in_run
 from knot_fed.privacy.accounting import NoiseEvent
@@ -277,12 +277,13 @@ def test_sums_of_the_most_summed_text_are_counted_by_run_and_life(slices):
 
 def test_keys_of_texts_are_kept_once_and_a_lost_file_of_them_stops_everything(tmp_path):
     keys = np.arange(160, dtype=np.uint8).reshape(10, 16)
-    digest = Ledger(tmp_path).keep_keys(keys)
+    Ledger(tmp_path).keep_keys(keys)
+    digest = digest_of_keys(keys)
     np.testing.assert_array_equal(Ledger(tmp_path).kept_keys(digest), keys)
     (tmp_path / "ledger-texts" / digest).write_bytes(bytes(160))
     with pytest.raises(PolicyError, match="keys of texts"):
         Ledger(tmp_path).kept_keys(digest)
-    assert Ledger(tmp_path).keep_keys(keys) == digest
+    Ledger(tmp_path).keep_keys(keys)
     np.testing.assert_array_equal(Ledger(tmp_path).kept_keys(digest), keys)
 
 
@@ -291,7 +292,8 @@ def test_recovery_forgets_no_sum_and_no_limit_of_a_run(tmp_path):
     keys, ledger = np.arange(160, dtype=np.uint8).reshape(10, 16), Ledger(tmp_path)
     ledger.secret()
     ledger.record(LedgerEntry(run="1", fingerprint=A))
-    ledger.charge(lambda before: private(run="1", keys=ledger.keep_keys(keys), stop=10, summed=True))
+    ledger.keep_keys(keys)
+    ledger.charge(lambda before: private(run="1", keys=digest_of_keys(keys), stop=10, summed=True))
     ledger.record(LedgerEntry(run="1", evaluations=1))
     ledger_of(tmp_path).write_bytes(b"".join(ledger_of(tmp_path).read_bytes().splitlines(keepends=True)[:2]))
     assert "counts as the whole budget" in ledger.recover()
@@ -308,7 +310,8 @@ def test_lost_keys_of_texts_are_found_and_recovered_as_the_whole_budget(tmp_path
     keys, ledger = np.arange(160, dtype=np.uint8).reshape(10, 16), Ledger(tmp_path)
     ledger.secret()
     for field in ("keys", "readings"):
-        digest = ledger.keep_keys(keys)
+        ledger.keep_keys(keys)
+        digest = digest_of_keys(keys)
         ledger.charge(lambda before, kept=digest, name=field: private(stop=10, summed=True, **{name: kept}))
         ledger.check()
         (tmp_path / "ledger-texts" / digest).unlink()

@@ -96,14 +96,14 @@ def test_an_owner_without_a_policy_has_limits_of_evaluations_and_no_metrics_of_f
 @given(st.floats(0, 1), st.floats(0, 4), st.integers(20, 99_999))
 def test_metrics_leave_rounded_and_no_count_that_the_owner_keeps(share, distance, examples):
     exact = Metrics(sd=distance, w1=distance, accuracy=share, macro_f1=share, ece=share, examples=examples)
-    told = rounded_metrics(exact, policy=ReleasePolicy.from_mapping({}))
+    told = rounded_metrics(exact, diameter=4.0, policy=ReleasePolicy.from_mapping({}))
     assert told.sd == round(distance, 2)
     assert told.sd <= told.w1
     assert {told.accuracy, told.macro_f1, told.ece} == {round(share, 2)}
     assert len(str(told.examples).rstrip("0")) <= 2
-    kept = rounded_metrics(exact, policy=ReleasePolicy.from_mapping({"share-example-counts": False}))
+    kept = rounded_metrics(exact, diameter=4.0, policy=ReleasePolicy.from_mapping({"share-example-counts": False}))
     assert kept.examples == 0
-    assert rounded_metrics(exact, policy=STUDY) == exact
+    assert rounded_metrics(exact, diameter=4.0, policy=STUDY) == exact
 
 
 @given(st.integers(0, 3), st.integers(0, 5), st.integers(0, 4))
