@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from knot_fed.cli.main import app
 from knot_fed.config.overrides import resolve_config
-from knot_fed.errors import ConfigError, DataError, GroundCostError, LabelSpaceError, ModelError
+from knot_fed.errors import ConfigError, DataError, GroundCostError, LabelSpaceError, ModelError, OwnCodeError
 from knot_fed.preflight import check_run
 
 ROOT = Path(__file__).parent.parent
@@ -22,7 +22,16 @@ ROOT = Path(__file__).parent.parent
         ('teacher.models="ngram-bag,bert,ngram-bag"', ModelError, "no model 'bert'"),
         ('transport.cost="absent.csv"', GroundCostError, "absent.csv: cannot be read"),
         ('task="emotion" transport.solver="line"', GroundCostError, "line"),
-        ('data.clients="a,b,c,d"', ConfigError, "4 file.s. for 3 clients"),
+        ("data.clients=phones,hotels,phones", ConfigError, "data.clients has 'phones' more than once"),
+        ("data.clients=../phones", ConfigError, "data.clients = '../phones': use names of files below data.root"),
+        ("teacher.models=ngram-bag,ngram-bag", ConfigError, "names 2 models for 3 files"),
+        ("trainable=head", ConfigError, "ngram-bag is none; use trainable = 'all'"),
+        ("model=hf:/not/there", ModelError, "hf:/not/there: no such folder"),
+        ("distill.loss=my.own:loss", OwnCodeError, r"cannot be imported \(No module named 'my'\)"),
+        ("distill.loss=math:pi", ConfigError, "is of type float, not a function"),
+        ("weights.scheme=math:hypot", OwnCodeError, "your function raised TypeError"),
+        ("data.limit=1", ConfigError, "1 distinct transfer text"),
+        ("rounds=1500", ConfigError, "1947 distinct transfer text.s. for 1500 round"),
         ("wait-for=4", ConfigError, "wait-for = 4, but there are 3 clients"),
         ("min-teachers=5", ConfigError, "min-teachers = 5, but there are 3 clients"),
         (
@@ -37,7 +46,7 @@ def test_a_run_that_could_only_fail_is_refused_before_it_starts(override, error,
         check_run(resolve_config(ROOT, [override], num_supernodes=3), clients=3)
 
 
-@pytest.mark.parametrize("override", ["seed=2", 'distill.loss="my.own:loss"', 'data.root="hub"'])
+@pytest.mark.parametrize("override", ["seed=2", "data.root=hub", "model=hf:somebody/encoder"])
 def test_what_only_the_run_can_know_is_left_to_it(override):
     check_run(resolve_config(ROOT, [override], num_supernodes=3), clients=3)
 
@@ -49,7 +58,7 @@ def test_what_only_the_run_can_know_is_left_to_it(override):
         (["seed=1", "--grid", "distil.loss=ot"], "unknown key"),
         (["seed=1", "--grid", "transport.cost=semantic,sematic"], "sematic"),
         (["seed=1", "--seeds", "2,2"], "given twice"),
-        (["seed=1", "--num-supernodes", "2"], "3 file"),
+        (["seed=1", "--num-supernodes", "1"], "min-teachers = 2, but there are 1 clients"),
         (["seed=1", "--out", "notes.txt"], "notes.txt: cannot be a folder"),
         (["seed=1", "--out", "broken"], "is not TOML"),
         (["data.root='absent'"], "no file phones"),

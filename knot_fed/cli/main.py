@@ -26,10 +26,11 @@ app = typer.Typer(
 )
 
 
-def _print_version(asked: bool) -> None:
+def _print_version(asked: bool) -> bool:
     if asked:
         typer.echo(f"knot-fed {version('knot-fed')}")
         raise typer.Exit
+    return asked
 
 
 @app.callback()

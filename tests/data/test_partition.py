@@ -26,7 +26,7 @@ def test_every_file_is_dealt_out_whole(files, extra):
 def test_where_there_are_fewer_clients_every_file_is_held_once(clients, missing):
     names = [f"file{i}" for i in range(clients + missing)]
     shards = [client_shard(index, clients, names) for index in range(clients)]
-    assert sorted(name for shard in shards for name in shard.files) == names
+    assert sorted(name for shard in shards for name in shard.files) == sorted(names)
     assert len({shard.name for shard in shards}) == clients
     assert max(len(shard.files) for shard in shards) - min(len(shard.files) for shard in shards) <= 1
     assert all((shard.index, shard.count) == (0, 1) for shard in shards)

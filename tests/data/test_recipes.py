@@ -12,7 +12,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from typer.testing import CliRunner
 
-from knot_fed import cli
+from knot_fed.cli.main import app
 from knot_fed.config.overrides import resolve_config
 from knot_fed.data.files import data_path
 from knot_fed.data.private import Columns, read_labelled_texts, seed_key
@@ -209,16 +209,17 @@ def test_without_a_network_the_command_says_so_in_one_sentence_and_leaves_nothin
 )
 def test_the_command_exits_non_zero_on_a_users_mistake(tmp_path, recipe, message):
     (tmp_path / "snli_b.jsonl.gz").write_bytes(gzip.compress(b""))
-    result = CliRunner().invoke(cli.app, ["prepare", recipe, str(tmp_path)])
+    result = CliRunner().invoke(app, ["prepare", recipe, str(tmp_path)])
     assert result.exit_code == 1
     assert message in result.stderr
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_the_command_prints_a_run_that_reads_the_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "prepare_files", lambda *args, **options: prepare_files(*args, load=local_data_set))
+    local = lambda *args, **options: prepare_files(*args, load=local_data_set)  # noqa: E731
+    monkeypatch.setattr("knot_fed.data.recipes.prepare_files", local)
     out = tmp_path / "my data"
-    result = CliRunner().invoke(cli.app, ["prepare", "silicone", str(out)])
+    result = CliRunner().invoke(app, ["prepare", "silicone", str(out)])
     assert result.exit_code == 0, result.output
     assert "meld.jsonl.gz" in result.stdout
     assert "rows dropped" in result.stdout
