@@ -110,6 +110,16 @@ class Client:
         names = ("text", "text_a", "text_b", "label", "split", "separator")
         return Columns(**{name: getattr(ours, name) or getattr(theirs, name) for name in names})
 
+    def secret(self) -> bytes:
+        """Return what a real node's private choices hang on; a virtual one's are a study's, by the run's seed.
+
+        Raises
+        ------
+        PolicyError
+            If the secret of the state folder is lost.
+        """
+        return self.ledger.secret() if self.node.data else seed_key(self.run.seed)
+
     def examples(self) -> tuple[SplitExamples, dict[str, list[int]]]:
         """Read the private files, and this client's share of one where several virtual clients split it.
 
@@ -124,7 +134,7 @@ class Client:
             If the secret of the state folder is lost.
         """
         data, (index, count) = self.run.data, self.shard
-        key, limit = (self.ledger.secret(), 0) if self.node.data else (seed_key(self.run.seed), data.limit)
+        key, limit = self.secret(), 0 if self.node.data else data.limit
         columns, labels = self.columns(), self.run.label_space()
         examples = join_examples(
             [read_labelled_texts(file, columns=columns, labels=labels, key=key, limit=limit) for file in self.files]

@@ -165,7 +165,7 @@ class _Release:
         if private:
             check_treatable(model, self.texts[:1])
         if policy.limits_cost:
-            check_cost(estimate_cost(plan, model, self.texts, key=self.client.ledger.secret()), policy=policy)
+            check_cost(estimate_cost(plan, model, self.texts, key=self.client.secret()), policy=policy)
 
     def decide(self, before: Sequence[LedgerEntry]) -> LedgerEntry:
         """Return the ledger's entry, or refuse."""

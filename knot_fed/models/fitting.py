@@ -181,7 +181,8 @@ class _Training:
     def _not_finite(self, value: float, place: str) -> ModelError:
         return ModelError(
             f"training {self._model.spec.name}: the loss {self._loss} is {value} in {place}, at a learning rate of"
-            f" {self._rate:g}; use a lower rate, or mend the loss"
+            f" {self._rate:g}; use a lower rate, or mend the loss",
+            refusal="training did not stay finite; lower the learning rate",
         )
 
     def state(self, best_state: dict[str, np.ndarray], **facts: Any) -> FitState:

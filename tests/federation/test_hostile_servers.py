@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 
 import numpy as np
@@ -275,12 +276,19 @@ def test_parameters_are_refused_by_an_owner_who_has_not_allowed_them(owner):
     assert "set share-parameters to join" in reason
 
 
+@pytest.mark.parametrize(("key", "name"), [("name", "../../x"), ("resume", "/abs"), ("data.clients", "passwd,../x")])
+def test_a_name_that_leads_out_of_its_folder_is_refused_by_a_node_too(owner, key, name):
+    node = owner()
+    node.run_config[key] = name
+    assert re.search(rf"{key} = '[\w,]+': use ", reason_of(node, "query", handshake()))
+
+
 def test_a_real_node_reads_only_its_own_file_and_writes_only_in_its_own_folder(owner, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     paths = {"state-dir": str(elsewhere / "state"), "runs-dir": str(elsewhere / "runs"), "data.root": "/etc"}
     node = owner(
-        keys={**paths, "name": "../../x", "data.clients": "passwd,../x", "transport.cost": "/etc/passwd"},
+        keys={**paths, "name": "elsewhere", "data.clients": "passwd,shadow", "transport.cost": "/etc/passwd"},
         policy="least-test-examples = 1",
     )
     assert envelope.refusal_of(ask(node, "query", handshake())) is None

@@ -136,7 +136,13 @@ def refusals_in(folder):
 
 
 def test_no_refusal_is_made_of_anything_that_a_file_holds():
+    """The one value that a refusal repeats is the limit of the owner's own policy."""
     found = refusals_in(SOURCE)
+    told = {ast.unparse(part.value) for value in found if isinstance(value, ast.JoinedStr) for part in value.values
+            if isinstance(part, ast.FormattedValue)}  # fmt: skip
+    assert told == {"name", "limit"}
+    assert "f'the request would take more than {name} = {limit}; ask for less'" in map(ast.unparse, found)
+    found = [value for value in found if not isinstance(value, ast.JoinedStr)]
     assert len(found) > len({kind for _, _, kind in BROKEN.values()})
     assert all(isinstance(value, ast.Constant) and isinstance(value.value, str) for value in found)
     digits = {number for value in found for number in re.findall(r"\d+", value.value)}

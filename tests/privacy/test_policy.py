@@ -1,3 +1,4 @@
+import math
 from contextlib import nullcontext
 
 import numpy as np
@@ -106,7 +107,7 @@ def test_metrics_leave_rounded_and_no_count_that_the_owner_keeps(share, distance
     assert rounded_metrics(exact, diameter=4.0, policy=STUDY) == exact
 
 
-@given(st.integers(0, 3), st.integers(0, 5), st.integers(0, 4))
+@given(st.sampled_from([0.0, 1.0, 3.0, math.inf]), st.sampled_from([0.0, 1.0, 2.0, 5.0, math.inf]), st.integers(0, 4))
 def test_a_text_enters_one_sum_a_run_and_no_more_in_life_than_allowed(in_run, in_life, limit):
     policy = ReleasePolicy.from_mapping({"max-sums-in-life": limit})
     allowed = in_run == 0 and (not limit or in_life < limit)
