@@ -2,9 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from knot_fed.config.overrides import resolve_config
+from knot_fed.config import RunConfig
+from knot_fed.config.overrides import read_override, resolve_config, resuming
+from knot_fed.config.parsing import defaults_of
+from knot_fed.config.table import defaults_table
 from knot_fed.errors import ConfigError
 from knot_fed.simulation import federation_settings
+from knot_fed.sweep.grid import parse_grid
 
 ROOT = Path(__file__).parent.parent
 
@@ -58,3 +62,73 @@ def test_every_simulation_is_a_valid_configuration(file):
     config = resolve_config(ROOT, [str(file)], num_supernodes=3)
     assert config.label_space().names
     assert config.data.client_names
+
+
+@pytest.mark.parametrize(
+    ("pairs", "found"),
+    [
+        ("seed=2 task=nli", {"seed": 2, "task": "nli"}),
+        ("task='nli'  seed = 2", {"seed": 2, "task": "nli"}),
+        ('name="monday" distill.loss=entropy', {"name": "monday", "distill.loss": "entropy"}),
+        ('labels.names="bad, so so=3, good"', {"labels.names": "bad, so so=3, good"}),
+        ("data.separator=' [SEP] ' data.root=/my/data", {"data.separator": " [SEP] ", "data.root": "/my/data"}),
+        ("name=2024 distill.learning-rate=1", {"name": "2024", "distill.learning-rate": 1.0}),
+        (
+            "distill.loss=my.module:loss student.pretrain=false",
+            {"distill.loss": "my.module:loss", "student.pretrain": False},
+        ),
+        ("data.clients=phones,hotels", {"data.clients": "phones,hotels"}),
+        ("", {}),
+    ],
+)
+def test_quotes_may_be_left_out_and_what_is_in_them_is_kept(pairs, found):
+    assert read_override(pairs) == found
+
+
+@pytest.mark.parametrize(
+    "pairs", ["seed", "seed=", "seed=2 nli", "=2", 'name="mon', "seed 2", "student.pretrain=False"]
+)
+def test_what_is_no_pair_or_no_value_is_refused_in_one_sentence(pairs):
+    with pytest.raises(ConfigError) as refused:
+        read_override(pairs)
+    assert "\n" not in str(refused.value)
+    assert "--run-config" in str(refused.value)
+
+
+def test_the_grid_reads_values_as_the_configuration_does():
+    base = resolve_config(None, [], num_supernodes=3)
+    for text in ("distill.loss=ot,entropy", "distill.loss='ot',\"entropy\""):
+        assert parse_grid(text, base) == {"distill.loss": ["ot", "entropy"]}
+    assert parse_grid('data.clients="phones,hotels","books"', base) == {"data.clients": ["phones,hotels", "books"]}
+
+
+@pytest.mark.parametrize(
+    ("run", "name", "folder"), [("monday", "monday", None), ("runs/monday/", "monday", "runs"), ("/a/b", "b", "/a")]
+)
+def test_a_run_to_resume_is_named_or_given_by_its_folder(tmp_path, monkeypatch, run, name, folder):
+    monkeypatch.chdir(tmp_path)
+    config = resolve_config(None, resuming(["seed=3"], run), num_supernodes=3)
+    assert (config.resume, config.name, config.seed) == (name, name, 3)
+    assert Path(config.runs_dir) == (tmp_path / (folder or "runs"))
+
+
+@pytest.mark.parametrize(
+    "name", ["/abs/exp1", "../../evil", "a/b", ".hidden", "-x", "a\\b", "x" * 101, "two words", "a\n"]
+)
+@pytest.mark.parametrize("key", ["name", "resume"])
+def test_a_name_that_is_a_path_is_refused_where_it_is_read(key, name):
+    with pytest.raises(ConfigError, match=f"run configuration: {key}"):
+        RunConfig.from_mapping({key: name})
+
+
+def test_the_defaults_of_pyproject_are_the_schemas():
+    assert defaults_table() in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert RunConfig.from_mapping(defaults_of(RunConfig)) == RunConfig()
+
+
+def test_a_simulation_that_is_not_in_the_current_folder_is_the_installed_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_override("simulations/nli.toml")["task"] == "nli"
+    (tmp_path / "simulations").mkdir()
+    (tmp_path / "simulations/nli.toml").write_text("seed = 7")
+    assert read_override("simulations/nli.toml") == {"seed": 7}

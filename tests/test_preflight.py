@@ -5,8 +5,17 @@ from typer.testing import CliRunner
 
 from knot_fed.cli.main import app
 from knot_fed.config.overrides import resolve_config
-from knot_fed.errors import ConfigError, DataError, GroundCostError, LabelSpaceError, ModelError, OwnCodeError
-from knot_fed.preflight import check_run
+from knot_fed.errors import (
+    ConfigError,
+    DataError,
+    GroundCostError,
+    LabelSpaceError,
+    ModelError,
+    OwnCodeError,
+    RunFolderError,
+)
+from knot_fed.preflight import _check_files, check_run, check_run_folder
+from knot_fed.reporting import RunFolder
 
 ROOT = Path(__file__).parent.parent
 
@@ -77,3 +86,31 @@ def test_a_sweep_that_cannot_run_is_refused_in_one_sentence_and_writes_nothing(
     assert result.stderr.count("\n") == 1
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["broken", "notes.txt", "sweep.toml"]
     assert (tmp_path / "broken/sweep.toml").read_text() == "seeds ="
+
+
+BROKEN = {
+    "books": ("text,label,split\ngood,positive,train\n", "books.csv: 1 training rows with fewer than 2 classes"),
+    "forum": ("words\nx\n", "forum.csv: no column 'text'"),
+    "hotels": ("text,label\nfine,excellent\n", "hotels.csv: column 'label': 1 of 1 rows are neither a label name"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_every_file_is_read_before_anything_starts(small, name):
+    config = small()
+    check_run(config, clients=3)
+    content, message = BROKEN[name]
+    (Path(config.data.root) / f"{name}.csv").write_text(content)
+    _check_files.cache_clear()
+    with pytest.raises(DataError, match=message):
+        check_run(config, clients=3)
+
+
+def test_a_taken_name_and_nothing_to_resume_are_refused_before_anything_starts(run_config):
+    fresh = run_config(name="monday")
+    check_run_folder(fresh)
+    RunFolder.create(Path(fresh.runs_dir), "monday").write_config(fresh.to_mapping())
+    with pytest.raises(RunFolderError, match="there is a run of this name"):
+        check_run_folder(fresh)
+    with pytest.raises(RunFolderError, match="nothing to resume"):
+        check_run_folder(run_config(keys={"name": "monday", "resume": "monday"}))
