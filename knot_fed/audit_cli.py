@@ -1,6 +1,5 @@
 """`knot-fed audit`: attacks on the run of a configuration, without Flower; `knot-fed frontier`: what privacy costs."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from knot_fed.audit.study import Audit, parse_attacks, run_audit
 from knot_fed.config import RunConfig
 from knot_fed.data.partition import client_shard
 from knot_fed.errors import ConfigError
+from knot_fed.machine import usable_cpus
 from knot_fed.overrides import resolve_config
 from knot_fed.preflight import check_run
 from knot_fed.reporting.page import refuse_foreign, without_folders
@@ -55,7 +55,7 @@ def audit(
     folder = AuditFolder.open(
         out or _default_folder(run_config), config=config, effort=effort, client=attacked, clients=clients
     )
-    plan = Audit(folder, config, clients, attacked, wanted, chosen, effort, jobs or len(os.sched_getaffinity(0)))
+    plan = Audit(folder, config, clients, attacked, wanted, chosen, effort, jobs or usable_cpus())
     with progress_on(console, "audit") as progress:
         run_audit(plan, progress=progress)
     table = folder.table()

@@ -21,6 +21,8 @@ COMPONENTS = {
     "fedavg": {"serverapp": "knot_fed.fedavg_app:server_app", "clientapp": "knot_fed.fedavg_app:client_app"},
 }
 CONNECTION = "knot-fed"
+UNPROXIED, LOOPBACK = ("no_proxy", "NO_PROXY"), ("127.0.0.1", "localhost", "::1")
+"""The variables that list hosts to reach without a proxy, and those that are always among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class Submitter:
             errors="replace",
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         ) as run:
             try:
                 watched = watch(run.stdout or (), echo=echo, verbose=verbose)
@@ -120,7 +123,10 @@ def ask_flower(environment: dict[str, str], *arguments: str) -> str:
 
 
 def flower_home(home: Path, connection: Connection) -> dict[str, str]:
-    """Write Flower's configuration of one connection into a private folder; return the environment that reads it."""
+    """Write Flower's configuration of one connection into a private folder; return the environment that reads it.
+
+    No proxy stands between processes of this machine, and what they write is UTF-8, whatever the terminal can show.
+    """
     table: dict[str, str | bool] = {"address": connection.address, "insecure": connection.insecure}
     if connection.root_certificates is not None:
         table["root-certificates"] = str(connection.root_certificates.resolve())
@@ -128,7 +134,9 @@ def flower_home(home: Path, connection: Connection) -> dict[str, str]:
         table["federation"] = connection.federation
     (home / "config.toml").write_text(tomli_w.dumps({"superlink": {CONNECTION: table}}), encoding="utf-8")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return {**os.environ, "FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0", "PATH": path}
+    environment = {**os.environ, "FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0", "PATH": path}
+    direct = ",".join(dict.fromkeys(filter(None, [*map(os.environ.get, UNPROXIED), *LOOPBACK])))
+    return {**environment, **dict.fromkeys(UNPROXIED, direct), "PYTHONIOENCODING": "utf-8"}
 
 
 def stage_app(app: Path, folder: Path, *, components: dict[str, str] | None = None) -> Path:

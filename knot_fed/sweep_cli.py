@@ -1,6 +1,5 @@
 """`knot-fed sweep`: a grid of runs over several seeds, with reference lines, intervals and verdicts."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +7,7 @@ import pandas as pd
 import typer
 from rich.table import Table
 
+from knot_fed.machine import usable_cpus
 from knot_fed.overrides import resolve_config
 from knot_fed.preflight import check_run
 from knot_fed.reporting.comparison import write_comparison
@@ -43,7 +43,7 @@ def sweep(
     folder = SweepFolder.open(
         out or _default_folder(run_config), config=base, grid=values, clients=clients, seeds=chosen
     )
-    plan = Sweep(app.resolve(), folder, cells, clients, jobs or len(os.sched_getaffinity(0)), fedavg)
+    plan = Sweep(app.resolve(), folder, cells, clients, jobs or usable_cpus(), fedavg)
     if fedavg and any(cell.config.privacy.mechanism != "none" for cell in cells):
         console.print("FedAvg is left out beside a privacy mechanism: none of them covers parameters", soft_wrap=True)
     with folder.locked(), progress_on(console, "sweep") as progress:

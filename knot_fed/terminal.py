@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from knot_fed.errors import KnotError
+from knot_fed.stopping import stoppable
 
 
 def make_console(width: int) -> Console:
@@ -21,6 +22,8 @@ def make_console(width: int) -> Console:
 
 def without_traceback(program: str, command: Callable[..., None]) -> Callable[..., None]:
     """Return the command, which then prints an error that a user can act on in one sentence and exits with 1.
+
+    A signal that stops it is told in one sentence too, and gives the exit code of that signal.
 
     Parameters
     ----------
@@ -33,7 +36,8 @@ def without_traceback(program: str, command: Callable[..., None]) -> Callable[..
     @wraps(command)
     def guarded(*args: object, **options: object) -> None:
         try:
-            command(*args, **options)
+            with stoppable(program):
+                command(*args, **options)
         except KnotError as error:
             typer.echo(f"{program}: {error}", err=True)
             raise typer.Exit(1) from None

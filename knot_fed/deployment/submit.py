@@ -1,6 +1,5 @@
 """`knot-fed submit`: one run on a deployed SuperLink, watched from outside until its end."""
 
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ from knot_fed.deployment.superlink import check_superlink
 from knot_fed.errors import FederationError
 from knot_fed.models import check_model_name
 from knot_fed.overrides import deployed_config, resuming
-from knot_fed.processes import sigterm_as_exit
+from knot_fed.processes import private_folder
 from knot_fed.reporting import summary_table
 from knot_fed.submission import Connection, Submitter, flower_home, stage_app
 from knot_fed.terminal import make_console
@@ -42,9 +41,9 @@ def submit(
     connection = Connection(superlink, None if insecure else root_certificates, insecure, federation)
     for warning in check_superlink(connection):
         typer.echo(f"knot-fed: {warning}", err=True)
-    with sigterm_as_exit(), tempfile.TemporaryDirectory(prefix="knot-fed-") as home:
-        bundle = stage_app(app.resolve(), Path(home) / "app")
-        submitter = Submitter(bundle, Path(home), flower_home(Path(home), connection))
+    with private_folder() as home:
+        bundle = stage_app(app.resolve(), home / "app")
+        submitter = Submitter(bundle, home, flower_home(home, connection))
         table = submitter.run(config, echo=_echo, verbose=verbose)
     folder = Path(config.runs_dir) / config.name
     if table is None:
