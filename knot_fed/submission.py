@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,7 @@ class Submitter:
         """Read the run's whole log as the SuperLink keeps it; a stream that ends with the run may lack its end."""
         log = ask_flower(self.environment, "log", watched.number, CONNECTION, "--show")
         kept = watch(log.split("\n"), echo=lambda _: None)
-        return Watched(watched.number, kept.table, kept.failure, watched.tail)
+        return replace(kept, number=watched.number, tail=watched.tail)
 
 
 def ask_flower(environment: dict[str, str], *arguments: str) -> str:

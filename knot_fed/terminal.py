@@ -1,23 +1,40 @@
 """What all commands share on the terminal: a console, progress, and errors without a traceback."""
 
+import io
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.text import Text
 
 from knot_fed.errors import KnotError
 from knot_fed.stopping import stoppable
 
+IN_ASCII = str.maketrans(
+    {"→": "->", "↓": "v", "↑": "^", "±": "+-", "\N{MINUS SIGN}": "-", "…": "...", "≥": ">=", "≤": "<=", "·": "*"}
+)
+
+
+class PlainConsole(Console):
+    """A console that writes signs which the terminal cannot show in ASCII, before tables are laid out."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return the text, with ASCII in the place of our own signs where the terminal's encoding lacks them."""
+        return super().render_str(text if self.encoding.startswith("utf") else text.translate(IN_ASCII), **options)
+
 
 def make_console(width: int) -> Console:
     """Return a console for standard output; where that is no terminal, tables are so many letters wide."""
-    return Console(width=None if sys.stdout.isatty() else width)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a user's own letters, where the terminal cannot show them
+    return PlainConsole(width=None if sys.stdout.isatty() else width)
 
 
 def without_traceback(program: str, command: Callable[..., None]) -> Callable[..., None]:

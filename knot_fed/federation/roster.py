@@ -38,10 +38,12 @@ class ClientRecord:
     asked_at: float = 0.0
     holds_transfer_set: bool = False
     claim: wire.Claim | None = None
+    unmeasured: str = ""
 
     def to_mapping(self) -> dict[str, str | int | float]:
         """Return the record as `summary.json` holds it; node numbers are drawn anew each run and stay out."""
-        return {key: getattr(self, key) for key in ("name", "examples", "status", "bytes_up", "bytes_down", "seconds")}
+        kept = ("name", "examples", "status", "bytes_up", "bytes_down", "seconds", "unmeasured")
+        return {key: getattr(self, key) for key in kept}
 
 
 @dataclass(slots=True)
@@ -204,11 +206,16 @@ class Roster:
         return [self.message(student_wire.pack_student(spec, student), record, "evaluate") for record in self.present()]
 
     def read_metrics(self, replies: Iterable[Message], domains: dict[str, Metrics]) -> None:
-        """Enter the metrics under the clients' names; a client that gave none is logged and left out."""
-        for record, reply in self.by_client(replies):
+        """Enter the metrics under the clients' names; why a client gave none is logged and entered in its record."""
+        replied = self.by_client(replies)
+        for record, reply in replied:
             try:
                 domains[record.name] = student_wire.unpack_metrics(content_of(reply), labels=self.config.label_space())
                 self.log_reply(reply, record, outcome="ok")
             except WireError as error:
                 self.log_reply(reply, record, outcome=f"rejected: {error}")
-                logger.warning("%s: evaluation %s", record.name, error)
+                logger.warning("%s: evaluation: %s", record.name, error)
+                record.unmeasured = str(error)
+        for record in self.joined():
+            if record.name not in domains:
+                record.unmeasured = record.unmeasured or "gave no metrics in time"
