@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from knot_fed.config import RunConfig, Scalar, flattened
+from knot_fed.config import MOST_CLIENTS, RunConfig, Scalar, flattened
 from knot_fed.errors import ConfigError, shown
 
 
@@ -28,6 +28,8 @@ def resolve_config(app: Path, overrides: list[str], *, num_supernodes: int) -> R
     ConfigError
         If a file or a pair cannot be read, or the merged configuration is not valid.
     """
+    if num_supernodes > MOST_CLIENTS:
+        raise ConfigError(f"--num-supernodes {num_supernodes}: too many virtual clients; use {MOST_CLIENTS} at most")
     merged = _merged(app, overrides)
     clients = num_supernodes or len(RunConfig.from_mapping(merged).data.client_names)
     merged["wait-for"] = merged["wait-for"] or clients

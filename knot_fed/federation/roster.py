@@ -19,6 +19,8 @@ from knot_fed.federation.nodes import content_of, matched, shake_hands, wait_for
 from knot_fed.run_log import log_event
 from knot_fed.types import Metrics
 
+MOST_TOLD = 5
+"""Clients whose reasons stand in the sentence of a failed run."""
 AWAY = "away: not connected when it was asked"
 
 logger = logging.getLogger("knot_fed")
@@ -192,10 +194,12 @@ class Roster:
         Raises
         ------
         FederationError
-            With the reason of each client that is out.
+            With the reasons of the first clients that are out.
         """
         if count < self.config.min_teachers:
-            listed = "; ".join(f"{name}: {reason}" for name, reason in sorted(refused.items())) or "no client answered"
+            told = [f"{name}: {reason}" for name, reason in sorted(refused.items())[:MOST_TOLD]]
+            told += [f"and {len(refused) - MOST_TOLD} more"] * (len(refused) > MOST_TOLD)
+            listed = "; ".join(told) or "no client answered"
             raise FederationError(
                 f"{count} client(s) {what}, min-teachers is {self.config.min_teachers} ({listed});"
                 " mend these clients or lower min-teachers"
