@@ -2,10 +2,11 @@
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from flwr.app import ArrayRecord, Message, Metadata, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from knot_fed.config import RunConfig
@@ -21,6 +22,7 @@ from knot_fed.types import Metrics
 
 MOST_TOLD = 5
 """Clients whose reasons stand in the sentence of a failed run."""
+ENDED = (ErrorCode.UNKNOWN, ErrorCode.CLIENT_APP_CRASHED)
 AWAY = "away: not connected when it was asked"
 
 logger = logging.getLogger("knot_fed")
@@ -187,6 +189,24 @@ class Roster:
         for record, reply in pairs:
             record.bytes_up += envelope.count_bytes(reply.content) if reply.has_content() else 0
         return pairs
+
+    def ask_again(
+        self, grid: Grid, messages: Sequence[Message], replies: Iterable[Message], *, timeout: float
+    ) -> list[Message]:
+        """Ask those clients once more whose process ended, one at a time, and return all replies.
+
+        A simulation gives requests to a process that was killed for as long as another one is busy.
+        """
+        given = list(replies)
+        ended = {reply.metadata.src_node_id for reply in given if not reply.has_content() and reply.error.code in ENDED}
+        records = {record.node_id: record for record in self.joined() if record.node_id in ended}
+        for asked in messages:
+            record = records.get(asked.metadata.dst_node_id)
+            if record is not None:
+                logger.warning("%s: its process ended before it answered; it is asked once more", record.name)
+                message = self.message(asked.content, record, asked.metadata.message_type)
+                given += grid.send_and_receive([message], timeout=timeout)
+        return given
 
     def require(self, count: int, refused: dict[str, str], what: str) -> None:
         """Refuse to go on with fewer than `min-teachers` clients.

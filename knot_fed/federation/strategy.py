@@ -137,8 +137,9 @@ class KnotStrategy(Strategy):
         deadline, replies = time.monotonic() + self.config.timeout, list[Message]()
         self._answered = set()
         for _ in range(ATTEMPTS):
-            messages = self.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
-            replies += grid.send_and_receive(messages, timeout=max(0.0, deadline - time.monotonic()))
+            messages = list(self.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid))
+            given = grid.send_and_receive(messages, timeout=max(0.0, deadline - time.monotonic()))
+            replies += self.roster.ask_again(grid, messages, given, timeout=max(0.0, deadline - time.monotonic()))
             self._answered = {reply.metadata.src_node_id for reply in replies if reply.has_content()}
             if len(self._answered) >= self.config.min_teachers or not self._await_return(grid, deadline):
                 break
@@ -155,8 +156,10 @@ class KnotStrategy(Strategy):
     def _measure(self, server_round: int, grid: Grid) -> None:
         with phase("evaluation"):
             state = envelope.pack_arrays(trained_state(self.student))
-            messages = self.configure_evaluate(server_round, state, ConfigRecord(), grid)
-            self.aggregate_evaluate(server_round, grid.send_and_receive(messages, timeout=self.config.timeout))
+            messages = list(self.configure_evaluate(server_round, state, ConfigRecord(), grid))
+            timeout = self.config.timeout
+            given = grid.send_and_receive(messages, timeout=timeout)
+            self.aggregate_evaluate(server_round, self.roster.ask_again(grid, messages, given, timeout=timeout))
 
     def _go_on(self, resumed: Checkpoint) -> None:
         """Put back what the checkpoint holds, and learn on from the soft labels that were received."""

@@ -7,9 +7,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from tests.deployment.processes import MARK, left_over, until
+from tests.test_machine import like_macos
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -59,6 +61,46 @@ def test_a_secure_sum_on_ray_pools_what_a_plain_run_pools(tmp_path):
     summary = json.loads((tmp_path / "runs" / "secure" / "summary.json").read_text())
     assert summary["privacy"]["mechanism"] == "secure sum"
     assert not left_over(tmp_path)
+
+
+def test_a_run_completes_without_affinity_behind_a_proxy_in_a_deep_folder_on_an_ascii_terminal(tmp_path):
+    deep = tmp_path / ("x" * 80)
+    deep.mkdir()
+    dead = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"), "http://127.0.0.1:9")
+    plain = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    options = ["--num-supernodes", "3", "--run-config", SMALL]
+    environment = {**dead, **plain, **like_macos(tmp_path), "TMPDIR": str(deep), "no_proxy": "", "NO_PROXY": ""}
+    run = command("flower-simulation", "--app", ROOT, *options, folder=tmp_path, **environment)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "before -> after" in run.stdout
+    assert run.stdout.isascii()
+    assert not left_over(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_killed_client_actor_is_told_by_kind_and_the_run_goes_on(tmp_path):
+    long = SMALL + " teacher.epochs=60 teacher.patience=60 min-teachers=2"
+    run = start("flower-simulation", "--app", ROOT, "--num-supernodes", "3", "--run-config", long, folder=tmp_path)
+    actors = until(lambda: training(run.pid), "two actors that train", timeout=120)
+    actors[0].kill()
+    out, err = run.communicate(timeout=180)
+    assert run.returncode == 0, out + err
+    summary = json.loads((tmp_path / "runs" / "real" / "summary.json").read_text())
+    told = [client for client in summary["clients"] if "its process ended before it answered" in str(client)]
+    assert told
+    assert "ActorDiedError" in str(told)
+    assert "error 0" not in out
+    for client in summary["clients"]:
+        assert (client["name"] in summary["domains"]) == (client["unmeasured"] == "")
+
+
+def training(number):
+    """Return the actors of a command that have worked for three seconds on one message."""
+    actors = [
+        member for member in psutil.Process(number).children(recursive=True)
+        if "ClientAppActor.run" in " ".join(member.cmdline()) and sum(member.cpu_times()[:2]) > 9
+    ]  # fmt: skip
+    return actors if len(actors) > 1 else []
 
 
 def test_a_run_that_fails_exits_non_zero_and_says_why(tmp_path):
