@@ -240,6 +240,6 @@ class Roster:
                 self.log_reply(reply, record, outcome=f"rejected: {error}")
                 logger.warning("%s: evaluation: %s", record.name, error)
                 record.unmeasured = str(error)
-        for record in self.joined():
+        for record in self.present():
             if record.name not in domains:
                 record.unmeasured = record.unmeasured or "gave no metrics in time"

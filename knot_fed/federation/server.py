@@ -15,7 +15,7 @@ from knot_fed.data.private import Columns, read_labelled_texts, seed_key
 from knot_fed.data.transfer_set import TransferSet, read_transfer_set
 from knot_fed.errors import KnotError, told_error
 from knot_fed.evaluation import EvaluationDetails, evaluate_classifier, evaluation_details, mean_metrics
-from knot_fed.federation.roster import Outcome
+from knot_fed.federation.roster import ClientRecord, Outcome
 from knot_fed.kept_teachers import load_or_train_teacher
 from knot_fed.models import ModelSpec, TextClassifier, build_classifier, train_vocabulary
 from knot_fed.reporting import RunFolder, table_facts
@@ -178,7 +178,7 @@ def summarise(
         "seed": config.seed,
         "labels": list(labels.names),
         "coordinates": labels.coordinates.tolist(),
-        "clients": [record.to_mapping() for _, record in sorted(outcome.clients.items())],
+        "clients": [_client_facts(record, names, failure) for _, record in sorted(outcome.clients.items())],
         "student": student,
         "domains": domains,
         "details": {"domain": _public_domain(config), **details},
@@ -186,6 +186,14 @@ def summarise(
         "wall_seconds": seconds,
         **facts,
     }
+
+
+def _client_facts(record: ClientRecord, measured: list[str], failure: KnotError | None) -> dict[str, str | int | float]:
+    """Tell of one client; why it has no metrics too, where the run went on to its end."""
+    facts = record.to_mapping()
+    if record.node_id and record.name not in measured and failure is None:
+        facts["unmeasured"] = record.unmeasured or "it was not there for the first measurement"
+    return facts
 
 
 def _public_domain(config: RunConfig) -> str:

@@ -93,6 +93,19 @@ def test_a_client_whose_process_died_once_is_asked_once_more_and_is_whole(small,
     assert set(summary["domains"]) == {"books", "phones", "restaurants", "hotels"}
 
 
+def test_a_client_that_comes_after_the_first_measurement_is_in_the_same_state_in_every_table(small):
+    deaths = iter(range(1))
+
+    def late(reply):
+        died = killed("query")(reply)
+        return died if died is not reply and next(deaths, None) is not None else reply
+
+    summary = run_with(small({"min-teachers": 2}), late).read_summary()
+    states = {client["name"]: (client["status"], client["unmeasured"]) for client in summary["clients"]}
+    assert states["restaurants"] == ("ok", "it was not there for the first measurement")
+    assert "restaurants" not in summary["domains"]
+
+
 def test_a_run_whose_clients_are_all_measured_tells_of_none_that_is_not(small):
     summary = run_with(small(), lambda reply: reply).read_summary()
     assert "not measured" not in shown(summary)
