@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.deployment.processes import MARK, left_over, until
+from tests.deployment.processes import MARK, command_line, left_over, until
 from tests.test_machine import like_macos
 
 ROOT = Path(__file__).parents[2]
@@ -79,13 +79,12 @@ def test_a_run_completes_without_affinity_behind_a_proxy_in_a_deep_folder_on_an_
 
 @pytest.mark.slow
 def test_a_killed_client_actor_is_told_by_kind_and_the_run_goes_on(tmp_path):
-    long = SMALL + " teacher.epochs=60 teacher.patience=60 min-teachers=2"
-    run = start("flower-simulation", "--app", ROOT, "--num-supernodes", "3", "--run-config", long, folder=tmp_path)
-    joined = any("joined" in line for line in run.stdout)
+    long = ["--run-config", SMALL, "--run-config", "teacher.epochs=60 teacher.patience=60 min-teachers=2"]
+    run = start("flower-simulation", "--app", ROOT, "--num-supernodes", "3", *long, folder=tmp_path)
+    assert any("joined" in line for line in run.stdout)
     actor = until(lambda: busy_actors(run.pid), "actor at work", timeout=120)[0]
     actor.kill()
     out, err = run.communicate(timeout=180)
-    assert joined
     assert run.returncode == 0, out + err
     assert "its process ended before it answered" in out
     assert "error 0" not in out
@@ -97,7 +96,7 @@ def test_a_killed_client_actor_is_told_by_kind_and_the_run_goes_on(tmp_path):
 def busy_actors(number):
     """Return the actors of a command that work on a message."""
     members = psutil.Process(number).children(recursive=True)
-    return [member for member in members if "ClientAppActor.run" in " ".join(member.cmdline())]
+    return [member for member in members if "ClientAppActor.run" in command_line(member)]
 
 
 def test_a_run_that_fails_exits_non_zero_and_says_why(tmp_path):
@@ -122,7 +121,7 @@ def test_a_run_that_is_stopped_leaves_no_process_and_no_private_folder(tmp_path,
     long = "teacher.epochs=300 teacher.patience=300 student.pretrain=false"
     run = start("flower-simulation", "--app", ROOT, "--num-supernodes", "3", "--run-config", long, folder=tmp_path)
     training = any("objective" in line for line in run.stdout)
-    until(lambda: any("raylet" in " ".join(process.cmdline()) for process in left_over(tmp_path)), "a raylet")
+    until(lambda: any("raylet" in command_line(process) for process in left_over(tmp_path)), "a raylet")
     assert private_folders(tmp_path)
     for number in signals:
         run.send_signal(number)
