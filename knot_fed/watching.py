@@ -135,7 +135,8 @@ def check_completed(listed: str, watched: Watched) -> None:
     if not status:
         if watched.number != "0":
             raise FederationError(
-                f"the SuperLink went away while run {watched.number} was under way; look with knot-fed status"
+                f"the SuperLink went away while run {watched.number} was under way"
+                f" ({watched.phase or 'before its server app had started'}); start again what ran it, then the run"
             )
         said = " ".join(BOX_DRAWING.sub(" ", " ".join(map(_plain, watched.tail))).split())
         raise FederationError(f"the run never started ({said or 'Flower said nothing'}); use --verbose")
