@@ -1,5 +1,44 @@
 """Errors that a user can act on: each message is one sentence with what, where, what was found and the remedy."""
 
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PHASE = "phase: "
+"""Before the phase in the notes of an unexpected error."""
+
+
+@contextmanager
+def phase(name: str) -> Iterator[None]:
+    """Note on an unexpected error in which phase of a run it was raised; the innermost phase counts."""
+    try:
+        yield
+    except Exception as error:
+        if not getattr(error, "__notes__", None):
+            error.add_note(f"{PHASE}{name}")
+        raise
+
+
+def told_error(error: BaseException, package: str = "knot_fed") -> str:
+    """Tell an unexpected error by phase, class and place, and not by its text, which may quote data.
+
+    Examples
+    --------
+    >>> try:
+    ...     with phase("distillation"):
+    ...         1 / 0
+    ... except ZeroDivisionError as error:
+    ...     told_error(error).partition(" at ")[0]
+    'distillation failed with ZeroDivisionError'
+    """
+    notes = [note.removeprefix(PHASE) for note in getattr(error, "__notes__", []) if note.startswith(PHASE)]
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [place for place, frame in enumerate(frames) if package in Path(frame.filename).parts]
+    inner = frames[ours[-1] if ours else 0 :]
+    places = " > ".join(f"{Path(frame.filename).name}:{frame.lineno} ({frame.name})" for frame in inner)
+    return f"{(notes or ['the run'])[0]} failed with {type(error).__name__} at {places}"
+
 
 class KnotError(Exception):
     """Base of every error that knot_fed raises on purpose; commands print it without a traceback.

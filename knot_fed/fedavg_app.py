@@ -10,7 +10,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from knot_fed.config import RunConfig
-from knot_fed.errors import PolicyError
+from knot_fed.errors import PolicyError, phase
 from knot_fed.federation import envelope, student_wire
 from knot_fed.federation.bounded_grid import bounded
 from knot_fed.federation.client import Client, answer_evaluation, answer_handshake
@@ -58,15 +58,17 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
         If the federation cannot go on; `summary.json` then holds `status = "failed"` and what was computed.
     """
     started = time.monotonic()
-    use_threads(config.threads)
-    transfer, public = read_server_data(config)
-    student = start_student(config, public, transfer)
+    with phase("preparation"):
+        use_threads(config.threads)
+        transfer, public = read_server_data(config)
+        student = start_student(config, public, transfer)
     sizes = [value.nbytes for value in trained_state(student).values()]
     grid = bounded(grid, envelope.ReplyBounds.of_arrays(sizes))
     strategy = CountedFedAvg(config, student, transfer)
     outcome = strategy.roster.outcome
     averaging = time.monotonic()
-    failure = run_between_measurements(lambda: strategy.run(grid), student, Judge(config, public.test), outcome)
+    with phase("averaging"):
+        failure = run_between_measurements(lambda: strategy.run(grid), student, Judge(config, public.test), outcome)
     save_classifier(student, folder.student)
     facts = {
         "fedavg": {
@@ -81,8 +83,9 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
     folder.write_summary(summarise(config, outcome, facts, seconds=time.monotonic() - started, failure=failure))
     if failure is not None:
         raise failure
-    write_report(folder)
-    write_scalars(folder)
+    with phase("the report"):
+        write_report(folder)
+        write_scalars(folder)
 
 
 @client_app.query()

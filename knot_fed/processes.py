@@ -1,17 +1,27 @@
-"""Processes that a command starts: found, and stopped with all that they started, also on a SIGTERM."""
+"""Processes that a command starts: found, and ended with all that they started, however the command itself ends."""
 
+import os
+import secrets
 import shutil
-import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-STOP_SECONDS = 20.0
+from knot_fed import watcher
+from knot_fed.errors import KnotError
+from knot_fed.stopping import ignore_interrupts
+
+STOP_SECONDS, POOL_SECONDS = 20.0, 2.0
+"""How long a run's processes may take to end once they are asked, and a pool's, which have nothing to tidy up."""
+_watchers: set[int] = set()
 
 
 def script(name: str) -> str:
@@ -21,34 +31,68 @@ def script(name: str) -> str:
 
 
 @contextmanager
-def sigterm_as_exit() -> Iterator[None]:
-    """Let a SIGTERM unwind the stack, so that processes are stopped and private folders removed."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+def private_folder() -> Iterator[Path]:
+    """Give a folder that is gone at the end, with all processes that were started meanwhile, even after a SIGKILL.
+
+    A watcher does that (`watcher.py`), which ends when this process does; `KNOT_FED_MARK` in the environment tells it
+    what was started here.
+    """
+    with _watched() as told, tempfile.TemporaryDirectory(prefix="knot-fed-", ignore_cleanup_errors=True) as folder:
+        told.write(os.fsencode(folder) + b"\n")
+        told.flush()
+        yield Path(folder)
+
+
+@contextmanager
+def worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Give fresh processes for so many tasks at a time.
+
+    On an error of knot_fed the tasks under way go on to their end, and no other starts; on a stop they end at once.
+    """
+    with _watched():
+        pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=ignore_interrupts)
+        try:
+            yield pool
+        except BaseException as error:
+            pool.shutdown(wait=False, cancel_futures=True)
+            if not isinstance(error, KnotError):
+                stop_children(seconds=POOL_SECONDS)
+            raise
+        finally:
+            pool.shutdown()
+
+
+@contextmanager
+def _watched() -> Iterator[Any]:
+    """Run a watcher, and mark what is started meanwhile; yields the pipe in which it is told of private folders."""
+    mark, before = secrets.token_hex(16), os.environ.get(watcher.MARK)
+    command = [sys.executable, "-P", watcher.__file__, mark]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    _watchers.add(process.pid)
+    os.environ[watcher.MARK] = mark
     try:
-        yield
+        yield process.stdin
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if before is None:
+            del os.environ[watcher.MARK]
+        else:
+            os.environ[watcher.MARK] = before
+        with suppress(OSError):
+            process.communicate()
+        _watchers.discard(process.pid)
 
 
-def stop_children() -> None:
-    """Stop all that this process has started."""
-    _stop_all(psutil.Process().children(recursive=True))
+def stop_children(*, seconds: float = STOP_SECONDS) -> None:
+    """Stop all that this process has started, but for the watchers, which end with it."""
+    family = psutil.Process().children(recursive=True)
+    watcher.end_all([member for member in family if member.pid not in _watchers], seconds=seconds)
 
 
 def stop(process: subprocess.Popen[Any]) -> None:
     """Stop a process and all that it started; the SuperLink of a run cut short would leave Ray's behind."""
-    try:
+    with suppress(psutil.NoSuchProcess):
         parent = psutil.Process(process.pid)
-        _stop_all([parent, *parent.children(recursive=True)])
-    except psutil.NoSuchProcess:
-        pass
+        watcher.end_all([parent, *parent.children(recursive=True)], seconds=STOP_SECONDS)
     process.wait()
-
-
-def _stop_all(family: list[psutil.Process]) -> None:
-    for member in family:
-        with suppress(psutil.NoSuchProcess):
-            member.terminate()
-    for member in psutil.wait_procs(family, timeout=STOP_SECONDS)[1]:
-        with suppress(psutil.NoSuchProcess):
-            member.kill()

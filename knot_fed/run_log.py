@@ -25,6 +25,9 @@ MARKER = "knot_fed: "
 LOG_FILE = "run.log"
 """The same lines in the run folder."""
 NOTE, OPENED, RESULT, FAILED = "note", "opened", "result", "failed"
+STARTED, SENT, RECEIVED = "started", "sent", "received"
+PHASES = {"query": "handshake", "train": "teachers answer", "evaluate": "evaluation"}
+"""By the kind of message that is under way."""
 _BARE = re.compile(r"[!#-<>-~]+")
 _PAIR = re.compile(
     r'([a-z][a-z0-9-]*)=(?:([!#-<>-~]+)|("(?:[ !#-\[\]-~]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+"))(?: (?=.)|\Z)'
@@ -103,6 +106,22 @@ def read_line(line: str) -> LogLine | None:
         place = pair.end()
     event = facts.pop("event") if next(iter(facts), "") == "event" else None
     return None if event is None else LogLine(event, {key: value for key, value in facts.items() if value is not None})
+
+
+def phase_after(line: LogLine, before: str) -> str:
+    """Return where a run stands after a line of its server app, which stood in another phase before it.
+
+    Examples
+    --------
+    >>> phase_after(LogLine("received", {"message": "train"}), "teachers answer")
+    'distillation'
+    """
+    message = line.text("message")
+    if line.event in (OPENED, STARTED):
+        return "preparation"
+    if line.event == RECEIVED and message == "train":
+        return "distillation"
+    return PHASES.get(message, message) if line.event in (SENT, RECEIVED) else before
 
 
 class SealedLog:

@@ -8,7 +8,7 @@ from flwr.serverapp import Grid, ServerApp
 from knot_fed.answers import public_teacher
 from knot_fed.config import RunConfig
 from knot_fed.distillation import DistillationResult
-from knot_fed.errors import KnotError
+from knot_fed.errors import KnotError, phase
 from knot_fed.federation.bounded_grid import bounded
 from knot_fed.federation.guarantees import privacy_facts
 from knot_fed.federation.secure_strategy import reply_bounds, strategy_of
@@ -42,14 +42,15 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
         If the federation cannot go on; `summary.json` then holds `status = "failed"` and what was computed.
     """
     started = time.monotonic()
-    use_threads(config.threads)
-    transfer, public = read_server_data(config)
-    student = start_student(config, public, transfer)
-    own = public_teacher(config, student, public.train.texts) if config.student.pretrain else None
-    grid = bounded(grid, reply_bounds(config, texts=len(transfer)))
-    strategy = strategy_of(config)(
-        config, student, transfer, folder, own.answer(transfer.texts) if own else None, public.train
-    )
+    with phase("preparation"):
+        use_threads(config.threads)
+        transfer, public = read_server_data(config)
+        student = start_student(config, public, transfer)
+        own = public_teacher(config, student, public.train.texts) if config.student.pretrain else None
+        grid = bounded(grid, reply_bounds(config, texts=len(transfer)))
+        strategy = strategy_of(config)(
+            config, student, transfer, folder, own.answer(transfer.texts) if own else None, public.train
+        )
     outcome = strategy.roster.outcome
     failure = run_between_measurements(lambda: strategy.run(grid), student, Judge(config, public.test), outcome)
     facts = {
@@ -63,8 +64,9 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
         failure = failure or error
     if failure is not None:
         raise failure
-    write_report(folder)
-    write_scalars(folder)
+    with phase("the report"):
+        write_report(folder)
+        write_scalars(folder)
 
 
 def distillation_facts(config: RunConfig, distillations: list[DistillationResult]) -> dict[str, str | int | float]:

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from knot_fed.processes import script, stop
 from knot_fed.watching import Watched, check_completed, watch
 
 CONNECTION = "knot-fed"
+UNPROXIED, LOOPBACK = ("no_proxy", "NO_PROXY"), ("127.0.0.1", "localhost", "::1")
+"""The variables that list hosts to reach without a proxy, and those that are always among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class Submitter:
             errors="replace",
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         ) as run:
             try:
                 watched = watch(run.stdout or (), echo=echo, verbose=verbose)
@@ -98,7 +101,7 @@ class Submitter:
         """Read the run's whole log as the SuperLink keeps it; a stream that ends with the run may lack its end."""
         log = ask_flower(self.environment, "log", watched.number, CONNECTION, "--show")
         kept = watch(log.split("\n"), echo=lambda _: None)
-        return Watched(watched.number, kept.table, kept.failure, watched.tail)
+        return replace(kept, number=watched.number, tail=watched.tail)
 
 
 def ask_flower(environment: dict[str, str], *arguments: str) -> str:
@@ -114,7 +117,10 @@ def ask_flower(environment: dict[str, str], *arguments: str) -> str:
 
 
 def flower_home(home: Path, connection: Connection) -> dict[str, str]:
-    """Write Flower's configuration of one connection into a private folder; return the environment that reads it."""
+    """Write Flower's configuration of one connection into a private folder; return the environment that reads it.
+
+    No proxy stands between processes of this machine, and what they write is UTF-8, whatever the terminal can show.
+    """
     table: dict[str, str | bool] = {"address": connection.address, "insecure": connection.insecure}
     if connection.root_certificates is not None:
         table["root-certificates"] = str(connection.root_certificates.resolve())
@@ -122,4 +128,6 @@ def flower_home(home: Path, connection: Connection) -> dict[str, str]:
         table["federation"] = connection.federation
     (home / "config.toml").write_text(tomli_w.dumps({"superlink": {CONNECTION: table}}), encoding="utf-8")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return {**os.environ, "FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0", "PATH": path}
+    environment = {**os.environ, "FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0", "PATH": path}
+    direct = ",".join(dict.fromkeys(filter(None, [*map(os.environ.get, UNPROXIED), *LOOPBACK])))
+    return {**environment, **dict.fromkeys(UNPROXIED, direct), "PYTHONIOENCODING": "utf-8"}

@@ -1,21 +1,37 @@
 """What all commands share on the terminal: a console, lines and progress."""
 
+import io
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.text import Text
 
 WIDTH = 200
 """Letters in a line of a table where there is no terminal; nothing is dropped or cut there."""
+IN_ASCII = str.maketrans(
+    {"→": "->", "↓": "v", "↑": "^", "±": "+-", "\N{MINUS SIGN}": "-", "…": "...", "≥": ">=", "≤": "<=", "·": "*"}
+)
+
+
+class PlainConsole(Console):
+    """A console that writes signs which the terminal cannot show in ASCII, before tables are laid out."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return the text, with ASCII in the place of our own signs where the terminal's encoding lacks them."""
+        return super().render_str(text if self.encoding.startswith("utf") else text.translate(IN_ASCII), **options)
 
 
 def make_console() -> Console:
     """Return a console for standard output, as wide as the terminal; where there is none, wide enough for any table."""
-    return Console(width=None if sys.stdout.isatty() else WIDTH)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a user's own letters, where the terminal cannot show them
+    return PlainConsole(width=None if sys.stdout.isatty() else WIDTH)
 
 
 def echo_line(console: Console, line: str) -> None:

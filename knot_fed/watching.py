@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from knot_fed.errors import FederationError
-from knot_fed.run_log import FAILED, MARKER, NOTE, RESULT, LogLine, SealedLog, printable, read_line
+from knot_fed.run_log import FAILED, MARKER, NOTE, RESULT, LogLine, SealedLog, phase_after, printable, read_line
 
 STARTED = re.compile(r"started run (\d+)")
 BOX_DRAWING = re.compile(r"[╭╮╰╯│─]+")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+CHAINED = "The above exception was the direct cause"
+LONGEST_ERROR = 200
 WORKER = re.compile(r"\(\w+ pid=\d+(?:, ip=[0-9a-f.:]+)?\) ")
 """What Ray puts before each line of a virtual client."""
 
@@ -31,12 +33,18 @@ class Watched:
         The failure that it recorded; empty: none was seen.
     tail
         The last twenty lines, whoever wrote them.
+    phase
+        Where its records ended; empty: the server app had not started.
+    error
+        The first error of the last traceback, whoever wrote it; empty: there was none.
     """
 
     number: str
     table: dict[str, Any] | None
     failure: str
     tail: list[str]
+    phase: str = ""
+    error: str = ""
 
 
 def watch(lines: Iterable[str], *, echo: Callable[[str], None], verbose: bool = False) -> Watched:
@@ -51,13 +59,15 @@ def watch(lines: Iterable[str], *, echo: Callable[[str], None], verbose: bool = 
     verbose
         Which of the two.
     """
-    number, table, failure, log = "0", None, "", SealedLog()
+    number, table, failure, phase, log, errors = "0", None, "", "", SealedLog(), Tracebacks()
     tail = deque[str](maxlen=20)
     for line in map(str.rstrip, lines):
         # Flower tells the number before it shows the first line of the run; what looks like one later is not its own.
         started = STARTED.search(line) if number == "0" else None
         number = started[1] if started else number
         read = log.read(line)
+        errors.read(line)
+        phase = phase_after(read, phase) if read is not None else phase
         if read is not None and read.event == RESULT:
             table = read.table()
             continue
@@ -67,7 +77,27 @@ def watch(lines: Iterable[str], *, echo: Callable[[str], None], verbose: bool = 
         shown = _plain(line) if verbose else _note(read or _line_of_worker(line))
         if shown:
             echo(shown)
-    return Watched(number, table, failure, list(tail))
+    return Watched(number, table, failure, list(tail), phase, errors.last)
+
+
+class Tracebacks:
+    """Finds the error that came first in the last chain of tracebacks of a log: Python prints causes first."""
+
+    def __init__(self) -> None:
+        self.last = ""
+        self._inside = self._chained = False
+
+    def read(self, line: str) -> None:
+        """Read the log's next line."""
+        plain = COLOURS.sub("", line)
+        if CHAINED in plain or plain.startswith("During handling of"):
+            self._chained = True
+        elif "Traceback (most recent call last)" in plain:
+            self._inside = True
+        elif self._inside and plain and not plain.startswith(" "):
+            self._inside = False
+            self.last = self.last if self._chained else printable(plain)[:LONGEST_ERROR]
+            self._chained = False
 
 
 def _note(read: LogLine | None) -> str:
@@ -105,14 +135,39 @@ def check_completed(listed: str, watched: Watched) -> None:
     if not status:
         if watched.number != "0":
             raise FederationError(
-                f"the SuperLink went away while run {watched.number} was under way; look with knot-fed status"
+                f"the SuperLink went away while run {watched.number} was under way"
+                f" ({watched.phase or 'before its server app had started'}); start again what ran it, then the run"
             )
         said = " ".join(BOX_DRAWING.sub(" ", " ".join(map(_plain, watched.tail))).split())
         raise FederationError(f"the run never started ({said or 'Flower said nothing'}); use --verbose")
     if not status.startswith("finished"):
         raise FederationError(f"the run goes on ({status}) but its log broke off; look with knot-fed status")
     if status != "finished:completed":
-        raise FederationError(printable(watched.failure) or f"the run ended as {status}; use --verbose to see why")
+        raise FederationError(printable(watched.failure) or unexplained(status, watched.phase, watched.error))
+
+
+def unexplained(status: str, phase: str, error: str = "") -> str:
+    """Tell of a run that ended without a word of its server app: the phase, the party and the kind of error.
+
+    Parameters
+    ----------
+    status
+        As Flower lists it.
+    phase
+        Where the server app's records ended; empty: it had not started.
+    error
+        What the log shows of an error, if it does.
+
+    Examples
+    --------
+    >>> unexplained("finished:stopped", "distillation")
+    'the run was stopped from outside during distillation, by flwr stop or through the SuperLink; submit it again'
+    """
+    where = f"during {phase}" if phase else "before its server app had started"
+    if status == "finished:stopped":
+        return f"the run was stopped from outside {where}, by flwr stop or through the SuperLink; submit it again"
+    kind = error.rstrip(".") or "no error was logged, so that it was killed, perhaps for memory, or lost its SuperLink"
+    return f"the process of the run's server app ended {where} ({kind}); --verbose shows the whole log"
 
 
 def _status(listed: str) -> str:

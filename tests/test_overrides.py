@@ -47,8 +47,8 @@ def test_a_bad_override_is_named(override, message):
 
 
 def test_the_old_backend_config_becomes_federation_settings():
-    settings = federation_settings('{"client_resources": {"num_cpus": 2, "num_gpus": 0.5}}', num_supernodes=8)
-    assert settings == "num-supernodes=8 client-resources-num-cpus=2 client-resources-num-gpus=0.5"
+    settings = federation_settings('{"client_resources": {"num_cpus": 1, "num_gpus": 0}}', num_supernodes=8)
+    assert settings == "num-supernodes=8 client-resources-num-cpus=1 client-resources-num-gpus=0"
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"client_resources": 1}', '{"gpus": {}}'])

@@ -1,9 +1,15 @@
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
+import typer
 from typer.testing import CliRunner
 
+from knot_fed.cli.boundary import without_traceback
 from knot_fed.cli.main import app
+from knot_fed.cli.simulate import simulate
 from knot_fed.config.overrides import resolve_config
 from knot_fed.errors import (
     ConfigError,
@@ -14,10 +20,13 @@ from knot_fed.errors import (
     OwnCodeError,
     RunFolderError,
 )
-from knot_fed.preflight import _check_files, check_run, check_run_folder
+from knot_fed.preflight import check_run, check_run_folder
+from knot_fed.preflight.files import _read_files
 from knot_fed.reporting import RunFolder
 
 ROOT = Path(__file__).parent.parent
+simulation = typer.Typer()
+simulation.command()(without_traceback("flower-simulation", simulate))
 
 
 @pytest.mark.parametrize(
@@ -35,12 +44,14 @@ ROOT = Path(__file__).parent.parent
         ("data.clients=../phones", ConfigError, "data.clients = '../phones': use names of files below data.root"),
         ("teacher.models=ngram-bag,ngram-bag", ConfigError, "names 2 models for 3 files"),
         ("trainable=head", ConfigError, "ngram-bag is none; use trainable = 'all'"),
-        ("model=hf:/not/there", ModelError, "hf:/not/there: no such folder"),
         ("distill.loss=my.own:loss", OwnCodeError, r"cannot be imported \(No module named 'my'\)"),
         ("distill.loss=math:pi", ConfigError, "is of type float, not a function"),
         ("weights.scheme=math:hypot", OwnCodeError, "your function raised TypeError"),
         ("data.limit=1", ConfigError, "1 distinct transfer text"),
         ("rounds=1500", ConfigError, "1947 distinct transfer text.s. for 1500 round"),
+        ('model="hf:/absent/encoder"', ModelError, "'hf:/absent/encoder': no such folder"),
+        ('student.model="hf:./encoder"', ModelError, "no such folder"),
+        (f'teacher.models="ngram-bag,hf:{ROOT},ngram-bag"', ModelError, "no config.json in that folder"),
         ("wait-for=4", ConfigError, "wait-for = 4, but there are 3 clients"),
         ("min-teachers=5", ConfigError, "min-teachers = 5, but there are 3 clients"),
         (
@@ -53,6 +64,47 @@ ROOT = Path(__file__).parent.parent
 def test_a_run_that_could_only_fail_is_refused_before_it_starts(override, error, message):
     with pytest.raises(error, match=message):
         check_run(resolve_config(ROOT, [override], num_supernodes=3), clients=3)
+
+
+def shared_file(folder, rows):
+    """Write a file without a split column, so that 70 % of its rows are there to train on."""
+    text = "".join(f"text {row} of the file,{('negative', 'positive')[row % 2]}\n" for row in range(rows))
+    (folder / "all.csv").write_text("text,label\n" + text)
+    (folder / "forum.csv").write_text("text\n" + "".join(f"{word} is shared\n" for word in ("this", "that")))
+    return [f'data.root="{folder}" data.clients="all" data.public="all" data.transfer="forum"']
+
+
+@pytest.mark.parametrize(("clients", "refused"), [(20, False), (31, True), (400, True), (1_000_000, True)])
+def test_more_clients_than_a_shared_file_has_rows_for_are_refused_with_the_most_that_it_has(tmp_path, clients, refused):
+    config = resolve_config(ROOT, shared_file(tmp_path, 300), num_supernodes=clients)
+    if not refused:
+        check_run(config, clients=clients)
+        return
+    with pytest.raises(ConfigError, match=f"{clients} clients share all, and its ") as error:
+        check_run(config, clients=clients)
+    most = int(str(error.value).partition("; use ")[2].split()[0])
+    assert 20 <= most <= 30
+    check_run(resolve_config(ROOT, shared_file(tmp_path, 300), num_supernodes=most), clients=most)
+
+
+def test_more_clients_than_memory_is_enough_for_are_refused_with_the_estimate(tmp_path, monkeypatch):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+    config = resolve_config(ROOT, shared_file(tmp_path, 300), num_supernodes=20)
+    with pytest.raises(ConfigError, match="GB are free; use 3 clients at most"):
+        check_run(config, clients=20)
+
+
+@pytest.mark.parametrize("program", [[app, "sweep", "seed=1"], [app, "audit", "seed=1"], [simulation, "--verbose"]])
+def test_a_thousand_million_clients_are_refused_at_once(tmp_path, monkeypatch, program):
+    monkeypatch.chdir(tmp_path)
+    started = time.monotonic()
+    command, *arguments = program
+    result = CliRunner().invoke(command, [*arguments, "--app", str(ROOT), "--num-supernodes", "1000000000"])
+    assert result.exit_code == 1
+    assert "--num-supernodes 1000000000: too many virtual clients; use 1000000 at most" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert time.monotonic() - started < 5
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("override", ["seed=2", "data.root=hub", "model=hf:somebody/encoder"])
@@ -101,7 +153,7 @@ def test_every_file_is_read_before_anything_starts(small, name):
     check_run(config, clients=3)
     content, message = BROKEN[name]
     (Path(config.data.root) / f"{name}.csv").write_text(content)
-    _check_files.cache_clear()
+    _read_files.cache_clear()
     with pytest.raises(DataError, match=message):
         check_run(config, clients=3)
 

@@ -94,6 +94,40 @@ def test_any_end_but_a_completed_run_is_one_sentence(number, listed, sentence, t
         check_completed('{"runs": [{"status": "finished:completed"}]}', Watched(number, table, "", tail))
 
 
+TRACEBACK = [
+    "ERROR :     Traceback (most recent call last):",
+    '  File "pool.py", line 136, in pool_size',
+    "    raise ValueError(",
+    "ValueError: ActorPool is empty.",
+    "The above exception was the direct cause of the following exception:",
+    "Traceback (most recent call last):",
+    "RuntimeError: Simulation Runtime crashed.",
+]
+SENT = write_line({"event": "sent", "message": "query", "outcome": "ok", "seal": "ours"})
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ([], "ended before its server app had started (no error was logged"),
+        (TRACEBACK, "ended before its server app had started (ValueError: ActorPool is empty)"),
+        ([OPENED, *TRACEBACK], "ended during preparation (ValueError: ActorPool is empty)"),
+        ([OPENED, SENT, *TRACEBACK], "ended during handshake (ValueError: ActorPool is empty)"),
+        ([*TRACEBACK, OPENED, SENT, TRACEBACK[0], "KeyError: 3"], "ended during handshake (KeyError: 3)"),
+        ([OPENED, SENT], "ended during handshake (no error was logged, so that it was killed"),
+        ([OPENED, SENT, TRACEBACK[0], "x" * 10**5], "ended during handshake (" + "x" * 200 + ")"),
+    ],
+)
+def test_a_run_that_ends_without_a_word_is_told_by_phase_party_and_kind_of_error(lines, told):
+    watched, _ = seen(STARTED, *lines)
+    with pytest.raises(FederationError) as error:
+        check_completed('{"runs": [{"status": "finished:failed"}]}', watched)
+    assert f"the process of the run's server app {told}" in str(error.value)
+    assert "finished:" not in str(error.value)
+    with pytest.raises(FederationError, match="the run was stopped from outside"):
+        check_completed('{"runs": [{"status": "finished:stopped"}]}', watched)
+
+
 @given(st.text() | st.text().map(lambda text: json.dumps({"runs": [{"status": text}]})))
 def test_whatever_flower_lists_only_completed_is_success(listed):
     with pytest.raises(FederationError) as error:

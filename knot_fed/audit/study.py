@@ -2,9 +2,8 @@
 
 import zlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from knot_fed.audit.subject import Federation
 from knot_fed.config import RunConfig
 from knot_fed.errors import ConfigError
 from knot_fed.models import use_threads
+from knot_fed.processes import worker_pool
 
 Progress = Callable[[str, int, int], None]
 """Called with what has just finished, how many are done, and how many there are."""
@@ -66,15 +66,12 @@ def run_audit(audit: Audit, *, progress: Progress) -> None:
     waiting = [
         (attack, seed) for seed in audit.seeds for attack in audit.attacks if not audit.folder.finished(attack, seed)
     ]
-    pool = ProcessPoolExecutor(audit.jobs, mp_context=get_context("spawn"))
-    try:
+    with worker_pool(audit.jobs) as pool:
         parts = {pool.submit(run_part, audit, attack, seed): (attack, seed) for attack, seed in waiting}
         for done, part in enumerate(as_completed(parts), start=1):
             part.result()
             attack, seed = parts[part]
             progress(f"{attack}, seed {seed}", done, len(waiting))
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def run_part(audit: Audit, attack: str, seed: int) -> None:

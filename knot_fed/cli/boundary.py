@@ -10,12 +10,15 @@ import typer
 
 from knot_fed.errors import KnotError, OwnCodeError
 from knot_fed.plugins import OWN_CODE
+from knot_fed.stopping import stoppable
 
 DEBUG = "KNOT_FED_DEBUG"
 
 
 def without_traceback(program: str, command: Callable[..., None]) -> Callable[..., None]:
     """Return the command, which then prints any error in one sentence and exits with 1.
+
+    A signal that stops it is told in one sentence too, and gives the exit code of that signal.
 
     A user's own code is shown by its own part of the traceback, and nothing else is: where the fault is ours, the
     sentence says in which file, and `KNOT_FED_DEBUG=1` shows the calls, without local variables.
@@ -32,7 +35,8 @@ def without_traceback(program: str, command: Callable[..., None]) -> Callable[..
     def guarded(*args: object, **options: object) -> None:
         os.environ.setdefault(OWN_CODE, str(Path.cwd()))
         try:
-            command(*args, **options)
+            with stoppable(program):
+                command(*args, **options)
         except (typer.Exit, typer.Abort):
             raise
         except OwnCodeError as error:

@@ -1,6 +1,5 @@
 """`knot-fed submit`: one run on a deployed SuperLink, watched from outside until its end."""
 
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +41,7 @@ def submit(
     from knot_fed.config.overrides import deployed_config, resuming
     from knot_fed.deployment.superlink import check_superlink
     from knot_fed.preflight import check_deployed_run
-    from knot_fed.processes import sigterm_as_exit
+    from knot_fed.processes import private_folder
     from knot_fed.reporting import summary_table
     from knot_fed.submission import Connection, Submitter, flower_home
     from knot_fed.unread import unread_settings
@@ -54,8 +53,7 @@ def submit(
         typer.echo(f"knot-fed: {warning}", err=True)
     for note in unread_settings([config]):
         echo_line(console, f"note: {note}")
-    with sigterm_as_exit(), tempfile.TemporaryDirectory(prefix="knot-fed-") as private:
-        home = Path(private)
+    with private_folder() as home:
         submitter = Submitter(stage_app(app, home / "app"), home, flower_home(home, connection))
         table = submitter.run(config, echo=lambda line: echo_line(console, line), verbose=verbose)
     folder = Path(config.runs_dir) / config.name

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from knot_fed.config.parsing import Scalar, defaults_of, flattened
 from knot_fed.config.run import RunConfig
+from knot_fed.config.sections import MOST_CLIENTS
 from knot_fed.errors import ConfigError, shown
 
 QUOTED = r"\"(?:[^\"\\]|\\.)*\"|'[^']*'"
@@ -36,6 +37,8 @@ def resolve_config(app: Path | None, overrides: list[str], *, num_supernodes: in
     ConfigError
         If a file or a pair cannot be read, or the merged configuration is not valid.
     """
+    if num_supernodes > MOST_CLIENTS:
+        raise ConfigError(f"--num-supernodes {num_supernodes}: too many virtual clients; use {MOST_CLIENTS} at most")
     merged = _merged(app, overrides)
     clients = num_supernodes or len(RunConfig.from_mapping(merged).data.client_names)
     merged["wait-for"] = merged["wait-for"] or clients

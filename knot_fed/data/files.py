@@ -63,6 +63,11 @@ def data_path(root: str, name: str) -> str:
     raise DataError(f"{name}: no file {wanted} in data.root; check data.root and the file's name")
 
 
+def is_local(path: str) -> bool:
+    """Tell whether a path that `data_path` found can be read without the hub."""
+    return not path.startswith(HUB)
+
+
 def short_name(path: str) -> str:
     """Return what messages call a file: its name, without the folders above it."""
     return path if path.startswith((HUB, BUILTIN)) else Path(path).name

@@ -5,10 +5,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from knot_fed.run_log import FAILED, RESULT, LogLine
-
-PHASES = {"query": "handshake", "train": "teachers answer", "evaluate": "evaluation"}
-STARTED, SENT, RECEIVED = "started", "sent", "received"
+from knot_fed.run_log import FAILED, PHASES, RECEIVED, RESULT, SENT, STARTED, LogLine, phase_after
 
 
 @dataclass(slots=True)
@@ -60,8 +57,9 @@ def read_progress(lines: Iterable[LogLine]) -> Progress:
     progress, open_requests = Progress(), 0
     timeout, first, last, asked = 0.0, 0.0, 0.0, 0.0
     for line in lines:
+        progress.phase = phase_after(line, progress.phase)
         if line.event == STARTED:
-            progress.phase, progress.failure, open_requests = "preparation", "", 0
+            progress.failure, open_requests = "", 0
             progress.rounds, timeout = line.count("rounds"), line.number("timeout")
         elif line.event == RESULT:
             progress.phase, progress.seconds_left = "finished", 0.0
@@ -72,14 +70,11 @@ def read_progress(lines: Iterable[LogLine]) -> Progress:
         message, last = line.text("message"), _seconds(line.text("time")) or last
         _count(progress, line)
         progress.round = max(progress.round, line.count("round"))
-        progress.phase = PHASES.get(message, message)
         if line.event == SENT:
             open_requests, asked = open_requests + 1, last
             first = first or (last if message == "train" else 0.0)
         else:
             open_requests -= 1
-            if message == "train":
-                progress.phase = "distillation"
         done = progress.round if message == "evaluate" else progress.round - 1
         if done > 0 and first:
             progress.seconds_left = (last - first) / done * max(progress.rounds - done, 0)

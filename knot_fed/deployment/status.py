@@ -11,6 +11,7 @@ from knot_fed.errors import FederationError, RunFolderError
 from knot_fed.reporting import RunFolder
 from knot_fed.run_log import LOG_FILE, read_line, sealed_lines
 from knot_fed.submission import CONNECTION, Connection, ask_flower, flower_home
+from knot_fed.watching import unexplained
 
 RUNS_SHOWN = 10
 
@@ -64,7 +65,7 @@ def ended(progress: Progress, status: str) -> Progress:
     if status == "finished:completed":
         progress.phase, progress.failure, progress.seconds_left = "finished", "", 0.0
     elif status.startswith("finished"):
-        progress.phase, progress.failure = "failed", progress.failure or f"ended as {status}"
+        progress.phase, progress.failure = "failed", progress.failure or unexplained(status, progress.phase)
     if status.startswith("finished"):
         progress.phase_ends = ""
     return progress

@@ -2,14 +2,12 @@
 
 import functools
 import logging
-import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeAlias
 
 from flwr.app import Context, Message, UserConfig
 
-from knot_fed.errors import KnotError
+from knot_fed.errors import KnotError, told_error
 from knot_fed.federation.checks import printable
 from knot_fed.federation.envelope import REFUSAL, pack_refusal
 from knot_fed.federation.redaction import without_folders
@@ -39,7 +37,7 @@ def redact_errors(handler: Handler) -> Handler:
                 logger.warning("a %s was refused: %s", kind, printable(str(error), LONGEST_LOGGED))
         except Exception as error:
             reason = f"the client failed with {type(error).__name__}; see the client's own log"
-            logger.warning("a %s failed with %s in %s", kind, *_kind_and_place(error))
+            logger.warning("a %s: %s", kind, told_error(error))
         return Message(pack_refusal(reason), reply_to=message)
 
     return guarded
@@ -54,15 +52,6 @@ def refusal_for_peer(error: KnotError, node: UserConfig) -> str:
     """Return what a peer is told of an error of a node with an owner."""
     known = [value for value in node.values() if isinstance(value, str)]
     return without_folders(error.refusal[:LONGEST_LOGGED], known=known)
-
-
-def _kind_and_place(error: Exception) -> tuple[str, str]:
-    """Return class and line of an error, from the innermost call of knot_fed on; its text may quote a row."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = [place for place, frame in enumerate(frames) if "knot_fed" in Path(frame.filename).parts]
-    inner = frames[ours[-1] if ours else 0 :]
-    places = (f"{Path(frame.filename).name}:{frame.lineno} ({frame.name})" for frame in inner)
-    return type(error).__name__, " > ".join(places)
 
 
 def only_declared_records(*declared: str) -> Callable[[Handler], Handler]:

@@ -1,11 +1,13 @@
 """Finding the clients and shaking hands with each before any training."""
 
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from flwr.app import Message, Metadata, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from knot_fed.config import RunConfig
@@ -15,6 +17,18 @@ from knot_fed.federation.bounded_grid import UNREADABLE
 from knot_fed.federation.checks import printable
 from knot_fed.federation.crossings import log_crossing
 
+FAILURES = {
+    ErrorCode.UNKNOWN: "its process ended before it answered, killed or out of memory",
+    ErrorCode.LOAD_CLIENT_APP_EXCEPTION: "could not load the app",
+    ErrorCode.CLIENT_APP_RAISED_EXCEPTION: "its app raised an error",
+    ErrorCode.MESSAGE_UNAVAILABLE: "the request to it was lost",
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: "its answer was lost",
+    ErrorCode.NODE_UNAVAILABLE: "its node is no longer connected",
+    ErrorCode.MOD_FAILED_PRECONDITION: "its node refused the request",
+    ErrorCode.INVALID_FAB: "its node does not run this app",
+    ErrorCode.CLIENT_APP_CRASHED: "its app ended before it answered, killed or out of memory",
+}
+_CLASS = re.compile(r"<class '(?:\w{1,60}\.){0,6}(\w{1,60})'>", re.ASCII)
 SETTLE_SECONDS = 3.0
 POLL_SECONDS = 0.2
 
@@ -171,11 +185,19 @@ def content_of(reply: Message) -> RecordDict:
     if not reply.has_content():
         if reply.error.code == UNREADABLE:
             raise WireError(printable(reply.error.reason or "", envelope.LONGEST_REFUSAL))
-        raise WireError(f"failed with error {reply.error.code}; see the client's log")
+        raise WireError(f"{_told_failure(reply)}; see the client's log")
     reason = envelope.refusal_of(reply.content)
     if reason is not None:
         raise WireError(reason)
     return reply.content
+
+
+def _told_failure(reply: Message) -> str:
+    """Tell in words what Flower reports in the place of an answer; of a peer's text only the class of an error."""
+    code = reply.error.code
+    raised = _CLASS.match(reply.error.reason or "")
+    kind = raised[1] if raised else f"Flower's error {code}"
+    return f"{FAILURES.get(code, 'failed')} ({kind})"
 
 
 def _handshake(reply: Message | None, ours: wire.Handshake) -> wire.Handshake:

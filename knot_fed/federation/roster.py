@@ -2,10 +2,11 @@
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from flwr.app import ArrayRecord, Message, Metadata, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from knot_fed.config import RunConfig
@@ -19,6 +20,9 @@ from knot_fed.federation.nodes import content_of, matched, shake_hands, wait_for
 from knot_fed.run_log import log_event
 from knot_fed.types import Metrics
 
+MOST_TOLD = 5
+"""Clients whose reasons stand in the sentence of a failed run."""
+ENDED = (ErrorCode.UNKNOWN, ErrorCode.CLIENT_APP_CRASHED)
 AWAY = "away: not connected when it was asked"
 
 logger = logging.getLogger("knot_fed")
@@ -38,10 +42,12 @@ class ClientRecord:
     asked_at: float = 0.0
     holds_transfer_set: bool = False
     claim: wire.Claim | None = None
+    unmeasured: str = ""
 
     def to_mapping(self) -> dict[str, str | int | float]:
         """Return the record as `summary.json` holds it; node numbers are drawn anew each run and stay out."""
-        return {key: getattr(self, key) for key in ("name", "examples", "status", "bytes_up", "bytes_down", "seconds")}
+        kept = ("name", "examples", "status", "bytes_up", "bytes_down", "seconds", "unmeasured")
+        return {key: getattr(self, key) for key in kept}
 
 
 @dataclass(slots=True)
@@ -184,16 +190,36 @@ class Roster:
             record.bytes_up += envelope.count_bytes(reply.content) if reply.has_content() else 0
         return pairs
 
+    def ask_again(
+        self, grid: Grid, messages: Sequence[Message], replies: Iterable[Message], *, timeout: float
+    ) -> list[Message]:
+        """Ask those clients once more whose process ended, one at a time, and return all replies.
+
+        A simulation gives requests to a process that was killed for as long as another one is busy.
+        """
+        given = list(replies)
+        ended = {reply.metadata.src_node_id for reply in given if not reply.has_content() and reply.error.code in ENDED}
+        records = {record.node_id: record for record in self.joined() if record.node_id in ended}
+        for asked in messages:
+            record = records.get(asked.metadata.dst_node_id)
+            if record is not None:
+                logger.warning("%s: its process ended before it answered; it is asked once more", record.name)
+                message = self.message(asked.content, record, asked.metadata.message_type)
+                given += grid.send_and_receive([message], timeout=timeout)
+        return given
+
     def require(self, count: int, refused: dict[str, str], what: str) -> None:
         """Refuse to go on with fewer than `min-teachers` clients.
 
         Raises
         ------
         FederationError
-            With the reason of each client that is out.
+            With the reasons of the first clients that are out.
         """
         if count < self.config.min_teachers:
-            listed = "; ".join(f"{name}: {reason}" for name, reason in sorted(refused.items())) or "no client answered"
+            told = [f"{name}: {reason}" for name, reason in sorted(refused.items())[:MOST_TOLD]]
+            told += [f"and {len(refused) - MOST_TOLD} more"] * (len(refused) > MOST_TOLD)
+            listed = "; ".join(told) or "no client answered"
             raise FederationError(
                 f"{count} client(s) {what}, min-teachers is {self.config.min_teachers} ({listed});"
                 " mend these clients or lower min-teachers"
@@ -204,11 +230,16 @@ class Roster:
         return [self.message(student_wire.pack_student(spec, student), record, "evaluate") for record in self.present()]
 
     def read_metrics(self, replies: Iterable[Message], domains: dict[str, Metrics]) -> None:
-        """Enter the metrics under the clients' names; a client that gave none is logged and left out."""
-        for record, reply in self.by_client(replies):
+        """Enter the metrics under the clients' names; why a client gave none is logged and entered in its record."""
+        replied = self.by_client(replies)
+        for record, reply in replied:
             try:
                 domains[record.name] = student_wire.unpack_metrics(content_of(reply), labels=self.config.label_space())
                 self.log_reply(reply, record, outcome="ok")
             except WireError as error:
                 self.log_reply(reply, record, outcome=f"rejected: {error}")
-                logger.warning("%s: evaluation %s", record.name, error)
+                logger.warning("%s: evaluation: %s", record.name, error)
+                record.unmeasured = str(error)
+        for record in self.present():
+            if record.name not in domains:
+                record.unmeasured = record.unmeasured or "gave no metrics in time"

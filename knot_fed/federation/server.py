@@ -13,9 +13,9 @@ from knot_fed.config import RunConfig
 from knot_fed.data.files import data_path
 from knot_fed.data.private import Columns, read_labelled_texts, seed_key
 from knot_fed.data.transfer_set import TransferSet, read_transfer_set
-from knot_fed.errors import KnotError
+from knot_fed.errors import KnotError, told_error
 from knot_fed.evaluation import EvaluationDetails, evaluate_classifier, evaluation_details, mean_metrics
-from knot_fed.federation.roster import Outcome
+from knot_fed.federation.roster import ClientRecord, Outcome
 from knot_fed.kept_teachers import load_or_train_teacher
 from knot_fed.models import ModelSpec, TextClassifier, build_classifier, train_vocabulary
 from knot_fed.reporting import RunFolder, table_facts
@@ -23,13 +23,17 @@ from knot_fed.run_log import FAILED, LOG_FILE, OPENED, RESULT, log_event, log_to
 from knot_fed.teacher import predict_soft_labels
 from knot_fed.types import LabelledTexts, Metrics, SplitExamples
 
+REMEDY = "--verbose shows its traceback, and so does the SuperLink's log"
 VERSIONS = ("knot-fed", "flwr", "torch", "transformers", "POT", "numpy")
 
 logger = logging.getLogger("knot_fed")
 
 
 def run_in_folder(grid: Grid, context: Context, federate: Callable[[Grid, RunConfig, RunFolder], None]) -> None:
-    """Make the run folder, or open the one to resume, and federate; a failure is one sentence and ends the run."""
+    """Make the run folder, or open the one to resume, and federate; a failure is one sentence and ends the run.
+
+    An unexpected error is told by its phase, its class and where it was raised.
+    """
     seal = new_seal()
     log_to(seal=seal)
     log_event(OPENED, run=context.run_id)
@@ -39,6 +43,9 @@ def run_in_folder(grid: Grid, context: Context, federate: Callable[[Grid, RunCon
         federate(grid, config, folder)
     except KnotError as error:
         log_event(FAILED, logging.ERROR, text=error)
+        raise
+    except Exception as error:
+        log_event(FAILED, logging.ERROR, text=f"the server app: {told_error(error)}; {REMEDY}")
         raise
     else:
         log_event(RESULT, table=json.dumps(table_facts(folder.read_summary()), sort_keys=True))
@@ -171,7 +178,7 @@ def summarise(
         "seed": config.seed,
         "labels": list(labels.names),
         "coordinates": labels.coordinates.tolist(),
-        "clients": [record.to_mapping() for _, record in sorted(outcome.clients.items())],
+        "clients": [_client_facts(record, names, failure) for _, record in sorted(outcome.clients.items())],
         "student": student,
         "domains": domains,
         "details": {"domain": _public_domain(config), **details},
@@ -179,6 +186,14 @@ def summarise(
         "wall_seconds": seconds,
         **facts,
     }
+
+
+def _client_facts(record: ClientRecord, measured: list[str], failure: KnotError | None) -> dict[str, str | int | float]:
+    """Tell of one client; why it has no metrics too, where the run went on to its end."""
+    facts = record.to_mapping()
+    if record.node_id and record.name not in measured and failure is None:
+        facts["unmeasured"] = record.unmeasured or "it was not there for the first measurement"
+    return facts
 
 
 def _public_domain(config: RunConfig) -> str:

@@ -15,7 +15,7 @@ from knot_fed.aggregation import agreement_weights, client_weights, find_scheme,
 from knot_fed.config import RunConfig
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.distillation import DistillationResult, PublicCrossEntropy, distil_student
-from knot_fed.errors import WireError
+from knot_fed.errors import WireError, phase
 from knot_fed.federation import envelope, wire
 from knot_fed.federation.checkpoint import Checkpoint, Received, Teachers, kept_privacy, pack_answers
 from knot_fed.federation.nodes import content_of
@@ -99,14 +99,16 @@ class KnotStrategy(Strategy):
         """
         self.summary()
         resumed = Checkpoint.load(self.folder.checkpoint) if self.config.resume else None
-        self.roster.open(grid, self.transfer)
+        with phase("the handshake"):
+            self.roster.open(grid, self.transfer)
         if resumed is None:
             self._measure(0, grid)
         else:
             self._go_on(resumed)
             self._measure(resumed.round, grid)
         for server_round in range(resumed.round + 1 if resumed else 1, self.config.rounds + 1):
-            self.aggregate_train(server_round, self._ask(server_round, grid))
+            with phase(f"round {server_round}"):
+                self.aggregate_train(server_round, self._ask(server_round, grid))
             self._measure(server_round, grid)
 
     @override
@@ -135,8 +137,9 @@ class KnotStrategy(Strategy):
         deadline, replies = time.monotonic() + self.config.timeout, list[Message]()
         self._answered = set()
         for _ in range(ATTEMPTS):
-            messages = self.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
-            replies += grid.send_and_receive(messages, timeout=max(0.0, deadline - time.monotonic()))
+            messages = list(self.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid))
+            given = grid.send_and_receive(messages, timeout=max(0.0, deadline - time.monotonic()))
+            replies += self.roster.ask_again(grid, messages, given, timeout=max(0.0, deadline - time.monotonic()))
             self._answered = {reply.metadata.src_node_id for reply in replies if reply.has_content()}
             if len(self._answered) >= self.config.min_teachers or not self._await_return(grid, deadline):
                 break
@@ -151,9 +154,12 @@ class KnotStrategy(Strategy):
         return False
 
     def _measure(self, server_round: int, grid: Grid) -> None:
-        state = envelope.pack_arrays(trained_state(self.student))
-        messages = self.configure_evaluate(server_round, state, ConfigRecord(), grid)
-        self.aggregate_evaluate(server_round, grid.send_and_receive(messages, timeout=self.config.timeout))
+        with phase("evaluation"):
+            state = envelope.pack_arrays(trained_state(self.student))
+            messages = list(self.configure_evaluate(server_round, state, ConfigRecord(), grid))
+            timeout = self.config.timeout
+            given = grid.send_and_receive(messages, timeout=timeout)
+            self.aggregate_evaluate(server_round, self.roster.ask_again(grid, messages, given, timeout=timeout))
 
     def _go_on(self, resumed: Checkpoint) -> None:
         """Put back what the checkpoint holds, and learn on from the soft labels that were received."""
@@ -229,11 +235,12 @@ class KnotStrategy(Strategy):
     ) -> None:
         """Distil the student from a round's soft labels, with a checkpoint at each epoch."""
         rows = self.transfer.slice(server_round, self.config.rounds)
-        distillation = distil_student(
-            self.student, self.transfer.texts[rows.start : rows.stop], soft_labels, weights, self.loss,
-            self.config.distill, seed=round_seed(self.config.seed, server_round), supervision=self.supervision,
-            start=start, keep=lambda state: self._keep(server_round, received, state),
-        )  # fmt: skip
+        with phase(f"distillation of round {server_round}"):
+            distillation = distil_student(
+                self.student, self.transfer.texts[rows.start : rows.stop], soft_labels, weights, self.loss,
+                self.config.distill, seed=round_seed(self.config.seed, server_round), supervision=self.supervision,
+                start=start, keep=lambda state: self._keep(server_round, received, state),
+            )  # fmt: skip
         self.roster.outcome.distillations.append(distillation)
         self._log_round(server_round, received.teachers, distillation)
 

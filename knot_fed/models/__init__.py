@@ -15,6 +15,7 @@ from knot_fed.models.private_fitting import PrivateSchedule, check_treatable, fi
 from knot_fed.models.storage import (
     ARCHITECTURES,
     build_classifier,
+    check_model_folder,
     check_model_name,
     load_classifier,
     load_trained_state,
@@ -37,6 +38,7 @@ __all__ = [
     "Schedule",
     "TextClassifier",
     "build_classifier",
+    "check_model_folder",
     "check_model_name",
     "check_treatable",
     "class_weights",

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 
 from knot_fed.errors import ModelError
+from knot_fed.machine import usable_cpus
 from knot_fed.models.storage import load_trained_state, seeded, trained_state
 from knot_fed.models.text_classifier import Item, TextClassifier
 
@@ -55,7 +56,7 @@ def use_threads(count: int) -> None:
         Number of threads; 0: `OMP_NUM_THREADS`, which Ray sets, or else the CPUs of this process.
     """
     given = os.environ.get("OMP_NUM_THREADS", "")
-    torch.set_num_threads(count or (int(given) if given.isdigit() and int(given) else len(os.sched_getaffinity(0))))
+    torch.set_num_threads(count or (int(given) if given.isdigit() and int(given) else usable_cpus()))
 
 
 def fit(

@@ -17,6 +17,8 @@ from knot_fed.models.ngram_bag import NgramBag
 from knot_fed.models.text_classifier import ModelSpec, TextClassifier
 from knot_fed.models.transformer import HF, TransformerClassifier, build_pretrained, build_tiny_bert
 
+HUB_PARTS = 2
+"""Of a hub id, at most: its owner's name and its own."""
 SPEC_FILE = "knot_fed.json"
 PARAMETERS_FILE = "parameters.safetensors"
 ARCHITECTURES = 2
@@ -157,6 +159,22 @@ def check_model_name(name: str) -> None:
     """
     if name not in ("ngram-bag", "tiny-bert") and not name.startswith(HF):
         raise ModelError(f"no model {name!r}; use ngram-bag, tiny-bert, or hf:<hub id or absolute folder>")
+
+
+def check_model_folder(name: str) -> None:
+    """Refuse a path on this machine that holds no model; a hub id is left to the one who loads it.
+
+    Raises
+    ------
+    ModelError
+        If the name is `hf:` and a path, and there is no transformers model.
+    """
+    identifier = name.removeprefix(HF)
+    path = Path(identifier)
+    is_path = path.is_absolute() or path.is_dir() or identifier.startswith((".", "~")) or len(path.parts) > HUB_PARTS
+    if name.startswith(HF) and is_path and not (path / "config.json").is_file():
+        found = "no config.json in that folder" if path.is_dir() else "no such folder"
+        raise ModelError(f"model {name!r}: {found}; give the folder of a transformers model, or hf:<hub id>")
 
 
 def needs_permission(name: str) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from knot_fed.reporting import run_figures
 from knot_fed.reporting.page import Cell, Facts, Page, Section, Table, number, without_folders, words, write_page
 from knot_fed.reporting.run_folder import RunFolder
-from knot_fed.reporting.tables import COLUMNS, method_of
+from knot_fed.reporting.tables import COLUMNS, client_state, method_of, unmeasured_clients
 
 
 def write_report(folder: RunFolder) -> None:
@@ -81,6 +81,10 @@ def _course(rounds: list[dict[str, Any]]) -> list[Section]:
 def _metrics(summary: dict[str, Any]) -> Table:
     heads = [words("domain"), *(Cell(heading) for _, heading in COLUMNS), Cell("examples")]
     rows = [_metrics_row(name, metrics) for name, metrics in sorted(summary["domains"].items())]
+    rows += [
+        [words(client["name"]), *[Cell("not measured")] * len(COLUMNS), Cell("")]
+        for client in unmeasured_clients(summary)
+    ]
     return Table(
         "Metrics before → after; a column sorts by the value after",
         heads,
@@ -96,11 +100,12 @@ def _metrics_row(name: str, metrics: dict[str, Any]) -> Sequence[Cell]:
 
 
 def _clients(summary: dict[str, Any]) -> Table:
+    unmeasured = unmeasured_clients(summary)
     heads = [words("client"), words("status"), *map(Cell, ("examples", "kB up", "kB down", "seconds"))]
     rows = [
         [
             words(client["name"]),
-            words(client["status"]),
+            words(client_state(client, unmeasured)),
             number(client["examples"], 0),
             number(client["bytes_up"] / 1e3, 1),
             number(client["bytes_down"] / 1e3, 1),

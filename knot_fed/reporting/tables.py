@@ -29,10 +29,24 @@ def _metrics_table(summary: dict[str, Any]) -> Table:
     table.add_column("examples", justify="right")
     for name, metrics in sorted(summary["domains"].items()):
         table.add_row(name, *_cells(metrics))
+    for client in unmeasured_clients(summary):
+        table.add_row(client["name"], "not measured")
     table.add_section()
     if summary["student"]["before"] and summary["student"]["after"]:
         table.add_row("mean", *_cells(summary["student"]), style="bold")
     return table
+
+
+def unmeasured_clients(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the clients that took part and have no metrics; each tells why under `unmeasured`."""
+    return [
+        client for client in summary["clients"] if client.get("unmeasured") and client["name"] not in summary["domains"]
+    ]
+
+
+def client_state(client: dict[str, Any], unmeasured: list[dict[str, Any]]) -> str:
+    """Tell what became of a client, the same in every table: its answers, and its metrics if it gave none."""
+    return f"{client['status']}; not measured: {client['unmeasured']}" if client in unmeasured else client["status"]
 
 
 def method_of(summary: dict[str, Any]) -> str:
@@ -48,10 +62,11 @@ def _clients_table(summary: dict[str, Any]) -> Table:
         table.add_column(heading)
     for heading in ("examples", "kB up", "kB down", "seconds"):
         table.add_column(heading, justify="right")
+    unmeasured = unmeasured_clients(summary)
     for client in summary["clients"]:
         table.add_row(
             client["name"],
-            escape(client["status"]),
+            escape(client_state(client, unmeasured)),
             str(client["examples"]),
             f"{client['bytes_up'] / 1e3:.1f}",
             f"{client['bytes_down'] / 1e3:.1f}",

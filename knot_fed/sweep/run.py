@@ -1,11 +1,10 @@
 """Running a sweep: one Flower run a cell, several at a time, and the tables when all are done."""
 
 import json
-import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ import pandas as pd
 
 from knot_fed.config import RunConfig, Scalar
 from knot_fed.errors import FederationError, KnotError
-from knot_fed.processes import stop_children
+from knot_fed.processes import stop_children, worker_pool
 from knot_fed.simulation import federation_settings, simulator
 from knot_fed.submission import Submitter
 from knot_fed.sweep.folder import SweepFolder
@@ -183,7 +182,7 @@ def _references(sweep: Sweep, firsts: Sequence[Cell], progress: Progress) -> lis
     """Compute the reference lines of each seed and each start, in processes of one thread each."""
     schemes = list(dict.fromkeys(cell.config.weights.scheme for cell in sweep.cells))
     missing = [cell for cell in firsts if sweep.folder.kept_references(cell.reference) is None]
-    with ProcessPoolExecutor(sweep.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with worker_pool(sweep.jobs) as pool:
         work = partial(reference_rows, clients=sweep.clients, schemes=schemes)
         computed = pool.map(work, [cell.config for cell in missing])
         for done, (cell, rows) in enumerate(zip(missing, computed, strict=True), start=1):

@@ -96,7 +96,9 @@ def test_under_a_limit_one_record_more_takes_the_place_of_one_other_at_most(tmp_
 
 
 def test_given_splits_and_label_names_are_kept(tmp_path):
-    rows = [{"t": f"x{i}", "y": LABELS.names[i % 3], "part": ("train", ("dev", "valid", "Validation", "val")[i % 4], "test")[i // 3 % 3]} for i in range(27)]
+    splits = ("train", ("dev", "valid", "Validation", "val"), "test")
+    parts = [split if isinstance(split, str) else split[i % 4] for i in range(9) for split in splits]
+    rows = [{"t": f"x{i}", "y": LABELS.names[i // 3 % 3], "part": part} for i, part in enumerate(parts)]
     examples = read(write(tmp_path / "mine.csv", rows), text="t", label="y", split="part")
     assert [len(part) for part in (examples.train, examples.val, examples.test)] == [9, 9, 9]
     assert examples.train.labels.tolist() == [0, 1, 2] * 3

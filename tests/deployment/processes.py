@@ -364,13 +364,13 @@ def until(found, what, *, timeout=60.0, log=None):
 
 
 def left_over(folder):
-    """Find live processes of a federation by the mark in their environment."""
-    mark, found = f"{MARK}={folder}\0".encode(), []
-    for environ in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError, psutil.NoSuchProcess):
-            if mark in environ.read_bytes() + b"\0":
-                found.append(psutil.Process(int(environ.parent.name)))
-    return [process for process in found if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    """Find live processes by the mark in their environment, whoever their parent is now."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.environ().get(MARK) == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def command_line(process):

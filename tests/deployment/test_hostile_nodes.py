@@ -110,7 +110,7 @@ RAW = {
     "broken-array": (broken_array, "sent a reply that cannot be read"),
     "no-message": (no_message, "sent a reply that is not a message"),
     "many-objects": (many_objects, r"objects, expected \d+ at most"),
-    "long-error": (lambda message, node: Error(7, "x" * 10**5), "failed with error 7|objects? of|more than"),
+    "long-error": (lambda message, node: Error(7, "x" * 10**5), "does not run this app|objects? of|more than"),
     "sender-that-lies": (sender_that_lies, "^ok$"),
     "envelope-that-lies": (envelope_that_lies, "no answer"),
     "unasked": (unasked, "no answer"),

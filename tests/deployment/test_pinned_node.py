@@ -27,6 +27,8 @@ def test_a_real_node_runs_the_app_that_its_owner_has_pinned_and_no_other(tmp_pat
     assert ended.completed, run.text()[-3000:]
     statuses = run.statuses()
     assert statuses.pop("phones") == "ok"
-    assert list(statuses.values()) == ["refused: failed with error 7; see the client's log"]
+    assert list(statuses.values()) == [
+        "refused: its node does not run this app (Flower's error 7); see the client's log"
+    ]
     assert f"refused an app of digest {app_digest(ROOT)}, which is not pinned" in refused
     assert "Start `flwr-clientapp` process" not in refused

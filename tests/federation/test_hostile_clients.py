@@ -151,7 +151,10 @@ def test_replies_that_nobody_asked_for_count_for_nobody(attacked):
 
 
 def test_an_error_of_any_length_is_a_number(attacked):
-    assert statuses(attacked[0])["long-error"] == "rejected: failed with error 7; see the client's log"
+    assert (
+        statuses(attacked[0])["long-error"]
+        == "rejected: its node does not run this app (Flower's error 7); see the client's log"
+    )
 
 
 def test_nothing_is_unpickled(attacked):

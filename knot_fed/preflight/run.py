@@ -1,25 +1,20 @@
-"""What can be refused before anything starts: files, models and functions that a run could only fail on."""
+"""What can be refused before anything starts: settings, models and functions that a run could only fail on."""
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from knot_fed.aggregation import SCHEMES, client_weights
-from knot_fed.config import DataConfig, LabelsConfig, RunConfig
-from knot_fed.data.files import HUB, data_path
+from knot_fed.config import RunConfig
 from knot_fed.data.partition import client_name, client_shard
-from knot_fed.data.private import Columns, read_labelled_texts, seed_key
-from knot_fed.data.transfer_set import read_transfer_set
-from knot_fed.errors import ConfigError, ModelError, RunFolderError
+from knot_fed.errors import ConfigError, RunFolderError
 from knot_fed.losses import BUILDERS, make_loss, try_loss
-from knot_fed.models import check_model_name
+from knot_fed.models import check_model_folder, check_model_name
+from knot_fed.preflight.files import check_files
 from knot_fed.privacy.secure_sum import check_threshold, default_threshold
 from knot_fed.reporting import RunFolder
-
-LEAST_TRANSFER_TEXTS = 2
 
 
 def check_run(config: RunConfig, *, clients: int) -> None:
@@ -42,8 +37,9 @@ def check_run(config: RunConfig, *, clients: int) -> None:
     _check_clients(config, clients)
     check_deployed_run(config)
     check_own_functions(config)
-    _check_local_models(config)
-    _check_files(config.data, config.task, config.labels, config.rounds)
+    for model in _models(config):
+        check_model_folder(model)
+    check_files(config, clients=clients)
     if config.privacy.secure_sum:
         asked = max(config.min_teachers, math.ceil(config.fraction * clients))
         check_threshold(config.privacy.threshold or default_threshold(asked), clients=asked)
@@ -136,31 +132,4 @@ def _refuse_repeats(files: Sequence[str]) -> None:
         raise ConfigError(
             f"run configuration: data.clients has {repeated[0]!r} more than once; name each file once, since a client"
             " is called like its file"
-        )
-
-
-def _check_local_models(config: RunConfig) -> None:
-    for model in sorted(_models(config)):
-        place = model.removeprefix("hf:")
-        if model.startswith("hf:") and place.startswith(("/", ".", "~")) and not Path(place).is_dir():
-            raise ModelError(f"{model}: no such folder; give a folder with a pretrained model, or its name on the hub")
-
-
-@lru_cache(maxsize=16)
-def _check_files(data: DataConfig, task: str, labels: LabelsConfig, rounds: int) -> None:
-    """Read what is on this machine, once for all cells of a sweep: whatever breaks a rule is told now."""
-    space = RunConfig(task=task, labels=labels).label_space()
-    names = ("text", "text_a", "text_b", "label", "split", "separator")
-    columns = Columns(**{name: getattr(data, name) for name in names})
-    paths = {name: data_path(data.root, name) for name in (*data.client_names, data.public, data.transfer)}
-    for name in (*data.client_names, data.public):
-        if not paths[name].startswith(HUB):
-            read_labelled_texts(paths[name], columns=columns, labels=space, key=seed_key(1), limit=data.limit)
-    if paths[data.transfer].startswith(HUB):
-        return
-    texts = len(read_transfer_set(paths[data.transfer], columns=columns, limit=data.limit))
-    if texts < LEAST_TRANSFER_TEXTS * rounds:
-        raise ConfigError(
-            f"{data.transfer}: {texts} distinct transfer text(s) for {rounds} round(s); give {LEAST_TRANSFER_TEXTS} or"
-            " more for each round"
         )

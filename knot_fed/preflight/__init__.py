@@ -1,0 +1,5 @@
+"""What is refused before anything starts."""
+
+from knot_fed.preflight.run import check_deployed_run, check_own_functions, check_run, check_run_folder
+
+__all__ = ["check_deployed_run", "check_own_functions", "check_run", "check_run_folder"]

@@ -1,0 +1,90 @@
+"""The data files of a run, read before it starts: rules that they break, and clients that they are too small for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import psutil
+
+from knot_fed.config import DataConfig, LabelsConfig, RunConfig
+from knot_fed.data.files import data_path, is_local
+from knot_fed.data.partition import MIN_TRAIN
+from knot_fed.data.private import Columns, read_labelled_texts, seed_key
+from knot_fed.data.transfer_set import read_transfer_set
+from knot_fed.errors import ConfigError
+
+LEAST_TRANSFER_TEXTS = 2
+"""Of each round: one to learn from, one to judge by."""
+BYTES_OF_ANSWER = 24
+"""What the server needs for one number of one answer: as received, kept for a resumed run, and in double precision."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileSizes:
+    """Training and validation rows of each private file, and distinct transfer texts; without those of the hub."""
+
+    private: Mapping[str, tuple[int, int]]
+    transfer: int | None
+
+
+def check_files(config: RunConfig, *, clients: int) -> None:
+    """Read every file of this machine, and refuse more clients than they or the memory are enough for.
+
+    Raises
+    ------
+    DataError
+        If a file is not there, or breaks a rule.
+    ConfigError
+        If there are too many clients or rounds.
+    """
+    sizes = _read_files(config.data, config.task, config.labels)
+    _check_shares(config.data.client_names, sizes, clients)
+    if sizes.transfer is None:
+        return
+    if sizes.transfer < LEAST_TRANSFER_TEXTS * config.rounds:
+        raise ConfigError(
+            f"{config.data.transfer}: {sizes.transfer} distinct transfer text(s) for {config.rounds} round(s); give"
+            f" {LEAST_TRANSFER_TEXTS} or more for each round"
+        )
+    _check_memory(clients, texts=sizes.transfer, labels=len(config.label_space()))
+
+
+@lru_cache(maxsize=16)
+def _read_files(data: DataConfig, task: str, labels: LabelsConfig) -> FileSizes:
+    """Read each file, once for all cells of a sweep."""
+    space = RunConfig(task=task, labels=labels).label_space()
+    fields = ("text", "text_a", "text_b", "label", "split", "separator")
+    columns = Columns(**{field: getattr(data, field) for field in fields})
+    paths = {name: data_path(data.root, name) for name in (*data.client_names, data.public, data.transfer)}
+    sizes = {}
+    for name in (*data.client_names, data.public):
+        if is_local(paths[name]):
+            read = read_labelled_texts(paths[name], columns=columns, labels=space, key=seed_key(1), limit=data.limit)
+            sizes[name] = len(read.train), len(read.val)
+    if not is_local(paths[data.transfer]):
+        return FileSizes(sizes, None)
+    return FileSizes(sizes, len(read_transfer_set(paths[data.transfer], columns=columns, limit=data.limit)))
+
+
+def _check_shares(names: tuple[str, ...], sizes: FileSizes, clients: int) -> None:
+    """Refuse, by arithmetic, more clients than a file that they share can be cut for."""
+    for place, name in enumerate(names):
+        count = len(range(place, clients, len(names)))
+        if count < 2 or name not in sizes.private:
+            continue
+        train, val = sizes.private[name]
+        most = min(train // MIN_TRAIN, val)
+        if count > most:
+            raise ConfigError(
+                f"--num-supernodes {clients}: {count} clients share {name}, and its {train} training and {val}"
+                f" validation rows are enough for {most}; use {most * len(names)} at most, or a file with more rows"
+            )
+
+
+def _check_memory(clients: int, *, texts: int, labels: int) -> None:
+    each, free = texts * (labels + 1) * BYTES_OF_ANSWER, psutil.virtual_memory().available
+    if clients * each > free:
+        raise ConfigError(
+            f"--num-supernodes {clients}: their soft labels of {texts} texts take about {clients * each / 1e9:.1f} GB,"
+            f" and {free / 1e9:.1f} GB are free; use {free // each} clients at most, or fewer texts (data.limit)"
+        )
