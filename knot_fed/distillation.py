@@ -8,25 +8,46 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.special import softmax
 
 from knot_fed.config import DistillConfig
 from knot_fed.losses import Loss
-from knot_fed.models import FitState, Schedule, TextClassifier, class_weights, fit
+from knot_fed.models import FitState, Item, Schedule, TextClassifier, class_weights, fit, predict_logits
 from knot_fed.types import LabelledTexts, Text
 
 EVALUATION_BATCH = 512
+SATURATED = 0.99
+"""Top probability above which the softmax passes next to no gradient on: `p (f - <p, f>)` in transport."""
 
 
 @dataclass(frozen=True, slots=True)
 class DistillationResult:
-    """How one distillation went: losses by epoch (validation from epoch 0), the epoch kept, and time in seconds."""
+    """How one distillation went.
+
+    Parameters
+    ----------
+    epochs_run, best_epoch
+        Epochs trained, and the one kept; 0 is the start.
+    train_losses, validation_losses
+        By epoch, the held-out ones from epoch 0.
+    saturated
+        Share of the transfer texts to which the student that was kept gives a top probability above .99.
+    seconds, seconds_in_loss
+        Wall time.
+    """
 
     epochs_run: int
     best_epoch: int
     train_losses: tuple[float, ...]
     validation_losses: tuple[float, ...]
+    saturated: float
     seconds: float
     seconds_in_loss: float
+
+    @property
+    def unmoved(self) -> bool:
+        """Whether the student is what it was before: no epoch lowered its held-out loss."""
+        return self.best_epoch == 0
 
 
 class PublicCrossEntropy:
@@ -150,6 +171,7 @@ def distil_student(
         best_epoch=result.best_epoch,
         train_losses=result.train_losses,
         validation_losses=tuple(-score for score in result.scores),
+        saturated=_saturated(student, items),
         seconds=time.monotonic() - started,
         seconds_in_loss=targets.seconds,
     )
@@ -177,6 +199,11 @@ class _Targets:
         value = self._loss(logits, self._soft_labels[rows].to(logits.device), self._weights[rows].to(logits.device))
         self.seconds += time.monotonic() - started
         return value
+
+
+def _saturated(student: TextClassifier, items: Sequence[Item]) -> float:
+    top = softmax(predict_logits(student, items), axis=1).max(axis=1)
+    return float((top > SATURATED).mean())
 
 
 def _hold_out(count: int, share: float, seed: int) -> tuple[Int[np.ndarray, "train"], Int[np.ndarray, "held"]]:

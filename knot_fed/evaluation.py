@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from sklearn.metrics import f1_score
 
+from knot_fed.calibration import temper
 from knot_fed.labels import LabelSpace
 from knot_fed.types import Metrics, SoftLabels
 
@@ -50,7 +51,7 @@ class EvaluationDetails:
 
 
 def evaluate_classifier(
-    soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"], label_space: LabelSpace
+    soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"], label_space: LabelSpace, *, temperature: float = 1.0
 ) -> Metrics:
     """Measure soft labels against true labels.
 
@@ -62,6 +63,8 @@ def evaluate_classifier(
         True labels; SD, W1 and macro-F1 are means over the labels that occur here.
     label_space
         Gives the coordinates of SD and W1.
+    temperature
+        Of `sd_calibrated` only, as `fit_temperature` found it on other examples.
 
     Returns
     -------
@@ -74,11 +77,12 @@ def evaluate_classifier(
     0.5
     """
     if len(labels) == 0:
-        return Metrics(sd=0.0, w1=0.0, accuracy=0.0, macro_f1=0.0, ece=0.0, examples=0)
+        return Metrics(sd=0.0, sd_calibrated=0.0, w1=0.0, accuracy=0.0, macro_f1=0.0, ece=0.0, examples=0)
     predicted = soft_labels.argmax(axis=1)
     present = np.unique(labels)
     return Metrics(
         sd=_macro(semantic_distances(soft_labels, labels, label_space), labels),
+        sd_calibrated=_macro(semantic_distances(temper(soft_labels, temperature), labels, label_space), labels),
         w1=_macro(distances_to_truth(soft_labels, labels, label_space), labels),
         accuracy=float((predicted == labels).mean()),
         macro_f1=float(f1_score(labels, predicted, labels=present, average="macro", zero_division=0.0)),
@@ -89,7 +93,7 @@ def evaluate_classifier(
 
 def mean_metrics(metrics: Sequence[Metrics]) -> Metrics:
     """Average over domains, each counting the same; examples are added up."""
-    fields = ("sd", "w1", "accuracy", "macro_f1", "ece")
+    fields = ("sd", "sd_calibrated", "w1", "accuracy", "macro_f1", "ece")
     means = {field: float(np.mean([getattr(domain, field) for domain in metrics])) for field in fields}
     return Metrics(**means, examples=sum(domain.examples for domain in metrics))
 

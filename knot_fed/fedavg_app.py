@@ -64,11 +64,11 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
         student = start_student(config, public, transfer)
     sizes = [value.nbytes for value in trained_state(student).values()]
     grid = bounded(grid, envelope.ReplyBounds.of_arrays(sizes))
-    strategy = CountedFedAvg(config, student, transfer)
+    strategy = CountedFedAvg(config, student, transfer, public.val)
     outcome = strategy.roster.outcome
     averaging = time.monotonic()
     with phase("averaging"):
-        failure = run_between_measurements(lambda: strategy.run(grid), student, Judge(config, public.test), outcome)
+        failure = run_between_measurements(lambda: strategy.run(grid), student, Judge(config, public), outcome)
     save_classifier(student, folder.student)
     facts = {
         "fedavg": {

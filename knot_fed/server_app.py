@@ -14,10 +14,11 @@ from knot_fed.federation.guarantees import privacy_facts
 from knot_fed.federation.secure_strategy import reply_bounds, strategy_of
 from knot_fed.federation.server import (
     Judge,
+    calibrate_start,
+    pretrained_student,
     read_server_data,
     run_between_measurements,
     run_in_folder,
-    start_student,
     summarise,
 )
 from knot_fed.models import save_classifier, use_threads
@@ -45,14 +46,14 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
     with phase("preparation"):
         use_threads(config.threads)
         transfer, public = read_server_data(config)
-        student = start_student(config, public, transfer)
+        student = pretrained_student(config, public, transfer)
         own = public_teacher(config, student, public.train.texts) if config.student.pretrain else None
+        answer = own.answer(transfer.texts) if own else None
+        calibrate_start(config, student, public.val)
         grid = bounded(grid, reply_bounds(config, texts=len(transfer)))
-        strategy = strategy_of(config)(
-            config, student, transfer, folder, own.answer(transfer.texts) if own else None, public.train
-        )
+        strategy = strategy_of(config)(config, student, transfer, folder, answer, public)
     outcome = strategy.roster.outcome
-    failure = run_between_measurements(lambda: strategy.run(grid), student, Judge(config, public.test), outcome)
+    failure = run_between_measurements(lambda: strategy.run(grid), student, Judge(config, public), outcome)
     facts = {
         "distillation": distillation_facts(config, outcome.distillations),
         "privacy": privacy_facts(config, outcome),
@@ -76,6 +77,8 @@ def distillation_facts(config: RunConfig, distillations: list[DistillationResult
         "objective": config.distill.objective,
         "weights": config.weights.scheme,
         "cost": config.transport.cost,
+        "unmoved": sum(distillation.unmoved for distillation in distillations),
+        "saturated": distillations[-1].saturated if distillations else 0.0,
         "epochs": sum(distillation.epochs_run for distillation in distillations),
         "seconds": sum(distillation.seconds for distillation in distillations),
         "seconds_in_loss": sum(distillation.seconds_in_loss for distillation in distillations),

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from scipy.special import softmax
 from sklearn.metrics import f1_score
 
+from knot_fed.calibration import fit_temperature
 from knot_fed.config import TeacherConfig
 from knot_fed.errors import DamagedError, ModelError
 from knot_fed.files import check_folder, keep_folder
@@ -165,6 +166,11 @@ def predict_soft_labels(
         kinds = ("pairs", "single texts") if model.spec.paired else ("single texts", "pairs")
         raise ModelError(f"the model reads {kinds[0]}, these are {kinds[1]}; use data of the run's task")
     return _soft_labels(_kept_logits(model, texts, kept) if kept else _logits(model, texts), temperature)
+
+
+def best_temperature(model: TextClassifier, examples: LabelledTexts) -> float:
+    """Return the temperature at which a classifier fits examples best; those of a private owner would leak by it."""
+    return fit_temperature(predict_soft_labels(model, examples.texts), examples.labels)
 
 
 def _kept_logits(model: TextClassifier, texts: Sequence[Text], folder: Path) -> Float[np.ndarray, "examples classes"]:

@@ -54,6 +54,8 @@ class Metrics:
     ----------
     sd
         Semantic Distance, 0 is best, in units of the label coordinates.
+    sd_calibrated
+        The same at the temperature that fits the public validation split best: how much of `sd` is mere sharpness.
     w1
         Transport cost from the prediction to the true label, in the same units; never below `sd`.
     accuracy
@@ -67,6 +69,7 @@ class Metrics:
     """
 
     sd: float
+    sd_calibrated: float
     w1: float
     accuracy: float
     macro_f1: float

@@ -35,6 +35,7 @@ READERS: Mapping[str, tuple[Condition, str]] = {
     **{f"data.{key}": FILES for key in ("text", "text-a", "text-b", "label", "split", "separator")},
     "data.alpha": (lambda run: run.data.partition == "dirichlet", "data.partition = dirichlet"),
     "teacher.max-length": (lambda run: _models(run) != {"ngram-bag"}, "a model other than ngram-bag"),
+    "student.calibrate": (lambda run: run.student.pretrain, "student.pretrain = true"),
     "weights.scheme": MEAN,
     "weights.power": (
         lambda run: run.weights.pooling == "mean" and run.weights.scheme != "uniform",

@@ -7,6 +7,7 @@ from knot_fed.labels import LabelSpace
 from knot_fed.losses import ForwardKL
 from knot_fed.models import ModelSpec, build_classifier, class_weights
 from knot_fed.teacher import predict_soft_labels
+from knot_fed.transport import OTLoss, make_ground_cost
 from knot_fed.types import LabelledTexts
 
 LABELS = LabelSpace.preset("sentiment").names
@@ -74,6 +75,19 @@ def test_public_cross_entropy_is_torchs_on_its_batch_times_its_weight():
         class_weights(mixed.labels, 5, "balanced"),
     )
     torch.testing.assert_close(loss(8), 0.3 * expected)
+
+
+def test_a_distillation_that_lowers_no_held_out_loss_is_told_with_its_saturated_rows(run_config):
+    student = new_student()
+    with torch.no_grad():
+        student.head.bias[2] = 60.0
+    before = predict_soft_labels(student, ["lovely"])
+    cost = make_ground_cost("augmented", LabelSpace.preset("sentiment"))
+    result = distil(student, run_config, ["lovely"] * 60, [4] * 60, np.ones((1, 60)), loss=OTLoss(cost))
+    assert (result.unmoved, result.saturated) == (True, 1.0)
+    np.testing.assert_array_equal(predict_soft_labels(student, ["lovely"]), before)
+    moved = distil(new_student(), run_config, ["lovely"] * 60, [4] * 60, np.ones((1, 60)), loss=OTLoss(cost))
+    assert not moved.unmoved
 
 
 def test_balanced_classes_weigh_the_same_in_sum():

@@ -7,14 +7,16 @@ from knot_fed.unread import READERS, unread_settings
 
 SET = {
     "labels.coordinates": "1; 2; 3; 4; 5", "data.text": "t", "data.text-a": "t", "data.text-b": "t", "data.label": "t",
-    "data.split": "t", "data.separator": "|", "data.alpha": 0.1, "teacher.max-length": 64, "weights.scheme": "size",
-    "weights.power": 2.0, "weights.trim": 0.3, "transport.cost": "semantic", "transport.solver": "table",
+    "data.split": "t", "data.separator": "|", "data.alpha": 0.1, "teacher.max-length": 64, "student.calibrate": False,
+    "weights.scheme": "size", "weights.power": 2.0, "weights.trim": 0.3, "transport.cost": "semantic",
+    "transport.solver": "table",
     "transport.divergence-epsilon": 0.2, "transport.entropic-epsilon": 0.0091, "transport.marginal-error": 0.03,
     "privacy.epsilon": 1.0, "privacy.delta": 1e-6, "privacy.clipping-norm": 2.0, "privacy.sampling-rate": 0.1,
     "privacy.learning-rate": 0.1, "privacy.epochs": 5, "privacy.shards": 5, "privacy.votes": "labels",
     "privacy.top-k": 3, "privacy.threshold": 3, "privacy.sum-bits": 24,
 }  # fmt: skip
 UNREAD = {
+    "student.calibrate": {"student.pretrain": False},
     "weights.scheme": {"weights.pooling": "median", "distill.objective": "pooled"},
     "weights.power": {"weights.scheme": "uniform"},
     "transport.cost": {"distill.loss": "kl"},

@@ -87,7 +87,7 @@ def infer_label_mix(federation: Federation, *_: object) -> Findings:
     """Infer each client's label mix from its soft labels, from confidences, from its bias, and from the pooled rows."""
     texts, classes = federation.transfer.texts, len(federation.config.label_space())
     public_mix = true_mix(federation.public.train.labels, classes)
-    public_answers = predict_soft_labels(federation.start(), texts)
+    public_answers = predict_soft_labels(federation.pretrained(), texts)
     teachers = [subject.run_teacher() for subject in federation.subjects]
     answers = [teacher.answer(texts) for teacher in teachers]
     pooled = pool_soft_labels(stacked(answers), federation.weights(answers))

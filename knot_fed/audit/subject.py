@@ -14,7 +14,7 @@ from knot_fed.distillation import distil_student
 from knot_fed.evaluation import evaluate_classifier, mean_metrics
 from knot_fed.federation.client import Client
 from knot_fed.federation.release import TEACHERS, teacher_plan
-from knot_fed.federation.server import read_server_data, start_student
+from knot_fed.federation.server import pretrained_student, read_server_data, start_student
 from knot_fed.federation.strategy import round_seed
 from knot_fed.losses import make_loss
 from knot_fed.models import TextClassifier
@@ -136,11 +136,15 @@ class Federation:
         """Return a new copy of the student before distillation."""
         return start_student(self.config, self.public, self.transfer)
 
+    def pretrained(self) -> TextClassifier:
+        """Return a new copy of the student as it was trained on the public labelled set."""
+        return pretrained_student(self.config, self.public, self.transfer)
+
     def public_answer(self, texts: Sequence[Text]) -> TeacherAnswer | None:
         """Return what the pretrained student says as one more teacher, or None if it is not pretrained."""
         if not self.config.student.pretrain:
             return None
-        return public_teacher(self.config, self.start(), self.public.train.texts).answer(texts)
+        return public_teacher(self.config, self.pretrained(), self.public.train.texts).answer(texts)
 
     def weights(self, answers: Sequence[TeacherAnswer]) -> Float[np.ndarray, "teachers texts"]:
         """Weigh the teachers as the server would."""

@@ -140,6 +140,10 @@ class StudentConfig(Section):
 
     model: str = Field("", description="empty: model")
     pretrain: bool = Field(True, description="on the public labelled set; it then counts as one more teacher")
+    calibrate: bool = Field(
+        True,
+        description="divide the pretrained student's logits by the temperature that fits the public validation split",
+    )
 
 
 class WeightsConfig(Section):

@@ -297,13 +297,16 @@ def answer_evaluation(message: Message, context: Context) -> Message:
     run, ledger, policy = str(context.run_id), client.ledger, client.policy
     check_evaluations(*ledger.evaluated(run), policy=policy)
     use_threads(client.run.threads)
-    student = client.build_student(*student_wire.unpack_student(message.content))
+    spec, arrays, temperature = student_wire.unpack_student(message.content)
+    student = client.build_student(spec, arrays)
     test = client.examples()[0].test
     check_test_size(len(test), policy=policy)
     with ledger.locked():
         check_evaluations(*ledger.evaluated(run), policy=policy)
         ledger.record(LedgerEntry(run=run, evaluations=1))
     labels = client.run.label_space()
-    metrics = evaluate_classifier(predict_soft_labels(student, test.texts), test.labels, labels)
+    metrics = evaluate_classifier(
+        predict_soft_labels(student, test.texts), test.labels, labels, temperature=temperature
+    )
     told = rounded_metrics(metrics, diameter=labels.diameter, policy=policy)
     return Message(student_wire.pack_metrics(told), reply_to=message)

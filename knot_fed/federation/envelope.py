@@ -11,7 +11,7 @@ from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from knot_fed.errors import WireError
 from knot_fed.federation.checks import printable
 
-PROTOCOL = 2
+PROTOCOL = 3
 ABOUT = "about"
 REFUSAL = "refusal"
 LONGEST_REFUSAL = 500

@@ -15,6 +15,8 @@ from knot_fed.federation import envelope, student_wire
 from knot_fed.federation.nodes import content_of
 from knot_fed.federation.roster import Roster
 from knot_fed.models import TextClassifier, load_trained_state, trained_state
+from knot_fed.teacher import best_temperature
+from knot_fed.types import LabelledTexts, Metrics
 
 logger = logging.getLogger("knot_fed")
 
@@ -34,9 +36,13 @@ class CountedFedAvg(FedAvg):
         The student, pretrained or not; trained in place.
     transfer
         The transfer set, which the handshake compares; nothing else reads it.
+    validation
+        The public validation split, on which the temperature of `sd_calibrated` is fitted.
     """
 
-    def __init__(self, config: RunConfig, student: TextClassifier, transfer: TransferSet) -> None:
+    def __init__(
+        self, config: RunConfig, student: TextClassifier, transfer: TransferSet, validation: LabelledTexts
+    ) -> None:
         super().__init__(
             fraction_train=1.0,
             fraction_evaluate=0.0,
@@ -49,6 +55,7 @@ class CountedFedAvg(FedAvg):
         self.config = config
         self.student = student
         self.transfer = transfer
+        self.validation = validation
         self.roster = Roster(config, rounds=config.fedavg.rounds)
         self.bytes_up_in_training: dict[str, int] = {}
 
@@ -63,15 +70,16 @@ class CountedFedAvg(FedAvg):
         self.roster.open(grid, self.transfer)
         outcome, timeout, spec = self.roster.outcome, self.config.timeout, self.student.spec.to_json()
         before = envelope.pack_arrays(trained_state(self.student))
-        self.roster.read_metrics(
-            grid.send_and_receive(self.roster.ask_metrics(spec, before), timeout=timeout), outcome.before
-        )
+        self._measure(grid, before, outcome.before)
         about = ConfigRecord({"protocol": envelope.PROTOCOL, "spec": spec})
         result = self.start(grid, before, num_rounds=self.config.fedavg.rounds, timeout=timeout, train_config=about)
         load_trained_state(self.student, student_wire.unpack_state(result.arrays, expected=trained_state(self.student)))
-        self.roster.read_metrics(
-            grid.send_and_receive(self.roster.ask_metrics(spec, result.arrays), timeout=timeout), outcome.after
-        )
+        self._measure(grid, result.arrays, outcome.after)
+
+    def _measure(self, grid: Grid, state: ArrayRecord, domains: dict[str, Metrics]) -> None:
+        temperature = best_temperature(self.student, self.validation)
+        messages = self.roster.ask_metrics(self.student.spec.to_json(), state, temperature=temperature)
+        self.roster.read_metrics(grid.send_and_receive(messages, timeout=self.config.timeout), domains)
 
     @override
     def configure_train(

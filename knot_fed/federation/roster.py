@@ -225,9 +225,12 @@ class Roster:
                 " mend these clients or lower min-teachers"
             )
 
-    def ask_metrics(self, spec: str, student: ArrayRecord) -> list[Message]:
-        """Ask every client to judge the student, given by its specification (JSON) and its arrays."""
-        return [self.message(student_wire.pack_student(spec, student), record, "evaluate") for record in self.present()]
+    def ask_metrics(self, spec: str, student: ArrayRecord, *, temperature: float) -> list[Message]:
+        """Ask every client to judge the student, given by its specification (JSON), its arrays and its temperature."""
+        return [
+            self.message(student_wire.pack_student(spec, student, temperature=temperature), record, "evaluate")
+            for record in self.present()
+        ]
 
     def read_metrics(self, replies: Iterable[Message], domains: dict[str, Metrics]) -> None:
         """Enter the metrics under the clients' names; why a client gave none is logged and entered in its record."""

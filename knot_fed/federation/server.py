@@ -20,7 +20,7 @@ from knot_fed.kept_teachers import load_or_train_teacher
 from knot_fed.models import ModelSpec, TextClassifier, build_classifier, train_vocabulary
 from knot_fed.reporting import RunFolder, table_facts
 from knot_fed.run_log import FAILED, LOG_FILE, OPENED, RESULT, log_event, log_to, new_seal
-from knot_fed.teacher import predict_soft_labels
+from knot_fed.teacher import best_temperature, predict_soft_labels
 from knot_fed.types import LabelledTexts, Metrics, SplitExamples
 
 REMEDY = "--verbose shows its traceback, and so does the SuperLink's log"
@@ -90,7 +90,14 @@ def read_server_data(config: RunConfig) -> tuple[TransferSet, SplitExamples]:
 
 
 def start_student(config: RunConfig, public: SplitExamples, transfer: TransferSet) -> TextClassifier:
-    """Build the student and, if asked, pretrain it on the public labelled set."""
+    """Build the student as distillation starts from it: pretrained and calibrated on the public set, if asked."""
+    student = pretrained_student(config, public, transfer)
+    calibrate_start(config, student, public.val)
+    return student
+
+
+def pretrained_student(config: RunConfig, public: SplitExamples, transfer: TransferSet) -> TextClassifier:
+    """Build the student and, if asked, pretrain it: the public teacher, as sure as early stopping left the others."""
     state, spec = Path(config.state_dir), student_spec(config, transfer)
     if not config.student.pretrain:
         return build_classifier(spec, seed=config.seed, feature_cache=state / "features")
@@ -106,6 +113,21 @@ def start_student(config: RunConfig, public: SplitExamples, transfer: TransferSe
     return student
 
 
+def calibrate_start(config: RunConfig, student: TextClassifier, validation: LabelledTexts) -> None:
+    """Divide the logits of a pretrained student by the temperature that fits the public validation split best.
+
+    Early stopping by macro-F1 leaves a classifier far too sure, and one that is too sure cannot learn: the gradient of
+    transport, `p (f - <p, f>)`, dies with the softmax.
+    """
+    if not (config.student.pretrain and config.student.calibrate):
+        return
+    temperature = best_temperature(student, validation)
+    if student.divide_logits(temperature):
+        logger.info("its logits are divided by %.3g, which fits the public validation split best", temperature)
+    else:
+        logger.warning("%s: its output layer is not known, so its start is not calibrated", student.spec.name)
+
+
 def student_spec(config: RunConfig, transfer: TransferSet) -> ModelSpec:
     """Describe the student; a vocabulary is trained on the public transfer texts only."""
     return ModelSpec(
@@ -119,17 +141,18 @@ def student_spec(config: RunConfig, transfer: TransferSet) -> ModelSpec:
 
 
 class Judge:
-    """Measures the student on the server's labelled test set, in detail."""
+    """Measures the student on the public test split, in detail, with the temperature of the public validation split."""
 
-    def __init__(self, config: RunConfig, test: LabelledTexts) -> None:
+    def __init__(self, config: RunConfig, public: SplitExamples) -> None:
         self.name = _public_domain(config)
         self._labels = config.label_space()
-        self._test = test
+        self._public = public
 
     def __call__(self, student: TextClassifier) -> tuple[Metrics, EvaluationDetails]:
         """Return the student's metrics and what lies behind them."""
-        answers = predict_soft_labels(student, self._test.texts), self._test.labels, self._labels
-        return evaluate_classifier(*answers), evaluation_details(*answers)
+        test, temperature = self._public.test, best_temperature(student, self._public.val)
+        answers = predict_soft_labels(student, test.texts), test.labels, self._labels
+        return evaluate_classifier(*answers, temperature=temperature), evaluation_details(*answers)
 
 
 def run_between_measurements(

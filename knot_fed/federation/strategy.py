@@ -14,7 +14,7 @@ from typing_extensions import override
 from knot_fed.aggregation import agreement_weights, client_weights, find_scheme, pool_soft_labels
 from knot_fed.config import RunConfig
 from knot_fed.data.transfer_set import TransferSet
-from knot_fed.distillation import DistillationResult, PublicCrossEntropy, distil_student
+from knot_fed.distillation import SATURATED, DistillationResult, PublicCrossEntropy, distil_student
 from knot_fed.errors import WireError, phase
 from knot_fed.federation import envelope, wire
 from knot_fed.federation.checkpoint import Checkpoint, Received, Teachers, kept_privacy, pack_answers
@@ -23,10 +23,13 @@ from knot_fed.federation.roster import ClientRecord, Roster
 from knot_fed.losses import make_loss
 from knot_fed.models import FitState, TextClassifier, trained_state
 from knot_fed.reporting import RunFolder
-from knot_fed.types import LabelledTexts, TeacherAnswer
+from knot_fed.teacher import best_temperature
+from knot_fed.types import LabelledTexts, SplitExamples, TeacherAnswer
 
 ATTEMPTS = 3
 POLL_SECONDS = 1.0
+REMEDY = "try another distill.learning-rate, a larger distill.patience, or a start trained for fewer teacher.epochs"
+"""For a student that keeps its start."""
 
 logger = logging.getLogger("knot_fed")
 
@@ -47,7 +50,8 @@ class KnotStrategy(Strategy):
     public_teacher
         The pretrained student's answers on the transfer set, or None when it was not pretrained.
     public
-        The public labelled training examples, read where `distill.supervised` is above 0.
+        The public labelled examples: its validation split fits the student's temperature, and its training split is
+        read where `distill.supervised` is above 0.
 
     Raises
     ------
@@ -64,7 +68,7 @@ class KnotStrategy(Strategy):
         transfer: TransferSet,
         folder: RunFolder,
         public_teacher: TeacherAnswer | None,
-        public: LabelledTexts,
+        public: SplitExamples,
     ) -> None:
         self.config = config
         self.labels = config.label_space()
@@ -74,7 +78,8 @@ class KnotStrategy(Strategy):
         self.public_teacher = public_teacher
         self.loss = make_loss(config)
         find_scheme(config.weights.scheme)
-        self.supervision = _supervision(config, student, public)
+        self.supervision = _supervision(config, student, public.train)
+        self.public_validation = public.val
         self.roster = Roster(config, rounds=config.rounds)
         self._answered: set[int] = set()
 
@@ -211,7 +216,8 @@ class KnotStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         self.roster.look(grid)
-        return self.roster.ask_metrics(self.student.spec.to_json(), arrays)
+        temperature = best_temperature(self.student, self.public_validation)
+        return self.roster.ask_metrics(self.student.spec.to_json(), arrays, temperature=temperature)
 
     @override
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
@@ -240,6 +246,12 @@ class KnotStrategy(Strategy):
                 self.student, self.transfer.texts[rows.start : rows.stop], soft_labels, weights, self.loss,
                 self.config.distill, seed=round_seed(self.config.seed, server_round), supervision=self.supervision,
                 start=start, keep=lambda state: self._keep(server_round, received, state),
+            )  # fmt: skip
+        if distillation.unmoved:
+            logger.warning(
+                "round %d: the student kept its start, no epoch of %d lowered its held-out loss; %.0f %% of the"
+                " transfer texts have a top probability above %g: %s",
+                server_round, distillation.epochs_run, 100 * distillation.saturated, SATURATED, REMEDY,
             )  # fmt: skip
         self.roster.outcome.distillations.append(distillation)
         self._log_round(server_round, received.teachers, distillation)
@@ -305,6 +317,8 @@ class KnotStrategy(Strategy):
                 "train_losses": list(distillation.train_losses),
                 "validation_losses": list(distillation.validation_losses),
                 "best_epoch": distillation.best_epoch,
+                "unmoved": distillation.unmoved,
+                "saturated": distillation.saturated,
                 "seconds": distillation.seconds,
             }
         )

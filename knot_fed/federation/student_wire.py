@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from knot_fed.calibration import LEAST_TEMPERATURE, MOST_TEMPERATURE
 from knot_fed.errors import WireError
 from knot_fed.federation.checks import read_arrays, read_count, read_record, read_seconds, read_value
 from knot_fed.federation.envelope import ABOUT, PROTOCOL, check_protocol, pack_arrays
@@ -18,6 +19,7 @@ STUDENT = "student"
 METRICS = "metrics"
 PARAMETERS = "parameters"
 TRAINING = "training"
+TEMPERATURE = "temperature"
 EXAMPLES = "num-examples"
 ROUND_OF_FLOWER = "server-round"
 LONGEST_SPEC = 1 << 22
@@ -26,14 +28,22 @@ LARGEST_PARAMETER = 1e6
 TOLERANCE = 1e-4
 
 
-def pack_student(spec: str, state: ArrayRecord) -> RecordDict:
-    """Pack the student, by its specification (JSON) and its trained arrays."""
-    return RecordDict({STUDENT: state, ABOUT: ConfigRecord({"protocol": PROTOCOL, "spec": spec})})
+def pack_student(spec: str, state: ArrayRecord, *, temperature: float = 1.0) -> RecordDict:
+    """Pack the student, by its specification (JSON) and its trained arrays, and the temperature of `sd_calibrated`."""
+    about = ConfigRecord({"protocol": PROTOCOL, "spec": spec, TEMPERATURE: temperature})
+    return RecordDict({STUDENT: state, ABOUT: about})
 
 
-def unpack_student(content: RecordDict) -> tuple[str, ArrayRecord]:
-    """Read the student's specification (JSON), and its arrays for `unpack_state`."""
-    return _student(content, keys={"protocol", "spec"})
+def unpack_student(content: RecordDict) -> tuple[str, ArrayRecord, float]:
+    """Read the student's specification (JSON), its arrays for `unpack_state`, and the temperature."""
+    keys = {"protocol", "spec", TEMPERATURE}
+    about = read_record(content, ABOUT, ConfigRecord, records={ABOUT, STUDENT}, keys=keys)
+    temperature = read_value(about, TEMPERATURE, float)
+    if not LEAST_TEMPERATURE <= temperature <= MOST_TEMPERATURE:
+        raise WireError(
+            f"has a temperature outside {LEAST_TEMPERATURE:g}..{MOST_TEMPERATURE:g}; send what fit_temperature returns"
+        )
+    return *_student(content, keys=keys), temperature
 
 
 def unpack_averaging_request(content: RecordDict) -> tuple[str, ArrayRecord, int]:
@@ -100,7 +110,7 @@ def unpack_metrics(content: RecordDict, *, labels: LabelSpace) -> Metrics:
     values = {name: read_value(record, name, float) for name in names - {"examples"}}
     farthest = labels.diameter + TOLERANCE
     for name, value in values.items():
-        most = farthest if name in ("sd", "w1") else 1 + TOLERANCE
+        most = farthest if name in ("sd", "sd_calibrated", "w1") else 1 + TOLERANCE
         if not 0 <= value <= most:
             raise WireError(f"has a metric {name} outside 0..{most:.4g}; check the client's evaluation")
     if values["sd"] > values["w1"] + TOLERANCE:

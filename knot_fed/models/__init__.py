@@ -24,7 +24,7 @@ from knot_fed.models.storage import (
     save_classifier,
     trained_state,
 )
-from knot_fed.models.text_classifier import ModelSpec, TextClassifier
+from knot_fed.models.text_classifier import Item, ModelSpec, TextClassifier
 from knot_fed.models.transformer import TINY_BERT_POSITIONS, train_vocabulary
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "BatchLoss",
     "Fit",
     "FitState",
+    "Item",
     "ModelSpec",
     "PrivateSchedule",
     "Schedule",

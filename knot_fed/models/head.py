@@ -69,6 +69,12 @@ class HeadClassifier(TextClassifier):
         sides = [self._features.random(generator, count) for _ in range(2 if self.spec.paired else 1)]
         return list(zip(*sides, strict=True))
 
+    @property
+    @override
+    def output_layer(self) -> nn.Linear | None:
+        layer = self.head[-1]
+        return layer if isinstance(layer, nn.Linear) else None
+
     @override
     def forward(self, **batch: torch.Tensor) -> Float[torch.Tensor, "examples classes"]:
         features = pair_features(batch["side_0"], batch["side_1"]) if self.spec.paired else batch["side_0"]

@@ -71,6 +71,11 @@ class NgramBag(TextClassifier):
         sizes = generator.integers(*RANDOM_NGRAMS, size=(count, sides))
         return [tuple(generator.integers(0, BUCKETS, size=size) for size in row) for row in sizes]
 
+    @property
+    @override
+    def output_layer(self) -> nn.Linear | None:
+        return self.head
+
     @override
     def forward(self, **batch: torch.Tensor) -> Float[torch.Tensor, "examples classes"]:
         sides = [

@@ -120,6 +120,21 @@ class TextClassifier(nn.Module, ABC):
     def forward(self, **batch: torch.Tensor) -> Float[torch.Tensor, "examples classes"]:
         """Return logits for a batch."""
 
+    @property
+    @abstractmethod
+    def output_layer(self) -> nn.Linear | None:
+        """The layer that gives the logits; None where that is not known."""
+
+    def divide_logits(self, temperature: float) -> bool:
+        """Divide all logits from now on, in the parameters of the output layer; tells whether it could be done."""
+        layer = self.output_layer
+        if layer is None:
+            return False
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.div_(temperature)
+        return True
+
     def logits(self, items: Sequence[Item]) -> Float[torch.Tensor, "examples classes"]:
         """Return logits for items, computed where the parameters are."""
         device = next(self.parameters()).device

@@ -9,6 +9,7 @@ import tokenizers
 import torch
 import transformers
 from jaxtyping import Float
+from torch import nn
 from typing_extensions import override
 
 from knot_fed.errors import ModelError
@@ -62,6 +63,13 @@ class TransformerClassifier(TextClassifier):
     @override
     def random_items(self, generator: np.random.Generator, count: int) -> list[Item]:
         return random_token_items(self.tokenizer, generator, count)
+
+    @property
+    @override
+    def output_layer(self) -> nn.Linear | None:
+        encoder = set(self.network.base_model.modules())
+        heads = [module for module in self.network.modules() if module not in encoder and isinstance(module, nn.Linear)]
+        return heads[-1] if heads and heads[-1].out_features == len(self.spec.labels) else None
 
     @override
     def forward(self, **batch: torch.Tensor) -> Float[torch.Tensor, "examples classes"]:

@@ -178,7 +178,7 @@ def rounded_metrics(metrics: Metrics, *, diameter: float, policy: ReleasePolicy)
     places = digits - max(0, math.floor(math.log10(max(diameter, 1.0))))
     told = {name: float(value) for name, value in metrics.to_mapping().items() if name != "examples"}
     rounded = {name: round(value, digits) for name, value in told.items()}
-    rounded |= {name: min(round(told[name], places), diameter) for name in ("sd", "w1")}
+    rounded |= {name: min(round(told[name], places), diameter) for name in ("sd", "sd_calibrated", "w1")}
     return Metrics(**rounded, examples=round(count, digits - len(str(count))))
 
 

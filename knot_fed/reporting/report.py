@@ -42,9 +42,20 @@ def _facts(summary: dict[str, Any], config: dict[str, Any]) -> Facts:
         ("rounds", str(config.get("rounds", ""))),
         ("seed", str(summary["seed"])),
         ("time", f"{summary['wall_seconds']:.0f} s, of them {method['seconds']:.1f} s in the method"),
+        *_course_facts(method),
         ("privacy", summary["privacy"]["guarantee"]),
         ("versions", ", ".join(f"{name} {version}" for name, version in sorted(summary["versions"].items()))),
     ]  # fmt: skip
+
+
+def _course_facts(method: dict[str, Any]) -> Facts:
+    """Tell of a student that distillation did not move; a run of an earlier release does not say."""
+    if not method.get("unmoved"):
+        return []
+    told = f"{method['unmoved']} round(s) left the student as it was: no epoch lowered its held-out loss"
+    return [
+        ("distillation", f"{told}; {method['saturated']:.0%} of the transfer texts have a top probability above .99")
+    ]
 
 
 def _results(summary: dict[str, Any]) -> list[Section]:

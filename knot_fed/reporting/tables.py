@@ -6,7 +6,14 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-COLUMNS = (("sd", "SD ↓"), ("w1", "W1 ↓"), ("accuracy", "accuracy ↑"), ("macro_f1", "macro-F1 ↑"), ("ece", "ECE ↓"))
+COLUMNS = (
+    ("sd", "SD ↓"),
+    ("sd_calibrated", "SD cal. ↓"),
+    ("w1", "W1 ↓"),
+    ("accuracy", "accuracy ↑"),
+    ("macro_f1", "macro-F1 ↑"),
+    ("ece", "ECE ↓"),
+)
 
 _READ = ("task", "student", "domains", "clients", "distillation", "fedavg")
 

@@ -8,12 +8,13 @@ import numpy as np
 
 from knot_fed.aggregation import client_weights, pool_soft_labels
 from knot_fed.answers import OwnTeacher, as_received, public_teacher
+from knot_fed.calibration import fit_temperature
 from knot_fed.config import NodeConfig, RunConfig
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.evaluation import evaluate_classifier
 from knot_fed.federation.client import Client
 from knot_fed.federation.release import TEACHERS, teacher_plan
-from knot_fed.federation.server import read_server_data, start_student, student_spec
+from knot_fed.federation.server import pretrained_student, read_server_data, student_spec
 from knot_fed.kept_teachers import load_or_train_teacher
 from knot_fed.models import TextClassifier, use_threads
 from knot_fed.reporting.statistics import CENTRALISED, ENSEMBLE
@@ -62,13 +63,17 @@ def reference_rows(config: RunConfig, *, clients: int, schemes: Sequence[str]) -
     owners = [_client(config, transfer, index, clients) for index in range(clients)]
     if config.student.pretrain:
         name = config.data.public.rpartition("/")[2]
-        student = start_student(config, public, transfer)
+        student = pretrained_student(config, public, transfer)
         owners.append(_Owner(name, public_teacher(config, student, public.train.texts), public))
     centralised = _trained_on_all(config, transfer, [owner.examples for owner in owners])
+    told = _answers(config, owners, centralised, public.val, schemes)
+    temperatures = {line: fit_temperature(soft_labels, public.val.labels) for line, soft_labels in told.items()}
     lines: dict[tuple[str, str], list[Row]] = {}
     for owner in owners:
         for line, soft_labels in _answers(config, owners, centralised, owner.examples.test, schemes).items():
-            measured = evaluate_classifier(soft_labels, owner.examples.test.labels, config.label_space())
+            measured = evaluate_classifier(
+                soft_labels, owner.examples.test.labels, config.label_space(), temperature=temperatures[line]
+            )
             lines.setdefault(line, []).append({"domain": owner.name} | measured.to_mapping())
     return [
         {"seed": config.seed, "line": line, "weights": scheme} | row

@@ -161,7 +161,7 @@ def check_values(message):
             assert set(content["refusal"]) == {"reason"}
             assert content["refusal"]["reason"].startswith("the private file: the label column has values outside")
         case "evaluate", "metrics":
-            assert set(content["metrics"]) == {"sd", "w1", "accuracy", "macro_f1", "ece", "examples"}
+            assert set(content["metrics"]) == {"sd", "sd_calibrated", "w1", "accuracy", "macro_f1", "ece", "examples"}
         case "train", *_:
             assert set(content["answer"]) == ANSWERED
             shapes = {key: tuple(array.shape) for key, array in content["soft-labels"].items()}

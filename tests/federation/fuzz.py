@@ -48,9 +48,8 @@ SPEC = ModelSpec("tiny-bert", "all", LABELS.names, paired=False, max_length=16, 
 
 
 def averaging_request():
-    content = student_wire.pack_student(SPEC, envelope.pack_arrays(STATE))
-    content[envelope.ABOUT][student_wire.ROUND_OF_FLOWER] = 1
-    return content
+    about = {"protocol": envelope.PROTOCOL, "spec": SPEC, student_wire.ROUND_OF_FLOWER: 1}
+    return RecordDict({student_wire.STUDENT: envelope.pack_arrays(STATE), envelope.ABOUT: ConfigRecord(about)})
 
 
 def read_handshake(content):
@@ -65,7 +64,7 @@ def soft_labels(reply, privacy):
 
 
 def read_student(content):
-    spec, arrays = student_wire.unpack_student(content)
+    spec, arrays, _ = student_wire.unpack_student(content)
     ModelSpec.from_json(spec)
     student_wire.unpack_state(arrays, expected=STATE)
 
@@ -96,7 +95,7 @@ TARGETS = {
         lambda content: student_wire.check_parameters(content, expected=STATE),
     ),
     "metrics": (
-        lambda: student_wire.pack_metrics(Metrics(0.5, 0.6, 0.7, 0.8, 0.1, 20)),
+        lambda: student_wire.pack_metrics(Metrics(0.5, 0.55, 0.6, 0.7, 0.8, 0.1, 20)),
         lambda content: student_wire.unpack_metrics(content, labels=LABELS),
     ),
     "refusal": (lambda: envelope.pack_refusal("no"), envelope.refusal_of),

@@ -205,6 +205,7 @@ METRICS = {
     "metric-nan": (of_metric("ece", float("nan")), "ece outside"),
     "metric-negative": (of_metric("macro_f1", -0.1), "macro_f1 outside"),
     "sd-huge": (of_metric("sd", 1e300), "sd outside"),
+    "calibrated-sd-huge": (of_metric("sd_calibrated", 1e300), "sd_calibrated outside"),
     "sd-above-w1": (of_metric("sd", 3.9), "sd above its w1"),
     "metric-int": (of_metric("accuracy", 1), "accuracy is a int"),
     "metric-list": (of_metric("accuracy", [0.5] * 1000), "accuracy is a list"),

@@ -30,7 +30,7 @@ from tests.deployment.processes import write_reviews, write_server_files
 from tests.deployment.test_credentials import superlink
 from tests.fakes import InProcessGrid, context
 
-METRICS = {"accuracy": 1, "ece": 0, "examples": 90, "macro_f1": 1, "sd": 0, "w1": 0}
+METRICS = {"accuracy": 1, "ece": 0, "examples": 90, "macro_f1": 1, "sd": 0, "sd_calibrated": 0, "w1": 0}
 TABLE = {
     "task": "sentiment",
     "student": {"before": None, "after": None},

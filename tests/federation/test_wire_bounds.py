@@ -62,10 +62,16 @@ def test_a_request_names_its_transfer_set_by_a_digest(fingerprint):
 
 @pytest.mark.parametrize("round_number", [0, -1, 10**7])
 def test_a_round_of_averaging_seeds_no_generator_unless_it_is_one(round_number):
-    content = student_wire.pack_student(fuzz.SPEC, ArrayRecord())
-    content[envelope.ABOUT] = ConfigRecord(dict(content[envelope.ABOUT]) | {student_wire.ROUND_OF_FLOWER: round_number})
+    about = {"protocol": envelope.PROTOCOL, "spec": fuzz.SPEC, student_wire.ROUND_OF_FLOWER: round_number}
+    content = RecordDict({student_wire.STUDENT: ArrayRecord(), envelope.ABOUT: ConfigRecord(about)})
     with pytest.raises(WireError, match="expected 1 to 1000000; count rounds from 1"):
-        student_wire.unpack_averaging_request(RecordDict(dict(content.items())))
+        student_wire.unpack_averaging_request(content)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, 1e9, float("nan")])
+def test_a_student_is_measured_at_no_temperature_out_of_range(temperature):
+    with pytest.raises(WireError, match=r"temperature outside 0\.05\.\.20; send what fit_temperature returns"):
+        student_wire.unpack_student(student_wire.pack_student(fuzz.SPEC, ArrayRecord(), temperature=temperature))
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,23 @@ def test_every_model_predicts_the_same_in_any_order_and_after_saving(make_spec, 
     assert (prediction_confidence(rows, bias) <= np.sqrt(2)).all()
 
 
+@pytest.mark.parametrize("paired", [False, True])
+def test_logits_divided_in_the_parameters_are_divided_for_every_text(make_spec, paired):
+    texts = PAIRS if paired else TEXTS
+    model = build_classifier(make_spec(paired=paired), seed=2)
+    flat = predict_soft_labels(model, texts, temperature=2.5)
+    assert model.divide_logits(2.5)
+    np.testing.assert_allclose(predict_soft_labels(model, texts), flat, atol=1e-6)
+
+
+def test_a_network_without_a_known_output_layer_is_left_as_it_is(encoder):
+    model = build_classifier(spec_of(encoder), seed=2)
+    rows = predict_soft_labels(model, TEXTS)
+    model.network.base_model_prefix = "no-such-part"
+    assert not model.divide_logits(2.5)
+    np.testing.assert_array_equal(predict_soft_labels(model, TEXTS), rows)
+
+
 def test_kept_answers_are_those_of_these_parameters_and_texts(tmp_path):
     model, other = (build_classifier(spec_of("ngram-bag"), seed=seed) for seed in (1, 2))
     rows = predict_soft_labels(model, TEXTS, kept=tmp_path)

@@ -96,7 +96,9 @@ def test_an_owner_without_a_policy_has_limits_of_evaluations_and_no_metrics_of_f
 
 @given(st.floats(0, 1), st.floats(0, 4), st.integers(20, 99_999))
 def test_metrics_leave_rounded_and_no_count_that_the_owner_keeps(share, distance, examples):
-    exact = Metrics(sd=distance, w1=distance, accuracy=share, macro_f1=share, ece=share, examples=examples)
+    exact = Metrics(
+        sd=distance, sd_calibrated=distance, w1=distance, accuracy=share, macro_f1=share, ece=share, examples=examples
+    )
     told = rounded_metrics(exact, diameter=4.0, policy=ReleasePolicy.from_mapping({}))
     assert told.sd == round(distance, 2)
     assert told.sd <= told.w1

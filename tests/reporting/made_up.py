@@ -80,7 +80,8 @@ def make_sweep(folder, *, seeds=(1, 2, 3), domains=("chats", "films", "public"))
                 {
                     "cell": f"{loss}-{weights}" if cell else "", "seed": seed, "loss": loss,
                     "objective": "pooled" if cell else "", "weights": weights, "cost": "semantic" if cell else "",
-                    "line": line, "domain": domain, "sd": 1.3 - good, "w1": 1.6 - good, "accuracy": 0.2 + good / 2,
+                    "line": line, "domain": domain, "sd": 1.3 - good, "w1": 1.6 - good,
+                    "sd_calibrated": 1.2 - good, "accuracy": 0.2 + good / 2,
                     "macro_f1": 0.15 + good / 2, "ece": 0.4 - good / 2, "examples": 300, "bytes_up": up,
                     "bytes_down": 12 * up if up else "", "seconds": 6.5 if up else "",
                 }

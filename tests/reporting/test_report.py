@@ -136,6 +136,13 @@ def fedavg(folder):
     return folder
 
 
+def test_a_report_tells_of_a_student_that_kept_its_start(tmp_path):
+    moved, kept = (make_run(tmp_path, name, unmoved=count, saturated=0.62) for name, count in (("a", 0), ("b", 1)))
+    told = "1 round(s) left the student as it was: no epoch lowered its held-out loss; 62% of the transfer texts"
+    assert told in page_of(kept)
+    assert "left the student as it was" not in page_of(moved)
+
+
 def test_a_run_of_fedavg_has_a_report_and_is_a_reference_line_beside_others(tmp_path):
     reference, run = fedavg(make_run(tmp_path, "reference")), make_run(tmp_path, "run")
     assert "federated averaging, 5 round(s)" in page_of(reference)
