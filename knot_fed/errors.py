@@ -20,8 +20,17 @@ def phase(name: str) -> Iterator[None]:
         raise
 
 
-def told_error(error: BaseException, package: str = "knot_fed") -> str:
+def told_error(error: BaseException, package: str = "knot_fed", *, of: str = "the run") -> str:
     """Tell an unexpected error by phase, class and place, and not by its text, which may quote data.
+
+    Parameters
+    ----------
+    error
+        What was raised; a `phase` around it is named.
+    package
+        Whose code the place begins in.
+    of
+        What failed, where no phase says so.
 
     Examples
     --------
@@ -37,7 +46,7 @@ def told_error(error: BaseException, package: str = "knot_fed") -> str:
     ours = [place for place, frame in enumerate(frames) if package in Path(frame.filename).parts]
     inner = frames[ours[-1] if ours else 0 :]
     places = " > ".join(f"{Path(frame.filename).name}:{frame.lineno} ({frame.name})" for frame in inner)
-    return f"{(notes or ['the run'])[0]} failed with {type(error).__name__} at {places}"
+    return f"{(notes or [of])[0]} failed with {type(error).__name__} at {places}"
 
 
 class KnotError(Exception):

@@ -8,9 +8,9 @@ import pytest
 import tomli_w
 from typer.testing import CliRunner
 
-from knot_fed import cli
 from knot_fed.audit.findings import COLUMNS
 from knot_fed.audit.frontier import price_of_privacy
+from knot_fed.cli.main import app
 from knot_fed.errors import RunFolderError
 from knot_fed.reporting.results import COMPARISON, RESULTS
 
@@ -86,7 +86,7 @@ def test_each_mechanism_and_loss_has_a_line_with_price_guarantee_and_leak(folder
 
 def test_the_frontier_is_one_page_and_one_table(folders, tmp_path):
     out = tmp_path / "out.html"
-    result = CliRunner().invoke(cli.app, ["frontier", *map(str, folders), "--out", str(out)])
+    result = CliRunner().invoke(app, ["frontier", *map(str, folders), "--out", str(out)])
     assert result.exit_code == 0, result.output
     page = out.read_text()
     assert "record: ε = 2, δ = 1e-05" in page
