@@ -40,6 +40,11 @@ simulation.command()(without_traceback("flower-simulation", simulate))
         ('teacher.models="ngram-bag,bert,ngram-bag"', ModelError, "no model 'bert'"),
         ('transport.cost="absent.csv"', GroundCostError, "absent.csv: cannot be read"),
         ('task="emotion" transport.solver="line"', GroundCostError, "line"),
+        (
+            'data.clients="my phones,hotels,books"',
+            ConfigError,
+            "gives a client the name 'my phones', which is not 1 to 64",
+        ),
         ("data.clients=phones,hotels,phones", ConfigError, "data.clients has 'phones' more than once"),
         ("data.clients=../phones", ConfigError, "data.clients = '../phones': use names of files below data.root"),
         ("teacher.models=ngram-bag,ngram-bag", ConfigError, "names 2 models for 3 files"),

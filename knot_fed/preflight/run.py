@@ -8,7 +8,7 @@ import numpy as np
 
 from knot_fed.aggregation import SCHEMES, client_weights
 from knot_fed.config import RunConfig
-from knot_fed.data.partition import client_name, client_shard
+from knot_fed.data.partition import CLIENT_NAME, LONGEST_CLIENT_NAME, client_name, client_shard
 from knot_fed.errors import ConfigError, RunFolderError
 from knot_fed.losses import BUILDERS, make_loss, try_loss
 from knot_fed.models import check_model_folder, check_model_name
@@ -111,6 +111,7 @@ def _check_clients(config: RunConfig, clients: int) -> None:
     files = config.data.client_names
     client_shard(0, clients, files)
     _refuse_repeats(files)
+    _refuse_names(files, clients)
     for key, needed in (("wait-for", config.wait_for), ("min-teachers", config.min_teachers)):
         if needed > clients:
             raise ConfigError(
@@ -123,6 +124,16 @@ def _check_clients(config: RunConfig, clients: int) -> None:
             f"run configuration: teacher.models names {len(models)} models for {len(files)} files of data.clients; name"
             " one for each"
         )
+
+
+def _refuse_names(files: Sequence[str], clients: int) -> None:
+    for index in range(max(0, clients - len(files)), clients):  # the last shares of the files have the longest names
+        name = client_shard(index, clients, files).name
+        if not CLIENT_NAME.fullmatch(name):
+            raise ConfigError(
+                f"run configuration: data.clients gives a client the name {name!r}, which is not 1 to {LONGEST_CLIENT_NAME}"
+                " letters, digits, dots, dashes or underscores; rename the file"
+            )
 
 
 def _refuse_repeats(files: Sequence[str]) -> None:
