@@ -18,15 +18,18 @@ from knot_fed.evaluation import EvaluationDetails, evaluate_classifier, evaluati
 from knot_fed.federation.roster import ClientRecord, Outcome
 from knot_fed.kept_teachers import load_or_train_teacher
 from knot_fed.models import ModelSpec, TextClassifier, build_classifier, train_vocabulary
-from knot_fed.reporting import RunFolder, table_facts
-from knot_fed.run_log import FAILED, LOG_FILE, OPENED, RESULT, log_event, log_to, new_seal
+from knot_fed.reporting import RunFolder, summary_table, table_facts
+from knot_fed.run_log import FAILED, LOG_FILE, OPENED, RESULT, log_event, log_to, new_seal, printable
 from knot_fed.teacher import predict_soft_labels
+from knot_fed.terminal import ascii_lines
 from knot_fed.types import LabelledTexts, Metrics, SplitExamples
 
 REMEDY = "--verbose shows its traceback, and so does the SuperLink's log"
 VERSIONS = ("knot-fed", "flwr", "torch", "transformers", "POT", "numpy")
 
 logger = logging.getLogger("knot_fed")
+flower = logging.getLogger("flwr")
+"""Flower's own log: what knot_fed's commands leave out of a run's stream, and `flwr run` and `flwr log` show."""
 
 
 def run_in_folder(grid: Grid, context: Context, federate: Callable[[Grid, RunConfig, RunFolder], None]) -> None:
@@ -48,7 +51,10 @@ def run_in_folder(grid: Grid, context: Context, federate: Callable[[Grid, RunCon
         log_event(FAILED, logging.ERROR, text=f"the server app: {told_error(error)}; {REMEDY}")
         raise
     else:
-        log_event(RESULT, table=json.dumps(table_facts(folder.read_summary()), sort_keys=True))
+        summary = folder.read_summary()
+        for line in ascii_lines(summary_table(summary)):
+            flower.info("%s", printable(line))
+        log_event(RESULT, table=json.dumps(table_facts(summary), sort_keys=True))
         folder.checkpoint.unlink(missing_ok=True)
     finally:
         log_to()
