@@ -26,6 +26,7 @@ LOG_FILE = "run.log"
 """The same lines in the run folder."""
 NOTE, OPENED, RESULT, FAILED = "note", "opened", "result", "failed"
 STARTED, SENT, RECEIVED = "started", "sent", "received"
+LONGEST_PHASE = 40
 PHASES = {"query": "handshake", "train": "teachers answer", "evaluate": "evaluation"}
 """By the kind of message that is under way."""
 _BARE = re.compile(r"[!#-<>-~]+")
@@ -121,7 +122,7 @@ def phase_after(line: LogLine, before: str) -> str:
         return "preparation"
     if line.event == RECEIVED and message == "train":
         return "distillation"
-    return PHASES.get(message, message) if line.event in (SENT, RECEIVED) else before
+    return PHASES.get(message, printable(message)[:LONGEST_PHASE]) if line.event in (SENT, RECEIVED) else before
 
 
 class SealedLog:
