@@ -13,8 +13,9 @@ from jaxtyping import Float
 from knot_fed.audit.folder import AUDIT_FILE, TABLE_FILE
 from knot_fed.errors import RunFolderError
 from knot_fed.privacy.mechanisms import DESCRIPTIONS
-from knot_fed.reporting.results import AFTER, BEFORE, MEAN, is_sweep, read_sweep
+from knot_fed.reporting.results import AFTER, BEFORE, is_sweep, read_sweep
 from knot_fed.sweep.statistics import paired_interval
+from knot_fed.types import MEAN
 
 GUARANTEE = ["mechanism", "epsilon", "delta"]
 SETTINGS = [*GUARANTEE, "loss"]

@@ -181,10 +181,10 @@ def _summary(sweep: Sweep, runs: Path, name: str) -> dict[str, Any]:
 
 def _references(sweep: Sweep, firsts: Sequence[Cell], progress: Progress) -> list[Row]:
     """Compute the reference lines of each seed and each start, in processes of one thread each."""
-    schemes = list(dict.fromkeys(cell.config.weights.scheme for cell in sweep.cells))
+    weightings = list({cell.config.weights.weighting: cell.config.weights for cell in sweep.cells}.values())
     missing = [cell for cell in firsts if sweep.folder.kept_references(cell.reference) is None]
     with ProcessPoolExecutor(sweep.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        work = partial(reference_rows, clients=sweep.clients, schemes=schemes)
+        work = partial(reference_rows, clients=sweep.clients, weightings=weightings)
         computed = pool.map(work, [cell.config for cell in missing])
         for done, (cell, rows) in enumerate(zip(missing, computed, strict=True), start=1):
             sweep.folder.keep_references(cell.reference, rows)

@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from knot_fed import cli
 from knot_fed.audit.attacks import ATTACKS, POOLINGS
 from knot_fed.audit.findings import Effort
 from knot_fed.audit.folder import AuditFolder
@@ -14,6 +13,7 @@ from knot_fed.audit.poisoning import POISONS
 from knot_fed.audit.report import roc_figure
 from knot_fed.audit.study import Audit, run_part
 from knot_fed.audit.subject import Federation
+from knot_fed.cli import main as cli
 from knot_fed.config import RunConfig
 from knot_fed.data.reviews import builtin_examples
 from knot_fed.labels import LabelSpace, check_soft_labels

@@ -8,9 +8,9 @@ import pytest
 import tomli_w
 from typer.testing import CliRunner
 
-from knot_fed import cli
 from knot_fed.audit.findings import COLUMNS
 from knot_fed.audit.frontier import price_of_privacy
+from knot_fed.cli import main as cli
 from knot_fed.errors import RunFolderError
 from knot_fed.reporting.results import COMPARISON, RESULTS
 

@@ -36,7 +36,7 @@ def test_a_sweep_that_is_killed_goes_on_and_repeats_no_finished_cell(tmp_path):
     results = pd.read_csv(tmp_path / "sweeps/builtin/results.csv")
     lines = {"student before", "student after", "ensemble", "centralised"}
     assert lines < set(results["line"])
-    assert set(results["domain"]) == {"books", "phones", "restaurants", "hotels", "mean"}
+    assert set(results["domain"]) == {"books (public)", "phones", "restaurants", "hotels", "mean"}
     assert (tmp_path / "sweeps/builtin/report.html").is_file()
 
     other = sweep(tmp_path, SMALL + " rounds=2", *OPTIONS)

@@ -78,7 +78,7 @@ def test_a_run_leaves_what_our_own_leaves_and_its_table_prints(run_config):
     folder, grid = run(run_config(keys={"fedavg.rounds": 2, "fedavg.epochs": 1}), "whole")
     summary = folder.read_summary()
     assert summary["status"] == "ok"
-    assert set(summary["domains"]) == {"phones", "restaurants", "hotels", "books"}
+    assert set(summary["domains"]) == {"phones", "restaurants", "hotels", "books (public)"}
     assert summary["student"]["after"]["macro_f1"] > summary["student"]["before"]["macro_f1"]
     assert summary["fedavg"]["rounds"] == 2
     assert "parameters leave" in summary["privacy"]["guarantee"]

@@ -42,7 +42,7 @@ def test_a_run_leaves_summary_student_pooled_soft_labels_and_report(run_config):
     folder, _ = run(config, "whole")
     summary = folder.read_summary()
     assert summary["status"] == "ok"
-    assert set(summary["domains"]) == {"phones", "restaurants", "hotels", "books"}
+    assert set(summary["domains"]) == {"phones", "restaurants", "hotels", "books (public)"}
     assert {client["status"] for client in summary["clients"]} == {"ok"}
     assert all(client["bytes_up"] > 0 and client["bytes_down"] > 0 for client in summary["clients"])
     pooled = [np.load(folder.path / f"pooled-soft-labels-{number}.npy") for number in (1, 2)]
