@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-WIDTH = 200
-"""Letters in a line of a table where there is no terminal; nothing is dropped or cut there."""
+WIDTH = 10_000
+"""Letters in a line where there is no terminal: tables take what they need there, and nothing is dropped or cut."""
 
 
 def make_console() -> Console:
