@@ -11,7 +11,6 @@ from knot_fed.terminal import echo_line, make_console, progress_on
 
 if TYPE_CHECKING:
     from knot_fed.config import RunConfig as Config
-    from knot_fed.unread import unread_settings
 
 console = make_console()
 
@@ -48,6 +47,7 @@ def audit(
     from knot_fed.reporting.results import FACTS
     from knot_fed.sweep.grid import parse_seeds
     from knot_fed.sweep.results import write_table
+    from knot_fed.unread import unread_settings
 
     overrides = given(configs, run_config)
     config = resolve_config(app, overrides, num_supernodes=num_supernodes)

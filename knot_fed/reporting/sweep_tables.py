@@ -70,7 +70,7 @@ def _lines(lines: pd.DataFrame, keys: Sequence[str]) -> list[Table]:
         narrow_table(
             ["line"], ["seeds", "SD ↓", "macro-F1 ↑", "closed"],
             rows=zip(named, seeds, shown["sd"], shown["macro_f1"], closed, strict=True),
-            caption="closed: share of the gap in SD from the student before to the centralised model, or else the ensemble",
+            caption="closed: share of the gap in SD from the start to the centralised model, or else the ensemble",
         ),
         narrow_table(
             ["line"], ["accuracy ↑", "ECE ↓", "kB up"],
