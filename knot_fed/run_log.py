@@ -1,6 +1,6 @@
 r"""The one form of a line in knot_fed's log: written by one function, read by one strict parser.
 
-    knot_fed: event=note time=2026-01-01T00:00:00Z text="round 1: pooled 4 teachers, 0 without a valid answer"
+    knot_fed: event=note time=2026-01-01T00:00:00Z text="round 1: 4 of 4 clients answered"
 
 A line is the marker and `key=value` pairs, `event` first, each key once. A value is bare printable ASCII, or a JSON
 string in ASCII; `-` is not known. So no text, whatever a peer has put into it, ends its value or its line.

@@ -15,6 +15,7 @@ from knot_fed.models import check_model_folder, check_model_name
 from knot_fed.preflight.files import check_files
 from knot_fed.privacy.secure_sum import check_threshold, default_threshold
 from knot_fed.reporting import RunFolder
+from knot_fed.types import MEAN
 
 
 def check_run(config: RunConfig, *, clients: int) -> None:
@@ -110,7 +111,7 @@ def _models(config: RunConfig) -> set[str]:
 def _check_clients(config: RunConfig, clients: int) -> None:
     files = config.data.client_names
     client_shard(0, clients, files)
-    _refuse_repeats(files)
+    _check_names(files)
     for key, needed in (("wait-for", config.wait_for), ("min-teachers", config.min_teachers)):
         if needed > clients:
             raise ConfigError(
@@ -125,8 +126,13 @@ def _check_clients(config: RunConfig, clients: int) -> None:
         )
 
 
-def _refuse_repeats(files: Sequence[str]) -> None:
+def _check_names(files: Sequence[str]) -> None:
     names = [client_name(file) for file in files]
+    if MEAN in names:
+        raise ConfigError(
+            f"run configuration: data.clients has {MEAN!r}, as the mean over all clients is called in every table;"
+            " rename the file"
+        )
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ConfigError(
