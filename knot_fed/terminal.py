@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-WIDTH = 200
-"""Letters in a line of a table where there is no terminal; nothing is dropped or cut there."""
+WIDTH = 10_000
+"""Letters in a line where there is no terminal: tables take what they need there, and nothing is dropped or cut."""
 IN_ASCII = str.maketrans(
     {"→": "->", "↓": "v", "↑": "^", "±": "+-", "\N{MINUS SIGN}": "-", "…": "...", "≥": ">=", "≤": "<=", "·": "*"}
 )

@@ -159,6 +159,11 @@ class WeightsConfig(Section):
         0.2, gt=0, lt=0.5, description="share of the teachers that trimmed-mean cuts off at each end, at least one"
     )
 
+    @property
+    def weighting(self) -> str:
+        """What the teachers count by: the scheme, which only `mean` reads, or else the pooling."""
+        return self.scheme if self.pooling == "mean" else f"unweighted {self.pooling}"
+
 
 class TransportConfig(Section):
     """The ground cost between labels and the solver of the transport problem."""

@@ -27,7 +27,7 @@ from knot_fed.federation.checks import (
 from knot_fed.federation.envelope import ABOUT, PROTOCOL, check_protocol, pack_arrays
 from knot_fed.labels import LabelSpace, check_soft_labels
 from knot_fed.privacy.compression import compress, decompress, layout
-from knot_fed.types import SoftLabels, Text
+from knot_fed.types import MEAN, SoftLabels, Text
 
 TEXTS = "texts"
 ANSWER = "answer"
@@ -125,6 +125,8 @@ def check_handshake(ours: Handshake, theirs: Handshake) -> None:
         )
     if theirs.name and not CLIENT_NAME.fullmatch(theirs.name):
         raise WireError("has a name that is not 1 to 64 letters, digits, dots, dashes or underscores; rename the node")
+    if theirs.name == MEAN:
+        raise WireError(f"is called {MEAN}, as the mean over all clients is in every table; rename the node")
 
 
 def pack_train_request(request: TrainRequest) -> RecordDict:

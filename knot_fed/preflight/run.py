@@ -15,6 +15,7 @@ from knot_fed.models import check_model_folder, check_model_name
 from knot_fed.preflight.files import check_files
 from knot_fed.privacy.secure_sum import check_threshold, default_threshold
 from knot_fed.reporting import RunFolder
+from knot_fed.types import MEAN
 
 
 def check_run(config: RunConfig, *, clients: int) -> None:
@@ -110,8 +111,8 @@ def _models(config: RunConfig) -> set[str]:
 def _check_clients(config: RunConfig, clients: int) -> None:
     files = config.data.client_names
     client_shard(0, clients, files)
-    _refuse_repeats(files)
-    _refuse_names(files, clients)
+    _check_names(files)
+    _check_alphabet(files, clients)
     for key, needed in (("wait-for", config.wait_for), ("min-teachers", config.min_teachers)):
         if needed > clients:
             raise ConfigError(
@@ -126,18 +127,23 @@ def _check_clients(config: RunConfig, clients: int) -> None:
         )
 
 
-def _refuse_names(files: Sequence[str], clients: int) -> None:
+def _check_alphabet(files: Sequence[str], clients: int) -> None:
     for index in range(max(0, clients - len(files)), clients):  # the last shares of the files have the longest names
         name = client_shard(index, clients, files).name
         if not CLIENT_NAME.fullmatch(name):
             raise ConfigError(
-                f"run configuration: data.clients gives a client the name {name!r}, which is not 1 to {LONGEST_CLIENT_NAME}"
-                " letters, digits, dots, dashes or underscores; rename the file"
+                f"run configuration: data.clients gives a client the name {name!r}, which is not 1 to"
+                f" {LONGEST_CLIENT_NAME} letters, digits, dots, dashes or underscores; rename the file"
             )
 
 
-def _refuse_repeats(files: Sequence[str]) -> None:
+def _check_names(files: Sequence[str]) -> None:
     names = [client_name(file) for file in files]
+    if MEAN in names:
+        raise ConfigError(
+            f"run configuration: data.clients has {MEAN!r}, as the mean over all clients is called in every table;"
+            " rename the file"
+        )
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ConfigError(

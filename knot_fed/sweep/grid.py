@@ -103,7 +103,9 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def make_cells(base: RunConfig, grid: Mapping[str, list[Scalar]], seeds: list[int]) -> list[Cell]:
-    """Combine grid and seeds, seed by seed; nothing of `transport` is varied under a loss that does not read it.
+    """Combine grid and seeds, seed by seed; nothing is varied where it is not read.
+
+    The loss says which keys of `transport` are, and only the pooling `mean` reads a weighting.
 
     Raises
     ------
@@ -124,7 +126,10 @@ def make_cells(base: RunConfig, grid: Mapping[str, list[Scalar]], seeds: list[in
 
 def _relevant(values: dict[str, Scalar], base: RunConfig) -> dict[str, Scalar]:
     read = TRANSPORT_KEYS.get(str(values.get("distill.loss", base.distill.loss)), frozenset())
-    return {key: value for key, value in values.items() if not key.startswith("transport.") or key in read}
+    pooling = values.get("weights.pooling", base.weights.pooling)
+    unread = {key for key in values if key.startswith("transport.") and key not in read}
+    unread |= set() if pooling == "mean" else {"weights.scheme", "weights.power"}
+    return {key: value for key, value in values.items() if key not in unread}
 
 
 def _cell_name(seed: int, values: Mapping[str, Scalar]) -> str:

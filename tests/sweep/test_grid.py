@@ -111,3 +111,10 @@ def test_seeds_are_a_number_or_a_list(text, seeds):
 def test_bad_seeds_are_named(text, message):
     with pytest.raises(ConfigError, match=message):
         parse_seeds(text)
+
+
+def test_a_weighting_is_not_varied_under_a_pooling_that_weighs_nobody():
+    base = resolve_config(ROOT, ["distill.objective=pooled"], num_supernodes=3)
+    grid = parse_grid("weights.scheme=uniform,size weights.pooling=mean,median", base)
+    cells = make_cells(base, grid, [1])
+    assert [cell.config.weights.weighting for cell in cells] == ["uniform", "unweighted median", "size"]
