@@ -2,10 +2,31 @@
 
 from collections.abc import Iterable, Sequence
 
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from knot_fed.run_log import printable
+from knot_fed.terminal import IN_ASCII
+
+
+class PlainText:
+    """What anybody may have named, without markup; measured and shown with the signs that the terminal has."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Show it."""
+        yield self._shown(options)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        """Measure what is shown."""
+        return Measurement.get(console, options, self._shown(options))
+
+    def _shown(self, options: ConsoleOptions) -> Text:
+        return Text(self._text.translate(IN_ASCII) if options.ascii_only else self._text, overflow="fold")
 
 
 def narrow_table(
@@ -37,9 +58,9 @@ def narrow_table(
     return table
 
 
-def plain(text: object) -> Text:
+def plain(text: object) -> PlainText:
     """Return what anybody may have named as plain text for a terminal, without markup and control characters."""
-    return Text(printable(str(text)), overflow="fold")
+    return PlainText(printable(str(text)))
 
 
 def cause(status: str) -> str:
@@ -53,7 +74,7 @@ def cause(status: str) -> str:
     return status.partition(":")[0]
 
 
-def reasons(told: Iterable[tuple[str, str]]) -> list[Text]:
+def reasons(told: Iterable[tuple[str, str]]) -> list[PlainText]:
     """Return a line for each name whose status has a reason, which a table has no room for."""
     return [plain(f"{name}: {status}") for name, status in told if cause(status) != status]
 
