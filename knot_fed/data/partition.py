@@ -1,5 +1,6 @@
 """Which virtual client holds which file, or which share of one."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from knot_fed.data.files import errors_about
 from knot_fed.errors import ConfigError, DataError
 from knot_fed.types import SplitExamples
 
+_CLIENT_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 MIN_TRAIN = 2
 
 
@@ -63,6 +65,17 @@ def client_shard(index: int, total: int, files: Sequence[str]) -> Shard:
 def client_name(file: str) -> str:
     """Return what the owner of a file is called."""
     return file.rpartition("/")[2].removeprefix("hub:").replace(":", "-")
+
+
+def is_client_name(name: str) -> bool:
+    """Tell whether a server takes a client under this name.
+
+    Examples
+    --------
+    >>> is_client_name("phones.csv"), is_client_name("pho nes"), is_client_name("..")
+    (True, False, False)
+    """
+    return bool(_CLIENT_NAME.fullmatch(name) and name.strip("."))
 
 
 @errors_about("the private file")
