@@ -1,5 +1,6 @@
 """Errors that a user can act on: each message is one sentence with what, where, what was found and the remedy."""
 
+import errno
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -146,6 +147,35 @@ class CredentialsError(KnotError):
 
 class DamagedError(KnotError):
     """A kept file that is not as it was written."""
+
+
+def writing_failed(error: OSError, *, then: str = "") -> str:
+    """Say why a file could not be written, and what helps: a full disk needs something else than a wrong owner.
+
+    Parameters
+    ----------
+    error
+        What was raised.
+    then
+        What to do once that is mended; empty: nothing more.
+
+    Examples
+    --------
+    >>> writing_failed(OSError(errno.ENOSPC, "No space left on device"), then="resume the run")
+    'no space left on device; make room on the disk, then resume the run'
+    """
+    remedy = _REMEDIES.get(error.errno or 0, "look at that folder")
+    return f"{(error.strerror or type(error).__name__).lower()}; {remedy}{then and f', then {then}'}"
+
+
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room on the disk"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "let the user that runs this write there"),
+    errno.EROFS: "use a folder that is not read-only",
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "a file stands where a folder is needed: move it away"),
+    errno.ELOOP: "mend the symbolic links of its path",
+    errno.ENAMETOOLONG: "use a shorter path",
+}
 
 
 def shown(value: object) -> str:

@@ -1,5 +1,6 @@
 """`knot-fed audit`: attacks on the run of a configuration, without Flower."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,6 +50,8 @@ def audit(
     from knot_fed.sweep.results import write_table
     from knot_fed.unread import unread_settings
 
+    if math.isnan(delta):
+        raise ConfigError("--delta nan: is not a number; use 0 to 1")
     overrides = given(configs, run_config)
     config = resolve_config(app, overrides, num_supernodes=num_supernodes)
     clients = num_supernodes or len(config.data.client_names)

@@ -14,7 +14,7 @@ credentials = typer.Typer(
 console = make_console()
 
 Folder = Annotated[Path, typer.Option("--out", help="Folder of the credentials.")]
-Days = Annotated[int, typer.Option(min=1, help="Days that the server certificate is valid.")]
+Days = Annotated[int, typer.Option(min=1, max=36_500, help="Days that the server certificate is valid.")]
 
 
 @credentials.command()

@@ -1,7 +1,6 @@
 """`knot-fed privacy`: what a client has released, and what a guarantee costs."""
 
 import math
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,13 +25,13 @@ def show(
 ) -> None:
     """Print every release of a client, and what they cost together."""
     from knot_fed.deployment.owner_tables import ledger_tables
+    from knot_fed.federation.client import read_policy
     from knot_fed.federation.ledger import texts_released
     from knot_fed.federation.spending import spent_in_life
-    from knot_fed.privacy.policy import ReleasePolicy
     from knot_fed.privacy.policy_checks import life_epsilon
 
     ledger = _ledger(client_state)
-    owner = ReleasePolicy.from_mapping(tomllib.loads(policy.read_text(encoding="utf-8")) if policy else {})
+    owner = read_policy(str(policy or ""))
     entries = ledger.entries()
     console.print(*ledger_tables(entries))
     for unit in ("record", "client"):
