@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
@@ -48,7 +49,8 @@ def narrow_table(
     title, caption
         Above and below.
     """
-    table = Table(title=plain(title) if title else None, caption=plain(caption) if caption else None)
+    above, below = (escape(printable(text)) if text else None for text in (title, caption))
+    table = Table(title=above, caption=below)
     for heading in words:
         table.add_column(heading, overflow="fold")
     for heading in numbers:
