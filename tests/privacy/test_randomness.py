@@ -39,7 +39,7 @@ OTHER = {
     "federation/client.py": {"np.random.SeedSequence": 1},
     "federation/strategy.py": {"np.random.default_rng": 1, "np.random.SeedSequence": 1},
     "losses/own.py": {"torch.Generator": 1, "torch.randn": 3},  # a small batch on which a user's loss is tried
-    "preflight/run.py": {"np.random.default_rng": 1},  # the same for a user's weights
+    "preflight/own.py": {"np.random.default_rng": 1},  # the same for a user's weights
     "models/fitting.py": {"np.random.default_rng": 1},
     "models/ngram_bag.py": {"nn.init.normal_": 1},
     "transport/table.py": {"np.random.default_rng": 1},  # points at which a table is checked
