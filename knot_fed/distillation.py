@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from scipy.special import softmax
 
-from knot_fed.config import DistillConfig
-from knot_fed.losses import Loss
+from knot_fed.config import DistillConfig, RunConfig
+from knot_fed.losses import TRANSPORT_KEYS, Loss
 from knot_fed.models import FitState, Item, Schedule, TextClassifier, class_weights, fit, predict_logits
 from knot_fed.types import LabelledTexts, Text
 
@@ -48,6 +48,19 @@ class DistillationResult:
     def unmoved(self) -> bool:
         """Whether the student is what it was before: no epoch lowered its held-out loss."""
         return self.best_epoch == 0
+
+
+def distillation_settings(config: RunConfig) -> dict[str, str | float]:
+    """Return the settings of a distillation, as `summary.json` holds them; a setting that nothing reads is empty."""
+    read = TRANSPORT_KEYS.get(config.distill.loss, frozenset())
+    return {
+        "loss": config.distill.loss,
+        "objective": config.distill.objective,
+        "weights": config.weights.weighting,
+        "cost": config.transport.cost if "transport.cost" in read else "",
+        "agreement": config.distill.agreement,
+        "supervised": config.distill.supervised,
+    }
 
 
 class PublicCrossEntropy:

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from knot_fed.models.kept_features import ComputeFeatures, KeptFeatures
 from knot_fed.models.text_classifier import Item, ModelSpec, TextClassifier, pair_features
-from knot_fed.models.transformer import HF, load_tokenizer, not_loadable, random_token_items, tokenize
+from knot_fed.models.transformer import HF, UNLOADABLE, load_tokenizer, not_loadable, random_token_items, tokenize
 from knot_fed.types import Text
 
 HIDDEN = 1024
@@ -109,7 +109,7 @@ class FeatureExtractor:
             self.width = int(
                 transformers.AutoConfig.from_pretrained(spec.name.removeprefix(HF), trust_remote_code=False).hidden_size
             )
-        except (OSError, ValueError, AttributeError) as error:
+        except UNLOADABLE as error:
             raise not_loadable(spec.name, error) from None
 
     def __call__(self, texts: list[str]) -> Float[np.ndarray, "examples width"]:
@@ -137,7 +137,7 @@ class FeatureExtractor:
 
     def _load_tokenizer(self) -> Any:
         if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self._spec)
+            self._tokenizer = load_tokenizer(self._spec.name)
         return self._tokenizer
 
     def _load_encoder(self) -> Any:

@@ -11,14 +11,20 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from knot_fed.errors import ModelError
+from knot_fed.errors import ModelError, writing_failed
 from knot_fed.models.head import FeatureExtractor, HeadClassifier, encoder_identity
 from knot_fed.models.ngram_bag import NgramBag
 from knot_fed.models.text_classifier import ModelSpec, TextClassifier
-from knot_fed.models.transformer import HF, TransformerClassifier, build_pretrained, build_tiny_bert
+from knot_fed.models.transformer import HF, TransformerClassifier, build_pretrained, build_tiny_bert, load_tokenizer
 
 HUB_PARTS = 2
 """Of a hub id, at most: its owner's name and its own."""
+WEIGHTS_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 SPEC_FILE = "knot_fed.json"
 PARAMETERS_FILE = "parameters.safetensors"
 ARCHITECTURES = 2
@@ -102,7 +108,8 @@ def save_classifier(model: TextClassifier, folder: Path) -> None:
         (folder / SPEC_FILE).write_text(model.spec.to_json(), encoding="utf-8")
     except (OSError, SafetensorError) as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise ModelError(f"{folder}: the classifier cannot be written ({error}); make room on the disk") from None
+        reason = writing_failed(error) if isinstance(error, OSError) else f"{error}; make room on the disk"
+        raise ModelError(f"{folder}: the classifier cannot be written: {reason}") from None
 
 
 def load_classifier(folder: Path, *, feature_cache: Path | None = None) -> TextClassifier:
@@ -167,14 +174,21 @@ def check_model_folder(name: str) -> None:
     Raises
     ------
     ModelError
-        If the name is `hf:` and a path, and there is no transformers model.
+        If the name is `hf:` and a path, and there is no transformers model, or its tokenizer cannot be loaded.
     """
     identifier = name.removeprefix(HF)
     path = Path(identifier)
     is_path = path.is_absolute() or path.is_dir() or identifier.startswith((".", "~")) or len(path.parts) > HUB_PARTS
-    if name.startswith(HF) and is_path and not (path / "config.json").is_file():
-        found = "no config.json in that folder" if path.is_dir() else "no such folder"
+    if not (name.startswith(HF) and is_path):
+        return
+    found = "" if path.is_dir() else "no such folder"
+    if not found and not (path / "config.json").is_file():
+        found = "no config.json in that folder"
+    if not found and not any((path / file).is_file() for file in WEIGHTS_FILES):
+        found = f"no weights in that folder ({', '.join(WEIGHTS_FILES)})"
+    if found:
         raise ModelError(f"model {name!r}: {found}; give the folder of a transformers model, or hf:<hub id>")
+    load_tokenizer(name)
 
 
 def needs_permission(name: str) -> bool:

@@ -9,6 +9,7 @@ import tokenizers
 import torch
 import transformers
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import nn
 from typing_extensions import override
 
@@ -19,6 +20,8 @@ from knot_fed.types import Text
 HF = "hf:"
 RANDOM_TOKENS = (4, 24)
 VOCABULARY_SIZE = 8000
+UNLOADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError, SafetensorError)
+"""What transformers raises on a folder that is incomplete, damaged or of another version."""
 TINY_BERT_POSITIONS = 512
 """Tokens that tiny-bert can read whatever its specification says; more only where that says so."""
 SPECIAL = {
@@ -101,9 +104,9 @@ def build_pretrained(spec: ModelSpec) -> TransformerClassifier:
             ignore_mismatched_sizes=True,
             trust_remote_code=False,
         )
-    except (OSError, ValueError) as error:
+    except UNLOADABLE as error:
         raise not_loadable(spec.name, error) from None
-    return TransformerClassifier(spec, network.float(), load_tokenizer(spec), learning_rate=5e-5)
+    return TransformerClassifier(spec, network.float(), load_tokenizer(spec.name), learning_rate=5e-5)
 
 
 def build_tiny_bert(spec: ModelSpec) -> TransformerClassifier:
@@ -145,24 +148,30 @@ def train_vocabulary(texts: Sequence[Text], size: int = VOCABULARY_SIZE) -> tupl
     """
     wordpiece = tokenizers.BertWordPieceTokenizer()
     singles = [part for text in texts for part in ((text,) if isinstance(text, str) else text)]
-    letters = sorted({letter for part in singles for letter in wordpiece.normalize(part) if not letter.isspace()})
+    letters = sorted(
+        {letter for part in singles for letter in wordpiece.normalizer.normalize_str(part) if not letter.isspace()}
+    )
     first = [*SPECIAL.values(), *(f"##{letter}" for letter in letters)]
     wordpiece.train_from_iterator(singles, vocab_size=size, min_frequency=2, special_tokens=first, show_progress=False)
     vocabulary = wordpiece.get_vocab()
     return tuple(sorted(vocabulary, key=vocabulary.__getitem__))
 
 
-def load_tokenizer(spec: ModelSpec) -> Any:
+def load_tokenizer(name: str) -> Any:
     """Load the tokenizer of a pretrained encoder; raises ModelError when it has none."""
     try:
-        return transformers.AutoTokenizer.from_pretrained(spec.name.removeprefix(HF), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise not_loadable(spec.name, error) from None
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name.removeprefix(HF), trust_remote_code=False)
+    except UNLOADABLE as error:
+        raise not_loadable(name, error, what="the tokenizer of ") from None
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):  # made up where no file of a vocabulary is there
+        raise ModelError(f"the tokenizer of model {name!r} has no vocabulary; add its files to the folder")
+    return tokenizer
 
 
-def not_loadable(name: str, error: Exception) -> ModelError:
-    """Describe a pretrained model that cannot be loaded."""
-    return ModelError(f"model {name!r} cannot be loaded ({type(error).__name__}); give hf:<hub id or absolute folder>")
+def not_loadable(name: str, error: Exception, *, what: str = "") -> ModelError:
+    """Describe a pretrained model, or a part of it, that cannot be loaded."""
+    kind = type(error).__name__
+    return ModelError(f"{what}model {name!r} cannot be loaded ({kind}); give hf:<hub id or absolute folder>")
 
 
 def tokenize(tokenizer: Any, texts: Sequence[Text], *, max_length: int) -> list[Item]:
