@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from scipy.special import softmax
 
 from knot_fed.config import DistillConfig, RunConfig
 from knot_fed.losses import TRANSPORT_KEYS, Loss
-from knot_fed.models import FitState, Item, Schedule, TextClassifier, class_weights, fit, predict_logits
+from knot_fed.models import ClassWeights, CrossEntropy, FitState, Item, Schedule, TextClassifier, fit, predict_logits
 from knot_fed.types import LabelledTexts, Text
 
 EVALUATION_BATCH = 512
@@ -86,14 +86,13 @@ class PublicCrossEntropy:
         examples: LabelledTexts,
         *,
         weight: float,
-        weigh_classes: Literal["none", "balanced"],
+        weigh_classes: ClassWeights,
         seed: int,
     ) -> None:
         self.weight = weight
         self._student = student
         self._items = student.encode(examples.texts)
-        self._labels = torch.from_numpy(examples.labels)
-        self._class_weights = class_weights(examples.labels, len(student.spec.labels), weigh_classes)
+        self._cross_entropy = CrossEntropy(examples.labels, len(student.spec.labels), weigh_classes)
         self._generator = np.random.default_rng(seed)
 
     @property
@@ -108,9 +107,7 @@ class PublicCrossEntropy:
     def __call__(self, size: int) -> Float[torch.Tensor, ""]:
         """Return the loss of a batch of that size; differentiable in the student's parameters."""
         rows = self._generator.integers(len(self._items), size=size)
-        logits = self._student.logits([self._items[row] for row in rows])
-        labels, shares = self._labels[rows].to(logits.device), self._class_weights.to(logits.device)
-        return self.weight * torch.nn.functional.cross_entropy(logits.float(), labels, shares)
+        return self.weight * self._cross_entropy(self._student.logits([self._items[row] for row in rows]), rows)
 
 
 def distil_student(

@@ -6,11 +6,9 @@ import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy.special import softmax
 from sklearn.metrics import f1_score
 
@@ -19,13 +17,12 @@ from knot_fed.config import TeacherConfig
 from knot_fed.errors import DamagedError, ModelError
 from knot_fed.files import check_folder, keep_folder
 from knot_fed.models import (
-    BatchLoss,
+    CrossEntropy,
     ModelSpec,
     PrivateSchedule,
     Schedule,
     TextClassifier,
     build_classifier,
-    class_weights,
     fit,
     fit_all_epochs,
     fit_privately,
@@ -67,7 +64,7 @@ def train_teacher(
     model = build_classifier(spec, seed=seed, feature_cache=feature_cache)
     items = model.encode(examples.train.texts)
     val_items = model.encode(examples.val.texts)
-    batch_loss = _cross_entropy(examples.train, len(spec.labels), settings.class_weights)
+    batch_loss = CrossEntropy(examples.train.labels, len(spec.labels), settings.class_weights)
 
     def macro_f1() -> float:
         predicted = predict_logits(model, val_items).argmax(axis=1)
@@ -136,7 +133,7 @@ def train_further(model: TextClassifier, train: LabelledTexts, settings: Teacher
     ModelError
         If training diverges.
     """
-    batch_loss = _cross_entropy(train, len(model.spec.labels), settings.class_weights)
+    batch_loss = CrossEntropy(train.labels, len(model.spec.labels), settings.class_weights)
     losses = fit_all_epochs(model, model.encode(train.texts), batch_loss, _schedule(settings), seed=seed)
     _check_finite(losses, model.spec.name)
 
@@ -205,16 +202,6 @@ def _answer_digest(model: TextClassifier, texts: Sequence[Text]) -> str:
 def _soft_labels(logits: Float[np.ndarray, "examples classes"], temperature: float) -> SoftLabels:
     rows: SoftLabels = softmax(logits.astype(np.float64) / temperature, axis=1).astype(np.float32)
     return rows
-
-
-def _cross_entropy(train: LabelledTexts, classes: int, scheme: Literal["none", "balanced"]) -> BatchLoss:
-    labels = torch.from_numpy(train.labels)
-    weights = class_weights(train.labels, classes, scheme)
-
-    def batch_loss(logits: torch.Tensor, rows: Int[np.ndarray, "batch"]) -> torch.Tensor:
-        return torch.nn.functional.cross_entropy(logits, labels[rows].to(logits.device), weights.to(logits.device))
-
-    return batch_loss
 
 
 def _schedule(settings: TeacherConfig) -> Schedule:

@@ -5,7 +5,8 @@ import torch
 from knot_fed.distillation import PublicCrossEntropy, distil_student
 from knot_fed.labels import LabelSpace
 from knot_fed.losses import ForwardKL
-from knot_fed.models import ModelSpec, build_classifier, class_weights
+from knot_fed.models import ModelSpec, build_classifier
+from knot_fed.models.cross_entropy import class_weights
 from knot_fed.teacher import predict_soft_labels
 from knot_fed.transport import OTLoss, make_ground_cost
 from knot_fed.types import LabelledTexts
@@ -72,7 +73,7 @@ def test_public_cross_entropy_is_torchs_on_its_batch_times_its_weight():
     expected = torch.nn.functional.cross_entropy(
         student.logits(student.encode([mixed.texts[row] for row in rows])),
         torch.from_numpy(mixed.labels[rows]),
-        class_weights(mixed.labels, 5, "balanced"),
+        class_weights(mixed.labels, 5),
     )
     torch.testing.assert_close(loss(8), 0.3 * expected)
 
@@ -92,6 +93,6 @@ def test_a_distillation_that_lowers_no_held_out_loss_is_told_with_its_saturated_
 
 def test_balanced_classes_weigh_the_same_in_sum():
     labels = np.array([0, 0, 0, 2])
-    weights = class_weights(labels, 3, "balanced").numpy()
+    weights = class_weights(labels, 3).numpy()
     assert weights[0] * 3 == pytest.approx(weights[2] * 1)
     assert weights[labels].mean() == pytest.approx(1)

@@ -121,7 +121,7 @@ def _check_privacy(config: RunConfig) -> None:
             f"run configuration: weights.scheme = {scheme!r} reads what privacy.mechanism = {mechanism!r} does not"
             f" cover; use {' or '.join(covered)}"
         )
-    if config.teacher.class_weights != "none":
+    if config.teacher.class_weights not in ("auto", "none"):
         raise ConfigError(
             f"run configuration: teacher.class-weights = {config.teacher.class_weights!r} tells the private mix of"
             f" labels beside privacy.mechanism = {mechanism!r}; use none"

@@ -133,7 +133,10 @@ class TeacherConfig(Section):
     batch_size: BatchSize = Field(64, description="examples in a step")
     learning_rate: Rate = Field(0.0, description="0: the model's own default")
     weight_decay: Rate = Field(0.01, description="of AdamW")
-    class_weights: Literal["none", "balanced"] = Field("none", description="none, or balanced: inverse class frequency")
+    class_weights: Literal["auto", "none", "balanced", "logit-adjusted"] = Field(
+        "auto",
+        description="none, balanced (inverse frequency) or logit-adjusted, which auto is without a privacy mechanism",
+    )
     max_length: int = Field(128, ge=8, le=8192, description="tokens of one text (hf: and tiny-bert)")
     temperature: float = Field(
         1.0,

@@ -110,6 +110,9 @@ def teacher_plan(
     privacy = stricter_settings(client.run.privacy, client.policy)
     noise = noise_event(privacy, texts=len(transfer), asked=asked, least_noise=client.policy.least_noise)
     strict = client.run.model_copy(update={"privacy": privacy})
+    if privacy.mechanism != "none":
+        covered = strict.teacher.model_copy(update={"class_weights": "none"})
+        strict = strict.model_copy(update={"teacher": covered})
     return TeacherPlan(strict, client.spec(transfer), examples, seed, noise)
 
 

@@ -1,11 +1,11 @@
 """Text classifiers: n-gram bags, transformers from scratch or pretrained, and heads on frozen encoders."""
 
+from knot_fed.models.cross_entropy import ClassWeights, CrossEntropy
 from knot_fed.models.fitting import (
     BatchLoss,
     Fit,
     FitState,
     Schedule,
-    class_weights,
     fit,
     fit_all_epochs,
     predict_logits,
@@ -32,6 +32,8 @@ __all__ = [
     "ARCHITECTURES",
     "TINY_BERT_POSITIONS",
     "BatchLoss",
+    "ClassWeights",
+    "CrossEntropy",
     "Fit",
     "FitState",
     "Item",
@@ -43,7 +45,6 @@ __all__ = [
     "check_model_folder",
     "check_model_name",
     "check_treatable",
-    "class_weights",
     "encoder_identity",
     "fit",
     "fit_all_epochs",

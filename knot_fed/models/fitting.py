@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,15 +124,6 @@ def fit_all_epochs(
         losses = tuple(training.epoch(number) for number in range(1, schedule.epochs + 1))
     model.eval()
     return losses
-
-
-def class_weights(
-    labels: Int[np.ndarray, "examples"], classes: int, scheme: Literal["none", "balanced"]
-) -> Float[torch.Tensor, "classes"]:
-    """Weigh the classes in cross-entropy: all 1, or `balanced`, by inverse frequency among the classes that occur."""
-    counts = np.bincount(labels, minlength=classes)
-    balanced = len(labels) / (max(1, int((counts > 0).sum())) * np.maximum(counts, 1))
-    return torch.from_numpy((balanced if scheme == "balanced" else np.ones(classes)).astype(np.float32))
 
 
 def predict_logits(

@@ -172,13 +172,14 @@ def test_training_without_selection_is_training_whose_score_always_rises():
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
-def test_class_weights_help_a_rare_class(run_config):
+@pytest.mark.parametrize("scheme", ["balanced", "logit-adjusted", "auto"])
+def test_class_weights_help_a_rare_class(run_config, scheme):
     examples = builtin_examples("phones", SENTIMENT)
     rare = np.concatenate([np.flatnonzero(examples.train.labels != 4), np.flatnonzero(examples.train.labels == 4)[:12]])
     split = SplitExamples(examples.train.select(rare), examples.val, examples.test)
     recalls = []
-    for scheme in ("none", "balanced"):
-        settings = run_config(keys={"teacher.class-weights": scheme, "teacher.epochs": 4}).teacher
+    for used in ("none", scheme):
+        settings = run_config(keys={"teacher.class-weights": used, "teacher.epochs": 4}).teacher
         teacher = train_teacher(spec_of("ngram-bag"), split, settings, seed=1)
         truth = LabelledTexts(examples.test.texts, examples.test.labels).labels == 4
         recalls.append((predict_soft_labels(teacher, examples.test.texts)[truth].argmax(axis=1) == 4).mean())
