@@ -14,14 +14,17 @@ from torch import nn
 from typing_extensions import override
 
 from knot_fed.models.kept_features import ComputeFeatures, KeptFeatures
+from knot_fed.models.pretrained import HF, load_tokenizer, load_weights, read_config, unusable
 from knot_fed.models.text_classifier import Item, ModelSpec, TextClassifier, pair_features
-from knot_fed.models.transformer import HF, load_tokenizer, not_loadable, random_token_items, tokenize
+from knot_fed.models.transformer import cut_notes, random_token_items, tokenize
 from knot_fed.types import Text
 
 HIDDEN = 1024
 DROPOUT = 0.5
 BATCH_SIZE = 64
 RANDOM = "random tokens"
+READING = 2
+"""Raised when texts are read otherwise, so that features kept before are computed anew."""
 
 
 class HeadClassifier(TextClassifier):
@@ -70,6 +73,10 @@ class HeadClassifier(TextClassifier):
         return list(zip(*sides, strict=True))
 
     @override
+    def notes(self) -> list[str]:
+        return self._features.notes()
+
+    @override
     def forward(self, **batch: torch.Tensor) -> Float[torch.Tensor, "examples classes"]:
         features = pair_features(batch["side_0"], batch["side_1"]) if self.spec.paired else batch["side_0"]
         logits: torch.Tensor = self.head(features)
@@ -87,6 +94,8 @@ class FeatureExtractor:
         Names the encoder and the cut.
     folder
         Where features are kept; None: nowhere.
+    device
+        Where the encoder computes.
 
     Raises
     ------
@@ -94,17 +103,17 @@ class FeatureExtractor:
         If the encoder cannot be loaded.
     """
 
-    def __init__(self, spec: ModelSpec, folder: Path | None) -> None:
+    def __init__(self, spec: ModelSpec, folder: Path | None, device: str) -> None:
         self._spec = spec
         self._folder = folder
+        self._device = device
+        self._config = read_config(spec.name)
         self._encoder: Any = None
         self._tokenizer: Any = None
         try:
-            self.width = int(
-                transformers.AutoConfig.from_pretrained(spec.name.removeprefix(HF), trust_remote_code=False).hidden_size
-            )
-        except (OSError, ValueError, AttributeError) as error:
-            raise not_loadable(spec.name, error) from None
+            self.width = int(self._config.hidden_size)
+        except AttributeError:
+            raise unusable(spec.name, "its config.json has no hidden_size", "use another model") from None
 
     def __call__(self, texts: list[str]) -> Float[np.ndarray, "examples width"]:
         """Return float32 features, computed or kept."""
@@ -119,8 +128,12 @@ class FeatureExtractor:
     def _kept_or(self, names: list[str], compute: ComputeFeatures) -> Float[np.ndarray, "examples width"]:
         if self._folder is None or not names:
             return compute(names)
-        described = json.dumps([encoder_identity(self._spec.name), self._spec.max_length])
+        described = json.dumps([READING, encoder_identity(self._spec.name), self._spec.max_length])
         return KeptFeatures(self._folder / _digest(described)).features(names, compute)
+
+    def notes(self) -> list[str]:
+        """Tell what a user would not expect of the encoder."""
+        return cut_notes(self._load_tokenizer(), self._spec)
 
     def tokenized(self, texts: list[str]) -> list[Item]:
         """Return the token ids of texts, cut at the longest that is read."""
@@ -131,13 +144,14 @@ class FeatureExtractor:
 
     def _load_tokenizer(self) -> Any:
         if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self._spec)
+            self._tokenizer = load_tokenizer(self._spec.name, self._config)
         return self._tokenizer
 
     def _load_encoder(self) -> Any:
         if self._encoder is None:
-            encoder = transformers.AutoModel.from_pretrained(self._spec.name.removeprefix(HF), trust_remote_code=False)
-            self._encoder = encoder.float().eval().to("cuda" if torch.cuda.is_available() else "cpu")
+            encoder, _ = load_weights(transformers.AutoModel, self._spec.name, prefix="")
+            encoder = encoder.get_encoder() if self._config.is_encoder_decoder else encoder
+            self._encoder = encoder.eval().to(self._device)
         return self._encoder
 
     @torch.no_grad()

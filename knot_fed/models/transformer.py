@@ -1,6 +1,7 @@
 """Whole transformers classifiers: any pretrained one, and tiny-bert, built from scratch."""
 
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,16 @@ from jaxtyping import Float
 from typing_extensions import override
 
 from knot_fed.errors import ModelError
+from knot_fed.models.label_order import match_head
+from knot_fed.models.pretrained import load_tokenizer, load_weights, read_config, unusable
 from knot_fed.models.text_classifier import Item, ModelSpec, TextClassifier
 from knot_fed.types import Text
 
-HF = "hf:"
 RANDOM_TOKENS = (4, 24)
 VOCABULARY_SIZE = 8000
 TINY_BERT_POSITIONS = 512
 """Tokens that tiny-bert can read whatever its specification says; more only where that says so."""
+NO_CLASSIFIER = "use trainable = 'head', or another model"
 SPECIAL = {
     "pad_token": "[PAD]",
     "unk_token": "[UNK]",
@@ -28,15 +31,15 @@ SPECIAL = {
     "mask_token": "[MASK]",
 }
 
-transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-
 
 class TransformerClassifier(TextClassifier):
     """A transformers sequence classifier with its tokenizer, trained whole."""
 
-    def __init__(self, spec: ModelSpec, network: Any, tokenizer: Any, *, learning_rate: float) -> None:
+    def __init__(
+        self, spec: ModelSpec, network: Any, tokenizer: Any, *, learning_rate: float, notes: Sequence[str] = ()
+    ) -> None:
         super().__init__(spec)
+        self._notes = [*notes, *cut_notes(tokenizer, spec)]
         self.network = network
         self.tokenizer = tokenizer
         self.default_learning_rate = learning_rate
@@ -68,6 +71,10 @@ class TransformerClassifier(TextClassifier):
         logits: torch.Tensor = self.network(**batch).logits
         return logits
 
+    @override
+    def notes(self) -> list[str]:
+        return list(self._notes)
+
     def save_pretrained(self, folder: Path) -> None:
         """Write network and tokenizer so that transformers loads them without this package."""
         self.network.save_pretrained(folder)
@@ -75,27 +82,35 @@ class TransformerClassifier(TextClassifier):
 
 
 def build_pretrained(spec: ModelSpec) -> TransformerClassifier:
-    """Load a pretrained encoder and put a fresh classification head on it where the labels differ.
+    """Load a pretrained classifier, its labels matched by name; an encoder, or one of other size, gets a fresh head.
 
     Raises
     ------
     ModelError
-        If the name is not a hub id that can be reached or a folder with a model.
+        If the name is not a hub id that can be reached or a folder with a model that can be used, or its trained head
+        gives other labels.
     """
+    config = read_config(spec.name)
+    tokenizer = load_tokenizer(spec.name, config)
+    if type(config) not in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise unusable(spec.name, f"transformers has no classifier of type {config.model_type!r}", NO_CLASSIFIER)
     names = dict(enumerate(spec.labels))
-    identifier = spec.name.removeprefix(HF)
-    try:
-        network = transformers.AutoModelForSequenceClassification.from_pretrained(
-            identifier,
-            num_labels=len(names),
-            id2label=names,
-            label2id={name: index for index, name in names.items()},
-            ignore_mismatched_sizes=True,
-            trust_remote_code=False,
-        )
-    except (OSError, ValueError) as error:
-        raise not_loadable(spec.name, error) from None
-    return TransformerClassifier(spec, network.float(), load_tokenizer(spec), learning_rate=5e-5)
+    network, missing = load_weights(
+        transformers.AutoModelForSequenceClassification,
+        spec.name,
+        num_labels=len(names),
+        id2label=names,
+        label2id={name: index for index, name in names.items()},
+        ignore_mismatched_sizes=True,
+    )
+    network.config.pad_token_id = tokenizer.pad_token_id
+    network.config.problem_type = None
+    notes = []
+    if all(key.startswith(f"{network.base_model_prefix}.") for key in missing):
+        match_head(network, config.id2label, spec.labels, name=spec.name)
+    elif any("ForSequenceClassification" in kind for kind in config.architectures or ()):
+        notes = [f"its head of {config.num_labels} labels is replaced by a fresh one of {len(names)}"]
+    return TransformerClassifier(spec, network, tokenizer, learning_rate=5e-5, notes=notes)
 
 
 def build_tiny_bert(spec: ModelSpec) -> TransformerClassifier:
@@ -144,34 +159,42 @@ def train_vocabulary(texts: Sequence[Text], size: int = VOCABULARY_SIZE) -> tupl
     return tuple(sorted(vocabulary, key=vocabulary.__getitem__))
 
 
-def load_tokenizer(spec: ModelSpec) -> Any:
-    """Load the tokenizer of a pretrained encoder; raises ModelError when it has none."""
-    try:
-        return transformers.AutoTokenizer.from_pretrained(spec.name.removeprefix(HF), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise not_loadable(spec.name, error) from None
-
-
-def not_loadable(name: str, error: Exception) -> ModelError:
-    """Describe a pretrained model that cannot be loaded."""
-    return ModelError(f"model {name!r} cannot be loaded ({type(error).__name__}); give hf:<hub id or absolute folder>")
-
-
 def tokenize(tokenizer: Any, texts: Sequence[Text], *, max_length: int) -> list[Item]:
     """Turn single texts or pairs into token ids, cut at `max_length` tokens."""
     if not texts:
         return []
     single = isinstance(texts[0], str)
     columns = [list(texts)] if single else [list(column) for column in zip(*texts, strict=True)]
-    encoded = tokenizer(*columns, truncation=True, max_length=min(max_length, tokenizer.model_max_length))
-    return [{key: values[row] for key, values in encoded.items()} for row in range(len(texts))]
+    encoded = tokenizer(
+        *columns,
+        truncation=True,
+        max_length=min(max_length, tokenizer.model_max_length),
+        split_special_tokens=True,  # a text that quotes a special token is text
+    )
+    rows = [{key: values[row] for key, values in encoded.items()} for row in range(len(texts))]
+    return [item if item["input_ids"] else _of_nothing(tokenizer, item) for item in rows]
+
+
+def _of_nothing(tokenizer: Any, item: Item) -> Item:
+    """Read a text without a token as one token of padding, since no model reads none."""
+    told = {"input_ids": tokenizer.pad_token_id, "attention_mask": 1}
+    return {key: [told.get(key, 0)] for key in item}
+
+
+def cut_notes(tokenizer: Any, spec: ModelSpec) -> list[str]:
+    """Tell where a model reads less of a text than is asked for."""
+    most = tokenizer.model_max_length
+    return [f"reads {most} tokens of an example, fewer than max-length"] if most < spec.max_length else []
 
 
 def random_token_items(tokenizer: Any, generator: np.random.Generator, count: int) -> list[Item]:
-    """Draw sequences of random, not special, token ids between the usual special ones."""
+    """Draw sequences of random, not special, token ids between the special ones that stand around every text."""
     special = set(tokenizer.all_special_ids)
     ordinary = np.array([index for index in range(len(tokenizer)) if index not in special])
-    start, end = ([token] if token is not None else [] for token in (tokenizer.cls_token_id, tokenizer.sep_token_id))
+    around = special - {tokenizer.unk_token_id}
+    ids = tokenizer("a")["input_ids"]
+    start = list(takewhile(around.__contains__, ids))
+    end = list(takewhile(around.__contains__, reversed(ids[len(start) :])))[::-1]
     drawn = [generator.choice(ordinary, size=size).tolist() for size in generator.integers(*RANDOM_TOKENS, size=count)]
     return [
         {"input_ids": start + ids + end, "attention_mask": [1] * (len(start) + len(ids) + len(end))} for ids in drawn

@@ -1,0 +1,116 @@
+"""One trial forward pass of a pretrained model, before anything is started with it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from knot_fed.errors import ModelError
+from knot_fed.models.fitting import predict_logits
+from knot_fed.models.pretrained import HF, all_unknown, at_hand, unusable
+from knot_fed.models.storage import build_classifier
+from knot_fed.models.text_classifier import ModelSpec, TextClassifier
+from knot_fed.types import Text
+
+LONGEST = 1024
+"""Tokens of the trial's long text, at most."""
+TOLERANCE = 1e-3
+"""Between logits of a text alone and in a batch, in units of the largest one."""
+SHORT = "good"
+LONG = "The battery lasts two days, and the screen is bright enough to read outside. "
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a trial shows: parameters to train, and what a user would not expect of the model."""
+
+    parameters: int
+    notes: tuple[str, ...]
+
+
+@lru_cache(maxsize=64)
+def try_model(spec: ModelSpec, texts: tuple[Text, ...] = ()) -> Trial | None:
+    """Build a classifier and let it read a short and a long text, alone and in a batch.
+
+    Parameters
+    ----------
+    spec
+        What to build.
+    texts
+        A few of the public texts that it is to read.
+
+    Returns
+    -------
+    trial
+        None: the model has to be asked from the hub first.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be built, knows no part of the texts, fails on one, or reads a text otherwise in a batch than
+        alone.
+    """
+    if not spec.name.startswith(HF):
+        return _tried(spec, texts)
+    folder = at_hand(spec.name)
+    if folder is None:
+        return None
+    try:
+        return _tried(replace(spec, name=f"{HF}{folder}"), texts)
+    except ModelError as error:
+        message = str(error).replace(f"{HF}{folder}", spec.name)
+        raise ModelError(message, refusal=error.refusal) from None
+
+
+def _tried(spec: ModelSpec, texts: tuple[Text, ...]) -> Trial:
+    longest = min(spec.max_length, LONGEST)
+    model = build_classifier(replace(spec, max_length=longest), seed=0, device="cpu").eval()
+    try:
+        if spec.name.startswith(HF):
+            _check_known(model, texts)
+            _check_same(model, _trial_texts(paired=spec.paired, words=longest))
+        notes = model.notes()
+    except ModelError:
+        raise
+    except Exception as error:
+        remedy = "use trainable = 'head', or another model" if spec.trainable == "all" else "use another model"
+        raise unusable(spec.name, f"it fails on a batch of trial texts ({type(error).__name__})", remedy) from None
+    count = sum(parameter.numel() for parameter in model.parameters())
+    return Trial(count, tuple(f"model {spec.name!r}: {note}" for note in notes))
+
+
+def _trial_texts(*, paired: bool, words: int) -> list[Text]:
+    long = LONG * (1 + words // len(LONG.split()))
+    singles = [SHORT, long, LONG, "<s> [SEP] </s> <|endoftext|> good"]
+    return [(first, second) for first, second in zip(singles, singles[::-1], strict=True)] if paired else list(singles)
+
+
+def _check_known(model: TextClassifier, texts: Sequence[Text]) -> None:
+    """Refuse a tokenizer for which all of a user's texts are the same."""
+    tokenizer = getattr(model, "tokenizer", None)
+    parts = [part for text in texts for part in ((text,) if isinstance(text, str) else text)]
+    if parts and tokenizer is not None and all_unknown(tokenizer, parts):
+        raise unusable(
+            model.spec.name,
+            f"its tokenizer knows no part of the first {len(texts)} transfer texts",
+            "use a model of their language",
+        )
+
+
+def _check_same(model: TextClassifier, texts: Sequence[Text]) -> None:
+    """Refuse a model to which it matters what else is in a batch, or whose logits are no numbers."""
+    items = model.encode(texts)
+    together = predict_logits(model, items)
+    alone = np.concatenate([predict_logits(model, model.encode([text])) for text in texts])
+    drawn = predict_logits(model, model.random_items(np.random.default_rng(0), 2))
+    if not (np.isfinite(together).all() and np.isfinite(alone).all() and np.isfinite(drawn).all()):
+        raise unusable(
+            model.spec.name, "its logits are not finite", "save its weights in float32, or use another model"
+        )
+    if np.abs(together - alone).max() > TOLERANCE * np.abs(alone).max():
+        raise unusable(
+            model.spec.name,
+            "it answers otherwise for a text in a batch than for the text alone",
+            "use a model that masks its padding",
+        )
