@@ -26,6 +26,7 @@ RUN pip install --no-deps --extra-index-url "$TORCH_INDEX" --constraint constrai
     && strip --strip-unneeded ot/bsp/*.so llvmlite/binding/*.so
 COPY pyproject.toml README.md LICENSE ./
 COPY knot_fed knot_fed
+COPY simulations simulations
 RUN pip install --no-deps --no-build-isolation . && pip uninstall --yes --quiet hatchling pip
 
 FROM ${BASE_IMAGE}

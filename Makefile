@@ -7,13 +7,19 @@ endif
 PYTHON ?= python3
 INSTALLED := $(BIN)/.knot-fed-installed
 
-.PHONY: demo test browser-test docker-test check bench clean
+.PHONY: demo test resolve wheel-test browser-test docker-test check bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/flower-simulation --app . --num-supernodes 3
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+resolve: $(INSTALLED)
+	.ci/resolve $(BIN)/uv
+
+wheel-test: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow tests/end_to_end/test_wheel.py
 
 browser-test: $(INSTALLED)
 	$(BIN)/python -m pytest -m browser tests/reporting

@@ -131,16 +131,32 @@ def client_weights(
     >>> client_weights("size", examples=np.array([1, 3]), **answers).tolist()
     [[0.25], [0.75]]
     """
-    scores = np.asarray(find_scheme(scheme)(TeacherAnswers(examples, confidences, soft_labels)), dtype=np.float64)
-    if scores.shape != confidences.shape or not np.isfinite(scores).all() or (scores < 0).any():
+    scores = _read_scores(find_scheme(scheme)(TeacherAnswers(examples, confidences, soft_labels)), scheme)
+    if scores.shape != confidences.shape:
         raise ConfigError(
-            f"weights.scheme = {scheme!r}: gave scores of shape {scores.shape}, expected finite scores >= 0 of shape"
-            f" {confidences.shape}; return one row for each teacher"
+            f"weights.scheme = {scheme!r}: gave scores of shape {scores.shape}, expected {confidences.shape};"
+            " return one row for each teacher"
+        )
+    wrong = int((~(np.isfinite(scores) & (scores >= 0))).sum())
+    if wrong:
+        raise ConfigError(
+            f"weights.scheme = {scheme!r}: {wrong} of {scores.size} scores are negative or not finite;"
+            " return scores >= 0"
         )
     highest = scores.max(axis=0)
     sharpened = np.where(highest > 0, scores / np.where(highest > 0, highest, 1.0), 1.0) ** power
     weights: Float[np.ndarray, "clients texts"] = sharpened / sharpened.sum(axis=0)
     return weights
+
+
+def _read_scores(scores: object, scheme: str) -> Float[np.ndarray, "..."]:
+    try:
+        return np.asarray(scores, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"weights.scheme = {scheme!r}: gave a {type(scores).__name__} that is no array of numbers; return one row"
+            " of scores for each teacher"
+        ) from None
 
 
 def single_weights(

@@ -84,4 +84,6 @@ def _own(app: Path) -> tuple[dict[str, Any], Path, Iterable[Path]]:
         raise ConfigError(
             f"{app / 'pyproject.toml'}: no fab-include; leave --app out, or give it the app's folder"
         ) from None
+    if any(".." in Path(pattern).parts for pattern in patterns):
+        raise ConfigError(f"{app / 'pyproject.toml'}: fab-include leads out of the app's folder; name files below it")
     return project, app, [path for pattern in patterns for path in sorted(app.glob(pattern))]

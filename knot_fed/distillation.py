@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from knot_fed.config import DistillConfig
-from knot_fed.losses import Loss
+from knot_fed.config import DistillConfig, RunConfig
+from knot_fed.losses import TRANSPORT_KEYS, Loss
 from knot_fed.models import FitState, Schedule, TextClassifier, class_weights, fit
 from knot_fed.types import LabelledTexts, Text
 
@@ -27,6 +27,19 @@ class DistillationResult:
     validation_losses: tuple[float, ...]
     seconds: float
     seconds_in_loss: float
+
+
+def distillation_settings(config: RunConfig) -> dict[str, str | float]:
+    """Return the settings of a distillation, as `summary.json` holds them; a setting that nothing reads is empty."""
+    read = TRANSPORT_KEYS.get(config.distill.loss, frozenset())
+    return {
+        "loss": config.distill.loss,
+        "objective": config.distill.objective,
+        "weights": config.weights.weighting,
+        "cost": config.transport.cost if "transport.cost" in read else "",
+        "agreement": config.distill.agreement,
+        "supervised": config.distill.supervised,
+    }
 
 
 class PublicCrossEntropy:

@@ -1,5 +1,6 @@
 """Errors that a user can act on: each message is one sentence with what, where, what was found and the remedy."""
 
+import errno
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +21,17 @@ def phase(name: str) -> Iterator[None]:
         raise
 
 
-def told_error(error: BaseException, package: str = "knot_fed") -> str:
+def told_error(error: BaseException, package: str = "knot_fed", *, of: str = "the run") -> str:
     """Tell an unexpected error by phase, class and place, and not by its text, which may quote data.
+
+    Parameters
+    ----------
+    error
+        What was raised; a `phase` around it is named.
+    package
+        Whose code the place begins in.
+    of
+        What failed, where no phase says so.
 
     Examples
     --------
@@ -37,7 +47,7 @@ def told_error(error: BaseException, package: str = "knot_fed") -> str:
     ours = [place for place, frame in enumerate(frames) if package in Path(frame.filename).parts]
     inner = frames[ours[-1] if ours else 0 :]
     places = " > ".join(f"{Path(frame.filename).name}:{frame.lineno} ({frame.name})" for frame in inner)
-    return f"{(notes or ['the run'])[0]} failed with {type(error).__name__} at {places}"
+    return f"{(notes or [of])[0]} failed with {type(error).__name__} at {places}"
 
 
 class KnotError(Exception):
@@ -137,6 +147,35 @@ class CredentialsError(KnotError):
 
 class DamagedError(KnotError):
     """A kept file that is not as it was written."""
+
+
+def writing_failed(error: OSError, *, then: str = "") -> str:
+    """Say why a file could not be written, and what helps: a full disk needs something else than a wrong owner.
+
+    Parameters
+    ----------
+    error
+        What was raised.
+    then
+        What to do once that is mended; empty: nothing more.
+
+    Examples
+    --------
+    >>> writing_failed(OSError(errno.ENOSPC, "No space left on device"), then="resume the run")
+    'no space left on device; make room on the disk, then resume the run'
+    """
+    remedy = _REMEDIES.get(error.errno or 0, "look at that folder")
+    return f"{(error.strerror or type(error).__name__).lower()}; {remedy}{then and f', then {then}'}"
+
+
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room on the disk"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "let the user that runs this write there"),
+    errno.EROFS: "use a folder that is not read-only",
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "a file stands where a folder is needed: move it away"),
+    errno.ELOOP: "mend the symbolic links of its path",
+    errno.ENAMETOOLONG: "use a shorter path",
+}
 
 
 def shown(value: object) -> str:

@@ -1,5 +1,6 @@
 """Files and folders: private whatever the umask says, written whole or not at all, and checked when read again."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -7,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from knot_fed.errors import DamagedError
+from knot_fed.errors import ConfigError, DamagedError, writing_failed
 
 DIGESTS = "SHA256SUMS"
 """In a kept folder: whose it is, and one line for each other file, as sha256sum writes and checks them."""
@@ -23,6 +24,32 @@ def make_folder(path: Path, *, mode: int = PRIVATE) -> Path:
         if not folder.is_dir():
             folder.mkdir(mode=mode, exist_ok=True)
     return path
+
+
+def check_writable(path: Path, *, key: str) -> None:
+    """Refuse a folder that could not be made, or in which no file could be; nothing is left behind.
+
+    Parameters
+    ----------
+    path
+        The folder, which need not be there.
+    key
+        What the configuration calls it, for the message.
+
+    Raises
+    ------
+    ConfigError
+        If so.
+    """
+    place = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
+    try:
+        if not place.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        raise ConfigError(
+            f"{key}: {place} cannot be written: {writing_failed(error)}, or give another folder"
+        ) from None
 
 
 def open_privately(path: str, flags: int) -> int:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from knot_fed.config import TeacherConfig
-from knot_fed.errors import DamagedError, KnotError, ModelError, PrivacyError
+from knot_fed.errors import DamagedError, KnotError, ModelError, PrivacyError, writing_failed
 from knot_fed.files import check_folder, keep_folder
 from knot_fed.models import (
     ModelSpec,
@@ -139,7 +139,7 @@ def load_or_train(
     try:
         made = keep_folder(kept, partial(save_classifier, teacher))
     except OSError as error:
-        raise ModelError(f"a teacher cannot be kept ({error.strerror}); make room on the disk") from None
+        raise ModelError(f"a teacher cannot be kept in state-dir: {writing_failed(error)}") from None
     return (teacher if made else load_classifier(kept, feature_cache=feature_cache)), not made
 
 

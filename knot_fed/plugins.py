@@ -1,14 +1,18 @@
 """A user's own functions, named in the configuration as `package.module:function`."""
 
+import importlib
+import inspect
 import os
 import pkgutil
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from knot_fed.errors import ConfigError, OwnCodeError, shown
+from knot_fed.stopping import Stopped
 
 OWN_CODE = "KNOT_FED_OWN_CODE"
 """Environment variable with the folder of the call, in which commands and their runs look for a user's modules."""
@@ -38,7 +42,7 @@ def resolve_own(name: str, *, key: str, known: Sequence[str]) -> Callable[..., A
     Raises
     ------
     ConfigError
-        If the name does not have this form, or is not callable; the message lists `known`.
+        If the name does not have this form, or is not a plain function; the message lists `known`.
     OwnCodeError
         If it cannot be imported.
 
@@ -55,28 +59,50 @@ def resolve_own(name: str, *, key: str, known: Sequence[str]) -> Callable[..., A
         sys.path.append(folder)
     try:
         found = pkgutil.resolve_name(name)
-    except (ModuleNotFoundError, AttributeError, ValueError) as error:
+    except ModuleNotFoundError as error:
+        own = error.name is None or f"{name.partition(':')[0]}.".startswith(f"{error.name}.")
+        advice = remedy if own else f"install {error.name} where the server runs"
+        raise OwnCodeError(f"{key} = {shown(name)}: cannot be imported ({error}); {advice}") from None
+    except (AttributeError, ValueError) as error:
         raise OwnCodeError(f"{key} = {shown(name)}: cannot be imported ({error}); {remedy}") from None
-    except Exception as error:
+    except Stopped:
+        raise
+    except (Exception, SystemExit) as error:
         raise _own_code_error(name, key, error) from None
     if not callable(found):
         raise ConfigError(f"{key} = {shown(name)}: is of type {type(found).__name__}, not a function; {remedy}")
+    if inspect.iscoroutinefunction(found):
+        raise ConfigError(f"{key} = {shown(name)}: is async, and nothing awaits it; write a plain function")
 
     def called(*arguments: Any) -> Any:
         try:
             return found(*arguments)
-        except Exception as error:
+        except Stopped:
+            raise
+        except (Exception, SystemExit) as error:  # an exit would end the run without a word, and with its own code
             raise _own_code_error(name, key, error) from None
 
     return called
 
 
-def _own_code_error(name: str, key: str, error: Exception) -> OwnCodeError:
+def _own_code_error(name: str, key: str, error: BaseException) -> OwnCodeError:
     """Say what the user's code raised and where, without the calls that led to it."""
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
-    place = f" in {Path(own[-1].filename).name}, line {own[-1].lineno}" if own else ""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not _leads_to_own_code(frame.filename)]
+    hers = [frame for frame in own if not _is_library(frame.filename)] or own
+    places = [(frame.filename, frame.lineno) for frame in hers]
+    if isinstance(error, SyntaxError) and error.filename:
+        places.append((error.filename, error.lineno))
+    place = f" in {Path(places[-1][0]).name}, line {places[-1][1]}" if places else ""
     calls = "".join(traceback.format_list(own)) + "".join(traceback.format_exception_only(error))
     said = " ".join(str(error).split())[:200]
     return OwnCodeError(
         f"{key} = {shown(name)}: your function raised {type(error).__name__}{place} ({said}); mend it", calls=calls
     )
+
+
+def _leads_to_own_code(filename: str) -> bool:
+    return filename in (__file__, pkgutil.__file__, importlib.__file__) or filename.startswith("<frozen importlib")
+
+
+def _is_library(filename: str) -> bool:
+    return any(Path(filename).is_relative_to(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib"))

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from knot_fed.stopping import ignore_interrupts
 STOP_SECONDS, POOL_SECONDS = 20.0, 2.0
 """How long a run's processes may take to end once they are asked, and a pool's, which have nothing to tidy up."""
 _watchers: set[int] = set()
+"""Processes that end by themselves with this one."""
 
 
 def script(name: str) -> str:
@@ -49,6 +50,8 @@ def worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
 
     On an error of knot_fed the tasks under way go on to their end, and no other starts; on a stop they end at once.
     """
+    resource_tracker.ensure_running()  # before the watch, whose end it would not outlive; the next pool would complain
+    _watchers.add(resource_tracker._resource_tracker._pid)  # type: ignore[attr-defined]
     with _watched():
         pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=ignore_interrupts)
         try:

@@ -1,6 +1,7 @@
 """A project to start from: files of the package's template, and a sample of the built-in reviews."""
 
 import csv
+import os
 import shutil
 from collections.abc import Iterator
 from importlib.resources import as_file, files
@@ -22,7 +23,7 @@ def write_project(folder: Path) -> None:
     ConfigError
         If the folder is there and not empty.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder}: is there already, and not an empty folder; name another one")
     with as_file(files("knot_fed") / "template") as template:
         shutil.copytree(template, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,6 +1,6 @@
 r"""The one form of a line in knot_fed's log: written by one function, read by one strict parser.
 
-    knot_fed: event=note time=2026-01-01T00:00:00Z text="round 1: pooled 4 teachers, 0 without a valid answer"
+    knot_fed: event=note time=2026-01-01T00:00:00Z text="round 1: 4 of 4 clients answered"
 
 A line is the marker and `key=value` pairs, `event` first, each key once. A value is bare printable ASCII, or a JSON
 string in ASCII; `-` is not known. So no text, whatever a peer has put into it, ends its value or its line.
@@ -26,6 +26,7 @@ LOG_FILE = "run.log"
 """The same lines in the run folder."""
 NOTE, OPENED, RESULT, FAILED = "note", "opened", "result", "failed"
 STARTED, SENT, RECEIVED = "started", "sent", "received"
+LONGEST_PHASE = 40
 PHASES = {"query": "handshake", "train": "teachers answer", "evaluate": "evaluation"}
 """By the kind of message that is under way."""
 _BARE = re.compile(r"[!#-<>-~]+")
@@ -121,7 +122,7 @@ def phase_after(line: LogLine, before: str) -> str:
         return "preparation"
     if line.event == RECEIVED and message == "train":
         return "distillation"
-    return PHASES.get(message, message) if line.event in (SENT, RECEIVED) else before
+    return PHASES.get(message, printable(message)[:LONGEST_PHASE]) if line.event in (SENT, RECEIVED) else before
 
 
 class SealedLog:

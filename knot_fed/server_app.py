@@ -7,7 +7,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from knot_fed.answers import public_teacher
 from knot_fed.config import RunConfig
-from knot_fed.distillation import DistillationResult
+from knot_fed.distillation import DistillationResult, distillation_settings
 from knot_fed.errors import KnotError, phase
 from knot_fed.federation.bounded_grid import bounded
 from knot_fed.federation.guarantees import privacy_facts
@@ -72,10 +72,7 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
 def distillation_facts(config: RunConfig, distillations: list[DistillationResult]) -> dict[str, str | int | float]:
     """Return how the student was distilled, as `summary.json` holds it."""
     return {
-        "loss": config.distill.loss,
-        "objective": config.distill.objective,
-        "weights": config.weights.scheme,
-        "cost": config.transport.cost,
+        **distillation_settings(config),
         "epochs": sum(distillation.epochs_run for distillation in distillations),
         "seconds": sum(distillation.seconds for distillation in distillations),
         "seconds_in_loss": sum(distillation.seconds_in_loss for distillation in distillations),

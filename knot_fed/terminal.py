@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-WIDTH = 200
-"""Letters in a line of a table where there is no terminal; nothing is dropped or cut there."""
+WIDTH = 10_000
+"""Letters in a line where there is no terminal: tables take what they need there, and nothing is dropped or cut."""
 IN_ASCII = str.maketrans(
     {"→": "->", "↓": "v", "↑": "^", "±": "+-", "\N{MINUS SIGN}": "-", "…": "...", "≥": ">=", "≤": "<=", "·": "*"}
 )
@@ -37,6 +37,14 @@ def make_console() -> Console:
 def echo_line(console: Console, line: str) -> None:
     """Print a line as it is, unwrapped: no markup in it is read, and nothing is highlighted."""
     console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def ascii_lines(shown: RenderableType) -> list[str]:
+    """Return what a console would print, as lines that any log can hold."""
+    written = io.BytesIO()
+    ascii_file = io.TextIOWrapper(written, encoding="ascii", errors="replace", write_through=True)
+    PlainConsole(file=ascii_file, width=WIDTH, color_system=None).print(shown)
+    return [line.rstrip() for line in written.getvalue().decode("ascii").split("\n") if line.strip()]
 
 
 @contextmanager

@@ -10,6 +10,9 @@ from jaxtyping import Float, Int
 Text: TypeAlias = str | tuple[str, str]
 """One text, or a pair such as premise and hypothesis."""
 
+MEAN = "mean"
+"""The row beside the domains that holds their mean; no client may be called so."""
+
 SoftLabels: TypeAlias = Float[np.ndarray, "examples classes"]
 """Rows on the probability simplex, one for each text."""
 

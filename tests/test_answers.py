@@ -45,7 +45,7 @@ def test_run_audit_and_baseline_agree_to_the_last_bit(small, mechanism, compress
     texts = federation.transfer.texts
     in_run = answered(config, federation)
     audited = federation.subjects[0].run_teacher().answer(texts)
-    baseline = _client(config, federation.transfer, 0, 3).answer(texts, scheme="confidence")
+    baseline = _client(config, federation.transfer, 0, 3).answer(texts, weights=config.weights)
     for other in (audited, baseline):
         np.testing.assert_array_equal(other.soft_labels, in_run.soft_labels)
         np.testing.assert_array_equal(other.scores, in_run.confidence)
@@ -64,7 +64,7 @@ def test_under_noise_on_rows_all_of_them_are_noisy_and_none_sends_a_score(small,
     in_run = answered(config, federation)
     teacher = federation.subjects[0].run_teacher()
     audited, again = teacher.answer(texts), teacher.answer(texts)
-    baseline = _client(config, federation.transfer, 0, 3).answer(texts, scheme=scheme)
+    baseline = _client(config, federation.transfer, 0, 3).answer(texts, weights=config.weights)
     for scores in (in_run.confidence, audited.scores, baseline.scores):
         assert not scores.any()
     assert {in_run.examples, audited.examples, baseline.examples} == {0}

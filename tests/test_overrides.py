@@ -132,3 +132,13 @@ def test_a_simulation_that_is_not_in_the_current_folder_is_the_installed_one(tmp
     (tmp_path / "simulations").mkdir()
     (tmp_path / "simulations/nli.toml").write_text("seed = 7")
     assert read_override("simulations/nli.toml") == {"seed": 7}
+
+
+def test_a_run_to_resume_is_never_lost_from_the_configuration(tmp_path, monkeypatch):
+    (tmp_path / "runs/monday").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "runs/monday")
+    assert resuming(["seed=2"], "") == ["seed=2"]
+    assert resuming([], "monday") == ['resume="monday"']
+    for run in (".", "../monday", "../monday/", str(tmp_path / "runs/monday")):
+        assert 'resume="monday"' in resuming([], run)
+    assert resuming([], ".")[1] == f'runs-dir="{tmp_path / "runs"}"'

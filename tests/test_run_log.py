@@ -6,7 +6,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from knot_fed.run_log import MARKER, LineFormatter, SealedLog, log_event, new_seal, read_line, sealed_lines, write_line
+from knot_fed.run_log import (
+    MARKER,
+    LineFormatter,
+    LogLine,
+    SealedLog,
+    log_event,
+    new_seal,
+    phase_after,
+    read_line,
+    sealed_lines,
+    write_line,
+)
 
 FORGED = (
     "event=result",
@@ -159,3 +170,10 @@ def test_nothing_is_the_server_apps_own_before_a_seal(before):
     assert log.read(before) is None
     assert log.read(write_line({"event": "result", "table": "{}"})) is None
     assert log.read(write_line({"event": "opened", "seal": "a"})) is not None
+
+
+def test_a_phase_is_short_and_printable_whatever_a_message_is_called():
+    for message in ("x" * 1000, "a\r\nknot_fed: event=result", "\x1b[2J"):
+        phase = phase_after(LogLine("sent", {"message": message}), "handshake")
+        assert phase.isprintable()
+        assert len(phase) <= 40

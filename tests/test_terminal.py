@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.table import Table
 
-from knot_fed.terminal import IN_ASCII, make_console
+from knot_fed.reporting.narrow import narrow_table
+from knot_fed.terminal import IN_ASCII, ascii_lines, make_console
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
@@ -24,3 +25,11 @@ def test_a_table_fits_its_frame_whatever_the_terminal_shows(monkeypatch, encodin
 
 def test_all_signs_that_stand_for_others_are_ascii():
     assert "".join(IN_ASCII.values()).isascii()
+
+
+def test_a_log_gets_a_narrow_table_in_ascii_that_fits_its_frame():
+    table = narrow_table(["domain"], ["SD ↓"], rows=[["κόστος [b]", "1.006 → 0.9"]], caption="before → after")
+    *framed, caption = ascii_lines(table)
+    assert len({len(line) for line in framed}) == 1
+    assert "| ?????? [b] | 1.006 -> 0.9 |" in framed
+    assert caption.strip() == "before -> after"

@@ -14,6 +14,7 @@ from knot_fed.audit.findings import COLUMNS, Effort, Findings, Scores
 from knot_fed.config import RunConfig
 from knot_fed.reporting.results import NOT_COMPARED
 from knot_fed.reporting.study_folder import open_study
+from knot_fed.sweep.content import CONTENT, content_digests
 
 AUDIT_FILE, TABLE_FILE = "audit.toml", "attacks.csv"
 
@@ -26,7 +27,9 @@ class AuditFolder:
 
     @classmethod
     def open(cls, path: Path, *, config: RunConfig, effort: Effort, client: str, clients: int) -> "AuditFolder":
-        """Make the folder, or reopen one of the same configuration, effort and clients; attacks and seeds may differ.
+        """Make the folder, or reopen one of the same configuration, files, effort and clients.
+
+        Attacks and seeds may differ.
 
         Raises
         ------
@@ -34,8 +37,9 @@ class AuditFolder:
             If the folder holds anything else, or cannot be made; nothing is overwritten then.
         """
         audited = {key: value for key, value in config.to_mapping().items() if key not in NOT_COMPARED}
-        described = {"client": client, "clients": clients, "effort": asdict(effort), "config": audited}
-        open_study(path, described, file=AUDIT_FILE, kind="audit", fixed=tuple(described))
+        described: dict[str, Any] = {"client": client, "clients": clients, "effort": asdict(effort), "config": audited}
+        described[CONTENT] = content_digests([config])
+        open_study(path, described, file=AUDIT_FILE, kind="audit", fixed=tuple(described), later=(CONTENT,))
         (path / "parts").mkdir(exist_ok=True)
         return cls(path)
 

@@ -1,8 +1,10 @@
-"""The price of privacy: sweeps and audits side by side, one line for each mechanism, epsilon and loss."""
+"""The price of privacy: sweeps and audits side by side, one line for each study, mechanism, epsilon and loss."""
 
+import json
 import math
-import tomllib
+import string
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +12,41 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from knot_fed.audit.folder import AUDIT_FILE, TABLE_FILE
+from knot_fed.audit.audited import MEASURED, join_audits
+from knot_fed.audit.described import (
+    GUARANTEE,
+    OF_MECHANISM,
+    Description,
+    Shape,
+    differences,
+    read_description,
+    settle_unknown,
+    value_in_words,
+)
+from knot_fed.audit.folder import AUDIT_FILE
+from knot_fed.config import Scalar
 from knot_fed.errors import RunFolderError
 from knot_fed.privacy.mechanisms import DESCRIPTIONS
-from knot_fed.reporting.results import AFTER, BEFORE, MEAN, is_sweep, read_sweep
+from knot_fed.reporting.results import AFTER, BEFORE, SETTING_KEYS, is_sweep, read_sweep
+from knot_fed.sweep.folder import SWEEP_FILE
 from knot_fed.sweep.statistics import paired_interval
+from knot_fed.types import MEAN
 
-GUARANTEE = ["mechanism", "epsilon", "delta"]
 SETTINGS = [*GUARANTEE, "loss"]
-MEASURED = {
-    "audited_epsilon": ("canaries", "canaries", "epsilon_lower_bound", "max"),
-    "tpr_own_row": ("membership", "own row, online", "tpr_at_1%", "mean"),
-    "tpr_nearest_rows": ("membership", "nearest rows, online", "tpr_at_1%", "mean"),
-    "tpr_student": ("student", "student, online", "tpr_at_1%", "mean"),
-    "mix_kl": ("label-mix", "soft labels: mean row", "kl", "mean"),
-    "mix_kl_pooled": ("label-mix", "pooled: mean row", "kl", "mean"),
-}
-"""What an audit adds to a line: attack, case, measure, and what is taken over seeds and clients."""
+PARTS = ["shape", "of_mechanism", "of_loss"]
+"""A run's shape in three digests: the study that runs must share to be compared, and what mechanism and loss add."""
 
 
-def price_of_privacy(folders: Sequence[Path]) -> pd.DataFrame:
-    """Join sweeps and audits of like mechanism and epsilon.
+@dataclass(frozen=True, slots=True, eq=False)
+class Frontier:
+    """The joined table, and what a reader has to know of it: studies kept apart, and what is unknown."""
+
+    table: pd.DataFrame
+    notes: Sequence[str]
+
+
+def price_of_privacy(folders: Sequence[Path]) -> Frontier:
+    """Join sweeps and audits where all that shapes their results is the same, but for mechanism, epsilon and loss.
 
     Parameters
     ----------
@@ -39,52 +55,136 @@ def price_of_privacy(folders: Sequence[Path]) -> pd.DataFrame:
 
     Returns
     -------
-    table
-        One row for each mechanism, epsilon, delta and loss: `unit`, `seeds`, `sd`, `sd_half` (half the 95 % interval
-        over seeds), `macro_f1`, `macro_f1_half`, `bytes_up`, `gain_kept` (the fall of SD as a share of that without a
-        mechanism, same loss), `lead` with `lead_half` (SD of entropy less that of this loss, paired by seed), and the
-        columns of `MEASURED`, empty where no audit is given. `none` comes last.
+    frontier
+        One row for each study, mechanism, epsilon, delta and loss: `study` (a letter, empty where there is one),
+        `settings` (what else tells two rows apart), `unit`, `seeds`, `sd`, `sd_half` (half the 95 % interval over
+        seeds), `macro_f1`, `macro_f1_half`, `bytes_up`, `gain_kept` (the fall of SD as a share of that without a
+        mechanism, same study and loss), `lead` with `lead_half` (SD of entropy less that of this loss, paired by seed),
+        and the columns of `MEASURED`, empty where no audit is given. `none` comes last.
 
     Raises
     ------
     RunFolderError
-        If a folder is neither a sweep nor an audit, or no sweep is given.
+        If a folder is neither a sweep nor an audit, no sweep is given, or an audit is of no run of these sweeps.
     """
     sweeps = [folder for folder in folders if is_sweep(folder)]
-    audits = [folder for folder in folders if folder not in sweeps]
     if not sweeps:
         raise RunFolderError("no folder of a sweep; give one or more, and the audits beside them")
-    students = pd.concat([_students(folder) for folder in sweeps], ignore_index=True)
-    table = pd.DataFrame(
-        [_line(dict(zip(SETTINGS, key, strict=True)), group, students) for key, group in _lines(students)]
-    )
-    found = pd.DataFrame([_audited(folder) for folder in audits], columns=[*GUARANTEE, *MEASURED])
-    joined = table.merge(found.groupby(GUARANTEE, as_index=False).mean(), on=GUARANTEE, how="left")
-    return joined.sort_values(["mechanism", "epsilon", "loss"], key=_none_last, kind="stable").reset_index(drop=True)
+    files = [folder / (SWEEP_FILE if folder in sweeps else AUDIT_FILE) for folder in folders]
+    described, notes = settle_unknown([read_description(file) for file in files])
+    shapes: dict[str, Shape] = {}
+    students = pd.concat([_students(study, shapes) for study in described if study.folder in sweeps], ignore_index=True)
+    grouped = students.groupby([*SETTINGS, *PARTS], sort=False)
+    rows = [_line(dict(zip([*SETTINGS, *PARTS], key, strict=True)), group, students) for key, group in grouped]
+    names, told = _named_studies(students, shapes)
+    for row in rows:
+        row |= {"study": names[row["shape"]], "settings": _settings(row, rows, shapes)}
+    join_audits(rows, [study for study in described if study.folder not in sweeps], shapes)
+    columns = ["study", *SETTINGS, "settings", *(key for key in rows[0] if key not in ("study", *SETTINGS, "settings"))]
+    table = pd.DataFrame(rows)[[column for column in columns if column not in PARTS]]
+    ordered = table.sort_values(["study", "mechanism", "epsilon", "loss"], key=_none_last, kind="stable")
+    return Frontier(ordered.reset_index(drop=True), [*told, *notes])
 
 
-def _lines(students: pd.DataFrame) -> Any:
-    return students.groupby(SETTINGS, sort=False)
-
-
-def _students(folder: Path) -> pd.DataFrame:
-    """Return one row for each cell of a sweep: its settings, seed, and the student's metrics before and after."""
-    config = _read_toml(folder / "sweep.toml")["config"]
-    frame = read_sweep(folder).frame
+def _students(study: Description, shapes: dict[str, Shape]) -> pd.DataFrame:
+    """Return a row for each cell of a sweep: its settings, seed, shape, and the student's metrics before and after."""
+    frame = read_sweep(study.folder).frame
     mean = frame[frame["domain"] == MEAN]
-    before = mean[mean["line"] == BEFORE].groupby("seed")["sd"].first()
-    cells = mean[mean["line"] == AFTER].copy()
-    for name in GUARANTEE:
-        key = f"privacy.{name}"
-        cells[name] = cells[key] if key in cells else str(config.get(key, "none" if name == "mechanism" else "nan"))
-    for name in ("epsilon", "delta"):
-        cells[name] = pd.to_numeric(cells[name]).where(cells["mechanism"] != "none", math.inf)
-    cells["sd_before"] = cells["seed"].map(before)
-    return cells[[*SETTINGS, "seed", "sd", "macro_f1", "bytes_up", "sd_before"]]
+    starts, further = mean[mean["line"] == BEFORE], [key for key in study.grid if key in frame.columns]
+    rows = []
+    for cell in mean[mean["line"] == AFTER].to_dict("records"):
+        shape = study.shape(_values(study, cell))
+        start = starts[starts["seed"] == cell["seed"]]
+        for key in further:
+            start = start[(start[key] == "") | (start[key] == cell[key])]
+        rows.append(
+            _settings_of(shape)
+            | _parts(shape, shapes)
+            | {key: cell[key] for key in ("seed", "sd", "macro_f1", "bytes_up")}
+            | {"sd_before": start["sd"].mean(), "folder": str(study.folder)}
+        )
+    return pd.DataFrame(rows)
+
+
+def _values(study: Description, cell: Mapping[Any, Any]) -> dict[str, Scalar]:
+    """Return what the grid gives a cell, as it was typed; a key that the cell does not read stays as it is."""
+    values: dict[str, Scalar | None] = {}
+    columns = {key: setting for setting, key in SETTING_KEYS.items()}
+    for key, listed in study.grid.items():
+        told = str(cell[columns.get(key, key)])
+        values[key] = next((value for value in listed if told and _same(told, value)), None)
+    return {"distill.loss": str(cell["loss"])} | {key: value for key, value in values.items() if value is not None}
+
+
+def _same(told: str, value: Scalar) -> bool:
+    """Compare a value with what a csv file makes of it: a whole number may have become 2.0."""
+    if told == str(value):
+        return True
+    try:
+        return not isinstance(value, bool | str) and float(told) == float(value)
+    except ValueError:
+        return False
+
+
+def _settings_of(shape: Shape) -> dict[str, Any]:
+    bounded = shape["privacy.mechanism"] != "none"
+    claimed = {name: float(shape[f"privacy.{name}"]) if bounded else math.inf for name in GUARANTEE[1:]}
+    return {"mechanism": shape["privacy.mechanism"], **claimed, "loss": shape["distill.loss"]}
+
+
+def _parts(shape: Shape, shapes: dict[str, Shape]) -> dict[str, str]:
+    """Cut a shape in three, and enter what each digest stands for."""
+    of_loss = {key: value for key, value in shape.items() if key == "distill.loss" or key.startswith("transport.")}
+    of_mechanism = {key: value for key, value in shape.items() if key in OF_MECHANISM}
+    rest = {key: value for key, value in shape.items() if key not in of_loss and key not in of_mechanism}
+    parts = {}
+    for name, part in zip(PARTS, (rest, of_mechanism, of_loss), strict=True):
+        parts[name] = json.dumps(part, sort_keys=True)
+        shapes[parts[name]] = part
+    return parts
+
+
+def _named_studies(students: pd.DataFrame, shapes: Mapping[str, Shape]) -> tuple[dict[str, str], list[str]]:
+    """Give each study a letter where there are several, and say which keys tell them apart."""
+    studies = list(dict.fromkeys(students["shape"]))
+    if len(studies) == 1:
+        return {studies[0]: ""}, []
+    keys = sorted({key for study in studies for key in differences(shapes[studies[0]], shapes[study])})
+    names = {study: _letters(place) for place, study in enumerate(studies)}
+    notes = [f"{len(studies)} studies are kept apart, since what shapes their results differs: {', '.join(keys)}"]
+    for study, name in names.items():
+        folders = ", ".join(dict.fromkeys(students[students["shape"] == study]["folder"]))
+        told = ", ".join(f"{key} {value_in_words(shapes[study], key)}" for key in keys)
+        notes.append(f"study {name}: {folders}: {told}")
+    return names, notes
+
+
+def _letters(place: int) -> str:
+    """Name a study.
+
+    Examples
+    --------
+    >>> _letters(0), _letters(27)
+    ('A', 'B1')
+    """
+    turn, letter = divmod(place, len(string.ascii_uppercase))
+    return string.ascii_uppercase[letter] + (str(turn) if turn else "")
+
+
+def _settings(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], shapes: Mapping[str, Shape]) -> str:
+    """Tell what else sets a row apart from others of its mechanism and its loss."""
+    keys: set[str] = set()
+    for part, name in (("of_mechanism", "mechanism"), ("of_loss", "loss")):
+        for other in rows:
+            if other[name] == row[name]:
+                keys |= {*differences(shapes[row[part]], shapes[other[part]])}
+    whole = shapes[row["of_mechanism"]] | shapes[row["of_loss"]]
+    told = sorted(keys - {f"privacy.{name}" for name in GUARANTEE})
+    return ", ".join(f"{key} {value_in_words(whole, key)}" for key in told)
 
 
 def _line(setting: Mapping[str, Any], group: pd.DataFrame, students: pd.DataFrame) -> dict[str, Any]:
-    plain = students[(students["mechanism"] == "none") & (students["loss"] == setting["loss"])]
+    plain = students[(students["mechanism"] == "none") & _same_in(students, setting, ["shape", "of_loss"])]
     fall, possible = (float((cells["sd_before"] - cells["sd"]).mean()) for cells in (group, plain))
     return {
         **setting,
@@ -95,7 +195,12 @@ def _line(setting: Mapping[str, Any], group: pd.DataFrame, students: pd.DataFram
         "bytes_up": group["bytes_up"].mean(),
         "gain_kept": fall / possible if possible > 0 else math.nan,
         **_lead(setting, group, students),
+        **dict.fromkeys(MEASURED, math.nan),
     }
+
+
+def _same_in(students: pd.DataFrame, setting: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    return np.logical_and.reduce([students[key] == setting[key] for key in keys])
 
 
 def _with_half(by_seed: Float[np.ndarray, "seeds"], name: str) -> dict[str, float]:
@@ -104,36 +209,13 @@ def _with_half(by_seed: Float[np.ndarray, "seeds"], name: str) -> dict[str, floa
 
 
 def _lead(setting: Mapping[str, Any], group: pd.DataFrame, students: pd.DataFrame) -> dict[str, float]:
-    """Return by how much SD is lower than the entropy loss's under the same mechanism, paired by seed."""
-    same = np.logical_and.reduce([students[key] == setting[key] for key in GUARANTEE])
+    """Return by how much SD is lower than the entropy loss's in the same study and mechanism, paired by seed."""
+    same = _same_in(students, setting, ["shape", "of_mechanism"])
     entropy = students[same & (students["loss"] == "entropy")].groupby("seed")["sd"].mean()
     leads = (entropy - group.groupby("seed")["sd"].mean()).dropna().to_numpy()
     if setting["loss"] == "entropy" or not len(leads):
         return {"lead": math.nan, "lead_half": math.nan}
     return _with_half(leads, "lead")
-
-
-def _audited(folder: Path) -> dict[str, Any]:
-    """Return an audit's guarantee and what was measured."""
-    config = _read_toml(folder / AUDIT_FILE)["config"]
-    try:
-        table = pd.read_csv(folder / TABLE_FILE)
-    except (OSError, ValueError):
-        raise RunFolderError(f"{folder / TABLE_FILE}: cannot be read as a table; call the audit again") from None
-    mechanism = config.get("privacy.mechanism", "none")
-    guarantee = {name: math.inf if mechanism == "none" else float(config[f"privacy.{name}"]) for name in GUARANTEE[1:]}
-    measured = {}
-    for column, (attack, case, measure, over) in MEASURED.items():
-        rows = table[(table["attack"] == attack) & (table["case"] == case) & (table["measure"] == measure)]
-        measured[column] = rows["value"].agg(over) if len(rows) else math.nan
-    return {"mechanism": mechanism, **guarantee, **measured}
-
-
-def _read_toml(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise RunFolderError(f"{file.parent}: neither a sweep nor an audit; give folders that they printed") from None
 
 
 def _none_last(column: pd.Series) -> pd.Series:

@@ -1,4 +1,4 @@
-"""The table and the frontier plot of the price of privacy."""
+"""The page of the price of privacy: table and frontier plots."""
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
@@ -7,13 +7,14 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.ticker import LogLocator
-from rich.table import Table as TerminalTable
 
 from knot_fed.reporting.figures import BLUE, GREEN, VERMILLION, Canvas
-from knot_fed.reporting.page import Cell, Page, Picture, Section, Table, number, words, write_page
+from knot_fed.reporting.page import Cell, Page, Picture, Section, Table, number, without_folders, words, write_page
 
 COLOURS = {"ot": BLUE, "entropy": VERMILLION}
 MARKS = {"dp-sgd": "o", "pate": "s", "gaussian": "^", "none": "*"}
+DASHES = ("-", "--", ":", "-.")
+TELLING = ["study", "mechanism", "loss", "settings"]
 COLUMNS = (
     ("sd", "SD", 3),
     ("macro_f1", "macro-F1", 3),
@@ -37,22 +38,16 @@ RATES = ("tpr_own_row",)
 """Leaks whose orders of magnitude count."""
 
 
-def frontier_table(table: pd.DataFrame) -> TerminalTable:
-    """Return the table for the terminal."""
-    printed = TerminalTable(*headings(), title="means over seeds and domains ± half the 95 % interval")
-    for line in table.to_dict("records"):
-        printed.add_row(*shown_cells(line))
-    return printed
+def words_of(line: Mapping[Hashable, Any], heads: Sequence[str]) -> list[str]:
+    """Return what tells a line from others, in the order of the headings."""
+    told = {**line, "guarantee": guarantee(line)}
+    return [str(told[head]) for head in heads]
 
 
-def shown_cells(line: Mapping[Hashable, Any]) -> list[str]:
-    """Return a line of the table in words: mechanism, loss, guarantee, and the measures of `COLUMNS`."""
-    return [str(line["mechanism"]), str(line["loss"]), guarantee(line), *(_shown(line, *column) for column in COLUMNS)]
-
-
-def headings() -> list[str]:
-    """Return the headings of `shown_cells`."""
-    return ["mechanism", "loss", "guarantee", *(heading for _, heading, _ in COLUMNS)]
+def headings(table: pd.DataFrame) -> list[str]:
+    """Return the headings of what tells lines apart: the study and further settings only where they do."""
+    telling = [head for head in ("study", "settings") if table[head].any()]
+    return [*telling, "mechanism", "loss", "guarantee"]
 
 
 def guarantee(line: Mapping[Hashable, Any]) -> str:
@@ -68,18 +63,19 @@ def guarantee(line: Mapping[Hashable, Any]) -> str:
     return f"{line['unit']}: ε = {line['epsilon']:g}, δ = {line['delta']:g}"
 
 
-def write_frontier(table: pd.DataFrame, file: Path, names: Sequence[str]) -> None:
-    """Write the page: table and plots.
+def write_frontier(table: pd.DataFrame, file: Path, names: Sequence[str], notes: Sequence[str]) -> None:
+    """Write the page: what is to be known of the table, table and plots.
 
     Raises
     ------
     RunFolderError
         If the file cannot be written.
     """
-    heads = [*map(words, headings()[:3]), *map(Cell, headings()[3:])]
+    named = headings(table)
+    heads = [*map(words, named), *(Cell(heading) for _, heading, _ in COLUMNS)]
     rows = [
         [
-            *map(words, shown_cells(line)[:3]),
+            *map(words, words_of(line, named)),
             *(number(line[key], digits, suffix=_half(line, key)) for key, _, digits in COLUMNS),
         ]
         for line in table.to_dict("records")
@@ -95,7 +91,8 @@ def write_frontier(table: pd.DataFrame, file: Path, names: Sequence[str]) -> Non
         Section("Guarantee, price and attacks", text=text, tables=[Table("Means over the seeds", heads, rows)]),
         Section("Frontiers", figures=figures),
     ]
-    write_page(Page("The price of privacy", [("from", ", ".join(names))], sections), file)
+    facts = [("from", ", ".join(names)), *(("note", without_folders(note)) for note in notes)]
+    write_page(Page("The price of privacy", facts, sections), file)
 
 
 def _frontier(table: pd.DataFrame, leak: str, measure: str) -> Picture:
@@ -103,12 +100,13 @@ def _frontier(table: pd.DataFrame, leak: str, measure: str) -> Picture:
     finite = table[table[leak].notna()]
     highest = 2 * max([1.0, *finite.loc[finite[leak].map(math.isfinite), leak]])
     with Canvas(height=4.2) as canvas:
-        for (mechanism, loss), lines in finite.groupby(["mechanism", "loss"], sort=True):
+        for (study, mechanism, loss, settings), lines in finite.groupby(TELLING, sort=True):
             ordered = lines.assign(shown=lines[leak].clip(upper=highest)).sort_values("epsilon")
             canvas.axes.errorbar(
                 ordered["shown"], ordered[measure], yerr=ordered[f"{measure}_half"].fillna(0.0),
                 marker=MARKS.get(str(mechanism), "D"), color=COLOURS.get(str(loss), GREEN), linewidth=1, markersize=7,
-                label=f"{mechanism}, {loss}",
+                linestyle=DASHES[(ord(str(study or "A")[0]) - ord("A")) % len(DASHES)],
+                label=", ".join(filter(None, (str(study), str(mechanism), str(loss), str(settings)))),
             )  # fmt: skip
         if leak == "epsilon":
             canvas.axes.set_xscale("log", base=2)
@@ -123,7 +121,7 @@ def _frontier(table: pd.DataFrame, leak: str, measure: str) -> Picture:
         canvas.axes.set_ylabel("Semantic Distance" if measure == "sd" else "macro-F1")
         canvas.legend_above()
     told = "; ".join(
-        f"{line['mechanism']} {line['loss']} {line[leak]:.3g}: {line[measure]:.3f}"
+        f"{' '.join(filter(None, (line[key] for key in TELLING)))} {line[leak]:.3g}: {line[measure]:.3f}"
         for line in finite.to_dict("records")
     )
     return canvas.picture(
@@ -132,7 +130,8 @@ def _frontier(table: pd.DataFrame, leak: str, measure: str) -> Picture:
     )
 
 
-def _shown(line: Mapping[Hashable, Any], key: str, _: str, digits: int) -> str:
+def shown(line: Mapping[Hashable, Any], key: str, digits: int) -> str:
+    """Return a measure with its interval; empty where there is none."""
     return "" if pd.isna(line[key]) else f"{line[key]:.{digits}f}{_half(line, key)}"
 
 

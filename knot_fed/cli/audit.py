@@ -1,5 +1,6 @@
 """`knot-fed audit`: attacks on the run of a configuration, without Flower."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,6 @@ from knot_fed.terminal import echo_line, make_console, progress_on
 
 if TYPE_CHECKING:
     from knot_fed.config import RunConfig as Config
-    from knot_fed.unread import unread_settings
 
 console = make_console()
 
@@ -48,7 +48,10 @@ def audit(
     from knot_fed.reporting.results import FACTS
     from knot_fed.sweep.grid import parse_seeds
     from knot_fed.sweep.results import write_table
+    from knot_fed.unread import unread_settings
 
+    if math.isnan(delta):
+        raise ConfigError("--delta nan: is not a number; use 0 to 1")
     overrides = given(configs, run_config)
     config = resolve_config(app, overrides, num_supernodes=num_supernodes)
     clients = num_supernodes or len(config.data.client_names)

@@ -1,19 +1,13 @@
 """`knot-fed client`: what a data owner calls on its own machine."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from knot_fed.cli.boundary import guarded
 from knot_fed.cli.options import App, Configs, RunConfig, given
 from knot_fed.errors import ConfigError
 from knot_fed.terminal import echo_line, make_console
-
-if TYPE_CHECKING:
-    from knot_fed.deployment.client_check import Finding
 
 app = typer.Typer(no_args_is_help=True, help="Check a client on its own machine.")
 console = make_console()
@@ -36,10 +30,11 @@ def check(
     from knot_fed.config import NodeConfig
     from knot_fed.config.overrides import deployed_config, read_override
     from knot_fed.deployment.client_check import PROBLEM, check_client
+    from knot_fed.deployment.owner_tables import findings_table
 
     run = deployed_config(app_folder, given(configs, run_config))
     findings = check_client(run, read_override(node_config, option="--node-config", schema=NodeConfig))
-    console.print(_table(findings))
+    console.print(findings_table(findings))
     problems = [finding.check for finding in findings if finding.outcome == PROBLEM]
     if problems:
         raise ConfigError(
@@ -54,14 +49,3 @@ def digest(app_folder: App = None) -> None:
     from knot_fed.federation.pinned_node import app_digest
 
     echo_line(console, app_digest(app_folder))
-
-
-def _table(findings: Sequence["Finding"]) -> Table:
-    from knot_fed.deployment.client_check import NOT_CHECKED, OK, PROBLEM
-
-    styles = {OK: "green", PROBLEM: "bold red", NOT_CHECKED: "yellow"}
-    table = Table("check", "outcome", "detail", title="this client")
-    for finding in findings:
-        style = styles[finding.outcome]
-        table.add_row(finding.check, f"[{style}]{finding.outcome}[/]", escape(finding.detail))
-    return table

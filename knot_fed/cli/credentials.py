@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from knot_fed.cli.boundary import guarded
 from knot_fed.terminal import echo_line, make_console
@@ -15,7 +14,7 @@ credentials = typer.Typer(
 console = make_console()
 
 Folder = Annotated[Path, typer.Option("--out", help="Folder of the credentials.")]
-Days = Annotated[int, typer.Option(min=1, help="Days that the server certificate is valid.")]
+Days = Annotated[int, typer.Option(min=1, max=36_500, help="Days that the server certificate is valid.")]
 
 
 @credentials.command()
@@ -86,19 +85,6 @@ def register(
 
 def _print_table(folder: Path) -> None:
     from knot_fed.deployment.credentials import list_credentials
+    from knot_fed.deployment.owner_tables import credentials_table
 
-    table = Table("name", "file", "valid until", "")
-    for credential in list_credentials(folder):
-        until = "no date" if credential.until is None else f"{credential.until:%Y-%m-%d %H:%M} UTC"
-        table.add_row(credential.name, str(credential.path), until, _verdict(credential.days_left))
-    console.print(table)
-
-
-def _verdict(days_left: float | None) -> str:
-    from knot_fed.deployment.credentials import WARN_DAYS
-
-    if days_left is None or days_left >= WARN_DAYS:
-        return "ok"
-    if days_left < 0:
-        return "EXPIRED: run knot-fed credentials renew"
-    return f"expires in {days_left:.0f} days: run knot-fed credentials renew"
+    console.print(credentials_table(list_credentials(folder)))

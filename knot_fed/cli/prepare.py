@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from knot_fed.terminal import make_console
 
@@ -26,14 +25,14 @@ def prepare(
     RECIPE is amazon (sentiment), silicone (emotion) or nli.
     """
     from knot_fed.data.recipes import SUFFIX, find_recipe, prepare_files
+    from knot_fed.reporting.narrow import narrow_table
 
     found = find_recipe(recipe)
     prepared = prepare_files(found, out, limit=limit)
-    table = Table("file", "train", "val", "test", caption=f"{prepared.dropped} rows dropped")
-    for name, rows in prepared.files.items():
-        parts = Counter(row["split"] for row in rows)
-        table.add_row(f"{name}{SUFFIX}", *(str(parts[part]) for part in ("train", "val", "test")))
-    console.print(table)
+    counted = {name: Counter(row["split"] for row in rows) for name, rows in prepared.files.items()}
+    parts = ("train", "val", "test")
+    rows = [[f"{name}{SUFFIX}", *(counts[part] for part in parts)] for name, counts in counted.items()]
+    console.print(narrow_table(["file"], parts, rows=rows, caption=f"{prepared.dropped} rows dropped"))
     root = shlex.quote(f"data.root={json.dumps(str(out), ensure_ascii=False)}")
     typer.echo(f"flower-simulation --num-supernodes {found.clients} \\")
     typer.echo(f"    --run-config simulations/{found.simulation}.toml --run-config {root}")

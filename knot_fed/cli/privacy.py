@@ -1,12 +1,10 @@
 """`knot-fed privacy`: what a client has released, and what a guarantee costs."""
 
 import math
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from knot_fed.cli.boundary import guarded
 from knot_fed.errors import PolicyError
@@ -14,7 +12,6 @@ from knot_fed.terminal import echo_line, make_console
 
 if TYPE_CHECKING:
     from knot_fed.federation.ledger import Ledger
-    from knot_fed.federation.ledger_entry import LedgerEntry
 
 privacy = typer.Typer(no_args_is_help=True, help="Look at a client's ledger; ask what a guarantee costs.")
 console = make_console()
@@ -27,22 +24,16 @@ def show(
     policy: Annotated[Path | None, typer.Option(help="The client's policy file, for its delta and limits.")] = None,
 ) -> None:
     """Print every release of a client, and what they cost together."""
+    from knot_fed.deployment.owner_tables import ledger_tables
+    from knot_fed.federation.client import read_policy
     from knot_fed.federation.ledger import texts_released
     from knot_fed.federation.spending import spent_in_life
-    from knot_fed.privacy.policy import ReleasePolicy
     from knot_fed.privacy.policy_checks import life_epsilon
 
     ledger = _ledger(client_state)
-    owner = ReleasePolicy.from_mapping(tomllib.loads(policy.read_text(encoding="utf-8")) if policy else {})
+    owner = read_policy(str(policy or ""))
     entries = ledger.entries()
-    table = Table("run", "round", "texts", "mechanism", "unit", "epsilon", "delta", "answer", "cost")
-    for entry in entries:
-        claim = (f"{entry.epsilon:.3g}", f"{entry.delta:g}") if math.isfinite(entry.epsilon) else ("no guarantee", "")
-        table.add_row(
-            entry.run, str(entry.round), str(entry.texts), entry.mechanism, entry.unit, *claim, entry.answer[:12],
-            _told_cost(entry),
-        )  # fmt: skip
-    console.print(table)
+    console.print(*ledger_tables(entries))
     for unit in ("record", "client"):
         spent = life_epsilon(spent_in_life(entries, unit), owner.delta)
         said = f"epsilon {spent:.4g} at delta {owner.delta:g}" if math.isfinite(spent) else "no guarantee"
@@ -77,17 +68,6 @@ def _ledger(client_state: Path) -> "Ledger":
     return ledger
 
 
-def _told_cost(entry: "LedgerEntry") -> str:
-    """Say what a line of the ledger cost."""
-    if entry.unknown:
-        return "lost lines: the whole budget"
-    if entry.parameters:
-        return "parameters: no guarantee"
-    if entry.fresh < entry.texts:
-        return f"{entry.fresh} new texts" if entry.fresh else "none: given before"
-    return "new" if entry.texts else "no soft labels"
-
-
 @privacy.command()
 @guarded
 def cost(
@@ -103,12 +83,14 @@ def cost(
     """
     from knot_fed.privacy.accounting import gaussian_epsilon, noise_for_gaussian
     from knot_fed.privacy.mechanisms import SQRT2
+    from knot_fed.reporting.narrow import narrow_table
 
     noise = noise_for_gaussian(epsilon=epsilon, delta=delta, sensitivity=SQRT2, releases=texts)
-    table = Table("mechanism", "unit", "noise in each entry", "legible texts at this epsilon")
-    for mechanism, unit, spread in (("gaussian", "client", noise), ("pate, distributions", "record", noise / shards)):
-        legible = int(texts / (spread * labels) ** 2)
-        table.add_row(mechanism, unit, f"{spread:.4g}", str(legible))
+    spreads = (("gaussian", "client", noise), ("pate, distributions", "record", noise / shards))
+    rows = [[*named, f"{spread:.4g}", str(int(texts / (spread * labels) ** 2))] for *named, spread in spreads]
+    table = narrow_table(
+        ["mechanism", "unit"], ["noise", "legible texts"], rows=rows, caption="noise: in each entry of a soft label"
+    )
     console.print(f"{texts} texts, epsilon {epsilon:g}, delta {delta:g}, {labels} labels, {shards} shards:")
     console.print(table)
     one = gaussian_epsilon(noise_std=noise, sensitivity=SQRT2, releases=1, delta=delta)

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from knot_fed.errors import ModelError, RunFolderError
 from knot_fed.terminal import echo_line, make_console
@@ -59,6 +58,7 @@ def predict(
     """Print the student's distribution over the labels."""
     from knot_fed.models import load_classifier, use_threads
     from knot_fed.reporting import RunFolder
+    from knot_fed.reporting.narrow import narrow_table
     from knot_fed.teacher import predict_soft_labels
 
     use_threads(0)
@@ -66,7 +66,6 @@ def predict(
     if student.spec.paired and text_b is None:
         raise ModelError("the student reads pairs and --text-b is missing; give --text and --text-b")
     question = (text, text_b) if text_b is not None else text
-    table = Table("label", "probability")
-    for name, probability in zip(student.spec.labels, predict_soft_labels(student, [question])[0], strict=True):
-        table.add_row(name, f"{probability:.4f}")
-    console.print(table)
+    shares = predict_soft_labels(student, [question])[0]
+    rows = [[name, f"{share:.4f}"] for name, share in zip(student.spec.labels, shares, strict=True)]
+    console.print(narrow_table(["label"], ["probability"], rows=rows))

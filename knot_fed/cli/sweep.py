@@ -47,8 +47,10 @@ def sweep(
     place = study_folder("sweeps", overrides, out)
     folder = SweepFolder.open(place, config=base, grid=values, clients=clients, seeds=chosen)
     plan = Sweep(app, folder, cells, clients, jobs or usable_cpus(), fedavg)
-    if fedavg and any(cell.config.privacy.mechanism != "none" for cell in cells):
-        echo_line(console, "FedAvg is left out beside a privacy mechanism: none of them covers parameters")
+    covered = sum(cell.config.privacy.mechanism != "none" for cell in cells)
+    if fedavg and covered:
+        which = "" if covered == len(cells) else f" of the {covered} of {len(cells)} runs with one"
+        echo_line(console, f"FedAvg is left out beside a privacy mechanism{which}: none of them covers parameters")
     with folder.locked(), progress_on(console, "sweep") as progress:
         results = run_sweep(plan, progress=progress)
     extra = [key for key in values if key not in SETTING_KEYS.values()]

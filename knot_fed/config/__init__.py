@@ -20,6 +20,7 @@ from knot_fed.config.sections import (
     PrivacyConfig,
     TeacherConfig,
     Trainable,
+    WeightsConfig,
 )
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "Scalar",
     "TeacherConfig",
     "Trainable",
+    "WeightsConfig",
     "check_known_keys",
     "flattened",
     "known_keys",

@@ -1,6 +1,7 @@
 """A run's configuration as commands take it: the defaults, TOML files and `key=value` pairs; the last one wins."""
 
 import json
+import os
 import re
 import time
 import tomllib
@@ -17,6 +18,11 @@ from knot_fed.errors import ConfigError, shown
 QUOTED = r"\"(?:[^\"\\]|\\.)*\"|'[^']*'"
 PAIR = re.compile(rf"(?<!\S)([\w.-]++)\s*+=\s*+((?:{QUOTED}|[^\s\"'])++)(?!\S)")
 VALUE = re.compile(rf"(?:{QUOTED}|[^,\"'])+")
+PAIRS_OR_FILE = "is neither a TOML file nor pairs; write 'name=mine seed=2', and quotes around a value with spaces"
+FORMS = {
+    "--grid": "is not pairs; write 'key=value,value key=value', and quotes around a value with spaces",
+    "--node-config": "is not pairs; write 'name=mine data=/file.csv', and quotes around a value with spaces",
+}
 PACKAGE = Path(__file__).parent.parent
 
 
@@ -66,8 +72,10 @@ def resuming(overrides: list[str], run: str) -> list[str]:
     >>> resuming(["seed=2"], "monday")
     ['seed=2', 'resume="monday"']
     """
-    folder = Path(run)
-    pairs = [f"resume={json.dumps(folder.name)}"] if run else []
+    if not run:
+        return overrides
+    folder = Path(run) if Path(run).name not in ("", "..") else Path(run).resolve()
+    pairs = [f"resume={json.dumps(folder.name)}"]
     if folder.parent != Path():
         pairs.append(f"runs-dir={json.dumps(str(folder.parent))}")
     return [*overrides, *pairs]
@@ -82,11 +90,10 @@ def _merged(app: Path | None, overrides: list[str]) -> dict[str, Scalar]:
 
 
 def _app_defaults(app: Path) -> dict[str, Scalar]:
-    found = _table(app / "pyproject.toml").get("tool", {}).get("flwr", {}).get("app", {}).get("config", {})
+    file = app / "pyproject.toml"
+    found = _table(file).get("tool", {}).get("flwr", {}).get("app", {}).get("config", {}) if file.is_file() else {}
     if not found:
-        raise ConfigError(
-            f"{app / 'pyproject.toml'}: no [tool.flwr.app.config]; leave --app out, or give it the app's folder"
-        )
+        raise ConfigError(f"{file}: no [tool.flwr.app.config]; leave --app out, or give it the app's folder")
     return flattened(found)
 
 
@@ -126,7 +133,7 @@ def read_pairs(text: str, *, option: str) -> list[tuple[str, str]]:
         If something is no pair.
     """
     if PAIR.sub("", text).strip():
-        raise ConfigError(f"{option} {shown(text)} is neither a TOML file nor pairs; write 'name=mine seed=2'")
+        raise ConfigError(f"{option} {shown(text)}: {FORMS.get(option, PAIRS_OR_FILE)}")
     return PAIR.findall(text)
 
 
@@ -158,10 +165,10 @@ def parse_value(text: str, like: Scalar, *, where: str) -> Scalar:
         if isinstance(like, str) and not set(text) & set("\"'\n"):
             return text
         raise ConfigError(f"{where} = {shown(text)} is not a value ({error}); write it as in TOML") from None
-    if isinstance(like, str) and not isinstance(value, str):
+    if isinstance(like, str) and not isinstance(value, str | list | dict):
         return text
     if not isinstance(value, bool | int | float | str):
-        raise ConfigError(f"{where} is a {type(value).__name__}; use a string or a number")
+        raise ConfigError(f"{where} is a {type(value).__name__}; use a string or a number, and commas within a string")
     return float(value) if isinstance(like, float) and type(value) is int and abs(value) < 10**300 else value
 
 
@@ -176,9 +183,13 @@ def _installed_simulation(path: Path) -> Path:
 
 def _table(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; give a TOML file, or pairs like 'seed=2'") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({(error.strerror or '').lower()}); give a TOML file") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not TOML ({error}); mend the file") from None
 
@@ -188,14 +199,19 @@ def absolute(key: str, value: Scalar) -> Scalar:
     if not isinstance(value, str) or not value:
         return value
     if key in ("runs-dir", "state-dir") or (key == "data.root" and value not in ("builtin", "hub")):
-        return str(Path(value).expanduser().resolve())
+        return _absolute_path(value)
     if key in ("model", "student.model", "teacher.models"):
         return ",".join(_absolute_model(name.strip()) for name in value.split(","))
     if key == "transport.cost" and Path(value).is_file():
-        return str(Path(value).resolve())
+        return _absolute_path(value)
     return value
 
 
+def _absolute_path(path: str) -> str:
+    """Follow symbolic links as far as they lead; those in a circle stay, for whoever opens the file to tell."""
+    return os.path.realpath(os.path.expanduser(path))  # noqa: PTH111  (Path's raises on an unknown user)
+
+
 def _absolute_model(name: str) -> str:
-    folder = Path(name.removeprefix("hf:")).expanduser()
-    return f"hf:{folder.resolve()}" if name.startswith("hf:") and folder.is_dir() else name
+    folder = _absolute_path(name.removeprefix("hf:"))
+    return f"hf:{folder}" if name.startswith("hf:") and Path(folder).is_dir() else name

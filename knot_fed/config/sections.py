@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from knot_fed.labels import MOST_LABELS
@@ -78,6 +78,14 @@ class Section(BaseModel):
         frozen=True, extra="forbid", alias_generator=kebab, protected_namespaces=(), allow_inf_nan=False,
         str_max_length=LONGEST_STRING, validate_by_name=True, validate_by_alias=True,
     )  # fmt: skip
+
+    @field_validator("*")
+    @classmethod
+    def _refuse_nul(cls, value: object) -> object:
+        """Refuse what no path and no file of TOML may hold."""
+        if isinstance(value, str) and "\0" in value:
+            raise PydanticCustomError("nul", "use text without zero bytes")
+        return value
 
 
 class LabelsConfig(Section):
@@ -158,6 +166,11 @@ class WeightsConfig(Section):
     trim: float = Field(
         0.2, gt=0, lt=0.5, description="share of the teachers that trimmed-mean cuts off at each end, at least one"
     )
+
+    @property
+    def weighting(self) -> str:
+        """What the teachers count by: the scheme, which only `mean` reads, or else the pooling."""
+        return self.scheme if self.pooling == "mean" else f"unweighted {self.pooling}"
 
 
 class TransportConfig(Section):

@@ -103,7 +103,12 @@ def read_columns(path: str, wanted: Collection[str], *, split: str = "") -> dict
         raise DataError(
             f"{name}: not UTF-8 at byte {error.start}; save the file as UTF-8", refusal="not UTF-8"
         ) from None
-    except (OSError, EOFError, zlib.error, csv.Error, pa.ArrowException):
+    except (OSError, EOFError, zlib.error, csv.Error, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno and error.strerror:
+            raise DataError(
+                f"{name}: cannot be opened ({error.strerror.lower()}); let the user that runs this read it",
+                refusal="cannot be opened",
+            ) from None
         raise DataError(
             f"{name}: cannot be read as {''.join(Path(path).suffixes)}; write the file again",
             refusal="cannot be read as a file of its kind",

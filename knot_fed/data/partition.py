@@ -1,5 +1,6 @@
 """Which virtual client holds which file, or which share of one."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ from knot_fed.errors import ConfigError, DataError
 from knot_fed.types import SplitExamples
 
 MIN_TRAIN = 2
+LONGEST_CLIENT_NAME = 64
+CLIENT_NAME = re.compile(rf"(?=.*[^.])[A-Za-z0-9._-]{{1,{LONGEST_CLIENT_NAME}}}")
+"""What a client may be called: it becomes the name of a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,7 @@ class Shard:
 def client_shard(index: int, total: int, files: Sequence[str]) -> Shard:
     """Deal virtual clients over files in turn, or files over clients where there are fewer of these.
 
-    A client is called like its file, `<file>-<k>` where several share one, and `<file>+<file>` where it holds several.
+    A client is called like its file: `<file>-<k>` where several share one, `<file>-and-<file>` where it holds several.
 
     Parameters
     ----------
@@ -47,13 +51,13 @@ def client_shard(index: int, total: int, files: Sequence[str]) -> Shard:
     >>> client_shard(4, 5, ["product", "tweets", "nyt"])
     Shard(name='tweets-1', files=('tweets',), index=1, count=2)
     >>> client_shard(0, 2, ["product", "tweets", "nyt"]).name
-    'product+nyt'
+    'product-and-nyt'
     """
     if not files:
         raise ConfigError("data.clients names no file; name the private files, with commas")
     if total < len(files):
         held = tuple(files[place] for place in range(index, len(files), total))
-        return Shard("+".join(map(client_name, held)), held, 0, 1)
+        return Shard(_joined([client_name(file) for file in held]), held, 0, 1)
     place = index % len(files)
     count = len(range(place, total, len(files)))
     name = client_name(files[place])
@@ -63,6 +67,12 @@ def client_shard(index: int, total: int, files: Sequence[str]) -> Shard:
 def client_name(file: str) -> str:
     """Return what the owner of a file is called."""
     return file.rpartition("/")[2].removeprefix("hub:").replace(":", "-")
+
+
+def _joined(names: Sequence[str]) -> str:
+    """Name a client of several files, as short as a client's name has to be."""
+    whole = "-and-".join(names)
+    return whole if len(whole) <= LONGEST_CLIENT_NAME else f"{names[0]}-and-{len(names) - 1}-more"
 
 
 @errors_about("the private file")

@@ -1,13 +1,12 @@
 """The tables of `knot-fed status`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Group
-from rich.markup import escape
+from rich.console import Group, RenderableType
 from rich.table import Table
 
-from knot_fed.run_log import printable
+from knot_fed.reporting.narrow import cause, narrow_table, plain, reasons
 
 
 def status_tables(found: Mapping[str, Any], *, with_nodes: bool) -> Group:
@@ -16,45 +15,48 @@ def status_tables(found: Mapping[str, Any], *, with_nodes: bool) -> Group:
     return Group(*nodes, *run_tables(found["runs"]))
 
 
-def run_tables(runs: list[dict[str, Any]]) -> list[Table]:
-    """Return a table of the runs, and one of the clients of the newest."""
-    return [_runs(runs), *map(_traffic, runs[:1])]
+def run_tables(runs: list[dict[str, Any]]) -> list[RenderableType]:
+    """Return two tables of the runs with why one failed, and a table of the clients of the newest."""
+    failures = [plain(f"run {run['run']}: {run['failure']}") for run in runs if run["failure"]]
+    newest = [part for run in runs[:1] for part in _traffic(run)]
+    return [_phases(runs), _amounts(runs), *failures, *newest]
 
 
 def _nodes(nodes: list[dict[str, Any]]) -> Table:
-    table = Table("name", "owner", "status", "since", "node", title="nodes")
-    for node in nodes:
-        table.add_row(*(_shown(node[key]) for key in ("name", "owner", "status", "since", "node")))
-    return table
+    rows = [[node[key] for key in ("name", "owner", "since", "status", "node")] for node in nodes]
+    return narrow_table(["name", "owner", "since"], ["status", "node"], rows=rows, title="nodes")
 
 
-def _runs(runs: list[dict[str, Any]]) -> Table:
-    table = Table("run", "status", "phase", "round", "kB up", "kB down", "time left", title="runs")
-    for run in runs:
-        table.add_row(
-            _shown(run["run"]),
-            _shown(run["status"]),
-            _shown(run["failure"] or run["phase"]),
-            f"{run['round']} of {run['rounds']}" if run["rounds"] else "",
-            f"{run['bytes-up'] / 1e3:.1f}",
-            f"{run['bytes-down'] / 1e3:.1f}",
-            _time_left(run),
-        )
-    return table
+def _phases(runs: Sequence[Mapping[str, Any]]) -> Table:
+    rows = [
+        [run["run"], run["status"], run["phase"], f"{run['round']} of {run['rounds']}" if run["rounds"] else ""]
+        for run in runs
+    ]
+    return narrow_table(["run", "status", "phase"], ["round"], rows=rows, title="runs")
 
 
-def _traffic(run: Mapping[str, Any]) -> Table:
-    title = f"clients of run {_shown(run['run'])}"
-    table = Table("client", "last answer", "kB up", "kB down", "last message", title=title)
-    for client in run["traffic"]:
-        sizes = (f"{client[key] / 1e3:.1f}" for key in ("bytes-up", "bytes-down"))
-        table.add_row(*map(_shown, (client["name"], client["outcome"])), *sizes, _shown(client["last"]))
-    return table
+def _amounts(runs: Sequence[Mapping[str, Any]]) -> Table:
+    rows = [
+        [run["run"], _time_left(run), *(f"{run[key] / 1e3:.1f}" for key in ("bytes-up", "bytes-down"))] for run in runs
+    ]
+    return narrow_table(["run", "time left"], ["kB up", "kB down"], rows=rows)
 
 
-def _shown(value: object) -> str:
-    """Return what anybody may have named as plain text for a terminal."""
-    return escape(printable(str(value)))
+def _traffic(run: Mapping[str, Any]) -> list[RenderableType]:
+    rows = [
+        [
+            client["name"],
+            cause(client["outcome"]),
+            *(f"{client[key] / 1e3:.1f}" for key in ("bytes-up", "bytes-down")),
+            client["last"],
+        ]
+        for client in run["traffic"]
+    ]
+    table = narrow_table(
+        ["client", "last answer"], ["kB up", "kB down", "last message"], rows=rows,
+        title=f"clients of run {run['run']}",
+    )  # fmt: skip
+    return [table, *reasons((client["name"], client["outcome"]) for client in run["traffic"])]
 
 
 def _time_left(run: Mapping[str, Any]) -> str:

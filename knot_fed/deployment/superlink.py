@@ -79,9 +79,10 @@ def _context(connection: Connection) -> ssl.SSLContext:
         context.load_verify_locations(cadata=connection.root_certificates.read_text(encoding="ascii"))
     except (ssl.SSLError, ValueError):
         raise ConfigError(f"{connection.root_certificates}: no PEM certificate; give the authority's ca.crt") from None
-    except OSError:
+    except OSError as error:
+        reason = (error.strerror or "cannot be read").lower()
         raise ConfigError(
-            f"{connection.root_certificates}: no such file; give --root-certificates, or --insecure without TLS"
+            f"{connection.root_certificates}: {reason}; give --root-certificates, or --insecure without TLS"
         ) from None
     return context
 

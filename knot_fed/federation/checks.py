@@ -115,9 +115,9 @@ def read_arrays(record: ArrayRecord, expected: Mapping[str, np.ndarray], *, larg
     arrays = {name: read_array(record[name], shape=value.shape, dtype=value.dtype) for name, value in expected.items()}
     for array in arrays.values():
         if not np.isfinite(array).all():
-            raise WireError("has parameters that are not finite; lower fedavg.learning-rate")
+            raise WireError("has parameters that are not finite; lower the learning rates")
         if array.size and float(np.abs(array).max()) > largest:
-            raise WireError(f"has parameters beyond {largest:g}; lower fedavg.learning-rate")
+            raise WireError(f"has parameters beyond {largest:g}; lower the learning rates")
     return arrays
 
 

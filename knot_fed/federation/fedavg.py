@@ -100,13 +100,12 @@ class CountedFedAvg(FedAvg):
                 logger.warning("round %d: %s: %s", server_round, record.name, error)
             else:
                 record.status, record.seconds = "ok", record.seconds + seconds
+                record.rounds += 1
                 answers[record.name] = reply
                 sent = self.bytes_up_in_training.get(record.name, 0) + envelope.count_bytes(reply.content)
                 self.bytes_up_in_training[record.name] = sent
             self.roster.log_reply(reply, record, outcome=record.status)
         rejected = {name: r.status for name, r in self.roster.outcome.clients.items() if name not in answers}
         self.roster.require(len(answers), rejected, f"answered round {server_round}")
-        logger.info(
-            "round %d: averaged %d clients, %d without a valid answer", server_round, len(answers), len(rejected)
-        )
+        self.roster.log_round(len(answers), asked=len(self.roster.joined()))
         return super().aggregate_train(server_round, answers.values())

@@ -37,7 +37,7 @@ def redact_errors(handler: Handler) -> Handler:
                 logger.warning("a %s was refused: %s", kind, printable(str(error), LONGEST_LOGGED))
         except Exception as error:
             reason = f"the client failed with {type(error).__name__}; see the client's own log"
-            logger.warning("a %s: %s", kind, told_error(error))
+            logger.warning("%s", told_error(error, of=f"a {kind}"))
         return Message(pack_refusal(reason), reply_to=message)
 
     return guarded

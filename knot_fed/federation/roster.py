@@ -17,6 +17,7 @@ from knot_fed.evaluation import EvaluationDetails
 from knot_fed.federation import envelope, student_wire, wire
 from knot_fed.federation.crossings import log_crossing
 from knot_fed.federation.nodes import content_of, matched, shake_hands, wait_for_nodes
+from knot_fed.reporting.method import answered_in_words
 from knot_fed.run_log import log_event
 from knot_fed.types import Metrics
 
@@ -30,12 +31,13 @@ logger = logging.getLogger("knot_fed")
 
 @dataclass(slots=True)
 class ClientRecord:
-    """What the run tells about one client: its answers' state and its traffic."""
+    """What the run tells about one client: its answers' state, the rounds that it answered, and its traffic."""
 
     name: str
     node_id: int
     examples: int = 0
     status: str = "joined"
+    rounds: int = 0
     bytes_up: int = 0
     bytes_down: int = 0
     seconds: float = 0.0
@@ -46,8 +48,8 @@ class ClientRecord:
 
     def to_mapping(self) -> dict[str, str | int | float]:
         """Return the record as `summary.json` holds it; node numbers are drawn anew each run and stay out."""
-        kept = ("name", "examples", "status", "bytes_up", "bytes_down", "seconds", "unmeasured")
-        return {key: getattr(self, key) for key in kept}
+        told = ("name", "examples", "status", "rounds", "bytes_up", "bytes_down", "seconds", "unmeasured")
+        return {key: getattr(self, key) for key in told}
 
 
 @dataclass(slots=True)
@@ -59,6 +61,11 @@ class Outcome:
     after: dict[str, Metrics] = field(default_factory=dict)
     details: dict[str, EvaluationDetails] = field(default_factory=dict)
     distillations: list[DistillationResult] = field(default_factory=list)
+
+    @property
+    def answered(self) -> int:
+        """How many clients gave a valid answer in any round."""
+        return sum(record.rounds > 0 for record in self.clients.values())
 
 
 class Roster:
@@ -224,6 +231,12 @@ class Roster:
                 f"{count} client(s) {what}, min-teachers is {self.config.min_teachers} ({listed});"
                 " mend these clients or lower min-teachers"
             )
+
+    def log_round(self, answered: int, *, asked: int, how: str = "") -> None:
+        """Log how many of all clients answered the round under way, and how many were asked where that was not all."""
+        clients = len(self.outcome.clients)
+        told = answered_in_words(answered, clients) + (f", {asked} were asked" if asked < clients else "")
+        logger.info("round %d: %s%s", self.round, told, how)
 
     def ask_metrics(self, spec: str, student: ArrayRecord) -> list[Message]:
         """Ask every client to judge the student, given by its specification (JSON) and its arrays."""

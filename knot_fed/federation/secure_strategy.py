@@ -14,7 +14,7 @@ from knot_fed.errors import RunFolderError
 from knot_fed.federation import envelope, secure_wire
 from knot_fed.federation.checkpoint import Checkpoint, Received
 from knot_fed.federation.secure_round import SecureRound
-from knot_fed.federation.strategy import KnotStrategy, logger
+from knot_fed.federation.strategy import KnotStrategy
 from knot_fed.models import FitState, trained_state
 from knot_fed.privacy.secure_sum import Quantisation, add_masks, dequantise, quantise
 
@@ -31,7 +31,9 @@ class SecureSumStrategy(KnotStrategy):
         self.roster.welcome(grid, self.transfer)
         self.roster.round = server_round
         self._secure_round = SecureRound(self.roster, grid, server_round)
-        self._secure_round.open(self._sampled(server_round))
+        sampled = self._sampled(server_round)
+        self._asked = {record.name for record in sampled}
+        self._secure_round.open(sampled)
         return self._secure_round.ask_masked(lambda record: self._request(server_round, record))
 
     @override
@@ -48,15 +50,14 @@ class SecureSumStrategy(KnotStrategy):
         weighted, _ = dequantise(total, quantisation)
         pooled = weighted / weighted.sum(axis=1, keepdims=True)
         self.folder.save_pooled(server_round, pooled)
-        logger.info(
-            "round %d: a secure sum of %d of %d teachers", server_round, len(secure.answers), len(secure.clients)
-        )
+        self.roster.log_round(len(secure.answers), asked=len(self._asked), how=", in a secure sum")
         teachers = {name: {"reused": a.reused, "seconds": a.seconds} for name, a in sorted(secure.answers.items())}
         for record in secure.clients:
             if record.name in secure.answers:
                 answer = secure.answers[record.name]
                 record.seconds, record.holds_transfer_set = record.seconds + answer.seconds, True
                 record.claim = answer.claim
+                record.rounds += 1
         self._distil_pooled(server_round, Received(teachers, pooled=pooled))
         return envelope.pack_arrays(trained_state(self.student)), None
 

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 
 from knot_fed.config import RunConfig
 from knot_fed.data.files import data_path
+from knot_fed.data.partition import client_name
 from knot_fed.data.private import Columns, read_labelled_texts, seed_key
 from knot_fed.data.transfer_set import TransferSet, read_transfer_set
 from knot_fed.errors import KnotError, told_error
@@ -18,15 +19,19 @@ from knot_fed.evaluation import EvaluationDetails, evaluate_classifier, evaluati
 from knot_fed.federation.roster import ClientRecord, Outcome
 from knot_fed.kept_teachers import load_or_train_teacher
 from knot_fed.models import ModelSpec, TextClassifier, build_classifier, train_vocabulary
-from knot_fed.reporting import RunFolder, table_facts
-from knot_fed.run_log import FAILED, LOG_FILE, OPENED, RESULT, log_event, log_to, new_seal
+from knot_fed.reporting import RunFolder, summary_table, table_facts
+from knot_fed.reporting.method import answered_in_words
+from knot_fed.run_log import FAILED, LOG_FILE, OPENED, RESULT, log_event, log_to, new_seal, printable
 from knot_fed.teacher import predict_soft_labels
+from knot_fed.terminal import ascii_lines
 from knot_fed.types import LabelledTexts, Metrics, SplitExamples
 
 REMEDY = "--verbose shows its traceback, and so does the SuperLink's log"
 VERSIONS = ("knot-fed", "flwr", "torch", "transformers", "POT", "numpy")
 
 logger = logging.getLogger("knot_fed")
+flower = logging.getLogger("flwr")
+"""Flower's own log: what knot_fed's commands leave out of a run's stream, and `flwr run` and `flwr log` show."""
 
 
 def run_in_folder(grid: Grid, context: Context, federate: Callable[[Grid, RunConfig, RunFolder], None]) -> None:
@@ -48,7 +53,10 @@ def run_in_folder(grid: Grid, context: Context, federate: Callable[[Grid, RunCon
         log_event(FAILED, logging.ERROR, text=f"the server app: {told_error(error)}; {REMEDY}")
         raise
     else:
-        log_event(RESULT, table=json.dumps(table_facts(folder.read_summary()), sort_keys=True))
+        summary = folder.read_summary()
+        for line in ascii_lines(summary_table(summary)):
+            flower.info("%s", printable(line))
+        log_event(RESULT, table=json.dumps(table_facts(summary), sort_keys=True))
         folder.checkpoint.unlink(missing_ok=True)
     finally:
         log_to()
@@ -122,7 +130,7 @@ class Judge:
     """Measures the student on the server's labelled test set, in detail."""
 
     def __init__(self, config: RunConfig, test: LabelledTexts) -> None:
-        self.name = _public_domain(config)
+        self.name = public_domain(config, [client_name(config.data.public)])
         self._labels = config.label_space()
         self._test = test
 
@@ -141,6 +149,8 @@ def run_between_measurements(
         run()
     except KnotError as error:
         return error
+    finally:
+        logger.info("%s", answered_in_words(outcome.answered, len(outcome.clients)))
     outcome.after[judge.name], outcome.details["after"] = judge(student)
     return None
 
@@ -162,8 +172,11 @@ def summarise(
         Why the run failed, if it did.
     """
     names = [name for name in outcome.before if name in outcome.after]
+    public = public_domain(config, [record.name for record in outcome.clients.values()])
+    called = {public_domain(config, [client_name(config.data.public)]): public}
     domains = {
-        name: {"before": outcome.before[name].to_mapping(), "after": outcome.after[name].to_mapping()} for name in names
+        called.get(name, name): {"before": outcome.before[name].to_mapping(), "after": outcome.after[name].to_mapping()}
+        for name in names
     }
     student = {
         when: mean_metrics([measured[name] for name in names]).to_mapping() if names else None
@@ -178,10 +191,13 @@ def summarise(
         "seed": config.seed,
         "labels": list(labels.names),
         "coordinates": labels.coordinates.tolist(),
+        "clients_answered": outcome.answered,
+        "clients_total": len(outcome.clients),
+        "resumed": bool(config.resume),
         "clients": [_client_facts(record, names, failure) for _, record in sorted(outcome.clients.items())],
         "student": student,
         "domains": domains,
-        "details": {"domain": _public_domain(config), **details},
+        "details": {"domain": public, **details},
         "versions": {name: version(name) for name in VERSIONS},
         "wall_seconds": seconds,
         **facts,
@@ -196,5 +212,10 @@ def _client_facts(record: ClientRecord, measured: list[str], failure: KnotError 
     return facts
 
 
-def _public_domain(config: RunConfig) -> str:
-    return config.data.public.rpartition("/")[2]
+def public_domain(config: RunConfig, clients: Collection[str]) -> str:
+    """Return what the server's own test set is called: as its file, and with `(public)` where a client bears that name.
+
+    No client can be called so, since it has a space.
+    """
+    name = client_name(config.data.public)
+    return f"{name} (public)" if name in clients else name

@@ -14,7 +14,12 @@ from typing_extensions import override
 from knot_fed.aggregation import agreement_weights, client_weights, find_scheme, pool_soft_labels
 from knot_fed.config import RunConfig
 from knot_fed.data.transfer_set import TransferSet
-from knot_fed.distillation import DistillationResult, PublicCrossEntropy, distil_student
+from knot_fed.distillation import (
+    DistillationResult,
+    PublicCrossEntropy,
+    distil_student,
+    distillation_settings,
+)
 from knot_fed.errors import WireError, phase
 from knot_fed.federation import envelope, wire
 from knot_fed.federation.checkpoint import Checkpoint, Received, Teachers, kept_privacy, pack_answers
@@ -23,6 +28,7 @@ from knot_fed.federation.roster import ClientRecord, Roster
 from knot_fed.losses import make_loss
 from knot_fed.models import FitState, TextClassifier, trained_state
 from knot_fed.reporting import RunFolder
+from knot_fed.reporting.method import settings_in_words
 from knot_fed.types import LabelledTexts, TeacherAnswer
 
 ATTEMPTS = 3
@@ -77,14 +83,15 @@ class KnotStrategy(Strategy):
         self.supervision = _supervision(config, student, public)
         self.roster = Roster(config, rounds=config.rounds)
         self._answered: set[int] = set()
+        self._asked: set[str] = set()
 
     @override
     def summary(self) -> None:
         config = self.config
         logger.info(
-            "%s: %s loss, %s objective, %s weights, %d round(s) over %d transfer texts",
-            config.task, config.distill.loss, config.distill.objective, config.weights.scheme, config.rounds,
-            len(self.transfer),
+            "%s: %s, %d round(s) over %d transfer texts%s",
+            config.task, settings_in_words(distillation_settings(config)), config.rounds, len(self.transfer),
+            "" if self.public_teacher is None else "; the pretrained student counts as one more teacher",
         )  # fmt: skip
 
     def run(self, grid: Grid) -> None:
@@ -118,6 +125,7 @@ class KnotStrategy(Strategy):
         self.roster.welcome(grid, self.transfer)
         self.roster.round, messages = server_round, []
         for record in self._sampled(server_round):
+            self._asked.add(record.name)
             request = self._request(server_round, record)
             messages.append(self.roster.message(wire.pack_train_request(request), record, "train"))
         return messages
@@ -129,13 +137,14 @@ class KnotStrategy(Strategy):
         answers = self._received(server_round, replies)
         rejected = {name: r.status for name, r in self.roster.outcome.clients.items() if name not in answers}
         self.roster.require(len(answers), rejected, f"answered round {server_round}")
+        self.roster.log_round(len(answers), asked=len(self._asked))
         self._learn(server_round, answers)
         return envelope.pack_arrays(trained_state(self.student)), None
 
     def _ask(self, server_round: int, grid: Grid) -> list[Message]:
         """Ask for a round's answers; where too few came, wait for the clients that are away, and ask them again."""
         deadline, replies = time.monotonic() + self.config.timeout, list[Message]()
-        self._answered = set()
+        self._answered, self._asked = set(), set()
         for _ in range(ATTEMPTS):
             messages = list(self.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid))
             given = grid.send_and_receive(messages, timeout=max(0.0, deadline - time.monotonic()))
@@ -195,10 +204,6 @@ class KnotStrategy(Strategy):
             soft_labels, weights, pooling=self.config.weights.pooling, trim=self.config.weights.trim
         )
         self.folder.save_pooled(server_round, pooled)
-        logger.info(
-            "round %d: pooled %d teachers, %d without a valid answer",
-            server_round, len(answers), len(self.roster.outcome.clients) - len(answers),
-        )  # fmt: skip
         text_weights = agreement_weights(soft_labels, weights, pooled, power=self.config.distill.agreement)
         if self.config.distill.objective == "pooled":
             soft_labels, weights = pooled[None], np.ones((1, len(pooled)))
@@ -265,6 +270,7 @@ class KnotStrategy(Strategy):
                 logger.warning("round %d: %s: %s", server_round, record.name, error)
             else:
                 record.status, record.examples, record.claim = "ok", answer.examples, answer.claim
+                record.rounds += 1
                 record.holds_transfer_set = True
                 record.seconds += answer.seconds
                 answers[record.name] = answer

@@ -13,6 +13,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from jaxtyping import Float
 
 from knot_fed.config import MOST_DELTA, PrivacyConfig
+from knot_fed.data.partition import CLIENT_NAME
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import SoftLabelsError, WireError
 from knot_fed.federation.checks import (
@@ -26,7 +27,7 @@ from knot_fed.federation.checks import (
 from knot_fed.federation.envelope import ABOUT, PROTOCOL, check_protocol, pack_arrays
 from knot_fed.labels import LabelSpace, check_soft_labels
 from knot_fed.privacy.compression import compress, decompress, layout
-from knot_fed.types import SoftLabels, Text
+from knot_fed.types import MEAN, SoftLabels, Text
 
 TEXTS = "texts"
 ANSWER = "answer"
@@ -38,7 +39,6 @@ LONGEST_TEXT = 100_000
 MOST_LETTERS = 1 << 26
 LARGEST_CONFIDENCE = 2.0
 LARGEST_EPSILON = 1e6
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
@@ -123,8 +123,10 @@ def check_handshake(ours: Handshake, theirs: Handshake) -> None:
             f"holds transfer set {printable(theirs.fingerprint, 12)}, expected {ours.fingerprint[:12]};"
             " give it the server's file"
         )
-    if theirs.name and not (_NAME.fullmatch(theirs.name) and theirs.name.strip(".")):
+    if theirs.name and not CLIENT_NAME.fullmatch(theirs.name):
         raise WireError("has a name that is not 1 to 64 letters, digits, dots, dashes or underscores; rename the node")
+    if theirs.name == MEAN:
+        raise WireError(f"is called {MEAN}, as the mean over all clients is in every table; rename the node")
 
 
 def pack_train_request(request: TrainRequest) -> RecordDict:

@@ -38,7 +38,7 @@ def configured_ground_cost(config: RunConfig) -> GroundCost:
         raise GroundCostError(
             f"{path.name}: cannot be read as a matrix; give a .npy or a .csv file of numbers"
         ) from None
-    return check_ground_cost(np.asarray(matrix, dtype=np.float64), names=labels.names)
+    return check_ground_cost(matrix, names=labels.names)
 
 
 def _optimal_transport(config: RunConfig) -> Loss:

@@ -5,6 +5,8 @@ import torch
 from knot_fed.errors import OwnCodeError
 from knot_fed.losses.interface import Loss
 
+NO_GRADIENT = "your function's result has no gradient in the logits; compute it by torch"
+
 
 def checked_loss(function: Loss, *, name: str) -> Loss:
     """Return the function, which is then refused where it does not return one number that depends on the logits.
@@ -25,9 +27,7 @@ def checked_loss(function: Loss, *, name: str) -> Loss:
                 f"distill.loss = {name!r}: your function returned {found}; return one number, the mean over examples"
             )
         if torch.is_grad_enabled() and logits.requires_grad and not value.requires_grad:
-            raise OwnCodeError(
-                f"distill.loss = {name!r}: your function's result has no gradient in the logits; compute it by torch"
-            )
+            raise OwnCodeError(f"distill.loss = {name!r}: {NO_GRADIENT}")
         return value
 
     return checked
@@ -47,8 +47,9 @@ def try_loss(loss: Loss, *, labels: int, name: str) -> None:
     weights = torch.softmax(torch.randn(4, 3, generator=generator), dim=1)
     value = loss(logits, soft_labels, weights)
     value.backward()  # type: ignore[no-untyped-call]
-    gradient = logits.grad
-    if not torch.isfinite(value) or gradient is None or not torch.isfinite(gradient).all():
+    if logits.grad is None:
+        raise OwnCodeError(f"distill.loss = {name!r}: {NO_GRADIENT}")
+    if not torch.isfinite(value) or not torch.isfinite(logits.grad).all():
         raise OwnCodeError(
             f"distill.loss = {name!r}: on a small batch your function returned {float(value.detach()):g}, or a"
             " gradient that is not finite; mend it"

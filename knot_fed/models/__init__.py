@@ -11,6 +11,7 @@ from knot_fed.models.fitting import (
     predict_logits,
     use_threads,
 )
+from knot_fed.models.head import encoder_identity
 from knot_fed.models.private_fitting import PrivateSchedule, check_treatable, fit_privately
 from knot_fed.models.storage import (
     ARCHITECTURES,
@@ -42,6 +43,7 @@ __all__ = [
     "check_model_name",
     "check_treatable",
     "class_weights",
+    "encoder_identity",
     "fit",
     "fit_all_epochs",
     "fit_privately",

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from knot_fed.errors import ModelError
+from knot_fed.errors import ModelError, writing_failed
 from knot_fed.models.head import FeatureExtractor, HeadClassifier, encoder_identity
 from knot_fed.models.ngram_bag import NgramBag
 from knot_fed.models.pretrained import HF
@@ -106,7 +106,8 @@ def save_classifier(model: TextClassifier, folder: Path) -> None:
         (folder / SPEC_FILE).write_text(model.spec.to_json(), encoding="utf-8")
     except (OSError, SafetensorError) as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise ModelError(f"{folder}: the classifier cannot be written ({error}); make room on the disk") from None
+        reason = writing_failed(error) if isinstance(error, OSError) else f"{error}; make room on the disk"
+        raise ModelError(f"{folder}: the classifier cannot be written: {reason}") from None
 
 
 def load_classifier(folder: Path, *, feature_cache: Path | None = None) -> TextClassifier:

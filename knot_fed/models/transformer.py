@@ -152,7 +152,9 @@ def train_vocabulary(texts: Sequence[Text], size: int = VOCABULARY_SIZE) -> tupl
     """
     wordpiece = tokenizers.BertWordPieceTokenizer()
     singles = [part for text in texts for part in ((text,) if isinstance(text, str) else text)]
-    letters = sorted({letter for part in singles for letter in wordpiece.normalize(part) if not letter.isspace()})
+    letters = sorted(
+        {letter for part in singles for letter in wordpiece.normalizer.normalize_str(part) if not letter.isspace()}
+    )
     first = [*SPECIAL.values(), *(f"##{letter}" for letter in letters)]
     wordpiece.train_from_iterator(singles, vocab_size=size, min_frequency=2, special_tokens=first, show_progress=False)
     vocabulary = wordpiece.get_vocab()

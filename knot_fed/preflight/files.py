@@ -24,7 +24,7 @@ BYTES_OF_ANSWER = 24
 
 @dataclass(frozen=True, slots=True)
 class FileSizes:
-    """Training and validation rows of each private file, distinct transfer texts, the first of them; without the hub's."""
+    """Training and validation rows of each private file, distinct transfer texts, the first of them; not of the hub."""
 
     private: Mapping[str, tuple[int, int]]
     transfer: int | None

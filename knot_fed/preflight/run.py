@@ -1,21 +1,22 @@
 """What can be refused before anything starts: settings, models and functions that a run could only fail on."""
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from knot_fed.aggregation import SCHEMES, client_weights
 from knot_fed.config import RunConfig
-from knot_fed.data.partition import client_name, client_shard
-from knot_fed.errors import ConfigError, RunFolderError
-from knot_fed.losses import BUILDERS, make_loss, try_loss
+from knot_fed.data.partition import CLIENT_NAME, LONGEST_CLIENT_NAME, client_name, client_shard
+from knot_fed.errors import ConfigError, shown
+from knot_fed.files import check_writable
 from knot_fed.models import check_model_name
 from knot_fed.preflight.files import check_files
 from knot_fed.preflight.models import check_models, named_models
+from knot_fed.preflight.own import check_own_functions
 from knot_fed.privacy.secure_sum import check_threshold, default_threshold
 from knot_fed.reporting import RunFolder
+from knot_fed.reporting.run_folder import taken
+from knot_fed.types import MEAN
 
 
 def check_run(config: RunConfig, *, clients: int) -> list[str]:
@@ -42,6 +43,7 @@ def check_run(config: RunConfig, *, clients: int) -> list[str]:
         If there are too few clients, a file, a model or a function cannot be used, or two settings do not go together.
     """
     _check_clients(config, clients)
+    check_writable(Path(config.state_dir), key="state-dir")
     check_deployed_run(config)
     check_own_functions(config)
     notes = check_models(config, check_files(config, clients=clients))
@@ -75,43 +77,22 @@ def check_run_folder(config: RunConfig) -> None:
 
     Raises
     ------
-    RunFolderError
-        If so.
+    KnotError
+        If so, or if the folder cannot be made.
     """
     folder = Path(config.runs_dir) / config.name
     if config.resume:
         RunFolder.resume(folder, config.to_mapping())
-    elif folder.exists():
-        raise RunFolderError(f"{folder}: there is a run of this name; give another name, or delete the folder")
-
-
-def check_own_functions(config: RunConfig) -> None:
-    """Call the loss and a user's own scheme on a small batch.
-
-    Raises
-    ------
-    KnotError
-        If one cannot be built or imported, raises, or returns what it must not.
-    """
-    loss, labels = make_loss(config), len(config.label_space())
-    if config.distill.loss not in BUILDERS:
-        try_loss(loss, labels=labels, name=config.distill.loss)
-    if config.weights.scheme not in SCHEMES:
-        generator = np.random.default_rng(1)
-        soft_labels = generator.dirichlet(np.ones(labels), size=(3, 4))
-        client_weights(
-            config.weights.scheme,
-            examples=np.array([10, 20, 30]),
-            confidences=generator.uniform(size=(3, 4)),
-            soft_labels=soft_labels,
-            power=config.weights.power,
-        )
+    elif os.path.lexists(folder):
+        raise taken(folder)
+    check_writable(folder, key="runs-dir")
 
 
 def _check_clients(config: RunConfig, clients: int) -> None:
     files = config.data.client_names
     client_shard(0, clients, files)
-    _refuse_repeats(files)
+    _check_names(files)
+    _check_alphabet(files, clients)
     for key, needed in (("wait-for", config.wait_for), ("min-teachers", config.min_teachers)):
         if needed > clients:
             raise ConfigError(
@@ -126,8 +107,23 @@ def _check_clients(config: RunConfig, clients: int) -> None:
         )
 
 
-def _refuse_repeats(files: Sequence[str]) -> None:
+def _check_alphabet(files: Sequence[str], clients: int) -> None:
+    for index in range(max(0, clients - len(files)), clients):  # the last shares of the files have the longest names
+        name = client_shard(index, clients, files).name
+        if not CLIENT_NAME.fullmatch(name):
+            raise ConfigError(
+                f"run configuration: data.clients gives a client the name {shown(name)}, which is not 1 to"
+                f" {LONGEST_CLIENT_NAME} letters, digits, dots, dashes or underscores; rename the file"
+            )
+
+
+def _check_names(files: Sequence[str]) -> None:
     names = [client_name(file) for file in files]
+    if MEAN in names:
+        raise ConfigError(
+            f"run configuration: data.clients has {MEAN!r}, as the mean over all clients is called in every table;"
+            " rename the file"
+        )
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ConfigError(

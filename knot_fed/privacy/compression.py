@@ -71,6 +71,8 @@ def decompress(arrays: Mapping[str, np.ndarray], scheme: str, *, classes: int) -
         If a place is no label, is named twice, or a row is no distribution, to the scheme's precision.
     """
     values = arrays[VALUES]
+    if not np.isfinite(values).all():
+        raise SoftLabelsError(f"a row of {scheme} soft labels holds a value that is not finite; use compress")
     if scheme == "hard":
         return _spread(np.ones((len(values), 1)), values[:, None], classes)
     if scheme == "top-k":

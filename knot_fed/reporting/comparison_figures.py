@@ -22,9 +22,11 @@ from knot_fed.reporting.figures import (
     grouped_bars,
     shortened,
 )
+from knot_fed.reporting.method import weighting_in_words
 from knot_fed.reporting.page import Picture
-from knot_fed.reporting.results import AFTER, BEFORE, FEDAVG, MEAN
+from knot_fed.reporting.results import AFTER, BEFORE, FEDAVG
 from knot_fed.reporting.statistics import CENTRALISED, ENSEMBLE
+from knot_fed.types import MEAN
 
 LOSSES = {"ot": BLUE, "entropy": VERMILLION, "kl": GREEN}
 OTHER_LOSSES = (ORANGE, SKY, PURPLE)
@@ -90,7 +92,7 @@ def _legend(shown: pd.DataFrame, colours: dict[str, str]) -> list[Line2D]:
     losses = [
         Line2D([], [], color=colour, linewidth=4, label=shortened(f"{loss} loss")) for loss, colour in colours.items()
     ]
-    weights = [_mark(WEIGHTS.get(name, "D"), f"{name} weights") for name in sorted(cells["weights"].unique())]
+    weights = [_mark(WEIGHTS.get(name, "D"), weighting_in_words(name)) for name in sorted(cells["weights"].unique())]
     if "per-teacher" in set(cells["objective"]):
         weights.append(_mark("o", "per-teacher", fill="none"))
     references = [_mark(marker, name) for name, marker in REFERENCES.items() if name in set(shown["line"])]

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from knot_fed.reporting import run_figures
+from knot_fed.reporting.method import clients_answered, method_of
 from knot_fed.reporting.page import Cell, Facts, Page, Section, Table, number, without_folders, words, write_page
 from knot_fed.reporting.run_folder import RunFolder
-from knot_fed.reporting.tables import COLUMNS, client_state, method_of, unmeasured_clients
+from knot_fed.reporting.tables import COLUMNS, client_state, unmeasured_clients
 
 
 def write_report(folder: RunFolder) -> None:
@@ -32,24 +33,34 @@ def write_report(folder: RunFolder) -> None:
 def _facts(summary: dict[str, Any], config: dict[str, Any]) -> Facts:
     method, data = summary.get("distillation", summary.get("fedavg", {})), config.get("data", {})
     models = config.get("teacher", {}).get("models") or config.get("model", "")
+    compression = summary["privacy"].get("compression", "none")
     return [
         ("task", f"{summary['task']}: {', '.join(summary['labels'])}"),
         ("method", method_of(summary)),
         ("clients", ", ".join(client["name"] for client in summary["clients"])),
+        ("answers", clients_answered(summary)),
         ("models", without_folders(str(models))),
-        ("transfer set", without_folders(str(data.get("transfer", "")))),
+        *([] if "fedavg" in summary else [("transfer set", without_folders(str(data.get("transfer", ""))))]),
         ("public test set", without_folders(str(data.get("public", "")))),
-        ("rounds", str(config.get("rounds", ""))),
+        ("rounds", str(method.get("rounds", config.get("rounds", "")))),
         ("seed", str(summary["seed"])),
-        ("time", f"{summary['wall_seconds']:.0f} s, of them {method['seconds']:.1f} s in the method"),
+        ("time", _time(summary, method["seconds"])),
         ("privacy", summary["privacy"]["guarantee"]),
+        *([("compression", f"{compression}: fewer bytes, no guarantee")] if compression != "none" else []),
         ("versions", ", ".join(f"{name} {version}" for name, version in sorted(summary["versions"].items()))),
     ]  # fmt: skip
 
 
+def _time(summary: dict[str, Any], method: float) -> str:
+    """Tell how long the run took; the method's time of a resumed run is that of all its parts."""
+    if summary.get("resumed"):
+        return f"{summary['wall_seconds']:.0f} s since it was resumed; {method:.1f} s in the method, from its start"
+    return f"{summary['wall_seconds']:.0f} s, of them {method:.1f} s in the method"
+
+
 def _results(summary: dict[str, Any]) -> list[Section]:
     if not summary["domains"]:
-        return [Section("Clients", tables=[_clients(summary)])]
+        return [Section("Clients", text=f"{clients_answered(summary)}.", tables=[_clients(summary)])]
     return [
         Section(
             "Before and after",
@@ -58,7 +69,12 @@ def _results(summary: dict[str, Any]) -> list[Section]:
             tables=[_metrics(summary)],
             figures=run_figures.domain_bars(summary),
         ),
-        Section("Clients", tables=[_clients(summary)], figures=[run_figures.traffic(summary)]),
+        Section(
+            "Clients",
+            text=f"{clients_answered(summary)}.",
+            tables=[_clients(summary)],
+            figures=[run_figures.traffic(summary)],
+        ),
     ]
 
 

@@ -14,6 +14,7 @@ from knot_fed.errors import RunFolderError
 from knot_fed.reporting.page import without_folders
 from knot_fed.reporting.run_folder import RunFolder
 from knot_fed.reporting.tables import COLUMNS
+from knot_fed.types import MEAN
 
 SETTING_KEYS = {
     "loss": "distill.loss",
@@ -30,7 +31,7 @@ COMPARISON = (*SETTINGS, "domain", "metric", "seeds", "difference", "low", "high
 NOT_COMPARED = ("seed", "name", "runs-dir", "state-dir", "threads", "timeout")
 """Configuration keys by which no two runs are told apart."""
 FACTS = ("task", "model", "rounds", "data.clients", "data.public", "data.transfer")
-BEFORE, AFTER, FEDAVG, MEAN = "student before", "student after", "fedavg", "mean"
+BEFORE, AFTER, FEDAVG = "student before", "student after", "fedavg"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

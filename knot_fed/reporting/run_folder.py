@@ -15,7 +15,7 @@ import tomli_w
 from jaxtyping import Float
 
 from knot_fed.config import Scalar, flattened, nested
-from knot_fed.errors import RunFolderError
+from knot_fed.errors import RunFolderError, writing_failed
 from knot_fed.files import PUBLIC, make_folder, open_privately
 
 _SUMMARY = {
@@ -23,9 +23,16 @@ _SUMMARY = {
     "wall_seconds",
 }  # fmt: skip
 CHECKPOINT = "checkpoint.safetensors"
+_KINDS = {"clients": list, "domains": dict, "labels": list, "privacy": dict, "student": dict, "versions": dict}
 _METHODS = {"distillation", "fedavg"}
-_FREE_TO_CHANGE = {"name", "resume", "wait-for", "timeout"}
+_FREE_TO_CHANGE = {"name", "resume", "wait-for", "timeout", "runs-dir", "state-dir"}
+"""What shapes no result; a folder that was moved is resumed where it is."""
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
+
+
+def taken(path: Path) -> RunFolderError:
+    """Describe a run folder that is there already."""
+    return RunFolderError(f"{path}: there is a run of this name; give another name, or delete the folder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +48,22 @@ class RunFolder:
         Raises
         ------
         RunFolderError
-            If the name is not a plain file name, or is taken.
+            If the name is not a plain file name, or is taken, or the folder cannot be made.
         """
         if not (_NAME.fullmatch(name) and name.strip(".")):
             raise RunFolderError(
                 f"run name {name!r} is not letters, digits, dots, dashes and underscores; rename the run"
             )
         path = runs_dir / name
+        if os.path.lexists(path):
+            raise taken(path)
         try:
             make_folder(path.parent, mode=PUBLIC)
             path.mkdir(mode=PUBLIC)
-        except FileExistsError:
-            raise RunFolderError(
-                f"{path}: there is a run of this name; give another name, or delete the folder"
-            ) from None
+        except OSError as error:
+            if os.path.lexists(path):
+                raise taken(path) from None
+            raise RunFolderError(f"{path}: cannot be made: {writing_failed(error)}") from None
         return cls(path)
 
     @classmethod
@@ -169,11 +178,19 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.path}: no readable summary.json; the run stopped early, start it again"
             ) from None
+        if not isinstance(summary, dict):
+            raise RunFolderError(f"{self.path}: summary.json is no object; start the run again")
         missing = sorted(_SUMMARY - set(summary))
         if not _METHODS & set(summary):
             missing.append(" or ".join(sorted(_METHODS)))
         if missing:
             raise RunFolderError(f"{self.path}: summary.json lacks {', '.join(missing)}; start the run again")
+        wrong = [key for key, kind in _KINDS.items() if not isinstance(summary[key], kind)]
+        wrong += [] if wrong or all(isinstance(client, dict) for client in summary["clients"]) else ["clients"]
+        if wrong:
+            raise RunFolderError(
+                f"{self.path}: summary.json has another kind of {' and '.join(wrong)} than a run writes; start it again"
+            )
         return summary
 
     def read_rounds(self) -> list[dict[str, Any]]:
@@ -182,15 +199,18 @@ class RunFolder:
         Raises
         ------
         RunFolderError
-            If a line is not JSON.
+            If a line is not JSON, or tells of no round.
         """
         file = self.path / "rounds.jsonl"
         if not file.is_file():
             return []
         try:
-            return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+            rounds = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         except ValueError:
             raise RunFolderError(f"{file}: a line is not JSON; delete the file or start the run again") from None
+        if not all(isinstance(facts, dict) and isinstance(facts.get("round"), int) for facts in rounds):
+            raise RunFolderError(f"{file}: a line is not a round; delete the file or start the run again")
+        return rounds
 
     def _write_rounds(self, rounds: Sequence[Mapping[str, object]]) -> None:
         self._write("rounds.jsonl", "".join(json.dumps(facts, sort_keys=True) + "\n" for facts in rounds).encode())
@@ -207,5 +227,5 @@ class RunFolder:
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise RunFolderError(
-                f"{self.path / name}: cannot be written ({error.strerror}); make room, then resume the run"
+                f"{self.path / name}: cannot be written: {writing_failed(error, then='resume the run')}"
             ) from None

@@ -4,6 +4,7 @@ from importlib.util import find_spec
 
 from knot_fed.reporting.run_folder import RunFolder
 from knot_fed.reporting.tables import COLUMNS
+from knot_fed.types import MEAN
 
 
 def write_scalars(folder: RunFolder) -> None:
@@ -28,7 +29,7 @@ def write_scalars(folder: RunFolder) -> None:
                 for epoch, loss in enumerate(record[name], start + first):
                     writer.add_scalar(f"distillation/{name}", loss, epoch)
             start += len(record["validation_losses"])
-        for domain, metrics in {**summary["domains"], "mean": summary["student"]}.items():
+        for domain, metrics in {**summary["domains"], MEAN: summary["student"]}.items():
             for key, _ in COLUMNS:
                 for step, when in enumerate(("before", "after")):
                     writer.add_scalar(f"{key}/{domain}", metrics[when][key], step)

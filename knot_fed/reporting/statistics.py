@@ -9,7 +9,8 @@ from jaxtyping import Float
 from scipy.stats import t as student_t
 
 from knot_fed.reporting.page import without_folders
-from knot_fed.reporting.results import AFTER, BEFORE, MEAN, MEASURES, SETTINGS, TRAFFIC
+from knot_fed.reporting.results import AFTER, BEFORE, MEASURES, SETTINGS, TRAFFIC
+from knot_fed.types import MEAN
 
 CENTRALISED, ENSEMBLE = "centralised", "ensemble"
 

@@ -10,7 +10,9 @@ import tomli_w
 from knot_fed.errors import RunFolderError
 
 
-def open_study(path: Path, described: Mapping[str, Any], *, file: str, kind: str, fixed: Sequence[str]) -> None:
+def open_study(
+    path: Path, described: Mapping[str, Any], *, file: str, kind: str, fixed: Sequence[str], later: Sequence[str] = ()
+) -> None:
     """Make a study's folder, or reopen one of the same description.
 
     Parameters
@@ -25,22 +27,28 @@ def open_study(path: Path, described: Mapping[str, Any], *, file: str, kind: str
         `sweep` or `audit`, for the error.
     fixed
         The parts that must not differ from those of before.
+    later
+        Those of them that folders of an earlier version lack: there they stay unknown.
 
     Raises
     ------
     RunFolderError
         If the folder holds anything else, or cannot be made; nothing is overwritten then.
     """
-    check_study(path, described, file=file, kind=kind, fixed=fixed)
+    kept = check_study(path, described, file=file, kind=kind, fixed=fixed, later=later)
+    unknown = [part for part in later if kept and part not in kept]
+    told = {part: value for part, value in described.items() if part not in unknown}
     try:
         path.mkdir(parents=True, exist_ok=True)
-        (path / file).write_text(tomli_w.dumps(described), encoding="utf-8")
+        (path / file).write_text(tomli_w.dumps(told), encoding="utf-8")
     except OSError as error:
         raise _no_folder(path, error) from None
 
 
-def check_study(path: Path, described: Mapping[str, Any], *, file: str, kind: str, fixed: Sequence[str]) -> None:
-    """Refuse what `open_study` refuses, and write nothing.
+def check_study(
+    path: Path, described: Mapping[str, Any], *, file: str, kind: str, fixed: Sequence[str], later: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Refuse what `open_study` refuses, and write nothing; returns the description of before, empty for a new folder.
 
     Raises
     ------
@@ -51,13 +59,16 @@ def check_study(path: Path, described: Mapping[str, Any], *, file: str, kind: st
     try:
         if description.is_file():
             kept = tomllib.loads(description.read_text(encoding="utf-8"))
-            _check_same(kept, described, fixed, f"{path}: another {kind}'s folder")
-        elif path.exists() and any(path.iterdir()):
+            compared = [part for part in fixed if part in kept or part not in later]
+            _check_same(kept, described, compared, f"{path}: another {kind}'s folder")
+            return kept
+        if path.exists() and any(path.iterdir()):
             raise RunFolderError(f"{path}: not empty and no {kind}; give --out a new folder")
     except ValueError:
         raise RunFolderError(f"{description}: is not TOML; give --out a new folder") from None
     except OSError as error:
         raise _no_folder(path, error) from None
+    return {}
 
 
 def _no_folder(path: Path, error: OSError) -> RunFolderError:

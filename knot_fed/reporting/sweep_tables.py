@@ -1,11 +1,17 @@
 """The tables of a sweep, for the terminal."""
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import pandas as pd
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 
-from knot_fed.reporting.results import MEAN, SETTINGS, Results
+from knot_fed.reporting.method import weighting_in_words
+from knot_fed.reporting.narrow import narrow_table, plain, rounded
+from knot_fed.reporting.results import AFTER, SETTINGS, Results
 from knot_fed.reporting.statistics import summarise_lines
+from knot_fed.types import MEAN
 
 
 def sweep_tables(found: Results, extra: list[str]) -> Group:
@@ -18,30 +24,84 @@ def sweep_tables(found: Results, extra: list[str]) -> Group:
     extra
         Keys of the grid beside those that every line has.
     """
-    lines = Table(title="mean over seeds and domains ± half the 95 % interval; closed: share of the gap to centralised")
-    settings = ["line", *SETTINGS, *extra]
-    for heading in (*settings, "seeds", "SD ↓", "accuracy ↑", "macro-F1 ↑", "ECE ↓", "SD closed", "kB up"):
-        lines.add_column(heading)
-    for line in summarise_lines(found.frame, extra).to_dict("records"):
-        measured = [
-            _shown(line[measure], "{:.3f}") + _shown(line[f"{measure}_half"], " ± {:.3f}")
-            for measure in ("sd", "accuracy", "macro_f1", "ece")
+    lines = summarise_lines(found.frame, extra)
+    cells = lines[lines["line"] == AFTER]
+    keys = [key for key in (*SETTINGS, *extra) if cells[key].nunique() > 1] or ["loss"]
+    shared = setting_in_words(cells.iloc[0].to_dict(), [key for key in (*SETTINGS, *extra) if key not in keys])
+    parts: list[RenderableType] = [
+        plain("Means over seeds and domains ± half the 95 % interval over the seeds."),
+        *([plain(f"All runs: {shared}.")] if shared else []),
+        *_lines(lines, keys),
+    ]
+    if len(found.comparison):
+        parts += [
+            plain("Differences from the entropy loss of the same weighting, objective and seed, on the mean."),
+            _differences(found.comparison, [*SETTINGS, *extra], keys),
         ]
-        closed, sent = _shown(line["closed_sd"], "{:.0%}"), _shown(line["bytes_up"] / 1e3, "{:.0f}")
-        lines.add_row(*(str(line[key]) for key in settings), str(line["seeds"]), *measured, closed, sent)
-    return Group(lines, _differences(found.comparison, [*SETTINGS, *extra]))
+    return Group(*parts)
 
 
-def _differences(comparison: pd.DataFrame, settings: list[str]) -> Table:
-    table = Table(title="difference from the entropy baseline of the same weighting, objective, seed [95 % interval]")
-    for heading in (*settings, "SD ↓", "accuracy ↑", "macro-F1 ↑"):
-        table.add_column(heading)
-    for setting, group in comparison[comparison["domain"] == MEAN].groupby(settings, sort=False):
-        rows = group.set_index("metric").loc[["sd", "accuracy", "macro_f1"]].to_dict("records")
-        cells = [f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}] {row['verdict']}" for row in rows]
-        table.add_row(*map(str, setting), *cells)
-    return table
+def setting_in_words(cell: Mapping[Any, Any], keys: Sequence[str]) -> str:
+    """Tell a cell's settings; those that a line does not have are left out.
+
+    Examples
+    --------
+    >>> setting_in_words({"loss": "ot", "weights": "size", "cost": "", "rounds": "2"}, ["loss", "weights", "rounds"])
+    'ot, size weights, rounds 2'
+    """
+    told = []
+    for key in keys:
+        value = str(cell[key])
+        if value and key == "weights":
+            told.append(weighting_in_words(value))
+        elif value:
+            told.append(value if key == "loss" else f"{value} {key}" if key in SETTINGS else f"{key} {value}")
+    return ", ".join(told)
 
 
-def _shown(value: float, template: str) -> str:
-    return "" if pd.isna(value) else template.format(value)
+def _lines(lines: pd.DataFrame, keys: Sequence[str]) -> list[Table]:
+    rows = lines.to_dict("records")
+    named = [_named(line, keys) for line in rows]
+    shown = {measure: [_measured(line, measure) for line in rows] for measure in ("sd", "macro_f1", "accuracy", "ece")}
+    closed = [_shown(line["closed_sd"], "{:.0%}".format) for line in rows]
+    sent = [_shown(line["bytes_up"] / 1e3, "{:.0f}".format) for line in rows]
+    seeds = [line["seeds"] for line in rows]
+    return [
+        narrow_table(
+            ["line"], ["seeds", "SD ↓", "macro-F1 ↑", "closed"],
+            rows=zip(named, seeds, shown["sd"], shown["macro_f1"], closed, strict=True),
+            caption="closed: share of the gap in SD from the start to the centralised model, or else the ensemble",
+        ),
+        narrow_table(
+            ["line"], ["accuracy ↑", "ECE ↓", "kB up"],
+            rows=zip(named, shown["accuracy"], shown["ece"], sent, strict=True),
+            caption="kB up: of one client in one run",
+        ),
+    ]  # fmt: skip
+
+
+def _named(line: Mapping[Any, Any], keys: Sequence[str]) -> str:
+    settings = setting_in_words(line, keys)
+    return settings if line["line"] == AFTER else ", ".join(filter(None, [line["line"], settings]))
+
+
+def _differences(comparison: pd.DataFrame, settings: Sequence[str], keys: Sequence[str]) -> Table:
+    rows = []
+    for setting, group in comparison[comparison["domain"] == MEAN].groupby(list(settings), sort=False):
+        cell = dict(zip(settings, setting, strict=True))
+        for metric, named in (("sd", "SD ↓"), ("accuracy", "accuracy ↑"), ("macro_f1", "macro-F1 ↑")):
+            for row in group[group["metric"] == metric].to_dict("records"):
+                interval = f"[{row['low']:+.3f}, {row['high']:+.3f}]"
+                rows.append(
+                    [setting_in_words(cell, keys), named, row["verdict"], f"{row['difference']:+.3f}", interval]
+                )
+    return narrow_table(["line", "metric", "verdict"], ["difference", "95 % interval"], rows=rows)
+
+
+def _measured(line: Mapping[Any, Any], measure: str) -> str:
+    half = _shown(line[f"{measure}_half"])
+    return _shown(line[measure]) + (f" ± {half}" if half else "")
+
+
+def _shown(value: float, told: Callable[[float], str] = rounded) -> str:
+    return "" if pd.isna(value) else told(value)

@@ -1,12 +1,18 @@
 """The tables of a run, for the terminal."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Group
-from rich.markup import escape
+from rich.console import Group, RenderableType
 from rich.table import Table
 
-COLUMNS = (("sd", "SD ↓"), ("w1", "W1 ↓"), ("accuracy", "accuracy ↑"), ("macro_f1", "macro-F1 ↑"), ("ece", "ECE ↓"))
+from knot_fed.reporting.method import clients_answered, method_of
+from knot_fed.reporting.narrow import cause, narrow_table, plain, reasons, rounded
+from knot_fed.types import MEAN
+
+DISTANCES = (("sd", "SD ↓"), ("w1", "W1 ↓"), ("ece", "ECE ↓"))
+SCORES = (("accuracy", "accuracy ↑"), ("macro_f1", "macro-F1 ↑"))
+COLUMNS = (*DISTANCES[:2], *SCORES, *DISTANCES[2:])
 
 _READ = ("task", "student", "domains", "clients", "distillation", "fedavg")
 
@@ -17,23 +23,27 @@ def table_facts(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def summary_table(summary: dict[str, Any]) -> Group:
-    """Return two tables: metrics before and after the run by domain, and the clients."""
-    return Group(_metrics_table(summary), _clients_table(summary))
+    """Return how the student was trained, two tables of metrics before and after the run by domain, and the clients."""
+    parts: list[RenderableType] = [plain(f"{summary['task']}: {method_of(summary)}")]
+    if summary["domains"]:
+        parts.append(_metrics_table(summary, DISTANCES))
+        parts.append(_metrics_table(summary, SCORES, counted=True, caption="before → after"))
+    clients, unmeasured = summary["clients"], unmeasured_clients(summary)
+    parts.append(_clients_table(clients, unmeasured))
+    parts += reasons((client["name"], client_state(client, unmeasured)) for client in clients)
+    return Group(*parts, plain(clients_answered(summary)))
 
 
-def _metrics_table(summary: dict[str, Any]) -> Table:
-    table = Table(title=f"{summary['task']}: {method_of(summary)}", caption="before → after")
-    table.add_column("domain", no_wrap=True)
-    for _, heading in COLUMNS:
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("examples", justify="right")
-    for name, metrics in sorted(summary["domains"].items()):
-        table.add_row(name, *_cells(metrics))
-    for client in unmeasured_clients(summary):
-        table.add_row(client["name"], "not measured")
+def _metrics_table(
+    summary: dict[str, Any], columns: Sequence[tuple[str, str]], *, counted: bool = False, caption: str = ""
+) -> Table:
+    headings = [heading for _, heading in columns] + ["examples"] * counted
+    rows = [[name, *_cells(metrics, columns, counted)] for name, metrics in sorted(summary["domains"].items())]
+    rows += [[client["name"], "not measured", *[""] * (len(headings) - 1)] for client in unmeasured_clients(summary)]
+    table = narrow_table(["domain"], headings, rows=rows, caption=caption)
     table.add_section()
     if summary["student"]["before"] and summary["student"]["after"]:
-        table.add_row("mean", *_cells(summary["student"]), style="bold")
+        table.add_row(MEAN, *_cells(summary["student"], columns, counted), style="bold")
     return table
 
 
@@ -44,37 +54,30 @@ def unmeasured_clients(summary: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def client_state(client: dict[str, Any], unmeasured: list[dict[str, Any]]) -> str:
+def client_state(client: dict[str, Any], unmeasured: Sequence[dict[str, Any]]) -> str:
     """Tell what became of a client, the same in every table: its answers, and its metrics if it gave none."""
     return f"{client['status']}; not measured: {client['unmeasured']}" if client in unmeasured else client["status"]
 
 
-def method_of(summary: dict[str, Any]) -> str:
-    """Tell in a line how the student was trained."""
-    if "fedavg" in summary:
-        return "federated averaging, {rounds} round(s) of {epochs} epoch(s)".format(**summary["fedavg"])
-    return "{loss} loss, {objective} objective, {weights} weights, {cost} ground cost".format(**summary["distillation"])
+def _cells(metrics: dict[str, Any], columns: Sequence[tuple[str, str]], counted: bool) -> list[str]:
+    before, after = metrics["before"], metrics["after"]
+    shown = [f"{rounded(before[key])} → {rounded(after[key])}" for key, _ in columns]
+    return shown + [str(after["examples"])] * counted
 
 
-def _clients_table(summary: dict[str, Any]) -> Table:
-    table = Table(title="clients")
-    for heading in ("client", "status"):
-        table.add_column(heading)
-    for heading in ("examples", "kB up", "kB down", "seconds"):
-        table.add_column(heading, justify="right")
-    unmeasured = unmeasured_clients(summary)
-    for client in summary["clients"]:
-        table.add_row(
+def _clients_table(clients: Sequence[dict[str, Any]], unmeasured: Sequence[dict[str, Any]]) -> Table:
+    rows = [
+        [
             client["name"],
-            escape(client_state(client, unmeasured)),
-            str(client["examples"]),
+            cause(client_state(client, unmeasured)),
+            client.get("rounds", ""),
+            client["examples"],
             f"{client['bytes_up'] / 1e3:.1f}",
             f"{client['bytes_down'] / 1e3:.1f}",
             f"{client['seconds']:.1f}",
-        )
-    return table
-
-
-def _cells(metrics: dict[str, Any]) -> list[str]:
-    before, after = metrics["before"], metrics["after"]
-    return [f"{before[key]:.3f} → {after[key]:.3f}" for key, _ in COLUMNS] + [str(after["examples"])]
+        ]
+        for client in clients
+    ]
+    return narrow_table(
+        ["client", "status"], ["rounds", "examples", "kB up", "kB down", "seconds"], rows=rows, title="clients"
+    )

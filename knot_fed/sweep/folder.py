@@ -10,14 +10,18 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from knot_fed.config import RunConfig, Scalar
+from knot_fed.config import RunConfig, Scalar, flattened
 from knot_fed.errors import RunFolderError
 from knot_fed.reporting import RunFolder
 from knot_fed.reporting.results import NOT_COMPARED
 from knot_fed.reporting.study_folder import check_study, open_study
+from knot_fed.sweep.content import CONTENT, content_digests
+from knot_fed.sweep.grid import make_cells
 from knot_fed.sweep.results import Row
 
 SWEEP_FILE, TIMES_FILE, LOCK_FILE = "sweep.toml", "times.jsonl", ".lock"
+NOT_OF_A_RUN = {*NOT_COMPARED, "resume", "wait-for"} - {"seed"}
+"""Keys of a run's configuration that shape nothing of its result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,9 @@ class SweepFolder:
     def open(
         cls, path: Path, *, config: RunConfig, grid: dict[str, list[Scalar]], clients: int, seeds: list[int]
     ) -> "SweepFolder":
-        """Make the folder, or reopen one of the same configuration, grid and number of clients; seeds may differ.
+        """Make the folder, or reopen one of the same configuration, grid, files and number of clients.
+
+        Seeds may differ. The files' digests are kept beside the configuration, which names them only.
 
         Raises
         ------
@@ -38,12 +44,13 @@ class SweepFolder:
             If the folder holds anything else, cannot be made, or another sweep runs in it; nothing is overwritten then.
         """
         swept = {key: value for key, value in config.to_mapping().items() if key not in NOT_COMPARED}
-        described = {"clients": clients, "seeds": seeds, "config": swept, "grid": grid}
+        content = content_digests([cell.config for cell in make_cells(config, grid, seeds[:1])])
+        described = {"clients": clients, "seeds": seeds, "config": swept, "grid": grid, CONTENT: content}
         folder, reopened = cls(path), (path / SWEEP_FILE).is_file()
-        fixed = ("clients", "config", "grid")
-        check_study(path, described, file=SWEEP_FILE, kind="sweep", fixed=fixed)
+        fixed, later = ("clients", "config", "grid", CONTENT), (CONTENT,)
+        check_study(path, described, file=SWEEP_FILE, kind="sweep", fixed=fixed, later=later)
         with folder.locked() if reopened else nullcontext():
-            open_study(path, described, file=SWEEP_FILE, kind="sweep", fixed=fixed)
+            open_study(path, described, file=SWEEP_FILE, kind="sweep", fixed=fixed, later=later)
         return folder
 
     @contextmanager
@@ -71,12 +78,26 @@ class SweepFolder:
         """Folder of the runs of FedAvg."""
         return self.path / "fedavg"
 
-    def finished(self, runs: Path, name: str) -> dict[str, Any] | None:
-        """Return the summary of a run that was completed, or None."""
-        if not (runs / name / "summary.json").is_file():
+    def finished(self, runs: Path, name: str, config: RunConfig) -> dict[str, Any] | None:
+        """Return the summary of a run that was completed, or None.
+
+        Raises
+        ------
+        RunFolderError
+            If what was completed under this name is a run of another configuration or method.
+        """
+        summary = _completed(runs / name)
+        if summary is None:
             return None
-        summary = RunFolder.open(runs / name).read_summary()
-        return summary if summary["status"] == "ok" else None
+        kept, ours = flattened(RunFolder.open(runs / name).read_config()), config.to_mapping()
+        differing = [key for key in {*kept, *ours} - NOT_OF_A_RUN if kept.get(key) != ours.get(key)]
+        differing += [] if ("fedavg" if runs == self.fedavg else "distillation") in summary else ["the method"]
+        if differing:
+            raise RunFolderError(
+                f"{runs / name}: is a run of another configuration than this sweep's (differs in"
+                f" {', '.join(sorted(differing))}); move it away, and call again to run it once more"
+            )
+        return summary
 
     def clear(self, runs: Path, name: str) -> None:
         """Remove what a run that was cut short left, so that it can start again."""
@@ -92,9 +113,7 @@ class SweepFolder:
         file = self.path / TIMES_FILE
         kept = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
         times = {line["run"]: line["seconds"] for line in map(json.loads, kept)}
-        found = {
-            name: self.finished(self.cells, Path(name).name) for name in times if Path(name).parent.name == "cells"
-        }
+        found = {name: _completed(self.cells / Path(name).name) for name in times if Path(name).parent.name == "cells"}
         summaries = {name: summary for name, summary in found.items() if summary}
         total = sum(times[name] for name in summaries)
         distilling = sum(summary["distillation"]["seconds"] for summary in summaries.values())
@@ -122,3 +141,10 @@ class SweepFolder:
 
     def _references(self, name: str) -> Path:
         return self.path / "references" / f"{name}.json"
+
+
+def _completed(run: Path) -> dict[str, Any] | None:
+    if not (run / "summary.json").is_file():
+        return None
+    summary = RunFolder.open(run).read_summary()
+    return summary if summary["status"] == "ok" else None

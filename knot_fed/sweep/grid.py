@@ -10,6 +10,10 @@ from knot_fed.errors import ConfigError, shown
 from knot_fed.losses import TRANSPORT_KEYS
 
 SEED = "seed"
+SET_BY_SWEEP = ("name", "resume", "runs-dir", "state-dir", "threads")
+"""Keys that a sweep sets itself, or has to be the same for all of its runs."""
+MOST_SEEDS = 1000
+"""Of one sweep, so that a slip of the hand is told before its cells fill the memory."""
 SHAPING = ("task", "model", "trainable", "labels.", "data.", "teacher.", "student.", "privacy.")
 """Beginnings of the keys that change the data, the teachers or the student's start, and so the reference lines."""
 
@@ -52,7 +56,7 @@ def parse_grid(text: str, base: RunConfig) -> dict[str, list[Scalar]]:
     Raises
     ------
     ConfigError
-        If a key is unknown, repeats, or has no or repeated values.
+        If a key is unknown, repeats, has no or repeated values, or is one that a sweep sets itself.
 
     Examples
     --------
@@ -63,6 +67,8 @@ def parse_grid(text: str, base: RunConfig) -> dict[str, list[Scalar]]:
     grid: dict[str, list[Scalar]] = {}
     for key, listed in read_pairs(text, option="--grid"):
         check_known_keys({key: 0}, known=known_keys(RunConfig), where="--grid")
+        if key in SET_BY_SWEEP:
+            raise ConfigError(f"--grid {key}: is the same for all runs of a sweep; leave it out of the grid")
         values = [
             absolute(key, parse_value(value, kinds[key], where=f"--grid {key}")) for value in VALUE.findall(listed)
         ]
@@ -81,7 +87,7 @@ def parse_seeds(text: str) -> list[int]:
     Raises
     ------
     ConfigError
-        If a seed is no natural number, or is given twice.
+        If a seed is no natural number, or is given twice, or there are more than `MOST_SEEDS`.
 
     Examples
     --------
@@ -89,12 +95,14 @@ def parse_seeds(text: str) -> list[int]:
     ([1, 2, 3], [4, 7])
     """
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts or not all(part.isdigit() for part in parts):
-        raise ConfigError(f"--seeds {text!r}: expected a number of seeds, or seeds with commas such as 3,7")
+    if not parts or not all(part.isdecimal() and len(part) < 20 for part in parts):
+        raise ConfigError(f"--seeds {shown(text)}: expected a number of seeds, or seeds with commas such as 3,7")
     numbers = [int(part) for part in parts]
     if len(set(numbers)) != len(numbers):
         twice = next(seed for seed in numbers if numbers.count(seed) > 1)
         raise ConfigError(f"--seeds {text!r}: seed {twice} is given twice; give each seed once")
+    if (len(numbers) if "," in text else numbers[0]) > MOST_SEEDS:
+        raise ConfigError(f"--seeds {shown(text)}: too many; use {MOST_SEEDS} seeds at most")
     if "," not in text:
         numbers = list(range(1, numbers[0] + 1))
     if not numbers:
@@ -103,7 +111,9 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def make_cells(base: RunConfig, grid: Mapping[str, list[Scalar]], seeds: list[int]) -> list[Cell]:
-    """Combine grid and seeds, seed by seed; nothing of `transport` is varied under a loss that does not read it.
+    """Combine grid and seeds, seed by seed; nothing is varied where it is not read.
+
+    The loss says which keys of `transport` are, and only the pooling `mean` reads a weighting.
 
     Raises
     ------
@@ -124,7 +134,10 @@ def make_cells(base: RunConfig, grid: Mapping[str, list[Scalar]], seeds: list[in
 
 def _relevant(values: dict[str, Scalar], base: RunConfig) -> dict[str, Scalar]:
     read = TRANSPORT_KEYS.get(str(values.get("distill.loss", base.distill.loss)), frozenset())
-    return {key: value for key, value in values.items() if not key.startswith("transport.") or key in read}
+    pooling = values.get("weights.pooling", base.weights.pooling)
+    unread = {key for key in values if key.startswith("transport.") and key not in read}
+    unread |= set() if pooling == "mean" else {"weights.scheme", "weights.power"}
+    return {key: value for key, value in values.items() if key not in unread}
 
 
 def _cell_name(seed: int, values: Mapping[str, Scalar]) -> str:

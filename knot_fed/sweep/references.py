@@ -8,12 +8,12 @@ import numpy as np
 
 from knot_fed.aggregation import client_weights, pool_soft_labels
 from knot_fed.answers import OwnTeacher, as_received, public_teacher
-from knot_fed.config import NodeConfig, RunConfig
+from knot_fed.config import NodeConfig, RunConfig, WeightsConfig
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.evaluation import evaluate_classifier
 from knot_fed.federation.client import Client
 from knot_fed.federation.release import TEACHERS, teacher_plan
-from knot_fed.federation.server import read_server_data, start_student, student_spec
+from knot_fed.federation.server import public_domain, read_server_data, start_student, student_spec
 from knot_fed.kept_teachers import load_or_train_teacher
 from knot_fed.models import TextClassifier, use_threads
 from knot_fed.reporting.statistics import CENTRALISED, ENSEMBLE
@@ -30,15 +30,14 @@ class _Owner:
     teacher: OwnTeacher
     examples: SplitExamples
 
-    def answer(self, texts: Sequence[Text], *, scheme: str) -> TeacherAnswer:
+    def answer(self, texts: Sequence[Text], *, weights: WeightsConfig) -> TeacherAnswer:
         """Answer for texts as the server would read it in a run of a weighting."""
-        weights = self.teacher.run.weights.model_copy(update={"scheme": scheme})
         teacher = replace(self.teacher, run=self.teacher.run.model_copy(update={"weights": weights}))
         answer = teacher.answer(texts)
         return replace(answer, soft_labels=as_received(answer.soft_labels, teacher.run.privacy))
 
 
-def reference_rows(config: RunConfig, *, clients: int, schemes: Sequence[str]) -> list[Row]:
+def reference_rows(config: RunConfig, *, clients: int, weightings: Sequence[WeightsConfig]) -> list[Row]:
     """Measure the reference lines of one seed on every domain; only a study that holds all data can do so.
 
     Parameters
@@ -47,57 +46,59 @@ def reference_rows(config: RunConfig, *, clients: int, schemes: Sequence[str]) -
         Of one run of that seed; teachers are loaded from its state folder, or trained there.
     clients
         Number of virtual clients.
-    schemes
-        Weightings to form ensembles by.
+    weightings
+        What to form ensembles by.
 
     Returns
     -------
     rows
-        Lines `teacher <name>`, `ensemble` for each scheme, and `centralised`: the student's architecture trained on
-        all private and public training examples pooled. Teachers answer for the test texts as they answer a server:
-        trained by the run's mechanism, with noise under `pate` and `gaussian`, compressed. `centralised` has no noise.
+        Lines `teacher <name>`, `ensemble` for each weighting, and `centralised`: the student's architecture trained on
+        all private training examples pooled, and the public ones where the student is pretrained on them. All are
+        measured on the domains that a run's student is measured on, the public one among them. Teachers answer for the
+        test texts as they answer a server: trained by the run's mechanism, with noise under `pate` and `gaussian`,
+        compressed. `centralised` has no noise.
     """
     use_threads(config.threads or 1)
     transfer, public = read_server_data(config)
     owners = [_client(config, transfer, index, clients) for index in range(clients)]
+    tests = {owner.name: owner.examples.test for owner in owners}
+    own_domain = public_domain(config, tests)
+    tests[own_domain] = public.test
     if config.student.pretrain:
-        name = config.data.public.rpartition("/")[2]
         student = start_student(config, public, transfer)
-        owners.append(_Owner(name, public_teacher(config, student, public.train.texts), public))
+        owners.append(_Owner(own_domain, public_teacher(config, student, public.train.texts), public))
     centralised = _trained_on_all(config, transfer, [owner.examples for owner in owners])
     lines: dict[tuple[str, str], list[Row]] = {}
-    for owner in owners:
-        for line, soft_labels in _answers(config, owners, centralised, owner.examples.test, schemes).items():
-            measured = evaluate_classifier(soft_labels, owner.examples.test.labels, config.label_space())
-            lines.setdefault(line, []).append({"domain": owner.name} | measured.to_mapping())
+    for domain, test in tests.items():
+        for line, soft_labels in _answers(owners, centralised, test, weightings).items():
+            measured = evaluate_classifier(soft_labels, test.labels, config.label_space())
+            lines.setdefault(line, []).append({"domain": domain} | measured.to_mapping())
     return [
-        {"seed": config.seed, "line": line, "weights": scheme} | row
-        for (line, scheme), rows in lines.items()
+        {"seed": config.seed, "line": line, "weights": weighting} | row
+        for (line, weighting), rows in lines.items()
         for row in with_mean(rows)
     ]
 
 
 def _answers(
-    config: RunConfig,
-    owners: Sequence[_Owner],
-    centralised: TextClassifier,
-    test: LabelledTexts,
-    schemes: Sequence[str],
+    owners: Sequence[_Owner], centralised: TextClassifier, test: LabelledTexts, weightings: Sequence[WeightsConfig]
 ) -> dict[tuple[str, str], SoftLabels]:
     """Return what each line says of one domain's test texts, by line and weighting."""
-    first = [owner.answer(test.texts, scheme=config.weights.scheme) for owner in owners]
+    first = [owner.answer(test.texts, weights=owner.teacher.run.weights) for owner in owners]
     answers = {(f"teacher {owner.name}", ""): answer.soft_labels for owner, answer in zip(owners, first, strict=True)}
-    for scheme in schemes:
-        alone = [owner.answer(test.texts, scheme=scheme) for owner in owners]
+    for chosen in weightings:
+        alone = [owner.answer(test.texts, weights=chosen) for owner in owners]
         stacked = np.stack([answer.soft_labels for answer in alone]).astype(np.float64)
         weights = client_weights(
-            scheme,
+            chosen.scheme,
             examples=np.array([answer.examples for answer in alone]),
             confidences=np.stack([answer.scores for answer in alone]).astype(np.float64),
             soft_labels=stacked,
-            power=config.weights.power,
+            power=chosen.power,
         )
-        answers[ENSEMBLE, scheme] = pool_soft_labels(stacked, weights)
+        answers[ENSEMBLE, chosen.weighting] = pool_soft_labels(
+            stacked, weights, pooling=chosen.pooling, trim=chosen.trim
+        )
     answers[CENTRALISED, ""] = predict_soft_labels(centralised, test.texts)
     return answers
 

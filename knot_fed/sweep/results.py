@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from knot_fed.losses import TRANSPORT_KEYS
-from knot_fed.reporting.results import AFTER, BEFORE, FEDAVG, MEAN, MEASURES, RESULTS, SETTING_KEYS, traffic
+from knot_fed.reporting.results import AFTER, BEFORE, FEDAVG, MEASURES, RESULTS, SETTING_KEYS, traffic
 from knot_fed.sweep.grid import Cell
+from knot_fed.types import MEAN
 
 Row = dict[str, Any]
 
@@ -20,6 +21,7 @@ def cell_rows(cell: Cell, summary: dict[str, Any]) -> list[Row]:
     described: Row = {setting: flat[key] for setting, key in SETTING_KEYS.items()}
     if cell.config.distill.loss not in TRANSPORT_KEYS:
         described["cost"] = ""
+    described["weights"] = cell.config.weights.weighting
     described |= {key: value for key, value in cell.values.items() if key not in SETTING_KEYS.values()}
     described |= {"cell": cell.name, "seed": cell.seed, "line": AFTER} | traffic(summary)
     return [described | metrics for metrics in by_domain(summary, "after")]

@@ -100,7 +100,7 @@ def _run_tasks(sweep: Sweep, tasks: Sequence[_Task], runs: Path, *, strategy: st
     seed and start, which train the teachers that others load; then the rest. A run has the same CPUs whether the sweep
     was stopped or not.
     """
-    waiting = [task for task in tasks if sweep.folder.finished(runs, task.name) is None]
+    waiting = [task for task in tasks if sweep.folder.finished(runs, task.name, task.config) is None]
     if not waiting:
         return
     alone = [task for task in waiting if task is tasks[0]]
@@ -163,16 +163,16 @@ def _rows(sweep: Sweep, progress: Progress) -> list[Row]:
     rows: list[Row] = []
     firsts = _first_cells(sweep)
     for cell in firsts:
-        rows += before_rows(cell, _summary(sweep, sweep.folder.cells, cell.name))
+        rows += before_rows(cell, _summary(sweep, sweep.folder.cells, cell.name, cell))
     for cell in averaged_cells(sweep):
-        rows += fedavg_rows(cell, _summary(sweep, sweep.folder.fedavg, _fedavg_name(cell)))
+        rows += fedavg_rows(cell, _summary(sweep, sweep.folder.fedavg, _fedavg_name(cell), cell))
     for cell in sweep.cells:
-        rows += cell_rows(cell, _summary(sweep, sweep.folder.cells, cell.name))
+        rows += cell_rows(cell, _summary(sweep, sweep.folder.cells, cell.name, cell))
     return rows + _references(sweep, firsts, progress)
 
 
-def _summary(sweep: Sweep, runs: Path, name: str) -> dict[str, Any]:
-    summary = sweep.folder.finished(runs, name)
+def _summary(sweep: Sweep, runs: Path, name: str, cell: Cell) -> dict[str, Any]:
+    summary = sweep.folder.finished(runs, name, cell.config)
     if summary is None:
         raise FederationError(f"{name}: the run left no summary; call again to run it once more")
     return summary
@@ -180,10 +180,10 @@ def _summary(sweep: Sweep, runs: Path, name: str) -> dict[str, Any]:
 
 def _references(sweep: Sweep, firsts: Sequence[Cell], progress: Progress) -> list[Row]:
     """Compute the reference lines of each seed and each start, in processes of one thread each."""
-    schemes = list(dict.fromkeys(cell.config.weights.scheme for cell in sweep.cells))
+    weightings = list({cell.config.weights.weighting: cell.config.weights for cell in sweep.cells}.values())
     missing = [cell for cell in firsts if sweep.folder.kept_references(cell.reference) is None]
     with worker_pool(sweep.jobs) as pool:
-        work = partial(reference_rows, clients=sweep.clients, schemes=schemes)
+        work = partial(reference_rows, clients=sweep.clients, weightings=weightings)
         computed = pool.map(work, [cell.config for cell in missing])
         for done, (cell, rows) in enumerate(zip(missing, computed, strict=True), start=1):
             sweep.folder.keep_references(cell.reference, rows)

@@ -14,6 +14,8 @@ from knot_fed.labels import LabelSpace
 from knot_fed.transport.table import VertexTable, vertex_table
 
 TOLERANCE = 1e-9
+LARGEST_COST = 1e12
+"""The largest cost is at most this and at least its inverse: optimisers square gradients in float32."""
 NAMED = ("semantic", "augmented", "zero-one", "cosine")
 
 
@@ -179,6 +181,8 @@ def check_ground_cost(
     'line'
     """
     try:
+        if np.iscomplexobj(matrix):
+            raise TypeError("its numbers are complex")
         costs = np.asarray(matrix, dtype=np.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise GroundCostError(f"ground cost cannot be read as a matrix of real numbers ({error})") from None
@@ -188,7 +192,13 @@ def check_ground_cost(
             f"ground cost has shape {costs.shape} for {len(known)} labels; give one row and column each"
         )
     _refuse(~np.isfinite(costs), "is not finite", known)
-    tolerance = TOLERANCE * np.abs(costs).max()
+    largest = np.abs(costs).max()
+    if largest and not 1 / LARGEST_COST <= largest <= LARGEST_COST:
+        raise GroundCostError(
+            f"ground cost up to {largest:g} would leave the range of float32 in training; scale it to at most"
+            f" {LARGEST_COST:g} and at least {1 / LARGEST_COST:g}"
+        )
+    tolerance = TOLERANCE * largest
     off_diagonal = ~np.eye(len(known), dtype=bool)
     _refuse(~off_diagonal & (np.abs(costs) > tolerance), "is not 0 on the diagonal", known)
     _refuse(costs < -tolerance, "is negative", known)

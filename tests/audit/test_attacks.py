@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from knot_fed import cli
 from knot_fed.audit.attacks import ATTACKS, POOLINGS
 from knot_fed.audit.findings import Effort
 from knot_fed.audit.folder import AuditFolder
@@ -14,6 +13,7 @@ from knot_fed.audit.poisoning import POISONS
 from knot_fed.audit.report import roc_figure
 from knot_fed.audit.study import Audit, run_part
 from knot_fed.audit.subject import Federation
+from knot_fed.cli.main import app
 from knot_fed.config import RunConfig
 from knot_fed.data.reviews import builtin_examples
 from knot_fed.labels import LabelSpace, check_soft_labels
@@ -104,7 +104,7 @@ def test_a_teacher_is_attacked_behind_the_runs_own_mechanism(config, mechanism):
 
 
 def command(*arguments):
-    return CliRunner().invoke(cli.app, ["audit", *map(str, arguments)])
+    return CliRunner().invoke(app, ["audit", *map(str, arguments)])
 
 
 def test_an_audit_goes_on_where_it_stopped_and_refuses_another_configuration(config, tmp_path):

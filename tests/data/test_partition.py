@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knot_fed.data.partition import client_shard, split_examples
+from knot_fed.data.partition import CLIENT_NAME, client_shard, split_examples
 from knot_fed.data.reviews import DOMAINS, builtin_examples, builtin_texts
 from knot_fed.errors import ConfigError, DataError
 from knot_fed.labels import LabelSpace
@@ -30,6 +30,14 @@ def test_where_there_are_fewer_clients_every_file_is_held_once(clients, missing)
     assert len({shard.name for shard in shards}) == clients
     assert max(len(shard.files) for shard in shards) - min(len(shard.files) for shard in shards) <= 1
     assert all((shard.index, shard.count) == (0, 1) for shard in shards)
+
+
+@given(st.integers(1, 3), st.integers(1, 30), st.integers(1, 50))
+def test_a_client_of_several_files_has_a_name_of_its_own_that_the_server_takes(clients, missing, length):
+    names = [f"{'f' * length}{i}" for i in range(clients + missing)]
+    given = [client_shard(index, clients, names).name for index in range(clients)]
+    assert all(map(CLIENT_NAME.fullmatch, given))
+    assert len(set(given)) == clients
 
 
 def test_no_file_at_all_is_refused():

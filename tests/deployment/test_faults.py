@@ -108,7 +108,7 @@ def test_a_client_that_never_answers_is_left_out_of_one_round_and_is_welcome_lat
     three.nodes["hotels"].await_said(ASKED, timeout=400)
     since = time.monotonic()
     three.nodes["hotels"].freeze()
-    run.await_said("round 1: pooled 2 teachers", timeout=400)
+    run.await_said("round 1: 2 of 3 clients answered", timeout=400)
     waited = time.monotonic() - since
     three.nodes["hotels"].thaw()
     assert run.wait(timeout=900).completed, run.text()
@@ -133,7 +133,7 @@ def test_a_client_that_joins_late_takes_part_from_the_next_round_on(two):
 @pytest.mark.slow
 def test_a_node_that_restarts_between_rounds_keeps_its_teacher_and_the_texts(two):
     run = two.submit(LEARNING, rounds=2, timeout=600.0)
-    run.await_said("round 1: pooled 2 teachers", timeout=400)
+    run.await_said("round 1: 2 of 2 clients answered", timeout=400)
     since = time.monotonic()
     two.nodes["phones"].stop()
     two.start_node("phones")

@@ -64,7 +64,7 @@ def test_submit_over_tls_prints_the_table_once_and_warns_of_a_certificate_near_i
         assert run.stdout.count("before → after") == 1
         assert re.search(r"phones +│ ok", run.stdout)
         assert "event=" not in run.stdout
-        assert "knot_fed: round 1: pooled 2 teachers, 0 without a valid answer\n" in run.stdout
+        assert "knot_fed: round 1: 2 of 2 clients answered\n" in run.stdout
         assert "expires in 1 day(s)" in run.stderr
         assert (real.folder / "runs" / "told" / "summary.json").is_file()
         assert not list(real.folder.glob("knot-fed-*"))

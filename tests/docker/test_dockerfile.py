@@ -1,6 +1,7 @@
 """What the image is built on stands in one place, so that one digest pins all of it."""
 
 import re
+import tomllib
 
 from tests.conftest import ROOT
 
@@ -22,3 +23,10 @@ def test_every_build_of_the_compose_file_takes_the_base_image_from_the_settings(
     assert all("BASE_IMAGE: *base-image" in build for build in builds)
     images = set(re.findall(r"^\s*image: (\S+)$", compose, re.MULTILINE))
     assert images == {"knot-fed:cpu", "knot-fed:gpu"}
+
+
+def test_the_image_gets_all_that_the_wheel_is_built_from():
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    for source in {*wheel["packages"], *wheel["force-include"]}:
+        assert f"\nCOPY {source} {source}\n" in (ROOT / "Dockerfile").read_text()
+        assert f"\n!{source}\n" in (ROOT / ".dockerignore").read_text()

@@ -111,5 +111,5 @@ def test_an_error_that_no_rule_foresees_is_told_by_kind_and_place_and_never_by_i
     monkeypatch.setattr(answers, "load_or_train_teacher", quoting)
     with pytest.raises(FederationError, match="the client failed with ValueError"):
         run(run_config(keys={"student.pretrain": False}), tmp_path)
-    assert "a train failed with ValueError in answers.py:" in caplog.text
+    assert "a train failed with ValueError at answers.py:" in caplog.text
     assert "zugzwang" not in caplog.text

@@ -46,8 +46,9 @@ def resume(config):
 
 
 def told(folder):
-    """The summary, but for times and for the texts, which virtual clients are sent again."""
+    """The summary, but for times, for the texts, which virtual clients are sent again, and for how it began."""
     summary = timeless(folder.read_summary())
+    del summary["resumed"]
     for client in summary["clients"]:
         del client["bytes_down"]
     return summary

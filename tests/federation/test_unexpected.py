@@ -71,7 +71,7 @@ def test_a_client_that_dies_after_its_answer_is_in_the_same_state_in_every_table
     assert "not measured" in next(line for line in metrics.splitlines() if "restaurants" in line)
     why = "ok; not measured: its process ended before it answered, killed or out of memory (ActorDiedError)"
     assert why in clients
-    assert shown(summary).count("not measured") == 2
+    assert shown(summary).count("not measured") == 4
     page = (folder.path / "report.html").read_text()
     assert why in page
     assert "not measured" in page.replace(why, "", 1)

@@ -7,6 +7,7 @@ from knot_fed.errors import SoftLabelsError
 from knot_fed.labels import check_soft_labels
 from knot_fed.privacy.compression import compress, decompress, layout
 
+SIGNALLING_NAN = np.array([[0x7C01, 0x3C00]], np.uint16).view(np.float16)
 SCHEMES = ["none", "float16", "uint8", "top-k", "hard"]
 
 
@@ -48,10 +49,12 @@ def test_bytes_shrink_in_the_order_promised():
     [
         ("float16", {"soft-labels": np.full((1, 2), 0.7, np.float16)}),
         ("float16", {"soft-labels": np.full((1, 2), np.nan, np.float16)}),
+        ("float16", {"soft-labels": SIGNALLING_NAN}),
         ("uint8", {"soft-labels": np.zeros((1, 2), np.uint8)}),
         ("hard", {"soft-labels": np.array([2], np.uint16)}),
         ("top-k", {"soft-labels": np.array([[0.5, 0.5]], np.float16), "kept-labels": np.array([[1, 1]], np.uint16)}),
         ("top-k", {"soft-labels": np.array([[0.5, 0.9]], np.float16), "kept-labels": np.array([[0, 1]], np.uint16)}),
+        ("top-k", {"soft-labels": SIGNALLING_NAN, "kept-labels": np.array([[0, 1]], np.uint16)}),
         ("top-k", {"soft-labels": np.array([[np.nan]], np.float16), "kept-labels": np.array([[1]], np.uint16)}),
         ("top-k", {"soft-labels": np.array([[-0.5, 1]], np.float16), "kept-labels": np.array([[0, 1]], np.uint16)}),
     ],

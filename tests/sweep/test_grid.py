@@ -69,8 +69,8 @@ def test_every_combination_is_there_once_with_values_of_the_keys_kind(temperatur
     ("grid", "message"),
     [
         ("distill.los=ot", "--grid: unknown key 'distill.los'; nearest known: distill.loss"),
-        ("distill.loss=", "neither a TOML file nor pairs"),
-        ('distill.loss="ot', "neither a TOML file nor pairs"),
+        ("distill.loss=", "is not pairs"),
+        ('distill.loss="ot', "is not pairs"),
         ("distill.loss=ot,ot", "distinct values"),
         ("rounds=1 rounds=2", "each key once"),
         ("seed=1,2", "seeds are given by --seeds"),
@@ -111,3 +111,10 @@ def test_seeds_are_a_number_or_a_list(text, seeds):
 def test_bad_seeds_are_named(text, message):
     with pytest.raises(ConfigError, match=message):
         parse_seeds(text)
+
+
+def test_a_weighting_is_not_varied_under_a_pooling_that_weighs_nobody():
+    base = resolve_config(ROOT, ["distill.objective=pooled"], num_supernodes=3)
+    grid = parse_grid("weights.scheme=uniform,size weights.pooling=mean,median", base)
+    cells = make_cells(base, grid, [1])
+    assert [cell.config.weights.weighting for cell in cells] == ["uniform", "unweighted median", "size"]

@@ -19,7 +19,10 @@ def test_reference_lines_are_of_the_teachers_of_the_runs(run_config, mechanism):
     folder = RunFolder.create(Path(config.runs_dir), "run")
     federate(InProcessGrid(virtual_clients(config, 3)), config, folder)
     before = sorted(Path(config.state_dir).glob("*/teachers/*"))
-    rows = reference_rows(config, clients=3, schemes=["uniform"])
+    rows = reference_rows(config, clients=3, weightings=[config.weights])
     trained = set(Path(config.state_dir).glob("*/teachers/*")) - set(before)
     assert [path.parts[-3] for path in trained] == ["centralised"]
     assert {row["line"] for row in rows} >= {"teacher phones", "ensemble", "centralised"}
+    measured = {*folder.read_summary()["domains"], "mean"}
+    for line in {row["line"] for row in rows}:
+        assert {row["domain"] for row in rows if row["line"] == line} == measured

@@ -1,0 +1,174 @@
+"""What sweeps and audits say of themselves: all that shapes a result, so that only what belongs together is joined."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from knot_fed.config import RunConfig, Scalar
+from knot_fed.errors import ConfigError, RunFolderError
+from knot_fed.reporting.page import without_folders
+from knot_fed.sweep.content import CONTENT, SEVERAL
+from knot_fed.sweep.folder import NOT_OF_A_RUN
+from knot_fed.unread import READERS
+
+Shape = dict[str, str]
+"""What shapes a result, by configuration key and `content of NAME`; settings that nothing reads are not in it."""
+OF_MECHANISM = frozenset(
+    f"privacy.{key}"
+    for key in ("mechanism", "epsilon", "delta", "clipping-norm", "sampling-rate", "epochs", "learning-rate", "shards")
+) | {"privacy.votes"}
+GUARANTEE = ("mechanism", "epsilon", "delta")
+PATHS = ("model", "student.model", "teacher.models", "transport.cost")
+NOT_OF_A_STUDY = NOT_OF_A_RUN | {"seed"}
+MOST_NAMED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A folder's own description.
+
+    Parameters
+    ----------
+    folder
+        The sweep or audit.
+    config, grid, clients
+        What was run; keys that the version of before did not have are missing.
+    content
+        Digests of the files; None where they were not kept.
+    attacked
+        Of an audit: who, and how hard.
+    """
+
+    folder: Path
+    config: Mapping[str, Scalar]
+    grid: Mapping[str, Sequence[Scalar]]
+    clients: int
+    content: Mapping[str, str] | None
+    attacked: Mapping[str, Scalar]
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """Where the data files are, and how they are called."""
+        defaults = RunConfig().to_mapping()
+        return tuple(
+            str(self.config.get(f"data.{key}", defaults[f"data.{key}"]))
+            for key in ("root", "clients", "public", "transfer")
+        )
+
+    def shape(self, values: Mapping[str, Scalar]) -> Shape:
+        """Return what shapes the result of one run, with the values that the grid gives it.
+
+        Raises
+        ------
+        RunFolderError
+            If the configuration is none of this version.
+        """
+        defaults = RunConfig().to_mapping()
+        given = {**defaults, **self.config, **values}
+        try:
+            run = RunConfig.from_mapping({key: value for key, value in given.items() if key in defaults})
+        except ConfigError as error:
+            raise RunFolderError(f"{self.folder}: cannot be read by this version ({error}); run it again") from None
+        unread = {key for key, (reads, _) in READERS.items() if not reads(run)} | NOT_OF_A_STUDY
+        told = {
+            key: str(value) for key, value in given.items() if key not in unread and not key.startswith("fedavg.")
+        } | {"clients": str(self.clients)}
+        return told if self.content is None else _by_content(told, run, self.content)
+
+
+def read_description(file: Path) -> Description:
+    """Read `sweep.toml` or `audit.toml`.
+
+    Raises
+    ------
+    RunFolderError
+        If it is not there or cannot be read.
+    """
+    try:
+        found: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
+        config = found["config"]
+    except (OSError, ValueError, KeyError):
+        raise RunFolderError(f"{file.parent}: neither a sweep nor an audit; give folders that they printed") from None
+    attacked = {f"effort.{key}": value for key, value in found.get("effort", {}).items()}
+    attacked |= {"client": found["client"]} if "client" in found else {}
+    names = str(config.get("data.clients", RunConfig().data.clients)).split(",")
+    clients = int(found.get("clients", len(names)))
+    return Description(file.parent, config, found.get("grid", {}), clients, found.get(CONTENT), attacked)
+
+
+def settle_unknown(described: Sequence[Description]) -> tuple[list[Description], list[str]]:
+    """Take unknown contents for those that the same paths had in another folder, if that is one; tell what is unknown.
+
+    Returns
+    -------
+    settled
+        In the order given.
+    notes
+        A sentence for each folder of which something is not known.
+    """
+    defaults, settled, notes = RunConfig().to_mapping(), [], []
+    for study in described:
+        known = [other.content for other in described if other.content is not None and other.place == study.place]
+        if study.content is None:
+            same = bool(known) and all(content == known[0] for content in known)
+            taken = "it is taken for that of the same paths in another folder" if same else "its paths are compared"
+            notes.append(f"{study.folder}: it is unknown what its data files held; {taken}")
+            study = replace(study, content=known[0] if same else None)
+        elif not all(study.content.values()):
+            notes.append(f"{study.folder}: it is unknown what its data sets of the hub held; their names are compared")
+        settled.append(study)
+        missing = sorted(
+            key for key in set(defaults) - set(study.config) - NOT_OF_A_STUDY if not key.startswith("fedavg.")
+        )
+        if missing:
+            notes.append(f"{study.folder}: does not tell {_listed(missing)}; taken as the defaults")
+    return settled, notes
+
+
+def differences(ours: Shape, theirs: Shape) -> list[str]:
+    """Return the keys that differ; a key that only one has differs too."""
+    return sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
+
+
+def told_differences(ours: Shape, theirs: Shape) -> str:
+    """Name the keys that differ, with both values."""
+    told = [
+        f"{key} ({value_in_words(ours, key)}, not {value_in_words(theirs, key)})" for key in differences(ours, theirs)
+    ]
+    return _listed(told)
+
+
+def value_in_words(shape: Shape, key: str) -> str:
+    """Return a value for a note: folders and digests cut short, and a setting that is not read told as such."""
+    if key not in shape:
+        return "not read"
+    value = without_folders(shape[key]) or "none"
+    return value[:8] if "content" in key and value != "none" else value
+
+
+def _by_content(told: Shape, run: RunConfig, content: Mapping[str, str]) -> Shape:
+    """Put the digests of what a run reads in the place of paths, unless one name stands for several files."""
+    files = {*run.data.client_names, run.data.public, run.data.transfer}
+    by_content = told | {f"content of {name}": content[name] for name in sorted(files & set(content))}
+    several = any(SEVERAL in content.get(name, "") for name in files)
+    if not several and files <= set(content):
+        by_content.pop("data.root", None)
+    for key in set(PATHS) & set(told):
+        held = {name: content.get(_short(name)) for name in (part.strip() for part in told[key].split(","))}
+        if all(held.values()) and not any(SEVERAL in str(digest) for digest in held.values()):
+            by_content[key] = ",".join(map(_short, held))
+            by_content[f"{key}: content"] = ",".join(map(str, held.values()))
+    return by_content
+
+
+def _short(name: str) -> str:
+    """Return what a local model or matrix is called among the contents."""
+    last = name.rpartition("/")[2]
+    return f"hf:{last}" if name.startswith("hf:") else last
+
+
+def _listed(told: Sequence[str]) -> str:
+    more = [f"and {len(told) - MOST_NAMED} more"] if len(told) > MOST_NAMED else []
+    return ", ".join([*told[:MOST_NAMED], *more])

@@ -1,0 +1,82 @@
+"""A user's own functions, tried in a process of their own, which they may end, crash or hold up."""
+
+from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache
+
+import numpy as np
+
+from knot_fed.aggregation import SCHEMES, client_weights
+from knot_fed.config import RunConfig
+from knot_fed.errors import OwnCodeError
+from knot_fed.losses import BUILDERS, make_loss, try_loss
+from knot_fed.processes import worker_pool
+
+OWN_SECONDS = 120.0
+"""What a user's own functions may take for one small batch, with all that they import and compile."""
+
+
+def check_own_functions(config: RunConfig) -> None:
+    """Build the loss, and call a user's own functions on a small batch.
+
+    Raises
+    ------
+    KnotError
+        If one cannot be built or imported, raises, ends its process, does not return, or returns what it must not.
+    """
+    if not _own_functions(config):
+        make_loss(config)
+        return
+    _try_apart(
+        RunConfig(
+            task=config.task,
+            labels=config.labels,
+            transport=config.transport,
+            distill=config.distill,
+            weights=config.weights,
+        )
+    )
+
+
+@lru_cache(maxsize=64)
+def _try_apart(config: RunConfig) -> None:
+    """Try them in another process, once for all cells of a sweep that have the same."""
+    names = " and ".join(_own_functions(config))
+    try:
+        with worker_pool(1) as pool:
+            pool.submit(try_own_functions, config).result(timeout=OWN_SECONDS)
+    except TimeoutError:
+        raise OwnCodeError(
+            f"{names}: nothing was returned for a small batch in {OWN_SECONDS:g} s; mend your function"
+        ) from None
+    except BrokenProcessPool:
+        raise OwnCodeError(
+            f"{names}: your function ended its process without an error; let it raise an exception instead"
+        ) from None
+
+
+def try_own_functions(config: RunConfig) -> None:
+    """Call a user's own functions on a small batch, in this process.
+
+    Raises
+    ------
+    KnotError
+        As `check_own_functions`.
+    """
+    loss, labels = make_loss(config), len(config.label_space())
+    if config.distill.loss not in BUILDERS:
+        try_loss(loss, labels=labels, name=config.distill.loss)
+    if config.weights.scheme not in SCHEMES:
+        generator = np.random.default_rng(1)
+        soft_labels = generator.dirichlet(np.ones(labels), size=(3, 4))
+        client_weights(
+            config.weights.scheme,
+            examples=np.array([10, 20, 30]),
+            confidences=generator.uniform(size=(3, 4)),
+            soft_labels=soft_labels,
+            power=config.weights.power,
+        )
+
+
+def _own_functions(config: RunConfig) -> list[str]:
+    named = (("distill.loss", config.distill.loss, BUILDERS), ("weights.scheme", config.weights.scheme, SCHEMES))
+    return [f"{key} = {name!r}" for key, name, known in named if name not in known]

@@ -1,0 +1,252 @@
+"""Ways to fail that cost no run: each gives one sentence, exits non-zero, and leaves files as they were.
+
+`docs/failures.md` has these and those that need a run.
+"""
+
+import json
+import re
+import shutil
+import socket
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from knot_fed.cli.boundary import without_traceback
+from knot_fed.cli.main import app
+from knot_fed.cli.simulate import simulate
+from knot_fed.project import write_project
+
+simulation = typer.Typer(pretty_exceptions_enable=False)
+simulation.command()(without_traceback("flower-simulation", simulate))
+RUN = {
+    "error": None, "task": "sentiment", "seed": 1, "labels": [], "clients": [], "student": {}, "domains": {},
+    "privacy": {}, "versions": {}, "wall_seconds": 1.0, "distillation": {},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("project") / "mine"
+    write_project(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch, project):
+    """An empty folder of the call, with the project's files."""
+    shutil.copytree(project, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KNOT_FED_OWN_CODE", str(tmp_path))
+    monkeypatch.setattr("knot_fed.simulation.simulator", _started)
+    monkeypatch.setattr("knot_fed.sweep.run.simulator", _started)
+    return tmp_path
+
+
+def _started(*_, **__):
+    pytest.fail("the run was started")
+
+
+def files_below(folder):
+    """Return what every file holds, links by where they lead."""
+    found = [path for path in folder.rglob("*") if path.is_symlink() or path.is_file()]
+    return {path: path.readlink() if path.is_symlink() else path.read_bytes() for path in found}
+
+
+def refusal(command):
+    """Call a command that has to fail in one sentence and change nothing; returns the sentence."""
+    program, arguments = (simulation, command[1:]) if command[0] == "sim" else (app, command)
+    before = files_below(Path())
+    result = CliRunner().invoke(program, arguments)
+    assert result.exit_code == 1, result.output
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert "a fault of knot_fed" not in result.stderr
+    assert "finished:" not in result.stderr
+    assert files_below(Path()) == before
+    return result.stderr
+
+
+def text(name, content=""):
+    """Return a step that writes a file."""
+
+    def write():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(content)
+
+    return write
+
+
+def raw(name, content):
+    return lambda: Path(name).write_bytes(content)
+
+
+def link(name, target):
+    def make():
+        Path(name).unlink(missing_ok=True)
+        Path(name).symlink_to(target)
+
+    return make
+
+
+def folder(name):
+    def make():
+        Path(name).unlink(missing_ok=True)
+        Path(name).mkdir(parents=True)
+
+    return make
+
+
+def matrix(array):
+    return lambda: np.save("m.npy", array)
+
+
+def run_folder(**changed):
+    def write():
+        text("r/config.toml")()
+        text("r/summary.json", json.dumps(RUN | changed))()
+
+    return write
+
+
+def edited(name, old, new):
+    return lambda: Path(name).write_text(Path(name).read_text().replace(old, new))
+
+
+APART = np.ones((5, 5)) - np.eye(5)
+SIM = ("sim", "run.toml")
+CASES = {
+    "runs-dir is a file": (text("runs"), SIM, "runs-dir: .*runs cannot be written: not a directory; a file stands"),
+    "runs-dir below a file": (text("f"), (*SIM, "runs-dir=f/runs"), "runs-dir: .*/f cannot be written: not a dir"),
+    "runs-dir in /proc": (None, (*SIM, "runs-dir=/proc/knot"), "runs-dir: /proc cannot be written"),
+    "runs-dir is a circle of links": (link("runs", "runs"), SIM, "runs-dir: .*runs cannot be written"),
+    "state-dir is a file": (text("st"), (*SIM, "state-dir=st"), "state-dir: .*/st cannot be written: not a directory"),
+    "name without a form": (None, (*SIM, "name=montag-ä"), "name = 'montag-ä': use letters, digits"),
+    "name that leads out": (None, (*SIM, "name=.."), "name = '..': use letters, digits"),
+    "NUL in a path": (None, (*SIM, 'data.root="a\\u0000b"'), "use text without zero bytes"),
+    "rate that is no number": (None, (*SIM, "teacher.learning-rate=nan"), "should be a finite number"),
+    "list for a string": (None, (*SIM, 'data.clients=["a","b"]'), "is a list; use a string or a number"),
+    "open quote": (None, ("sim", "name='a"), "neither a TOML file nor pairs; .* quotes around a value with spaces"),
+    "spaces without quotes": (None, ("sim", "task=my task"), "quotes around a value with spaces"),
+    "configuration is a folder": (folder("a.toml"), ("sim", "a.toml"), "a.toml: cannot be read .is a directory"),
+    "configuration in UTF-16": (raw("a.toml", "seed = 1".encode("utf-16")), ("sim", "a.toml"), "not UTF-8 at byte 0"),
+    "app is not there": (None, ("sim", "--app", "nowhere"), "no .tool.flwr.app.config.; leave --app out"),
+    "resume from here": (None, (*SIM, "--resume", "."), "nothing to resume"),
+    "resume from nowhere": (None, (*SIM, "--resume", "runs/absent/"), "absent: nothing to resume"),
+    "file in UTF-16": (raw("data/phones.csv", "text,label\na,0\n".encode("utf-16")), SIM, "phones.csv: not UTF-8"),
+    "file with semicolons": (text("data/phones.csv", "text;label\na;0\n"), SIM, "phones.csv: no column"),
+    "file with one column": (text("data/phones.csv", "text\na\n"), SIM, "phones.csv: no column 'label'"),
+    "folder in a file's place": (folder("data/phones.csv"), SIM, "phones: no file phones"),
+    "file that links to itself": (link("data/phones.csv", "phones.csv"), SIM, "phones: no file phones"),
+    "empty texts": (text("data/phones.csv", "text,label\n,0\nb,1\n"), SIM, "1 of 2 rows have no text"),
+    "labels of another task": (None, (*SIM, "task=nli"), "rows are neither a label name nor 0..2"),
+    "client that no server takes": (
+        lambda: Path("data/phones.csv").rename("data/pho nes é.csv"),
+        (*SIM, 'data.clients="pho nes é,restaurants,hotels"'),
+        "data.clients gives a client the name 'pho nes é', which is not 1 to 64 letters, digits",
+    ),
+    "transfer texts all the same": (text("data/forum.csv", "text\na\na\na\n"), SIM, "1 distinct transfer text"),
+    "matrix too small": (matrix(np.zeros((2, 2))), (*SIM, "transport.cost=m.npy"), "shape .2, 2. for 5 labels"),
+    "matrix of three dimensions": (matrix(np.zeros((5, 5, 5))), (*SIM, "transport.cost=m.npy"), "shape .5, 5, 5."),
+    "matrix of words": (text("m.csv", "a,b\n"), (*SIM, "transport.cost=m.csv"), "m.csv: cannot be read as a matrix"),
+    "matrix that is a folder": (folder("m.csv"), (*SIM, "transport.cost=m.csv"), "m.csv: cannot be read as a matrix"),
+    "matrix of noise": (raw("m.npy", b"\x93NUMPY\x01"), (*SIM, "transport.cost=m.npy"), "m.npy: cannot be read"),
+    "matrix with NaN": (matrix(APART * np.nan), (*SIM, "transport.cost=m.npy"), "is not finite"),
+    "matrix of complex numbers": (matrix(APART * 1j), (*SIM, "transport.cost=m.npy"), "numbers are complex"),
+    "matrix beyond float32": (matrix(APART * 1e300), (*SIM, "transport.cost=m.npy"), "leave the range of float32"),
+    "matrix below float32": (matrix(APART * 1e-300), (*SIM, "transport.cost=m.npy"), "leave the range of float32"),
+    "model without weights": (text("m/config.json", "{}"), (*SIM, "model=hf:m"), "no weights in that folder"),
+    "model without tokenizer": (
+        lambda: (text("m/config.json", '{"model_type": "bert"}')(), text("m/model.safetensors")()),
+        (*SIM, "model=hf:m"),
+        "the tokenizer of model 'hf:.*' has no vocabulary; add its files",
+    ),
+    "resources that are no JSON": (None, (*SIM, "--backend-config", "{client_resources}"), "is not JSON"),
+    "sweep in a foreign folder": (text("sweeps/run/notes.txt"), ("sweep", "run.toml"), "not empty and no sweep"),
+    "grid without values": (None, ("sweep", "--grid", "distill.loss"), "is not pairs; write 'key=value,value"),
+    "grid over a name": (None, ("sweep", "--grid", "name=a,b"), "--grid name: is the same for all runs of a sweep"),
+    "grid over folders": (None, ("sweep", "--grid", "runs-dir=a,b"), "is the same for all runs"),
+    "grid over seeds": (None, ("sweep", "--grid", "seed=1,2"), "seeds are given by --seeds"),
+    "a thousand million seeds": (None, ("sweep", "--seeds", "1000000000"), "too many; use 1000 seeds at most"),
+    "seeds of other digits": (None, ("sweep", "--seeds", "²"), "expected a number of seeds"),
+    "audit of nobody": (None, ("audit", "run.toml", "--client", "nobody"), "no such client; use one of phones"),
+    "audit by an unknown attack": (None, ("audit", "--attacks", "guess"), "no attack guess; use membership"),
+    "audit in a foreign folder": (text("audits/run/x"), ("audit", "run.toml"), "not empty and no audit"),
+    "audit at delta nan": (None, ("audit", "run.toml", "--delta", "nan"), "--delta nan: is not a number"),
+    "student cut": (
+        lambda: (run_folder()(), text("r/student/knot_fed.json", '{"name": "ngram-bag"}')()),
+        ("predict", "r", "--text", "x"),
+        "the model specification is not what",
+    ),
+    "run without a student": (run_folder(), ("predict", "r", "--text", "x"), "r/student: no knot_fed.json"),
+    "summary without its run": (text("r/summary.json", "3"), ("show", "r"), "no run folder here"),
+    "summary of other kinds": (run_folder(student=3, clients="x"), ("show", "r"), "kind of clients and student"),
+    "summary of odd clients": (run_folder(clients=[1]), ("show", "r"), "another kind of clients"),
+    "rounds of lists": (
+        lambda: (run_folder()(), text("r/rounds.jsonl", "[]\n")()),
+        ("report", "r"),
+        "rounds.jsonl: a line is not a round",
+    ),
+    "report over a foreign file": (
+        lambda: (run_folder()(), text("mine.html", "mine")()),
+        ("report", "r", "r", "--out", "mine.html"),
+        "mine.html: is there and is no report",
+    ),
+    "status of no run": (folder("d"), ("status", "d"), "d: no run folder here"),
+    "status at no address": (None, ("status", "--insecure", "--superlink", "here"), "is not host:port"),
+    "submit to a closed port": (None, ("submit", "--insecure", "--superlink", "127.0.0.1:1"), "no SuperLink answers"),
+    "submit without certificates": (None, ("submit",), "credentials/ca.crt: no such file or directory; give --root"),
+    "certificates are a folder": (folder("ca"), ("submit", "--root-certificates", "ca"), "ca: is a directory; give"),
+    "unknown recipe": (None, ("prepare", "imdb", "out"), "no recipe 'imdb'; use one of amazon"),
+    "policy that is no TOML": (
+        lambda: (text("s/ledger.jsonl")(), text("p.toml", "x = [")()),
+        ("privacy", "show", "s", "--policy", "p.toml"),
+        "p.toml: cannot be read as TOML",
+    ),
+    "ledger cut": (text("s/ledger.jsonl", '{"cut'), ("privacy", "show", "s"), "the ledger is damaged"),
+    "no ledger": (None, ("privacy", "show", "."), "no ledger; give the state folder"),
+    "node settings in JSON": (None, ("client", "check", "--node-config", '{"name": 1}'), "write 'name=mine data="),
+    "project on a link to itself": (link("l", "l"), ("new", "l"), "l: is there already"),
+    "project below a file": (text("f"), ("new", "f/x"), "f/x: not a directory"),
+    "credentials for a path": (None, ("credentials", "init", "--clients", "../x"), "use letters, digits"),
+    "frontier of nothing": (folder("d"), ("frontier", "d"), "no folder of a sweep"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_way_to_fail_is_told_in_one_sentence_before_anything_starts(name):
+    prepare, command, sentence = CASES[name]
+    if prepare is not None:
+        prepare()
+    assert re.search(sentence, refusal(command))
+
+
+def test_a_summary_that_is_no_object_is_told():
+    run_folder()()
+    Path("r/summary.json").write_text("3")
+    assert "summary.json is no object" in refusal(("show", "r"))
+
+
+@pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 404 Not Found\r\n\r\n"])
+def test_a_port_of_another_service_is_told(answer):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            for _ in range(1):
+                connection, _ = server.accept()
+                connection.sendall(answer)
+                connection.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        said = refusal(("submit", "--insecure", "--superlink", f"127.0.0.1:{server.getsockname()[1]}"))
+        thread.join()
+    assert "SuperLink" in said
+
+
+def test_a_marked_configuration_is_read_like_any_other(here):
+    """Windows editors write a byte order mark."""
+    (here / "a.toml").write_bytes(b"\xef\xbb\xbfname = '..'\n")
+    assert "name = '..'" in refusal(("sim", "a.toml"))
