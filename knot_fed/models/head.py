@@ -14,9 +14,9 @@ from torch import nn
 from typing_extensions import override
 
 from knot_fed.models.kept_features import ComputeFeatures, KeptFeatures
-from knot_fed.models.pretrained import HF, load_tokenizer, load_weights, read_config, unusable
+from knot_fed.models.pretrained import HF, load_weights, read_config, unusable
 from knot_fed.models.text_classifier import Item, ModelSpec, TextClassifier, pair_features
-from knot_fed.models.transformer import cut_notes, random_token_items, tokenize
+from knot_fed.models.text_tokens import cut_notes, load_tokenizer, random_token_items, tokenize
 from knot_fed.types import Text
 
 HIDDEN = 1024
@@ -149,8 +149,11 @@ class FeatureExtractor:
 
     def _load_encoder(self) -> Any:
         if self._encoder is None:
-            encoder, _ = load_weights(transformers.AutoModel, self._spec.name, prefix="")
-            encoder = encoder.get_encoder() if self._config.is_encoder_decoder else encoder
+            two = self._config.is_encoder_decoder
+            model, _ = load_weights(
+                transformers.AutoModel, self._spec.name, self._config, prefix="encoder." if two else ""
+            )
+            encoder = model.get_encoder() if two else model
             self._encoder = encoder.eval().to(self._device)
         return self._encoder
 

@@ -1,7 +1,7 @@
 """The labels of a trained classification head, matched by name with those of a run."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from knot_fed.models.pretrained import unusable
 
 GENERIC = re.compile(r"label_?\d+", re.IGNORECASE)
 UNREAD = re.compile(r"[\s_-]+")
+WITHOUT_HEAD = "save it by AutoModel, without its head"
 
 
 def label_order(theirs: Sequence[str], ours: Sequence[str]) -> list[int] | None:
@@ -31,15 +32,26 @@ def label_order(theirs: Sequence[str], ours: Sequence[str]) -> list[int] | None:
     return None
 
 
-def match_head(network: Any, theirs: Mapping[int, str], ours: Sequence[str], *, name: str) -> None:
+def match_head(network: Any, config: Any, ours: Sequence[str], *, name: str) -> None:
     """Put the outputs of a trained head into the order of our labels.
+
+    Parameters
+    ----------
+    network
+        With the head as its files have it.
+    config
+        What those say of it.
+    ours
+        Label names of the run.
+    name
+        Of the model, with `hf:`.
 
     Raises
     ------
     ModelError
-        If the names differ, or there is no output layer to reorder.
+        If the names differ, are contradictory, or are those of a regression, or there is no output layer to reorder.
     """
-    names = [str(theirs[place]) for place in sorted(theirs)]
+    names = [str(config.id2label[place]) for place in sorted(config.id2label)]
     order = label_order(names, ours)
     if order is None:
         generic = all(GENERIC.fullmatch(label) for label in names)
@@ -47,9 +59,13 @@ def match_head(network: Any, theirs: Mapping[int, str], ours: Sequence[str], *, 
         raise unusable(
             name,
             f"its trained head {given} (id2label), where the run has {', '.join(ours)}",
-            "write the run's names into id2label of its config.json in the head's order, or save it by AutoModel,"
-            " without its head",
+            f"write the run's names into id2label of its config.json in the head's order, or {WITHOUT_HEAD}",
         )
+    if config.problem_type == "regression":
+        raise unusable(name, "its trained head is one of a regression", WITHOUT_HEAD)
+    said = config.label2id
+    if set(said) == set(names) and any(int(said[label]) != place for place, label in enumerate(names)):
+        raise unusable(name, "id2label and label2id of its config.json contradict each other", "mend label2id")
     if order != list(range(len(order))):
         _reorder(network, order, name=name)
 
@@ -62,7 +78,7 @@ def _reorder(network: Any, order: list[int], *, name: str) -> None:
         if isinstance(module, nn.Linear) and module.out_features == len(order) and not path.startswith(prefix)
     ]
     if not outputs:
-        raise unusable(name, "no linear layer gives its labels, so they keep their order", "save it without its head")
+        raise unusable(name, "no linear layer gives its labels, so they keep their order", WITHOUT_HEAD)
     with torch.no_grad():
         for parameter in outputs[-1].parameters():
             parameter.copy_(parameter[order].clone())

@@ -1,7 +1,7 @@
 """Whole transformers classifiers: any pretrained one, and tiny-bert, built from scratch."""
 
+import copy
 from collections.abc import Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ from typing_extensions import override
 
 from knot_fed.errors import ModelError
 from knot_fed.models.label_order import match_head
-from knot_fed.models.pretrained import load_tokenizer, load_weights, read_config, unusable
+from knot_fed.models.pretrained import load_weights, read_config, unusable
 from knot_fed.models.text_classifier import Item, ModelSpec, TextClassifier
+from knot_fed.models.text_tokens import cut_notes, load_tokenizer, random_token_items, tokenize
 from knot_fed.types import Text
 
-RANDOM_TOKENS = (4, 24)
 VOCABULARY_SIZE = 8000
 TINY_BERT_POSITIONS = 512
 """Tokens that tiny-bert can read whatever its specification says; more only where that says so."""
@@ -94,22 +94,17 @@ def build_pretrained(spec: ModelSpec) -> TransformerClassifier:
     tokenizer = load_tokenizer(spec.name, config)
     if type(config) not in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise unusable(spec.name, f"transformers has no classifier of type {config.model_type!r}", NO_CLASSIFIER)
-    names = dict(enumerate(spec.labels))
-    network, missing = load_weights(
-        transformers.AutoModelForSequenceClassification,
-        spec.name,
-        num_labels=len(names),
-        id2label=names,
-        label2id={name: index for index, name in names.items()},
-        ignore_mismatched_sizes=True,
-    )
-    network.config.pad_token_id = tokenizer.pad_token_id
-    network.config.problem_type = None
+    wanted = copy.deepcopy(config)
+    wanted.id2label = dict(enumerate(spec.labels))
+    wanted.label2id = {name: index for index, name in wanted.id2label.items()}
+    wanted.problem_type = None
+    network, missing = load_weights(transformers.AutoModelForSequenceClassification, spec.name, wanted)
+    network.config.pad_token_id = network.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     notes = []
     if all(key.startswith(f"{network.base_model_prefix}.") for key in missing):
-        match_head(network, config.id2label, spec.labels, name=spec.name)
+        match_head(network, config, spec.labels, name=spec.name)
     elif any("ForSequenceClassification" in kind for kind in config.architectures or ()):
-        notes = [f"its head of {config.num_labels} labels is replaced by a fresh one of {len(names)}"]
+        notes = [f"its head of {config.num_labels} label(s) is replaced by a fresh one of {len(spec.labels)}"]
     return TransformerClassifier(spec, network, tokenizer, learning_rate=5e-5, notes=notes)
 
 
@@ -159,45 +154,3 @@ def train_vocabulary(texts: Sequence[Text], size: int = VOCABULARY_SIZE) -> tupl
     wordpiece.train_from_iterator(singles, vocab_size=size, min_frequency=2, special_tokens=first, show_progress=False)
     vocabulary = wordpiece.get_vocab()
     return tuple(sorted(vocabulary, key=vocabulary.__getitem__))
-
-
-def tokenize(tokenizer: Any, texts: Sequence[Text], *, max_length: int) -> list[Item]:
-    """Turn single texts or pairs into token ids, cut at `max_length` tokens."""
-    if not texts:
-        return []
-    single = isinstance(texts[0], str)
-    columns = [list(texts)] if single else [list(column) for column in zip(*texts, strict=True)]
-    encoded = tokenizer(
-        *columns,
-        truncation=True,
-        max_length=min(max_length, tokenizer.model_max_length),
-        split_special_tokens=True,  # a text that quotes a special token is text
-    )
-    rows = [{key: values[row] for key, values in encoded.items()} for row in range(len(texts))]
-    return [item if item["input_ids"] else _of_nothing(tokenizer, item) for item in rows]
-
-
-def _of_nothing(tokenizer: Any, item: Item) -> Item:
-    """Read a text without a token as one token of padding, since no model reads none."""
-    told = {"input_ids": tokenizer.pad_token_id, "attention_mask": 1}
-    return {key: [told.get(key, 0)] for key in item}
-
-
-def cut_notes(tokenizer: Any, spec: ModelSpec) -> list[str]:
-    """Tell where a model reads less of a text than is asked for."""
-    most = tokenizer.model_max_length
-    return [f"reads {most} tokens of an example, fewer than max-length"] if most < spec.max_length else []
-
-
-def random_token_items(tokenizer: Any, generator: np.random.Generator, count: int) -> list[Item]:
-    """Draw sequences of random, not special, token ids between the special ones that stand around every text."""
-    special = set(tokenizer.all_special_ids)
-    ordinary = np.array([index for index in range(len(tokenizer)) if index not in special])
-    around = special - {tokenizer.unk_token_id}
-    ids = tokenizer("a")["input_ids"]
-    start = list(takewhile(around.__contains__, ids))
-    end = list(takewhile(around.__contains__, reversed(ids[len(start) :])))[::-1]
-    drawn = [generator.choice(ordinary, size=size).tolist() for size in generator.integers(*RANDOM_TOKENS, size=count)]
-    return [
-        {"input_ids": start + ids + end, "attention_mask": [1] * (len(start) + len(ids) + len(end))} for ids in drawn
-    ]

@@ -8,9 +8,10 @@ import numpy as np
 
 from knot_fed.errors import ModelError
 from knot_fed.models.fitting import predict_logits
-from knot_fed.models.pretrained import HF, all_unknown, at_hand, unusable
+from knot_fed.models.pretrained import HF, at_hand, unusable
 from knot_fed.models.storage import build_classifier
 from knot_fed.models.text_classifier import ModelSpec, TextClassifier
+from knot_fed.models.text_tokens import all_unknown
 from knot_fed.types import Text
 
 LONGEST = 1024
