@@ -45,6 +45,11 @@ class HeadClassifier(TextClassifier):
         )
         self._features = features
 
+    @property
+    def tokenizer(self) -> Any:
+        """The encoder's tokenizer."""
+        return self._features.tokenizer
+
     @override
     def encode(self, texts: Sequence[Text]) -> list[Item]:
         if not self.spec.paired:
@@ -133,33 +138,35 @@ class FeatureExtractor:
 
     def notes(self) -> list[str]:
         """Tell what a user would not expect of the encoder."""
-        return cut_notes(self._load_tokenizer(), self._spec)
+        return cut_notes(self.tokenizer, self._spec)
 
     def tokenized(self, texts: list[str]) -> list[Item]:
         """Return the token ids of texts, cut at the longest that is read."""
-        return tokenize(self._load_tokenizer(), texts, max_length=self._spec.max_length)
+        return tokenize(self.tokenizer, texts, max_length=self._spec.max_length)
 
     def _random_items(self, generator: np.random.Generator, count: int) -> list[Item]:
-        return random_token_items(self._load_tokenizer(), generator, count)
+        return random_token_items(self.tokenizer, generator, count)
 
-    def _load_tokenizer(self) -> Any:
+    @property
+    def tokenizer(self) -> Any:
+        """The encoder's tokenizer, loaded at its first use."""
         if self._tokenizer is None:
             self._tokenizer = load_tokenizer(self._spec.name, self._config)
         return self._tokenizer
 
     def _load_encoder(self) -> Any:
         if self._encoder is None:
-            two = self._config.is_encoder_decoder
-            model, _ = load_weights(
-                transformers.AutoModel, self._spec.name, self._config, prefix="encoder." if two else ""
-            )
+            alone = type(self._config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING  # without a decoder, as of T5
+            auto_class = transformers.AutoModelForTextEncoding if alone else transformers.AutoModel
+            two = self._config.is_encoder_decoder and not alone
+            model, _ = load_weights(auto_class, self._spec.name, self._config, prefix="encoder." if two else "")
             encoder = model.get_encoder() if two else model
             self._encoder = encoder.eval().to(self._device)
         return self._encoder
 
     @torch.no_grad()
     def _mean_pooled(self, items: list[Item]) -> Float[np.ndarray, "examples width"]:
-        pad, encoder = transformers.DataCollatorWithPadding(self._load_tokenizer()), self._load_encoder()
+        pad, encoder = transformers.DataCollatorWithPadding(self.tokenizer), self._load_encoder()
         pooled = np.zeros((len(items), self.width), dtype=np.float32)
         order = sorted(range(len(items)), key=lambda row: -len(items[row]["input_ids"]))
         for start in range(0, len(order), BATCH_SIZE):

@@ -13,6 +13,7 @@ HF = "hf:"
 HUB_PARTS = 2
 """Of a hub id, at most: its owner's name and its own."""
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+COPY = "copy the folder anew, or give another hf:<hub id or absolute folder>"
 POINTER = b"version https://git-lfs"
 LARGEST_POINTER = 1024
 """Bytes of what git-lfs leaves in place of a file, at most."""
@@ -175,9 +176,8 @@ def load_weights(auto_class: Any, name: str, config: Any, *, prefix: str | None 
     return network, missing
 
 
-def not_loadable(name: str, error: Exception, *, what: str) -> ModelError:
+def not_loadable(name: str, error: Exception, *, what: str, remedy: str = COPY) -> ModelError:
     """Describe a part of a pretrained model that cannot be loaded."""
     if isinstance(error, ImportError):
         return unusable(name, f"its {what} needs a package that is not installed", "see the model's page for which one")
-    remedy = "copy it anew, or give another hf:<hub id or absolute folder>"
     return unusable(name, f"its {what} cannot be loaded ({type(error).__name__})", remedy)

@@ -14,6 +14,7 @@ from knot_fed.models.text_classifier import Item, ModelSpec
 from knot_fed.types import Text
 
 RANDOM_TOKENS = (4, 24)
+ADD_FILES = "add the files that tokenizer.save_pretrained writes for this model"
 ORDINARY_WORDS = (
     "the house is good", "la casa es buena", "das Haus ist gut", "дом хороший", "το σπίτι", "البيت جميل", "הבית טוב",
     "घर अच्छा है", "বাড়ি ভালো", "வீடு", "บ้านดี", "这个房子很好", "家は良い", "집이 좋다",
@@ -33,27 +34,21 @@ def load_tokenizer(name: str, config: Any) -> Any:
         tokenizer = transformers.AutoTokenizer.from_pretrained(name.removeprefix(HF), trust_remote_code=False)
         unknown = all_unknown(tokenizer, ORDINARY_WORDS)
     except Exception as error:
-        raise not_loadable(name, error, what="tokenizer") from None
+        raise not_loadable(name, error, what="tokenizer", remedy=ADD_FILES) from None
     if unknown:  # transformers makes up an empty one where its files are missing
-        raise unusable(
-            name,
-            "its tokenizer knows no ordinary word, or its files are missing",
-            "add them to the folder, as tokenizer.save_pretrained writes them",
-        )
+        raise unusable(name, "its tokenizer knows no ordinary word, or its files are missing", ADD_FILES)
     _check_rows(name, tokenizer, body)
     _set_padding(name, tokenizer, config)
     tokenizer.model_max_length = min([tokenizer.model_max_length, *_positions(config, body)])
-    accepted = set(inspect.signature(body.forward).parameters)
-    if (getattr(config, "type_vocab_size", None) or 2) < 2:
-        accepted.discard("token_type_ids")
-    tokenizer.model_input_names = [key for key in tokenizer.model_input_names if key in accepted]
+    tokenizer.model_input_names = _inputs(name, tokenizer, config, body)
     return tokenizer
 
 
 def all_unknown(tokenizer: Any, texts: Iterable[str]) -> bool:
-    """Tell whether a tokenizer knows no part of any text."""
-    read = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
-    return all(set(ids) <= set(tokenizer.all_special_ids) for ids in read)
+    """Tell whether a tokenizer knows no letter and no digit of any text."""
+    read = {token for text in texts for token in tokenizer(text, add_special_tokens=False)["input_ids"]}
+    known = tokenizer.convert_ids_to_tokens(sorted(read - set(tokenizer.all_special_ids)))
+    return not any(letter.isalnum() for token in known for letter in token)
 
 
 def tokenize(tokenizer: Any, texts: Sequence[Text], *, max_length: int) -> list[Item]:
@@ -112,6 +107,16 @@ def _body(name: str, config: Any) -> Any:
     if body.main_input_name != "input_ids":
         raise unusable(name, f"it reads {body.main_input_name}, not text", "use a model of text")
     return body
+
+
+def _inputs(name: str, tokenizer: Any, config: Any, body: Any) -> list[str]:
+    """Return the inputs that the tokenizer gives and the model accepts."""
+    accepted = set(inspect.signature(body.forward).parameters)
+    if "attention_mask" not in accepted:
+        raise unusable(name, "it has no attention mask, so it would read the padding of a batch", "use another model")
+    if (getattr(config, "type_vocab_size", None) or 2) < 2:
+        accepted.discard("token_type_ids")
+    return [key for key in tokenizer.model_input_names if key in accepted]
 
 
 def _check_rows(name: str, tokenizer: Any, body: Any) -> None:

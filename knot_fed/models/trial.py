@@ -18,6 +18,8 @@ LONGEST = 1024
 """Tokens of the trial's long text, at most."""
 TOLERANCE = 1e-3
 """Between logits of a text alone and in a batch, in units of the largest one."""
+SAME = 1e-6
+"""Between logits of different texts, in the same units, that float32 could not tell."""
 SHORT = "good"
 LONG = "The battery lasts two days, and the screen is bright enough to read outside. "
 
@@ -70,7 +72,7 @@ def _tried(spec: ModelSpec, texts: tuple[Text, ...]) -> Trial:
     try:
         if spec.name.startswith(HF):
             _check_known(model, texts)
-            _check_same(model, _trial_texts(paired=spec.paired, words=longest))
+            _check_answers(model, _trial_texts(paired=spec.paired, words=longest))
         notes = model.notes()
     except ModelError:
         raise
@@ -99,8 +101,8 @@ def _check_known(model: TextClassifier, texts: Sequence[Text]) -> None:
         )
 
 
-def _check_same(model: TextClassifier, texts: Sequence[Text]) -> None:
-    """Refuse a model to which it matters what else is in a batch, or whose logits are no numbers."""
+def _check_answers(model: TextClassifier, texts: Sequence[Text]) -> None:
+    """Refuse a model to which it matters what else is in a batch and not what a text says, or without finite logits."""
     items = model.encode(texts)
     together = predict_logits(model, items)
     alone = np.concatenate([predict_logits(model, model.encode([text])) for text in texts])
@@ -115,3 +117,5 @@ def _check_same(model: TextClassifier, texts: Sequence[Text]) -> None:
             "it answers otherwise for a text in a batch than for the text alone",
             "use a model that masks its padding",
         )
+    if np.ptp(together, axis=0).max() <= SAME * np.abs(together).max():
+        raise unusable(model.spec.name, "it answers the same for every text", "use another model")
