@@ -26,12 +26,10 @@ transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-cal
 
 
 def unusable(name: str, what: str, remedy: str) -> ModelError:
-    """Describe a pretrained model that cannot be used; a peer is told its last name only."""
-    identifier = name.removeprefix(HF)
-    told = f"{HF}{Path(identifier).name}" if is_path(identifier) else name
+    """Describe a pretrained model that cannot be used; a peer is told its name only."""
     return ModelError(
         f"model {name!r}: {what}; {remedy}",
-        refusal=f"model {told!r} cannot be used here; the owner finds why in the client's own log",
+        refusal=f"model {name!r} cannot be used here; its owner finds why in the client's own log",
     )
 
 
@@ -41,13 +39,16 @@ def is_path(identifier: str) -> bool:
     return path.is_absolute() or path.is_dir() or identifier.startswith((".", "~")) or len(path.parts) > HUB_PARTS
 
 
-def at_hand(name: str) -> Path | None:
-    """Return the folder that a pretrained model is read from without a network: its own, or one in the hub's cache."""
-    identifier = name.removeprefix(HF)
-    if is_path(identifier):
-        return Path(identifier)
+def cached_folder(name: str) -> Path | None:
+    """Return where the hub's cache holds all of a model with this hub id; None: nowhere.
+
+    Raises
+    ------
+    ModelError
+        If that is no hub id.
+    """
     try:
-        config = huggingface_hub.try_to_load_from_cache(identifier, "config.json")
+        config = huggingface_hub.try_to_load_from_cache(name.removeprefix(HF), "config.json")
     except ValueError:
         raise unusable(name, "not the form of a hub id", "give hf:<hub id or absolute folder>") from None
     if not isinstance(config, str):
@@ -83,6 +84,7 @@ def read_config(name: str) -> Any:
     except Exception as error:
         raise not_loadable(name, error, what="config.json") from None
     config._attn_implementation = None  # a file could name code of the hub here
+    config.output_attentions = False
     config.return_dict = True
     return config
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from knot_fed.errors import ModelError
 from knot_fed.models.fitting import predict_logits
-from knot_fed.models.pretrained import HF, at_hand, unusable
+from knot_fed.models.pretrained import HF, cached_folder, is_path, unusable
 from knot_fed.models.storage import build_classifier
 from knot_fed.models.text_classifier import ModelSpec, TextClassifier
 from knot_fed.models.text_tokens import all_unknown
@@ -54,16 +54,16 @@ def try_model(spec: ModelSpec, texts: tuple[Text, ...] = ()) -> Trial | None:
         If it cannot be built, knows no part of the texts, fails on one, or reads a text otherwise in a batch than
         alone.
     """
-    if not spec.name.startswith(HF):
+    if not spec.name.startswith(HF) or is_path(spec.name.removeprefix(HF)):
         return _tried(spec, texts)
-    folder = at_hand(spec.name)
+    folder = cached_folder(spec.name)
     if folder is None:
         return None
     try:
         return _tried(replace(spec, name=f"{HF}{folder}"), texts)
     except ModelError as error:
-        message = str(error).replace(f"{HF}{folder}", spec.name)
-        raise ModelError(message, refusal=error.refusal) from None
+        error.args = (str(error).replace(f"{HF}{folder}", spec.name),)
+        raise
 
 
 def _tried(spec: ModelSpec, texts: tuple[Text, ...]) -> Trial:
