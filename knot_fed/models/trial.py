@@ -32,7 +32,6 @@ class Trial:
     notes: tuple[str, ...]
 
 
-@lru_cache(maxsize=64)
 def try_model(spec: ModelSpec, texts: tuple[Text, ...] = ()) -> Trial | None:
     """Build a classifier and let it read a short and a long text, alone and in a batch.
 
@@ -66,6 +65,7 @@ def try_model(spec: ModelSpec, texts: tuple[Text, ...] = ()) -> Trial | None:
         raise
 
 
+@lru_cache(maxsize=64)
 def _tried(spec: ModelSpec, texts: tuple[Text, ...]) -> Trial:
     longest = min(spec.max_length, LONGEST)
     model = build_classifier(replace(spec, max_length=longest), seed=0, device="cpu").eval()
@@ -80,7 +80,7 @@ def _tried(spec: ModelSpec, texts: tuple[Text, ...]) -> Trial:
         remedy = "use trainable = 'head', or another model" if spec.trainable == "all" else "use another model"
         raise unusable(spec.name, f"it fails on a batch of trial texts ({type(error).__name__})", remedy) from None
     count = sum(parameter.numel() for parameter in model.parameters())
-    return Trial(count, tuple(f"model {spec.name!r}: {note}" for note in notes))
+    return Trial(count, tuple(notes))
 
 
 def _trial_texts(*, paired: bool, words: int) -> list[Text]:

@@ -50,7 +50,7 @@ def check_models(config: RunConfig, texts: Sequence[Text]) -> list[str]:
         trial = try_model(spec, tuple(texts))
         if trial is None:
             continue
-        notes += trial.notes
+        notes += [f"model {name!r}: {note}" for note in trial.notes]
         if config.privacy.mechanism == "dp-sgd" and name in teachers and texts:
             check_treatable(build_classifier(spec, seed=0, device="cpu"), texts[:1])
     return notes
