@@ -24,11 +24,11 @@ from knot_fed.models import (
     try_model,
 )
 from tests.models.tiny_models import (
-    BERT,
     FAMILIES,
     TEXTS,
     fast,
     tokenizer_of,
+    tokenizer_of_words,
     write_bert,
     write_config,
     write_family,
@@ -150,12 +150,6 @@ def larger():
     return tokenizer
 
 
-def of_words(*words):
-    """Return a WordPiece tokenizer with few words."""
-    known = {word: place for place, word in enumerate([*BERT.values(), *words])}
-    return fast(tokenizers.BertWordPieceTokenizer(known)._tokenizer, **BERT)
-
-
 def unpadded():
     """Return a tokenizer without any special token."""
     made = tokenizers.Tokenizer(models.WordLevel({"the": 0, "house": 1, "is": 2, "good": 3}, unk_token="is"))
@@ -180,8 +174,8 @@ REFUSED = {
     "no tokenizer": (without("tokenizer*"), f"knows no ordinary word, or its files are missing; {ADDED}"),
     "no vocabulary": (without("tokenizer.json"), f"its tokenizer cannot be loaded .*; {ADDED}"),
     "tokenizer cut": (cut("tokenizer.json"), f"its tokenizer cannot be loaded .*; {ADDED}"),
-    "tokenizer of no word": (retokenized(of_words), f"knows no ordinary word, .*; {ADDED}"),
-    "tokenizer of another script": (retokenized(lambda: of_words("дом")), "no part of the first 20 transfer texts; .*"),
+    "tokenizer of no word": (retokenized(tokenizer_of_words), f"knows no ordinary word, .*; {ADDED}"),
+    "tokenizer of another script": (retokenized(lambda: tokenizer_of_words("дом")), "no part of the first 20 transfer texts"),
     "tokenizer too large": (retokenized(larger), "tokens up to 400, and the model embeddings for 400; use the model's"),
     "tokenizer without padding": (retokenized(unpadded), "no padding token; set pad_token and save the tokenizer"),
     "no configuration": (without("config.json"), "no config.json in that folder; give hf:"),

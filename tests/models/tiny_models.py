@@ -55,6 +55,12 @@ def tokenizer_of(family, **settings):
     return fast(vocabulary_of_bytes(tuple(dict.fromkeys(special.values())), processor), **special, **settings)
 
 
+def tokenizer_of_words(*words):
+    """Return a WordPiece tokenizer of a few words only."""
+    known = {word: place for place, word in enumerate([*BERT.values(), *words])}
+    return fast(tokenizers.BertWordPieceTokenizer(known)._tokenizer, **BERT)
+
+
 def fast(vocabulary, **settings):
     return transformers.PreTrainedTokenizerFast(tokenizer_object=vocabulary, **settings)
 
