@@ -23,6 +23,8 @@ HIDDEN = 1024
 DROPOUT = 0.5
 BATCH_SIZE = 64
 RANDOM = "random tokens"
+CONTENT = (".json", ".safetensors", ".bin", ".txt", ".model")
+"""Kinds of files that a pretrained model is read from."""
 READING = 2
 """Raised when texts are read otherwise, so that features kept before are computed anew."""
 
@@ -190,7 +192,7 @@ def encoder_identity(name: str) -> str:
     if not name.startswith(HF) or not folder.is_dir():
         return name
     digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.json")) + sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.bin")):
+    for file in sorted(file for file in folder.iterdir() if file.suffix in CONTENT and file.is_file()):
         with file.open("rb") as content:
             digest.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()

@@ -15,7 +15,9 @@ from knot_fed.models.text_tokens import all_unknown
 from knot_fed.types import Text
 
 LONGEST = 1024
-"""Tokens of the trial's long text, at most."""
+"""Words of the trial's long text, about, at most."""
+FEW = 4
+"""Of a user's own texts that are read beside those of the trial."""
 TOLERANCE = 1e-3
 """Between logits of a text alone and in a batch, in units of the largest one."""
 SAME = 1e-6
@@ -67,12 +69,11 @@ def try_model(spec: ModelSpec, texts: tuple[Text, ...] = ()) -> Trial | None:
 
 @lru_cache(maxsize=64)
 def _tried(spec: ModelSpec, texts: tuple[Text, ...]) -> Trial:
-    longest = min(spec.max_length, LONGEST)
-    model = build_classifier(replace(spec, max_length=longest), seed=0, device="cpu").eval()
+    model = build_classifier(spec, seed=0, device="cpu").eval()
     try:
         if spec.name.startswith(HF):
             _check_known(model, texts)
-            _check_answers(model, _trial_texts(paired=spec.paired, words=longest))
+            _check_answers(model, [*_trial_texts(spec), *texts[:FEW]])
         notes = model.notes()
     except ModelError:
         raise
@@ -83,10 +84,10 @@ def _tried(spec: ModelSpec, texts: tuple[Text, ...]) -> Trial:
     return Trial(count, tuple(notes))
 
 
-def _trial_texts(*, paired: bool, words: int) -> list[Text]:
-    long = LONG * (1 + words // len(LONG.split()))
+def _trial_texts(spec: ModelSpec) -> list[Text]:
+    long = LONG * (1 + min(spec.max_length, LONGEST) // len(LONG.split()))
     singles = [SHORT, long, LONG, "<s> [SEP] </s> <|endoftext|> good"]
-    return [(first, second) for first, second in zip(singles, singles[::-1], strict=True)] if paired else list(singles)
+    return list(zip(singles, singles[::-1], strict=True)) if spec.paired else list(singles)
 
 
 def _check_known(model: TextClassifier, texts: Sequence[Text]) -> None:

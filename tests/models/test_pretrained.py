@@ -19,12 +19,15 @@ from knot_fed.models import (
     build_classifier,
     fit_all_epochs,
     load_classifier,
+    model_identity,
     predict_logits,
     save_classifier,
     try_model,
 )
 from tests.models.tiny_models import (
     FAMILIES,
+    READS,
+    SIZES,
     TEXTS,
     fast,
     tokenizer_of,
@@ -32,6 +35,7 @@ from tests.models.tiny_models import (
     write_bert,
     write_config,
     write_family,
+    write_model,
 )
 
 LABELS = ("bad", "so so", "good")
@@ -175,7 +179,7 @@ REFUSED = {
     "no vocabulary": (without("tokenizer.json"), f"its tokenizer cannot be loaded .*; {ADDED}"),
     "tokenizer cut": (cut("tokenizer.json"), f"its tokenizer cannot be loaded .*; {ADDED}"),
     "tokenizer of no word": (retokenized(tokenizer_of_words), f"knows no ordinary word, .*; {ADDED}"),
-    "tokenizer of another script": (retokenized(lambda: tokenizer_of_words("дом")), "no part of the first 20 transfer texts"),
+    "tokenizer of another script": (retokenized(lambda: tokenizer_of_words("дом")), "no part of the first 20"),
     "tokenizer too large": (retokenized(larger), "tokens up to 400, and the model embeddings for 400; use the model's"),
     "tokenizer without padding": (retokenized(unpadded), "no padding token; set pad_token and save the tokenizer"),
     "no configuration": (without("config.json"), "no config.json in that folder; give hf:"),
@@ -210,6 +214,13 @@ def test_what_cannot_be_used_is_refused_at_once_in_a_sentence_with_the_remedy(tm
     assert str(error.value).startswith(f"model {name!r}: ")
     assert "\n" not in str(error.value)
     assert time.process_time() - started < 10
+
+
+def test_a_model_that_reads_the_padding_of_a_batch_is_refused(tmp_path):
+    name = write_model(tmp_path, "ConvBertModel", tokenizer_of("words"), **SIZES, **READS, embedding_size=32)
+    for trainable in MODES:
+        with pytest.raises(ModelError, match="in a batch than for the text alone; use a model that masks its padding"):
+            try_model(spec_of(name, trainable=trainable), READ)
 
 
 def test_a_model_without_a_classifier_is_refused_whole_and_read_by_a_head(tmp_path):
@@ -272,6 +283,18 @@ def test_a_hub_id_is_tried_where_the_cache_has_all_of_it_and_told_by_its_name(tm
     write_config(kept / "snapshots/abc", model_type="bert9000")
     with pytest.raises(ModelError, match=r"model 'hf:somebody/bert': transformers .* knows no type"):
         try_model(spec, READ[:3])
+
+
+def test_another_vocabulary_is_another_model(tmp_path):
+    """So that features and teachers that are kept are computed anew."""
+    spec = spec_of(write_bert(tmp_path))
+    told = [model_identity(spec)]
+    for name in ("vocab.txt", "spiece.model", "merges.txt"):
+        (tmp_path / name).write_text("words")
+        told.append(model_identity(spec))
+    (tmp_path / "picture.png").write_bytes(b"")
+    assert len({str(identity) for identity in told}) == 4
+    assert model_identity(spec) == told[-1]
 
 
 def test_a_peer_is_told_the_name_of_a_model_and_not_what_its_folder_holds(tmp_path):
