@@ -23,6 +23,7 @@ from knot_fed.errors import (
 from knot_fed.preflight import check_run, check_run_folder
 from knot_fed.preflight.files import _read_files
 from knot_fed.reporting import RunFolder
+from tests.models.tiny_models import write_bert, write_config
 
 ROOT = Path(__file__).parent.parent
 simulation = typer.Typer()
@@ -171,3 +172,17 @@ def test_a_taken_name_and_nothing_to_resume_are_refused_before_anything_starts(r
         check_run_folder(fresh)
     with pytest.raises(RunFolderError, match="nothing to resume"):
         check_run_folder(run_config(keys={"name": "monday", "resume": "monday"}))
+
+
+def test_a_runs_pretrained_models_are_tried_and_what_is_odd_of_them_is_told(small, tmp_path):
+    teacher, student = write_bert(tmp_path / "t"), write_bert(tmp_path / "s", max_position_embeddings=32)
+    config = small({"model": teacher, "student.model": student})
+    assert check_run(config, clients=3) == [
+        f"model {name!r}: reads {tokens} tokens of an example, fewer than max-length"
+        for name, tokens in ((student, 32), (teacher, 64))
+    ]
+    assert check_run(small({"model": teacher, "teacher.max-length": 64}), clients=3) == []
+    wrong = write_bert(tmp_path / "w")
+    write_config(tmp_path / "w", model_type="mamba")
+    with pytest.raises(ModelError, match="no classifier of type 'mamba'"):
+        check_run(small({"teacher.models": f"{wrong},ngram-bag,{teacher}"}), clients=3)

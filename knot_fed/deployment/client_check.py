@@ -18,11 +18,14 @@ from knot_fed.errors import ConfigError, KnotError
 from knot_fed.federation import envelope, wire
 from knot_fed.federation.client import Client, read_policy
 from knot_fed.federation.ledger import Ledger
-from knot_fed.models import build_classifier, check_model_name
+from knot_fed.models import check_model_name, try_model
 from knot_fed.privacy.policy import ReleasePolicy
 from knot_fed.privacy.policy_checks import check_limits
+from knot_fed.types import Text
 
 LEAST_FREE_BYTES = 200e6
+SAMPLE = 20
+"""Transfer texts that the model is tried on."""
 OK, PROBLEM, NOT_CHECKED = "ok", "problem", "not checked"
 
 
@@ -156,10 +159,9 @@ def _check_transfer(client: Client) -> list[Finding]:
         return [Finding("transfer set", PROBLEM, str(error)), Finding("model", NOT_CHECKED, client.model)]
     if transfer is None:
         held = Finding("transfer set", OK, "no own copy; the server sends the texts")
-        transfer = TransferSet(tuple(_sample(client)))
-    else:
-        held = Finding("transfer set", OK, f"{len(transfer)} texts, fingerprint {transfer.fingerprint[:12]}")
-    return [held, _check_model(client, transfer)]
+        return [held, _check_model(client, TransferSet(tuple(_sample(client))), ())]
+    held = Finding("transfer set", OK, f"{len(transfer)} texts, fingerprint {transfer.fingerprint[:12]}")
+    return [held, _check_model(client, transfer, transfer.texts[:SAMPLE])]
 
 
 def _sample(client: Client) -> list[str | tuple[str, str]]:
@@ -174,18 +176,16 @@ def _sample(client: Client) -> list[str | tuple[str, str]]:
     return [("a", "b")] if paired else ["a"]
 
 
-def _check_model(client: Client, transfer: TransferSet) -> Finding:
-    hub_id = client.model.startswith("hf:") and not Path(client.model.removeprefix("hf:")).is_absolute()
-    if hub_id:
-        return Finding("model", NOT_CHECKED, f"{client.model}: a hub id is asked over the network at its first use")
-
-    def build() -> str:
+def _check_model(client: Client, transfer: TransferSet, read: tuple[Text, ...]) -> Finding:
+    try:
         check_model_name(client.model)
-        model = build_classifier(client.spec(transfer), seed=0)
-        count = sum(parameter.numel() for parameter in model.parameters())
-        return f"{client.model}: built, {count / 1e6:.1f} million parameters to train"
-
-    return _finding("model", build)
+        trial = try_model(client.spec(transfer), read)
+    except KnotError as error:
+        return Finding("model", PROBLEM, str(error))
+    if trial is None:
+        return Finding("model", NOT_CHECKED, f"{client.model}: a hub id is asked over the network at its first use")
+    tried = f"{client.model}: tried, {trial.parameters / 1e6:.1f} million parameters to train"
+    return Finding("model", OK, "; ".join([tried, *trial.notes]))
 
 
 def _check_state(folder: Path) -> str:

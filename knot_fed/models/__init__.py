@@ -16,7 +16,6 @@ from knot_fed.models.private_fitting import PrivateSchedule, check_treatable, fi
 from knot_fed.models.storage import (
     ARCHITECTURES,
     build_classifier,
-    check_model_folder,
     check_model_name,
     load_classifier,
     load_trained_state,
@@ -27,6 +26,7 @@ from knot_fed.models.storage import (
 )
 from knot_fed.models.text_classifier import Item, ModelSpec, TextClassifier
 from knot_fed.models.transformer import TINY_BERT_POSITIONS, train_vocabulary
+from knot_fed.models.trial import Trial, try_model
 
 __all__ = [
     "ARCHITECTURES",
@@ -41,8 +41,8 @@ __all__ = [
     "PrivateSchedule",
     "Schedule",
     "TextClassifier",
+    "Trial",
     "build_classifier",
-    "check_model_folder",
     "check_model_name",
     "check_treatable",
     "encoder_identity",
@@ -57,5 +57,6 @@ __all__ = [
     "save_classifier",
     "train_vocabulary",
     "trained_state",
+    "try_model",
     "use_threads",
 ]

@@ -14,14 +14,19 @@ from torch import nn
 from typing_extensions import override
 
 from knot_fed.models.kept_features import ComputeFeatures, KeptFeatures
+from knot_fed.models.pretrained import HF, load_weights, read_config, unusable
 from knot_fed.models.text_classifier import Item, ModelSpec, TextClassifier, pair_features
-from knot_fed.models.transformer import HF, UNLOADABLE, load_tokenizer, not_loadable, random_token_items, tokenize
+from knot_fed.models.text_tokens import cut_notes, load_tokenizer, random_token_items, tokenize
 from knot_fed.types import Text
 
 HIDDEN = 1024
 DROPOUT = 0.5
 BATCH_SIZE = 64
 RANDOM = "random tokens"
+CONTENT = (".json", ".safetensors", ".bin", ".txt", ".model")
+"""Kinds of files that a pretrained model is read from."""
+READING = 2
+"""Raised when texts are read otherwise, so that features kept before are computed anew."""
 
 
 class HeadClassifier(TextClassifier):
@@ -41,6 +46,11 @@ class HeadClassifier(TextClassifier):
             nn.Linear(HIDDEN, len(spec.labels)),
         )
         self._features = features
+
+    @property
+    def tokenizer(self) -> Any:
+        """The encoder's tokenizer."""
+        return self._features.tokenizer
 
     @override
     def encode(self, texts: Sequence[Text]) -> list[Item]:
@@ -76,6 +86,10 @@ class HeadClassifier(TextClassifier):
         return layer if isinstance(layer, nn.Linear) else None
 
     @override
+    def notes(self) -> list[str]:
+        return self._features.notes()
+
+    @override
     def forward(self, **batch: torch.Tensor) -> Float[torch.Tensor, "examples classes"]:
         features = pair_features(batch["side_0"], batch["side_1"]) if self.spec.paired else batch["side_0"]
         logits: torch.Tensor = self.head(features)
@@ -93,6 +107,8 @@ class FeatureExtractor:
         Names the encoder and the cut.
     folder
         Where features are kept; None: nowhere.
+    device
+        Where the encoder computes.
 
     Raises
     ------
@@ -100,17 +116,17 @@ class FeatureExtractor:
         If the encoder cannot be loaded.
     """
 
-    def __init__(self, spec: ModelSpec, folder: Path | None) -> None:
+    def __init__(self, spec: ModelSpec, folder: Path | None, device: str) -> None:
         self._spec = spec
         self._folder = folder
+        self._device = device
+        self._config = read_config(spec.name)
         self._encoder: Any = None
         self._tokenizer: Any = None
         try:
-            self.width = int(
-                transformers.AutoConfig.from_pretrained(spec.name.removeprefix(HF), trust_remote_code=False).hidden_size
-            )
-        except UNLOADABLE as error:
-            raise not_loadable(spec.name, error) from None
+            self.width = int(self._config.hidden_size)
+        except AttributeError:
+            raise unusable(spec.name, "its config.json has no hidden_size", "use another model") from None
 
     def __call__(self, texts: list[str]) -> Float[np.ndarray, "examples width"]:
         """Return float32 features, computed or kept."""
@@ -125,30 +141,40 @@ class FeatureExtractor:
     def _kept_or(self, names: list[str], compute: ComputeFeatures) -> Float[np.ndarray, "examples width"]:
         if self._folder is None or not names:
             return compute(names)
-        described = json.dumps([encoder_identity(self._spec.name), self._spec.max_length])
+        described = json.dumps([READING, encoder_identity(self._spec.name), self._spec.max_length])
         return KeptFeatures(self._folder / _digest(described)).features(names, compute)
+
+    def notes(self) -> list[str]:
+        """Tell what a user would not expect of the encoder."""
+        return cut_notes(self.tokenizer, self._spec)
 
     def tokenized(self, texts: list[str]) -> list[Item]:
         """Return the token ids of texts, cut at the longest that is read."""
-        return tokenize(self._load_tokenizer(), texts, max_length=self._spec.max_length)
+        return tokenize(self.tokenizer, texts, max_length=self._spec.max_length)
 
     def _random_items(self, generator: np.random.Generator, count: int) -> list[Item]:
-        return random_token_items(self._load_tokenizer(), generator, count)
+        return random_token_items(self.tokenizer, generator, count)
 
-    def _load_tokenizer(self) -> Any:
+    @property
+    def tokenizer(self) -> Any:
+        """The encoder's tokenizer, loaded at its first use."""
         if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self._spec.name)
+            self._tokenizer = load_tokenizer(self._spec.name, self._config)
         return self._tokenizer
 
     def _load_encoder(self) -> Any:
         if self._encoder is None:
-            encoder = transformers.AutoModel.from_pretrained(self._spec.name.removeprefix(HF), trust_remote_code=False)
-            self._encoder = encoder.float().eval().to("cuda" if torch.cuda.is_available() else "cpu")
+            alone = type(self._config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING  # without a decoder, as of T5
+            auto_class = transformers.AutoModelForTextEncoding if alone else transformers.AutoModel
+            two = self._config.is_encoder_decoder and not alone
+            model, _ = load_weights(auto_class, self._spec.name, self._config, prefix="encoder." if two else "")
+            encoder = model.get_encoder() if two else model
+            self._encoder = encoder.eval().to(self._device)
         return self._encoder
 
     @torch.no_grad()
     def _mean_pooled(self, items: list[Item]) -> Float[np.ndarray, "examples width"]:
-        pad, encoder = transformers.DataCollatorWithPadding(self._load_tokenizer()), self._load_encoder()
+        pad, encoder = transformers.DataCollatorWithPadding(self.tokenizer), self._load_encoder()
         pooled = np.zeros((len(items), self.width), dtype=np.float32)
         order = sorted(range(len(items)), key=lambda row: -len(items[row]["input_ids"]))
         for start in range(0, len(order), BATCH_SIZE):
@@ -172,7 +198,7 @@ def encoder_identity(name: str) -> str:
     if not name.startswith(HF) or not folder.is_dir():
         return name
     digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.json")) + sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*.bin")):
+    for file in sorted(file for file in folder.iterdir() if file.suffix in CONTENT and file.is_file()):
         with file.open("rb") as content:
             digest.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()

@@ -14,21 +14,14 @@ from safetensors.numpy import load_file, save_file
 from knot_fed.errors import ModelError, writing_failed
 from knot_fed.models.head import FeatureExtractor, HeadClassifier, encoder_identity
 from knot_fed.models.ngram_bag import NgramBag
+from knot_fed.models.pretrained import HF
 from knot_fed.models.text_classifier import ModelSpec, TextClassifier
-from knot_fed.models.transformer import HF, TransformerClassifier, build_pretrained, build_tiny_bert, load_tokenizer
+from knot_fed.models.transformer import TransformerClassifier, build_pretrained, build_tiny_bert
 
-HUB_PARTS = 2
-"""Of a hub id, at most: its owner's name and its own."""
-WEIGHTS_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 SPEC_FILE = "knot_fed.json"
 PARAMETERS_FILE = "parameters.safetensors"
-ARCHITECTURES = 2
-"""Raised when a built-in architecture changes, so that classifiers kept before are trained anew."""
+ARCHITECTURES = 3
+"""Raised when classifiers are built or read otherwise, so that those kept before are trained anew."""
 
 
 @contextmanager
@@ -41,8 +34,10 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def build_classifier(spec: ModelSpec, *, seed: int, feature_cache: Path | None = None) -> TextClassifier:
-    """Build a classifier with initial parameters drawn from a seed, on the GPU where there is one.
+def build_classifier(
+    spec: ModelSpec, *, seed: int, feature_cache: Path | None = None, device: str = ""
+) -> TextClassifier:
+    """Build a classifier with initial parameters drawn from a seed.
 
     Parameters
     ----------
@@ -52,15 +47,18 @@ def build_classifier(spec: ModelSpec, *, seed: int, feature_cache: Path | None =
         Of the parameters that are not pretrained.
     feature_cache
         Folder for features of frozen encoders; None: they are not kept.
+    device
+        Where it computes; empty: the GPU where there is one.
 
     Raises
     ------
     ModelError
         If there is no such model, or it cannot be loaded.
     """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with seeded(seed):
-        model = _build(spec, feature_cache)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+        model = _build(spec, feature_cache, device)
+    return model.to(device)
 
 
 def trained_state(model: TextClassifier) -> dict[str, np.ndarray]:
@@ -168,40 +166,17 @@ def check_model_name(name: str) -> None:
         raise ModelError(f"no model {name!r}; use ngram-bag, tiny-bert, or hf:<hub id or absolute folder>")
 
 
-def check_model_folder(name: str) -> None:
-    """Refuse a path on this machine that holds no model; a hub id is left to the one who loads it.
-
-    Raises
-    ------
-    ModelError
-        If the name is `hf:` and a path, and there is no transformers model, or its tokenizer cannot be loaded.
-    """
-    identifier = name.removeprefix(HF)
-    path = Path(identifier)
-    is_path = path.is_absolute() or path.is_dir() or identifier.startswith((".", "~")) or len(path.parts) > HUB_PARTS
-    if not (name.startswith(HF) and is_path):
-        return
-    found = "" if path.is_dir() else "no such folder"
-    if not found and not (path / "config.json").is_file():
-        found = "no config.json in that folder"
-    if not found and not any((path / file).is_file() for file in WEIGHTS_FILES):
-        found = f"no weights in that folder ({', '.join(WEIGHTS_FILES)})"
-    if found:
-        raise ModelError(f"model {name!r}: {found}; give the folder of a transformers model, or hf:<hub id>")
-    load_tokenizer(name)
-
-
 def needs_permission(name: str) -> bool:
     """Tell whether building a model of this name reads files or the hub."""
     return name.startswith(HF)
 
 
-def _build(spec: ModelSpec, feature_cache: Path | None) -> TextClassifier:
+def _build(spec: ModelSpec, feature_cache: Path | None, device: str) -> TextClassifier:
     check_model_name(spec.name)
     if spec.name == "ngram-bag":
         return NgramBag(spec)
     if spec.name == "tiny-bert":
         return build_tiny_bert(spec)
     if spec.trainable == "head":
-        return HeadClassifier(spec, FeatureExtractor(spec, feature_cache))
+        return HeadClassifier(spec, FeatureExtractor(spec, feature_cache, device))
     return build_pretrained(spec)

@@ -119,6 +119,10 @@ class TextClassifier(nn.Module, ABC):
     def random_items(self, generator: np.random.Generator, count: int) -> list[Item]:
         """Draw items of random tokens, which say nothing about any label."""
 
+    def notes(self) -> list[str]:
+        """Tell what a user would not expect of the classifier."""
+        return []
+
     @abstractmethod
     def forward(self, **batch: torch.Tensor) -> Float[torch.Tensor, "examples classes"]:
         """Return logits for a batch."""

@@ -1,5 +1,6 @@
 """Whole transformers classifiers: any pretrained one, and tiny-bert, built from scratch."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,21 +10,20 @@ import tokenizers
 import torch
 import transformers
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import nn
 from typing_extensions import override
 
 from knot_fed.errors import ModelError
+from knot_fed.models.label_order import match_head
+from knot_fed.models.pretrained import load_weights, read_config, unusable
 from knot_fed.models.text_classifier import Item, ModelSpec, TextClassifier
+from knot_fed.models.text_tokens import cut_notes, load_tokenizer, random_token_items, tokenize
 from knot_fed.types import Text
 
-HF = "hf:"
-RANDOM_TOKENS = (4, 24)
 VOCABULARY_SIZE = 8000
-UNLOADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError, SafetensorError)
-"""What transformers raises on a folder that is incomplete, damaged or of another version."""
 TINY_BERT_POSITIONS = 512
 """Tokens that tiny-bert can read whatever its specification says; more only where that says so."""
+NO_CLASSIFIER = "use trainable = 'head', or another model"
 SPECIAL = {
     "pad_token": "[PAD]",
     "unk_token": "[UNK]",
@@ -32,15 +32,15 @@ SPECIAL = {
     "mask_token": "[MASK]",
 }
 
-transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-
 
 class TransformerClassifier(TextClassifier):
     """A transformers sequence classifier with its tokenizer, trained whole."""
 
-    def __init__(self, spec: ModelSpec, network: Any, tokenizer: Any, *, learning_rate: float) -> None:
+    def __init__(
+        self, spec: ModelSpec, network: Any, tokenizer: Any, *, learning_rate: float, notes: Sequence[str] = ()
+    ) -> None:
         super().__init__(spec)
+        self._notes = [*notes, *cut_notes(tokenizer, spec)]
         self.network = network
         self.tokenizer = tokenizer
         self.default_learning_rate = learning_rate
@@ -79,6 +79,10 @@ class TransformerClassifier(TextClassifier):
         logits: torch.Tensor = self.network(**batch).logits
         return logits
 
+    @override
+    def notes(self) -> list[str]:
+        return list(self._notes)
+
     def save_pretrained(self, folder: Path) -> None:
         """Write network and tokenizer so that transformers loads them without this package."""
         self.network.save_pretrained(folder)
@@ -86,27 +90,30 @@ class TransformerClassifier(TextClassifier):
 
 
 def build_pretrained(spec: ModelSpec) -> TransformerClassifier:
-    """Load a pretrained encoder and put a fresh classification head on it where the labels differ.
+    """Load a pretrained classifier, its labels matched by name; an encoder, or one of other size, gets a fresh head.
 
     Raises
     ------
     ModelError
-        If the name is not a hub id that can be reached or a folder with a model.
+        If the name is not a hub id that can be reached or a folder with a model that can be used, or its trained head
+        gives other labels.
     """
-    names = dict(enumerate(spec.labels))
-    identifier = spec.name.removeprefix(HF)
-    try:
-        network = transformers.AutoModelForSequenceClassification.from_pretrained(
-            identifier,
-            num_labels=len(names),
-            id2label=names,
-            label2id={name: index for index, name in names.items()},
-            ignore_mismatched_sizes=True,
-            trust_remote_code=False,
-        )
-    except UNLOADABLE as error:
-        raise not_loadable(spec.name, error) from None
-    return TransformerClassifier(spec, network.float(), load_tokenizer(spec.name), learning_rate=5e-5)
+    config = read_config(spec.name)
+    tokenizer = load_tokenizer(spec.name, config)
+    if type(config) not in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise unusable(spec.name, f"transformers has no classifier of type {config.model_type!r}", NO_CLASSIFIER)
+    wanted = copy.deepcopy(config)
+    wanted.id2label = dict(enumerate(spec.labels))
+    wanted.label2id = {name: index for index, name in wanted.id2label.items()}
+    wanted.problem_type = None
+    network, missing = load_weights(transformers.AutoModelForSequenceClassification, spec.name, wanted)
+    network.config.pad_token_id = network.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    notes = []
+    if all(key.startswith(f"{network.base_model_prefix}.") for key in missing):
+        match_head(network, config, spec.labels, name=spec.name)
+    elif any("ForSequenceClassification" in kind for kind in config.architectures or ()):
+        notes = [f"its head of {config.num_labels} label(s) is replaced by a fresh one of {len(spec.labels)}"]
+    return TransformerClassifier(spec, network, tokenizer, learning_rate=5e-5, notes=notes)
 
 
 def build_tiny_bert(spec: ModelSpec) -> TransformerClassifier:
@@ -155,41 +162,3 @@ def train_vocabulary(texts: Sequence[Text], size: int = VOCABULARY_SIZE) -> tupl
     wordpiece.train_from_iterator(singles, vocab_size=size, min_frequency=2, special_tokens=first, show_progress=False)
     vocabulary = wordpiece.get_vocab()
     return tuple(sorted(vocabulary, key=vocabulary.__getitem__))
-
-
-def load_tokenizer(name: str) -> Any:
-    """Load the tokenizer of a pretrained encoder; raises ModelError when it has none."""
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name.removeprefix(HF), trust_remote_code=False)
-    except UNLOADABLE as error:
-        raise not_loadable(name, error, what="the tokenizer of ") from None
-    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):  # made up where no file of a vocabulary is there
-        raise ModelError(f"the tokenizer of model {name!r} has no vocabulary; add its files to the folder")
-    return tokenizer
-
-
-def not_loadable(name: str, error: Exception, *, what: str = "") -> ModelError:
-    """Describe a pretrained model, or a part of it, that cannot be loaded."""
-    kind = type(error).__name__
-    return ModelError(f"{what}model {name!r} cannot be loaded ({kind}); give hf:<hub id or absolute folder>")
-
-
-def tokenize(tokenizer: Any, texts: Sequence[Text], *, max_length: int) -> list[Item]:
-    """Turn single texts or pairs into token ids, cut at `max_length` tokens."""
-    if not texts:
-        return []
-    single = isinstance(texts[0], str)
-    columns = [list(texts)] if single else [list(column) for column in zip(*texts, strict=True)]
-    encoded = tokenizer(*columns, truncation=True, max_length=min(max_length, tokenizer.model_max_length))
-    return [{key: values[row] for key, values in encoded.items()} for row in range(len(texts))]
-
-
-def random_token_items(tokenizer: Any, generator: np.random.Generator, count: int) -> list[Item]:
-    """Draw sequences of random, not special, token ids between the usual special ones."""
-    special = set(tokenizer.all_special_ids)
-    ordinary = np.array([index for index in range(len(tokenizer)) if index not in special])
-    start, end = ([token] if token is not None else [] for token in (tokenizer.cls_token_id, tokenizer.sep_token_id))
-    drawn = [generator.choice(ordinary, size=size).tolist() for size in generator.integers(*RANDOM_TOKENS, size=count)]
-    return [
-        {"input_ids": start + ids + end, "attention_mask": [1] * (len(start) + len(ids) + len(end))} for ids in drawn
-    ]

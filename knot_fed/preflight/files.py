@@ -12,7 +12,10 @@ from knot_fed.data.partition import MIN_TRAIN
 from knot_fed.data.private import Columns, read_labelled_texts, seed_key
 from knot_fed.data.transfer_set import read_transfer_set
 from knot_fed.errors import ConfigError
+from knot_fed.types import Text
 
+SAMPLE = 20
+"""Transfer texts that a run's models are tried on."""
 LEAST_TRANSFER_TEXTS = 2
 """Of each round: one to learn from, one to judge by."""
 BYTES_OF_ANSWER = 24
@@ -21,14 +24,20 @@ BYTES_OF_ANSWER = 24
 
 @dataclass(frozen=True, slots=True)
 class FileSizes:
-    """Training and validation rows of each private file, and distinct transfer texts; without those of the hub."""
+    """Training and validation rows of each private file, distinct transfer texts, the first of them; not of the hub."""
 
     private: Mapping[str, tuple[int, int]]
     transfer: int | None
+    sample: tuple[Text, ...] = ()
 
 
-def check_files(config: RunConfig, *, clients: int) -> None:
+def check_files(config: RunConfig, *, clients: int) -> tuple[Text, ...]:
     """Read every file of this machine, and refuse more clients than they or the memory are enough for.
+
+    Returns
+    -------
+    sample
+        The first transfer texts; none where they are the hub's.
 
     Raises
     ------
@@ -40,13 +49,14 @@ def check_files(config: RunConfig, *, clients: int) -> None:
     sizes = _read_files(config.data, config.task, config.labels)
     _check_shares(config.data.client_names, sizes, clients)
     if sizes.transfer is None:
-        return
+        return ()
     if sizes.transfer < LEAST_TRANSFER_TEXTS * config.rounds:
         raise ConfigError(
             f"{config.data.transfer}: {sizes.transfer} distinct transfer text(s) for {config.rounds} round(s); give"
             f" {LEAST_TRANSFER_TEXTS} or more for each round"
         )
     _check_memory(clients, texts=sizes.transfer, labels=len(config.label_space()))
+    return sizes.sample
 
 
 @lru_cache(maxsize=16)
@@ -63,7 +73,8 @@ def _read_files(data: DataConfig, task: str, labels: LabelsConfig) -> FileSizes:
             sizes[name] = len(read.train), len(read.val)
     if not is_local(paths[data.transfer]):
         return FileSizes(sizes, None)
-    return FileSizes(sizes, len(read_transfer_set(paths[data.transfer], columns=columns, limit=data.limit)))
+    transfer = read_transfer_set(paths[data.transfer], columns=columns, limit=data.limit)
+    return FileSizes(sizes, len(transfer), transfer.texts[:SAMPLE])
 
 
 def _check_shares(names: tuple[str, ...], sizes: FileSizes, clients: int) -> None:

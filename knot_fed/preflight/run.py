@@ -9,8 +9,9 @@ from knot_fed.config import RunConfig
 from knot_fed.data.partition import CLIENT_NAME, LONGEST_CLIENT_NAME, client_name, client_shard
 from knot_fed.errors import ConfigError, shown
 from knot_fed.files import check_writable
-from knot_fed.models import check_model_folder, check_model_name
+from knot_fed.models import check_model_name
 from knot_fed.preflight.files import check_files
+from knot_fed.preflight.models import check_models, named_models
 from knot_fed.preflight.own import check_own_functions
 from knot_fed.privacy.secure_sum import check_threshold, default_threshold
 from knot_fed.reporting import RunFolder
@@ -18,10 +19,11 @@ from knot_fed.reporting.run_folder import taken
 from knot_fed.types import MEAN
 
 
-def check_run(config: RunConfig, *, clients: int) -> None:
+def check_run(config: RunConfig, *, clients: int) -> list[str]:
     """Refuse a run of virtual clients that could only fail.
 
-    Data sets of the hub are left to the run; all files of this machine are read, and a user's own functions are called.
+    What the hub has is left to the run; all files of this machine are read, its pretrained models read a few texts, and
+    a user's own functions are called.
 
     Parameters
     ----------
@@ -29,6 +31,11 @@ def check_run(config: RunConfig, *, clients: int) -> None:
         The run's configuration, with absolute paths.
     clients
         Number of virtual clients.
+
+    Returns
+    -------
+    notes
+        What a user would not expect of the run, and may still want.
 
     Raises
     ------
@@ -39,12 +46,11 @@ def check_run(config: RunConfig, *, clients: int) -> None:
     check_writable(Path(config.state_dir), key="state-dir")
     check_deployed_run(config)
     check_own_functions(config)
-    for model in _models(config):
-        check_model_folder(model)
-    check_files(config, clients=clients)
+    notes = check_models(config, check_files(config, clients=clients))
     if config.privacy.secure_sum:
         asked = max(config.min_teachers, math.ceil(config.fraction * clients))
         check_threshold(config.privacy.threshold or default_threshold(asked), clients=asked)
+    return notes
 
 
 def check_deployed_run(config: RunConfig) -> None:
@@ -56,10 +62,10 @@ def check_deployed_run(config: RunConfig) -> None:
         If the label space or a model's name is wrong, or two settings do not go together.
     """
     config.label_space()
-    for model in _models(config):
+    for model in named_models(config):
         check_model_name(model)
-    if config.trainable == "head" and not all(model.startswith("hf:") for model in _models(config)):
-        others = ", ".join(sorted(model for model in _models(config) if not model.startswith("hf:")))
+    if config.trainable == "head" and not all(model.startswith("hf:") for model in named_models(config)):
+        others = ", ".join(sorted(model for model in named_models(config) if not model.startswith("hf:")))
         raise ConfigError(
             f"run configuration: trainable = 'head' trains on a frozen hf: encoder, and {others} is none; use"
             " trainable = 'all', or hf: models"
@@ -80,11 +86,6 @@ def check_run_folder(config: RunConfig) -> None:
     elif os.path.lexists(folder):
         raise taken(folder)
     check_writable(folder, key="runs-dir")
-
-
-def _models(config: RunConfig) -> set[str]:
-    named = (name.strip() for name in config.teacher.models.split(","))
-    return {config.model, config.student_model, *filter(None, named)}
 
 
 def _check_clients(config: RunConfig, clients: int) -> None:

@@ -19,6 +19,7 @@ from knot_fed.cli.boundary import without_traceback
 from knot_fed.cli.main import app
 from knot_fed.cli.simulate import simulate
 from knot_fed.project import write_project
+from tests.models.tiny_models import tokenizer_of, tokenizer_of_words, write_bert, write_config
 
 simulation = typer.Typer(pretty_exceptions_enable=False)
 simulation.command()(without_traceback("flower-simulation", simulate))
@@ -115,8 +116,23 @@ def edited(name, old, new):
     return lambda: Path(name).write_text(Path(name).read_text().replace(old, new))
 
 
+def model(step=None, *, without="", kind="BertModel", **changed):
+    """Return a step that writes a tiny BERT into the folder m, and then spoils it."""
+
+    def write():
+        write_bert(Path("m"), kind, **{key: changed.pop(key) for key in ("num_labels",) if key in changed})
+        write_config(Path("m"), **changed)
+        for file in Path("m").glob(without or "-"):
+            file.unlink()
+        if step is not None:
+            step()
+
+    return write
+
+
 APART = np.ones((5, 5)) - np.eye(5)
 SIM = ("sim", "run.toml")
+HF = (*SIM, "model=hf:m")
 CASES = {
     "runs-dir is a file": (text("runs"), SIM, "runs-dir: .*runs cannot be written: not a directory; a file stands"),
     "runs-dir below a file": (text("f"), (*SIM, "runs-dir=f/runs"), "runs-dir: .*/f cannot be written: not a dir"),
@@ -157,11 +173,42 @@ CASES = {
     "matrix of complex numbers": (matrix(APART * 1j), (*SIM, "transport.cost=m.npy"), "numbers are complex"),
     "matrix beyond float32": (matrix(APART * 1e300), (*SIM, "transport.cost=m.npy"), "leave the range of float32"),
     "matrix below float32": (matrix(APART * 1e-300), (*SIM, "transport.cost=m.npy"), "leave the range of float32"),
-    "model without weights": (text("m/config.json", "{}"), (*SIM, "model=hf:m"), "no weights in that folder"),
-    "model without tokenizer": (
-        lambda: (text("m/config.json", '{"model_type": "bert"}')(), text("m/model.safetensors")()),
-        (*SIM, "model=hf:m"),
-        "the tokenizer of model 'hf:.*' has no vocabulary; add its files",
+    "model in no folder": (None, (*SIM, "model=hf:./absent"), "no such folder; give hf:"),
+    "model without weights": (model(without="*.safetensors"), HF, "no weights in that folder .*; copy them there"),
+    "model with weights cut": (model(raw("m/model.safetensors", b"cut")), HF, "weights cannot be loaded .*; copy the"),
+    "model that was not fetched": (
+        model(raw("m/model.safetensors", b"version https://git-lfs.github.com/spec/v1")),
+        HF,
+        "model.safetensors stands for a file that was not fetched; run git lfs pull",
+    ),
+    "model of fewer layers": (model(num_hidden_layers=2), HF, "are not in its files or have another shape.*; give the"),
+    "model without tokenizer": (model(without="tokenizer*"), HF, "its files are missing; add the files that tokenizer"),
+    "model of another language": (
+        model(lambda: tokenizer_of_words("дом").save_pretrained("m")),
+        HF,
+        "its tokenizer knows no part of the first 20 transfer texts; use a model of their language",
+    ),
+    "model of fewer words": (
+        model(lambda: tokenizer_of("gpt").save_pretrained("m"), vocab_size=300),
+        HF,
+        "tokens up to 399, and the model embeddings for 300; use the model's own tokenizer",
+    ),
+    "model that is an adapter": (model(text("m/adapter_config.json")), HF, "an adapter, which is not read; merge it"),
+    "model with code of its own": (model(model_type="own", auto_map={"AutoModel": "own.M"}), HF, "never run; use a"),
+    "model of images": (model(model_type="vit"), HF, "it reads pixel_values, not text; use a model of text"),
+    "model without a classifier": (model(model_type="mamba"), HF, "no classifier of type 'mamba'; use trainable = 'he"),
+    "model without a mask": (model(model_type="fnet"), HF, "it has no attention mask, .* of a batch; use another"),
+    "model of a newer transformers": (model(model_type="bert9000"), HF, "no type 'bert9000'; use another model, or up"),
+    "model that is quantised": (model(quantization_config={"bits": 4}), HF, "are quantised, .*; use the model before"),
+    "model of other labels": (
+        model(kind="BertForSequenceClassification", num_labels=5),
+        HF,
+        "no label names .*, where the run has very negative, .*; write the run's names into id2label of",
+    ),
+    "student of other labels": (
+        model(kind="BertForSequenceClassification", num_labels=5),
+        (*SIM, "student.model=hf:m"),
+        "its trained head has no label names",
     ),
     "resources that are no JSON": (None, (*SIM, "--backend-config", "{client_resources}"), "is not JSON"),
     "sweep in a foreign folder": (text("sweeps/run/notes.txt"), ("sweep", "run.toml"), "not empty and no sweep"),

@@ -9,6 +9,7 @@ from knot_fed.deployment.client_check import check_client
 from knot_fed.federation.ledger import Ledger
 from knot_fed.federation.ledger_entry import LedgerEntry
 from tests.conftest import ROOT
+from tests.models.tiny_models import tokenizer_of_words, write_bert
 
 CANARY = "zugzwang"
 
@@ -104,6 +105,33 @@ def test_a_state_folder_that_others_may_enter_is_told(run_config, settings, tmp_
 
 def test_a_hub_id_is_left_to_the_network(run_config, settings, no_network):
     assert outcomes(check_client(run_config(), settings | {"model": "hf:some/model"}))["model"] == "not checked"
+
+
+def test_the_owners_model_is_tried(run_config, settings, tmp_path, no_network):
+    settings["model"] = write_bert(tmp_path / "m")
+    (found,) = [finding for finding in check_client(run_config(), settings) if finding.check == "model"]
+    assert (found.outcome, found.detail) == (
+        "ok",
+        f"{settings['model']}: tried, 0.0 million parameters to train; reads 64 tokens of an example, fewer than"
+        " max-length",
+    )
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "message"),
+    [
+        (tokenizer_of_words("дом"), "its tokenizer knows no part of the first 20 transfer texts; use a model of"),
+        (tokenizer_of_words(), "or its files are missing; add the files"),
+    ],
+)
+def test_an_owners_model_that_reads_nothing_of_the_texts_is_a_problem(
+    run_config, settings, tmp_path, no_network, tokenizer, message
+):
+    settings["model"] = write_bert(tmp_path / "m")
+    tokenizer.save_pretrained(tmp_path / "m")
+    findings = check_client(run_config(), settings)
+    assert outcomes(findings)["model"] == "problem"
+    assert message in details(findings)
 
 
 def test_the_command_prints_the_table_and_ends_with_one_sentence(settings):

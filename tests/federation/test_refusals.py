@@ -136,7 +136,7 @@ def refusals_in(folder):
 
 
 def test_no_refusal_is_made_of_anything_that_a_file_holds():
-    """The one value that a refusal repeats is the limit of the owner's own policy."""
+    """A refusal repeats a limit of the owner's own policy, or the name of a model, and no other value."""
     found = refusals_in(SOURCE)
     told = {ast.unparse(part.value) for value in found if isinstance(value, ast.JoinedStr) for part in value.values
             if isinstance(part, ast.FormattedValue)}  # fmt: skip

@@ -1,0 +1,185 @@
+"""Pretrained models as others save them: what is missing is set where it can be, or refused in one sentence."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import transformers
+
+from knot_fed.errors import ModelError
+
+HF = "hf:"
+HUB_PARTS = 2
+"""Of a hub id, at most: its owner's name and its own."""
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+COPY = "copy the folder anew, or give another hf:<hub id or absolute folder>"
+POINTER = b"version https://git-lfs"
+LARGEST_POINTER = 1024
+"""Bytes of what git-lfs leaves in place of a file, at most."""
+VOCABULARIES = (
+    "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model",
+)  # fmt: skip
+
+transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def unusable(name: str, what: str, remedy: str) -> ModelError:
+    """Describe a pretrained model that cannot be used; a peer is told its name only."""
+    return ModelError(
+        f"model {name!r}: {what}; {remedy}",
+        refusal=f"model {name!r} cannot be used here; its owner finds why in the client's own log",
+    )
+
+
+def is_path(identifier: str) -> bool:
+    """Tell whether what follows `hf:` is a path on this machine, and not a hub id."""
+    path = Path(identifier)
+    return path.is_absolute() or path.is_dir() or identifier.startswith((".", "~")) or len(path.parts) > HUB_PARTS
+
+
+def cached_folder(name: str) -> Path | None:
+    """Return where the hub's cache holds all of a model with this hub id; None: nowhere.
+
+    Raises
+    ------
+    ModelError
+        If that is no hub id.
+    """
+    try:
+        config = huggingface_hub.try_to_load_from_cache(name.removeprefix(HF), "config.json")
+    except ValueError:
+        raise unusable(name, "not the form of a hub id", "give hf:<hub id or absolute folder>") from None
+    if not isinstance(config, str):
+        return None
+    folder = Path(config).parent
+    whole = _has_weights(folder) and any((folder / file).is_file() for file in VOCABULARIES)
+    return folder if whole else None
+
+
+def read_config(name: str) -> Any:
+    """Read the configuration of a pretrained model, and refuse what can be told from it and the names of its files.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, its weights are missing, or it is an adapter, quantised, or not known to
+        transformers.
+    """
+    identifier = name.removeprefix(HF)
+    if is_path(identifier):
+        _check_folder(name, Path(identifier))
+    try:
+        facts, _ = transformers.PretrainedConfig.get_config_dict(identifier)
+        kind = facts.get("model_type")
+    except Exception as error:
+        raise not_loadable(name, error, what="config.json") from None
+    if kind not in transformers.CONFIG_MAPPING:
+        raise unusable(name, *_unknown_type(facts))
+    if facts.get("quantization_config"):
+        raise unusable(name, "its weights are quantised, which cannot be trained", "use the model before quantisation")
+    try:
+        config = transformers.AutoConfig.from_pretrained(identifier, trust_remote_code=False)
+    except Exception as error:
+        raise not_loadable(name, error, what="config.json") from None
+    config._attn_implementation = None  # a file could name code of the hub here
+    config.output_attentions = False
+    config.return_dict = True
+    return config
+
+
+def _check_folder(name: str, folder: Path) -> None:
+    if (folder / "adapter_config.json").is_file():
+        raise unusable(
+            name,
+            "the folder holds an adapter, which is not read",
+            "merge it into its base model (merge_and_unload in PEFT) and save that in a folder of its own",
+        )
+    if not (folder / "config.json").is_file():
+        found = "no config.json in that folder" if folder.is_dir() else "no such folder"
+        raise unusable(name, found, "give hf:<hub id or absolute folder> of a transformers model")
+    if not _has_weights(folder):
+        raise unusable(
+            name,
+            f"no weights in that folder ({' or '.join(WEIGHTS)}), or not all of their shards",
+            "copy them there, or write them with save_pretrained",
+        )
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and file.stat().st_size < LARGEST_POINTER and file.read_bytes().startswith(POINTER):
+            raise unusable(
+                name, f"{file.name} stands for a file that was not fetched", "run git lfs pull in that folder"
+            )
+
+
+def _has_weights(folder: Path) -> bool:
+    """Tell whether weights are there, with all shards that an index names."""
+    if any((folder / file).is_file() for file in WEIGHTS):
+        return True
+    try:
+        indices = [json.loads((folder / f"{file}.index.json").read_text("utf-8")) for file in WEIGHTS
+                   if (folder / f"{file}.index.json").is_file()]  # fmt: skip
+        return any(all((folder / shard).is_file() for shard in index["weight_map"].values()) for index in indices)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _unknown_type(facts: dict[str, Any]) -> tuple[str, str]:
+    kind = facts.get("model_type")
+    if not kind:
+        return "its config.json has no model_type", "use a model that transformers has saved"
+    if facts.get("auto_map"):
+        return f"its type {kind!r} needs code of its own, which is never run", "use a model that transformers knows"
+    return f"transformers {transformers.__version__} knows no type {kind!r}", "use another model, or upgrade"
+
+
+def load_weights(auto_class: Any, name: str, config: Any, *, prefix: str | None = None) -> tuple[Any, set[str]]:
+    """Load a model in single precision, and tell which of its arrays its files do not hold.
+
+    Parameters
+    ----------
+    auto_class
+        Of transformers.
+    name
+        Of the model, with `hf:`.
+    config
+        What `read_config` gave, with the labels that are wanted.
+    prefix
+        What names of the encoder's arrays begin with; None: as the model says.
+
+    Raises
+    ------
+    ModelError
+        If its weights cannot be read, or are not all those of its encoder.
+    """
+    try:
+        network, told = auto_class.from_pretrained(
+            name.removeprefix(HF),
+            config=config,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            trust_remote_code=False,
+            weights_only=True,
+        )
+        network = network.float()
+    except Exception as error:
+        raise not_loadable(name, error, what="weights") from None
+    missing = {*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])}
+    prefix = f"{network.base_model_prefix}." if prefix is None else prefix
+    encoder = [key for key in network.state_dict() if key.startswith(prefix)]
+    lost = sorted(key for key in missing if key.startswith(prefix) and "pooler" not in key)  # seldom kept, and trained
+    if lost:
+        raise unusable(
+            name,
+            f"{len(lost)} of the {len(encoder)} arrays of {type(network).__name__} are not in its files or have"
+            f" another shape, such as {lost[0]}",
+            "give the folder that save_pretrained of the same model wrote",
+        )
+    return network, missing
+
+
+def not_loadable(name: str, error: Exception, *, what: str, remedy: str = COPY) -> ModelError:
+    """Describe a part of a pretrained model that cannot be loaded."""
+    if isinstance(error, ImportError):
+        return unusable(name, f"its {what} needs a package that is not installed", "see the model's page for which one")
+    return unusable(name, f"its {what} cannot be loaded ({type(error).__name__})", remedy)

@@ -1,0 +1,45 @@
+"""The pretrained models of a run, tried on a few texts before it starts."""
+
+from collections.abc import Sequence
+
+from knot_fed.config import RunConfig
+from knot_fed.models import ModelSpec, needs_permission, try_model
+from knot_fed.types import Text
+
+PAIRED_TASK = "nli"
+
+
+def named_models(config: RunConfig) -> set[str]:
+    """Return the names of all models of a run."""
+    named = (name.strip() for name in config.teacher.models.split(","))
+    return {config.model, config.student_model, *filter(None, named)}
+
+
+def check_models(config: RunConfig, texts: Sequence[Text]) -> list[str]:
+    """Let each pretrained model of this machine read a few texts; one that is still to be fetched is left to the run.
+
+    Parameters
+    ----------
+    config
+        The run's configuration, with absolute paths.
+    texts
+        The first transfer texts; none: they are not on this machine.
+
+    Returns
+    -------
+    notes
+        What a user would not expect of the models.
+
+    Raises
+    ------
+    ModelError
+        If one cannot be used.
+    """
+    paired = not isinstance(texts[0], str) if texts else config.task == PAIRED_TASK
+    notes: list[str] = []
+    for name in sorted(filter(needs_permission, named_models(config))):
+        spec = ModelSpec(name, config.trainable, config.label_space().names, paired, config.teacher.max_length)
+        trial = try_model(spec, tuple(texts))
+        if trial is not None:
+            notes += [f"model {name!r}: {note}" for note in trial.notes]
+    return notes
