@@ -84,7 +84,7 @@ def test_every_number_of_a_sweep_is_whole_on_80_columns(tmp_path):
     results = read_sweep(make_sweep(tmp_path / "sweep"))
     results.frame["teacher.temperature"] = results.comparison["teacher.temperature"] = "1.0"
     text = shown(sweep_tables(results, ["teacher.temperature"]))
-    assert len(re.findall(r"\d\.\d{3} ± 0\.\d{3}", text)) == 5 * 12
+    assert len(re.findall(r"\d\.\d{3} ± 0\.\d{3}", text)) == 5 * 13
     for row in results.comparison[results.comparison["domain"] == "mean"].to_dict("records"):
         if row["metric"] in ("sd", "accuracy", "macro_f1"):
             assert f"{row['difference']:+.3f}" in text
