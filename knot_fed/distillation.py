@@ -36,7 +36,7 @@ def distillation_settings(config: RunConfig) -> dict[str, str | float]:
         "loss": config.distill.loss,
         "objective": config.distill.objective,
         "weights": config.weights.weighting,
-        "cost": config.transport.cost if "transport.cost" in read else "",
+        "cost": config.ground_cost if "transport.cost" in read else "",
         "agreement": config.distill.agreement,
         "supervised": config.distill.supervised,
     }

@@ -91,6 +91,7 @@ def read_server_data(config: RunConfig) -> tuple[TransferSet, SplitExamples]:
         labels=config.label_space(),
         key=seed_key(config.seed),
         limit=data.limit,
+        least_classes=2,
     )
     if transfer.repeated:
         logger.info("%d transfer texts; %d rows repeat one of them and are left out", len(transfer), transfer.repeated)

@@ -1,5 +1,6 @@
 """Text classifiers: n-gram bags, transformers from scratch or pretrained, and heads on frozen encoders."""
 
+from knot_fed.models.constant import ONE_LABEL
 from knot_fed.models.fitting import (
     BatchLoss,
     Fit,
@@ -18,6 +19,7 @@ from knot_fed.models.storage import (
     build_classifier,
     check_model_folder,
     check_model_name,
+    constant_classifier,
     load_classifier,
     load_trained_state,
     model_identity,
@@ -30,6 +32,7 @@ from knot_fed.models.transformer import TINY_BERT_POSITIONS, train_vocabulary
 
 __all__ = [
     "ARCHITECTURES",
+    "ONE_LABEL",
     "TINY_BERT_POSITIONS",
     "BatchLoss",
     "Fit",
@@ -43,6 +46,7 @@ __all__ = [
     "check_model_name",
     "check_treatable",
     "class_weights",
+    "constant_classifier",
     "encoder_identity",
     "fit",
     "fit_all_epochs",
