@@ -194,5 +194,5 @@ class _Targets:
 
 def _hold_out(count: int, share: float, seed: int) -> tuple[Int[np.ndarray, "train"], Int[np.ndarray, "held"]]:
     order = np.random.default_rng(seed).permutation(count)
-    held = max(1, round(share * count))
+    held = min(max(1, round(share * count)), count - 1)
     return np.sort(order[held:]), np.sort(order[:held])

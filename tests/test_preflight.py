@@ -146,7 +146,7 @@ def test_a_sweep_that_cannot_run_is_refused_in_one_sentence_and_writes_nothing(
 
 
 BROKEN = {
-    "books": ("text,label,split\ngood,positive,train\n", "books.csv: 1 training rows with fewer than 2 classes"),
+    "books": ("text,label,split\ngood,positive,train\n", "books.csv: 1 rows to train on, 0 to validate and 0 to"),
     "forum": ("words\nx\n", "forum.csv: no column 'text'"),
     "hotels": ("text,label\nfine,excellent\n", "hotels.csv: column 'label': 1 of 1 rows are neither a label name"),
 }

@@ -1,10 +1,8 @@
 """Which rows of a file go to which of the virtual clients that share it."""
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int
@@ -12,11 +10,10 @@ from jaxtyping import Int
 from knot_fed.errors import DataError
 from knot_fed.types import SplitExamples
 
-if TYPE_CHECKING:
-    from flwr_datasets.partitioner import Partitioner
-
-DRAWS = 100
+DRAWS = 300
 """How often a random partition is drawn before it is refused."""
+FAR = 0.5
+"""Total variation between two splits of a share beyond which another draw is tried."""
 RANDOM = ("dirichlet", "pathological", "shard")
 REMEDIES = {
     "dirichlet": "raise data.alpha",
@@ -33,7 +30,7 @@ class Sharing:
     ----------
     scheme
         `iid`: dealt in turn. `natural-id`: all rows of one id together, the largest first, each to whoever has the
-        fewest rows. `dirichlet`, `pathological`, `shard`, `exponential`: the partitioners of flwr-datasets.
+        fewest rows. `dirichlet`, `pathological`, `shard`, `exponential`: as the partitioners of flwr-datasets.
     count
         Number of shares.
     seed
@@ -110,17 +107,36 @@ def share_rows(examples: SplitExamples, sharing: Sharing) -> Shares:
 
 @lru_cache(maxsize=8)
 def _first_fair(rows: _Rows, sharing: Sharing) -> tuple[Int[np.ndarray, "rows"] | None, int]:
-    """Return the first draw in which all have enough, and its number; or none, and the best of the smallest shares."""
-    smallest, parts = 0, rows.parts
+    """Return the first draw in which all have enough, and its number; or none, and the best of the smallest shares.
+
+    A draw in which all have splits of like mixes comes before one in which a few rows to judge by are of rare labels.
+    """
+    smallest, enough = 0, None
     for draw, places in enumerate(_draws(rows, sharing), start=1):
         if places is None:
             continue
-        train, *held_out = (np.bincount(places[parts == part], minlength=sharing.count) for part in range(3))
+        counts = _counts(rows, places, sharing.count)
+        train, *held_out = counts.sum(axis=2)
         if np.all(held_out):
             smallest = max(smallest, int(train.min()))
             if train.min() >= sharing.min_examples:
-                return places, draw
-    return None, smallest
+                if _farthest(counts) <= FAR:
+                    return places, draw
+                enough = enough or (places, draw)
+    return enough or (None, smallest)
+
+
+def _counts(rows: _Rows, places: Int[np.ndarray, "rows"], count: int) -> Int[np.ndarray, "splits shares labels"]:
+    """Count the rows of each split, share and label."""
+    table = np.zeros((len(rows.sizes), count, int(rows.labels.max()) + 1), dtype=np.int64)
+    np.add.at(table, (rows.parts, places, rows.labels), 1)
+    return table
+
+
+def _farthest(counts: Int[np.ndarray, "splits shares labels"]) -> float:
+    """Return the largest total variation between what a share trains on and what it is judged by."""
+    mixes = counts / counts.sum(axis=2, keepdims=True)
+    return float(np.abs(mixes[1:] - mixes[0]).sum(axis=2).max() / 2)
 
 
 def _check_scheme(rows: _Rows, sharing: Sharing) -> None:
@@ -183,42 +199,84 @@ def _by_id(rows: _Rows, count: int) -> Int[np.ndarray, "rows"]:
 
 
 def _partitioned(rows: _Rows, sharing: Sharing) -> Iterator[Int[np.ndarray, "rows"] | None]:
-    """Let a partitioner of flwr-datasets share out the rows."""
-    from datasets import Dataset  # slow to load, and needed only where clients share a file
+    """Share out rows as the partitioners of flwr-datasets do, to the same rows for the same order and generator.
 
-    generator, labels = np.random.default_rng(sharing.seed), rows.labels
-    order = _alternating(rows, generator)
-    dataset = Dataset.from_dict({"row": order.tolist(), "label": labels[order].tolist()})
-    for _ in range(DRAWS if sharing.scheme in RANDOM else 1):
-        partitioner = _partitioner(sharing, seed=int(generator.integers(2**32)))
-        partitioner.dataset = dataset
-        places = np.full(len(order), -1, dtype=np.int64)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of labels left out, which are looked for below
-                for share in range(sharing.count):
-                    places[np.asarray(partitioner.load_partition(share)["row"], dtype=np.int64)] = share
-        except ValueError:  # a share would be empty
+    Those take seconds for files of a few thousand rows, and leave some rows to nobody.
+    """
+    labels = rows.labels
+    order = _alternating(rows, np.random.default_rng(sharing.seed))
+    for draw in range(DRAWS if sharing.scheme in RANDOM else 1):
+        found = PARTITIONERS[sharing.scheme](labels[order], sharing, np.random.default_rng([sharing.seed, draw]))
+        if found is None:
             yield None
             continue
-        if sharing.scheme == "shard":
-            _give_rest(places, order[np.argsort(labels[order], kind="stable")])
-        yield None if (places < 0).any() else places
+        places = np.empty_like(found)
+        places[order] = found
+        yield places
 
 
-def _partitioner(sharing: Sharing, *, seed: int) -> "Partitioner":
-    from flwr_datasets import partitioner as flower
+def by_dirichlet(
+    labels: Int[np.ndarray, "rows"], sharing: Sharing, generator: np.random.Generator
+) -> Int[np.ndarray, "rows"]:
+    """Cut the rows of each label by proportions from a Dirichlet distribution (Hsu et al. 2019)."""
+    places = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        proportions = generator.dirichlet(np.full(sharing.count, sharing.alpha))
+        ends = (np.cumsum(proportions) * len(rows)).astype(np.int64)[:-1]
+        places[rows] = np.searchsorted(ends, np.arange(len(rows)), side="right")
+    return places
 
-    count, each = sharing.count, sharing.labels_per_client
-    by_label: dict[str, Any] = {"num_partitions": count, "partition_by": "label", "shuffle": False, "seed": seed}
-    if sharing.scheme == "dirichlet":
-        return flower.DirichletPartitioner(alpha=sharing.alpha, min_partition_size=0, **by_label)
-    if sharing.scheme == "pathological":
-        mode: Any = "first-deterministic"  # so that no label is left out where there are as many clients
-        return flower.PathologicalPartitioner(num_classes_per_partition=each, class_assignment_mode=mode, **by_label)
-    if sharing.scheme == "shard":
-        return flower.ShardPartitioner(num_shards_per_partition=each, **by_label)
-    return flower.ExponentialPartitioner(num_partitions=count)
+
+def by_labels(
+    labels: Int[np.ndarray, "rows"], sharing: Sharing, generator: np.random.Generator
+) -> Int[np.ndarray, "rows"] | None:
+    """Give each share so many labels, the first in turn, and cut each label evenly; None where one has no taker."""
+    names, places = np.unique(labels), np.empty(len(labels), dtype=np.int64)
+    held = [[names[share % len(names)]] for share in range(sharing.count)]
+    for own in held:
+        while len(own) < sharing.labels_per_client:
+            drawn = generator.choice(names, size=1)[0]
+            own += [drawn] if drawn not in own else []
+    for label in names:
+        takers = [share for share, own in enumerate(held) if label in own]
+        if not takers:
+            return None
+        for share, rows in zip(takers, np.array_split(np.flatnonzero(labels == label), len(takers)), strict=True):
+            places[rows] = share
+    return places
+
+
+def by_runs(
+    labels: Int[np.ndarray, "rows"], sharing: Sharing, generator: np.random.Generator
+) -> Int[np.ndarray, "rows"] | None:
+    """Cut rows sorted by label in equal runs and deal these (McMahan et al. 2017); what is left joins the run before.
+
+    None where there are more runs than rows.
+    """
+    runs = sharing.count * sharing.labels_per_client
+    size = len(labels) // runs
+    if not size:
+        return None
+    owners = np.full(len(labels) // size, -1, dtype=np.int64)
+    owners[generator.permutation(len(owners))[:runs]] = np.arange(runs) // sharing.labels_per_client
+    given = np.flatnonzero(owners >= 0)
+    run = np.minimum(np.arange(len(labels)) // size, len(owners) - 1)
+    before = given[np.maximum(np.searchsorted(given, run, side="right") - 1, 0)]
+    places = np.empty(len(labels), dtype=np.int64)
+    places[np.argsort(labels, kind="stable")] = owners[before]
+    return places
+
+
+def by_size(labels: Int[np.ndarray, "rows"], sharing: Sharing, _: np.random.Generator) -> Int[np.ndarray, "rows"]:
+    """Cut rows in order, each share e times as large as the one before; what is left joins the last."""
+    units = np.exp(np.arange(sharing.count) - sharing.count + 1.0)
+    sizes = (units / units.sum() * len(labels)).astype(np.int64)
+    sizes[-1] += len(labels) - sizes.sum()
+    return np.repeat(np.arange(sharing.count), sizes)
+
+
+PARTITIONERS = {"dirichlet": by_dirichlet, "pathological": by_labels, "shard": by_runs, "exponential": by_size}
 
 
 def _alternating(rows: _Rows, generator: np.random.Generator) -> Int[np.ndarray, "rows"]:
@@ -232,9 +290,3 @@ def _alternating(rows: _Rows, generator: np.random.Generator) -> Int[np.ndarray,
     positions = np.empty(len(order))
     positions[order] = (ranks + 0.5) / np.repeat(sizes, sizes)
     return np.lexsort((drawn, positions))
-
-
-def _give_rest(places: Int[np.ndarray, "rows"], by_label: Int[np.ndarray, "rows"]) -> None:
-    """Give the rows at the end of the last label, fewer than there are runs, to whoever has the run before them."""
-    rest = places[by_label] < 0
-    places[by_label[rest]] = places[by_label[~rest][-1]]

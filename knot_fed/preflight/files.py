@@ -10,12 +10,10 @@ import psutil
 from knot_fed.config import DataConfig, LabelsConfig, RunConfig
 from knot_fed.data.files import data_path, is_local
 from knot_fed.data.private import Columns, read_labelled_texts, seed_key
-from knot_fed.data.transfer_set import read_transfer_set
+from knot_fed.data.transfer_set import check_rounds, read_transfer_set
 from knot_fed.errors import ConfigError
 from knot_fed.preflight.shares import FileSize, check_shares
 
-LEAST_TRANSFER_TEXTS = 2
-"""Of each round: one to learn from, one to judge by."""
 BYTES_OF_ANSWER = 24
 """What the server needs for one number of one answer: as received, kept for a resumed run, and in double precision."""
 
@@ -44,11 +42,7 @@ def check_files(config: RunConfig, *, clients: int) -> list[str]:
     notes = check_shares(config, sizes.labelled, clients=clients)
     if sizes.transfer is None:
         return notes
-    if sizes.transfer < LEAST_TRANSFER_TEXTS * config.rounds:
-        raise ConfigError(
-            f"{config.data.transfer}: {sizes.transfer} distinct transfer text(s) for {config.rounds} round(s); give"
-            f" {LEAST_TRANSFER_TEXTS} or more for each round"
-        )
+    check_rounds(sizes.transfer, config.rounds, name=config.data.transfer)
     _check_memory(clients, texts=sizes.transfer, labels=len(config.label_space()))
     return notes
 

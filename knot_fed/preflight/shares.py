@@ -42,7 +42,7 @@ def check_shares(config: RunConfig, sizes: Mapping[str, FileSize], *, clients: i
     Returns
     -------
     notes
-        Sentences: draws that were not fair, and clients whose training rows have one label.
+        Sentences: draws that were not fair, clients whose training rows have one label, a delta that is too large.
 
     Raises
     ------
@@ -69,6 +69,12 @@ def check_shares(config: RunConfig, sizes: Mapping[str, FileSize], *, clients: i
                 f"{name}: the {draws - 1} draw(s) of data.partition = {data.partition!r} before the one taken left a"
                 f" client fewer than data.min-examples = {data.min_examples} training rows, or none to judge by"
             )
+    rows = [(size.train, name) for name, size in sizes.items() if name in names]
+    if config.privacy.mechanism != "none" and rows and config.privacy.delta * max(rows)[0] >= 1:
+        notes.append(
+            f"privacy.delta = {config.privacy.delta:g} is not below one over the {max(rows)[0]} training rows of"
+            f" {max(rows)[1]}: at such a delta the guarantee allows a record to be published as it is"
+        )
     if single:
         told = ", ".join(single[:MOST_NAMED]) + (f" and {len(single) - MOST_NAMED} more" * (len(single) > MOST_NAMED))
         notes.append(f"{told}: training rows of one label; {ONE_LABEL}")
