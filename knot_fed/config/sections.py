@@ -126,7 +126,7 @@ class DataConfig(Section):
         2, ge=1, le=MOST_LABELS, description="pathological: labels of a share; shard: runs of rows sorted by label"
     )
     id: str = Field("", description="natural-id: column of whom a row is of, who stays with one client")
-    min_examples: int = Field(10, ge=1, le=10**6, description="training rows of a virtual client, at least")
+    min_examples: int = Field(10, ge=1, le=10**6, description="training rows of each share of a file, at least")
 
     @property
     def client_names(self) -> tuple[str, ...]:

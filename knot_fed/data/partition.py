@@ -8,7 +8,7 @@ import numpy as np
 
 from knot_fed.data.files import errors_about
 from knot_fed.data.shares import Sharing, share_rows
-from knot_fed.errors import ConfigError, DataError
+from knot_fed.errors import ConfigError
 from knot_fed.types import SplitExamples
 
 LONGEST_CLIENT_NAME = 64
@@ -107,15 +107,9 @@ def split_examples(
     Raises
     ------
     DataError
-        As `share_rows`; or if a whole file has fewer training rows than `min_examples`.
+        As `share_rows`.
     """
     parts = {"train": examples.train, "val": examples.val, "test": examples.test}
-    if count == 1 and len(examples.train) < min_examples:
-        raise DataError(
-            f"{len(examples.train)} training rows, fewer than data.min-examples = {min_examples}; give more rows, or"
-            " lower it",
-            refusal="too few rows for so many shares",
-        )
     if count == 1:
         return examples, {part: list(range(len(owned))) for part, owned in parts.items()}
     places = share_rows(examples, Sharing(scheme, count, seed, alpha, labels_per_client, min_examples)).places

@@ -86,7 +86,7 @@ def read_labelled_texts(
         split = _limited(builtin_examples(path.removeprefix(BUILTIN), labels), limit, key=key)
     else:
         split = _limited(_read_splits(path, columns=columns, labels=labels, key=key), limit, key=key)
-    _check_size(split, name=name, least_classes=least_classes)
+    _check_size(split, name=name, least_classes=least_classes, limited=bool(limit))
     return split
 
 
@@ -110,7 +110,7 @@ def _read_splits(path: str, *, columns: Columns, labels: LabelSpace, key: bytes)
     return SplitExamples(**{part: examples.select(np.flatnonzero(parts == part)) for part in ("train", "val", "test")})
 
 
-def _check_size(split: SplitExamples, *, name: str, least_classes: int) -> None:
+def _check_size(split: SplitExamples, *, name: str, least_classes: int, limited: bool) -> None:
     """Refuse what nothing can be trained on, or judged by."""
     sizes = [len(split.train), len(split.val), len(split.test)]
     if not all(sizes):
@@ -120,8 +120,9 @@ def _check_size(split: SplitExamples, *, name: str, least_classes: int) -> None:
             refusal="no rows to train on, to validate or to test",
         )
     if len(np.unique(split.train.labels)) < least_classes:
+        more = "raise data.limit, or add rows" if limited else "add rows"
         raise DataError(
-            f"{name}: {len(split.train)} training rows with fewer than {least_classes} classes; add rows of another"
+            f"{name}: {len(split.train)} training rows with fewer than {least_classes} classes; {more} of another"
             " class",
             refusal="fewer classes to train on than are needed",
         )

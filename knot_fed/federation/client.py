@@ -151,7 +151,7 @@ class Client:
             alpha=data.alpha,
             seed=self.run.seed,
             labels_per_client=data.labels_per_client,
-            min_examples=1 if self.node.data else data.min_examples,
+            min_examples=data.min_examples,
         )
 
     def transfer_set(self) -> TransferSet | None:

@@ -1,6 +1,6 @@
 """Whether every virtual client has enough of its file, and what a user should know of how files are shared."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -58,7 +58,6 @@ def check_shares(config: RunConfig, sizes: Mapping[str, FileSize], *, clients: i
         if not all(file in sizes for file in held):
             continue
         if count == 1:
-            _check_whole(held, [sizes[file] for file in held], data)
             single += [client_name(name)] if len(held) == 1 and sizes[name].labels == 1 else []
             continue
         _check_count(name, sizes[name], data, clients=clients, count=count)
@@ -79,16 +78,6 @@ def check_shares(config: RunConfig, sizes: Mapping[str, FileSize], *, clients: i
         told = ", ".join(single[:MOST_NAMED]) + (f" and {len(single) - MOST_NAMED} more" * (len(single) > MOST_NAMED))
         notes.append(f"{told}: training rows of one label; {ONE_LABEL}")
     return notes
-
-
-def _check_whole(held: Sequence[str], sizes: Sequence[FileSize], data: DataConfig) -> None:
-    train = sum(size.train for size in sizes)
-    if train < data.min_examples:
-        more = "raise data.limit" if 0 < data.limit < data.min_examples else "give more rows"
-        raise ConfigError(
-            f"{' and '.join(held)}: {train} training rows, fewer than data.min-examples = {data.min_examples};"
-            f" {more}, or lower data.min-examples"
-        )
 
 
 def _check_count(name: str, size: FileSize, data: DataConfig, *, clients: int, count: int) -> None:
@@ -124,6 +113,6 @@ def _drawn(
     try:
         shares = share_rows(examples, sharing)
     except DataError as error:
-        raise DataError(f"{name}: {error}", refusal=error.refusal) from None
+        raise DataError(f"{name}: {error}") from None
     held = np.unique(np.stack([shares.places["train"], examples.train.labels]), axis=1)[0]
     return shares.draws, tuple(np.flatnonzero(np.bincount(held, minlength=count) == 1).tolist())
