@@ -1,7 +1,7 @@
 """The few values that several rooms share: texts, labelled examples, soft labels and metrics."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -46,11 +46,15 @@ class LabelledTexts:
 
 @dataclass(frozen=True, slots=True)
 class SplitExamples:
-    """One owner's private examples: what it trains on, stops early by, and is judged on."""
+    """One owner's private examples: what it trains on, stops early by, and is judged on.
+
+    `cut` says that the file gave no splits, so that all of them were cut here.
+    """
 
     train: LabelledTexts
     val: LabelledTexts
     test: LabelledTexts
+    cut: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

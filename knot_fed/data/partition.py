@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from knot_fed.data.files import errors_about
-from knot_fed.data.shares import Sharing, share_rows
+from knot_fed.data.partitioners import Sharing
+from knot_fed.data.shares import share_rows
 from knot_fed.errors import ConfigError
 from knot_fed.types import SplitExamples
 
@@ -102,17 +103,16 @@ def split_examples(
     share
         The examples of this share.
     assignment
-        Row positions by split.
+        Row positions by split; of a file without splits, those of `cut_evenly`.
 
     Raises
     ------
     DataError
         As `share_rows`.
     """
-    parts = {"train": examples.train, "val": examples.val, "test": examples.test}
     if count == 1:
-        return examples, {part: list(range(len(owned))) for part, owned in parts.items()}
-    places = share_rows(examples, Sharing(scheme, count, seed, alpha, labels_per_client, min_examples)).places
-    rows = {part: np.flatnonzero(places[part] == index) for part in parts}
-    share = SplitExamples(**{part: owned.select(rows[part]) for part, owned in parts.items()})
+        return examples, {part: list(range(len(getattr(examples, part)))) for part in ("train", "val", "test")}
+    shares = share_rows(examples, Sharing(scheme, count, seed, alpha, labels_per_client, min_examples))
+    rows = {part: np.flatnonzero(places == index) for part, places in shares.places.items()}
+    share = SplitExamples(**{part: getattr(shares.examples, part).select(chosen) for part, chosen in rows.items()})
     return share, {part: chosen.tolist() for part, chosen in rows.items()}

@@ -105,9 +105,11 @@ def _read_splits(path: str, *, columns: Columns, labels: LabelSpace, key: bytes)
     examples = LabelledTexts(texts, label_indices(table[columns.label], labels, name=name, column=columns.label), ids)
     parts = parts_of(table.get(columns.split), len(texts), name=name, column=columns.split)
     chances = record_chances(examples, key=key)
+    cut = bool((parts == "train").all())
     _cut_missing(parts, "test", TEST_SHARE, chances[:, 0])
     _cut_missing(parts, "val", VAL_SHARE / (1 - TEST_SHARE), chances[:, 1])
-    return SplitExamples(**{part: examples.select(np.flatnonzero(parts == part)) for part in ("train", "val", "test")})
+    rows = {part: np.flatnonzero(parts == part) for part in ("train", "val", "test")}
+    return SplitExamples(**{part: examples.select(chosen) for part, chosen in rows.items()}, cut=cut)
 
 
 def _check_size(split: SplitExamples, *, name: str, least_classes: int, limited: bool) -> None:
@@ -131,14 +133,17 @@ def _check_size(split: SplitExamples, *, name: str, least_classes: int, limited:
 def join_examples(parts: Sequence[SplitExamples]) -> SplitExamples:
     """Put the examples of several files together, split by split."""
     return SplitExamples(
-        **{
-            split: LabelledTexts(
-                tuple(text for part in parts for text in getattr(part, split).texts),
-                np.concatenate([getattr(part, split).labels for part in parts]),
-                tuple(each for part in parts for each in getattr(part, split).ids),
-            )
-            for split in ("train", "val", "test")
-        }
+        *(join_texts([getattr(part, split) for part in parts]) for split in ("train", "val", "test")),
+        cut=all(part.cut for part in parts),
+    )
+
+
+def join_texts(parts: Sequence[LabelledTexts]) -> LabelledTexts:
+    """Put labelled texts one after the other."""
+    return LabelledTexts(
+        tuple(text for part in parts for text in part.texts),
+        np.concatenate([part.labels for part in parts]),
+        tuple(each for part in parts for each in part.ids),
     )
 
 
@@ -147,7 +152,7 @@ def _limited(examples: SplitExamples, limit: int, *, key: bytes) -> SplitExample
     if not limit:
         return examples
     drawn = np.argsort(record_chances(examples.train, key=key)[:, 2], kind="stable")[:limit]
-    return replace(examples, train=examples.train.select(np.sort(drawn)))
+    return replace(examples, train=examples.train.select(np.sort(drawn)), cut=False)
 
 
 def texts_of(table: dict[str, list[object]], columns: Columns, *, name: str) -> tuple[Text, ...]:

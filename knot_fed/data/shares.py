@@ -1,17 +1,24 @@
 """Which rows of a file go to which of the virtual clients that share it."""
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import repeat
 
 import numpy as np
 from jaxtyping import Int
 
+from knot_fed.data.partitioners import PARTITIONERS, Sharing
+from knot_fed.data.private import join_texts
 from knot_fed.errors import DataError
-from knot_fed.types import SplitExamples
+from knot_fed.types import SplitExamples, Text
 
 DRAWS = 300
 """How often a random partition is drawn before it is refused."""
+PATTERN = (0, 0, 0, 0, 2, 0, 0, 1, 0, 2)
+"""Splits of successive records where a file is cut evenly: 70 % to train on, 10 % to validate, 20 % to test."""
 FAR = 0.5
 """Total variation between two splits of a share beyond which another draw is tried."""
 RANDOM = ("dirichlet", "pathological", "shard")
@@ -22,39 +29,11 @@ REMEDIES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Sharing:
-    """How a file is shared.
-
-    Parameters
-    ----------
-    scheme
-        `iid`: dealt in turn. `natural-id`: all rows of one id together, the largest first, each to whoever has the
-        fewest rows. `dirichlet`, `pathological`, `shard`, `exponential`: as the partitioners of flwr-datasets.
-    count
-        Number of shares.
-    seed
-        Of the assignment; every client draws the same one.
-    alpha
-        Concentration of `dirichlet`, > 0; smaller is more uneven.
-    labels_per_client
-        Labels of each share under `pathological`; runs of rows sorted by label under `shard`.
-    min_examples
-        Fewest training rows of a share; a random scheme is drawn again until each has them.
-    """
-
-    scheme: str
-    count: int
-    seed: int
-    alpha: float = 0.5
-    labels_per_client: int = 2
-    min_examples: int = 10
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Shares:
-    """The share of each row, by split, and how many draws it took."""
+    """The share of each row of a file, by split, and how many draws it took."""
 
+    examples: SplitExamples
     places: dict[str, Int[np.ndarray, "rows"]]
     draws: int
 
@@ -76,8 +55,35 @@ class _Rows:
         return np.repeat(np.arange(len(self.sizes)), self.sizes)
 
 
+def cut_evenly(examples: SplitExamples, *, seed: int, by_id: bool) -> SplitExamples:
+    """Cut a file without splits again, 70/10/20 within each label, so that small shares of it have all splits.
+
+    Equal records stay on one side. The cut by a hash of each record is an owner's, for whom one record more must move
+    no other; a study's shares have no owner, and for few rows that cut is uneven.
+
+    Parameters
+    ----------
+    examples
+        All examples of the file.
+    seed
+        Of the cut.
+    by_id
+        Whether to cut so within the rows of each id.
+    """
+    whole = join_texts([examples.train, examples.val, examples.test])
+    records = list(zip(whole.texts, whole.labels.tolist(), whole.ids if by_id and whole.ids else repeat("")))
+    drawn = [hashlib.sha256(json.dumps([seed, text]).encode()).digest() for text in whole.texts]
+    order = sorted(range(len(records)), key=lambda row: (records[row][2], records[row][1], drawn[row]))
+    parts, chosen = np.empty(len(records), dtype=np.int64), dict[tuple[Text, int], int]()
+    for position, row in enumerate(order):
+        parts[row] = chosen.setdefault(records[row][:2], PATTERN[position % len(PATTERN)])
+    return SplitExamples(*(whole.select(np.flatnonzero(parts == part)) for part in range(3)), cut=True)
+
+
 def share_rows(examples: SplitExamples, sharing: Sharing) -> Shares:
     """Draw once for the whole file who gets which rows, each row to one share, and each in the split that it has.
+
+    A file that gave no splits is cut evenly before.
 
     A share has the same mix of labels in all its splits as far as the file has, to a row of each label: rows lie in an
     order in which the splits of each label, and the labels, alternate evenly, and shares are runs of it.
@@ -94,6 +100,8 @@ def share_rows(examples: SplitExamples, sharing: Sharing) -> Shares:
     DataError
         If a share has too few rows in every draw; the message says how few, and what to change.
     """
+    if examples.cut:
+        examples = cut_evenly(examples, seed=sharing.seed, by_id=sharing.scheme == "natural-id")
     parts = {"train": examples.train, "val": examples.val, "test": examples.test}
     sizes = tuple(len(part) for part in parts.values())
     labels = np.concatenate([part.labels for part in parts.values()], dtype=np.int64).tobytes()
@@ -102,7 +110,7 @@ def share_rows(examples: SplitExamples, sharing: Sharing) -> Shares:
     places, told = _first_fair(rows, sharing)
     if places is None:
         raise _too_few(sharing, told)
-    return Shares(dict(zip(parts, np.split(places, np.cumsum(sizes)[:-1]), strict=True)), told)
+    return Shares(examples, dict(zip(parts, np.split(places, np.cumsum(sizes)[:-1]), strict=True)), told)
 
 
 @lru_cache(maxsize=8)
@@ -199,10 +207,7 @@ def _by_id(rows: _Rows, count: int) -> Int[np.ndarray, "rows"]:
 
 
 def _partitioned(rows: _Rows, sharing: Sharing) -> Iterator[Int[np.ndarray, "rows"] | None]:
-    """Share out rows as the partitioners of flwr-datasets do, to the same rows for the same order and generator.
-
-    Those take seconds for files of a few thousand rows, and leave some rows to nobody.
-    """
+    """Share out rows by a partitioner, drawn again and again where it is a random one."""
     labels = rows.labels
     order = _alternating(rows, np.random.default_rng(sharing.seed))
     for draw in range(DRAWS if sharing.scheme in RANDOM else 1):
@@ -213,70 +218,6 @@ def _partitioned(rows: _Rows, sharing: Sharing) -> Iterator[Int[np.ndarray, "row
         places = np.empty_like(found)
         places[order] = found
         yield places
-
-
-def by_dirichlet(
-    labels: Int[np.ndarray, "rows"], sharing: Sharing, generator: np.random.Generator
-) -> Int[np.ndarray, "rows"]:
-    """Cut the rows of each label by proportions from a Dirichlet distribution (Hsu et al. 2019)."""
-    places = np.empty(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        proportions = generator.dirichlet(np.full(sharing.count, sharing.alpha))
-        ends = (np.cumsum(proportions) * len(rows)).astype(np.int64)[:-1]
-        places[rows] = np.searchsorted(ends, np.arange(len(rows)), side="right")
-    return places
-
-
-def by_labels(
-    labels: Int[np.ndarray, "rows"], sharing: Sharing, generator: np.random.Generator
-) -> Int[np.ndarray, "rows"] | None:
-    """Give each share so many labels, the first in turn, and cut each label evenly; None where one has no taker."""
-    names, places = np.unique(labels), np.empty(len(labels), dtype=np.int64)
-    held = [[names[share % len(names)]] for share in range(sharing.count)]
-    for own in held:
-        while len(own) < sharing.labels_per_client:
-            drawn = generator.choice(names, size=1)[0]
-            own += [drawn] if drawn not in own else []
-    for label in names:
-        takers = [share for share, own in enumerate(held) if label in own]
-        if not takers:
-            return None
-        for share, rows in zip(takers, np.array_split(np.flatnonzero(labels == label), len(takers)), strict=True):
-            places[rows] = share
-    return places
-
-
-def by_runs(
-    labels: Int[np.ndarray, "rows"], sharing: Sharing, generator: np.random.Generator
-) -> Int[np.ndarray, "rows"] | None:
-    """Cut rows sorted by label in equal runs and deal these (McMahan et al. 2017); what is left joins the run before.
-
-    None where there are more runs than rows.
-    """
-    runs = sharing.count * sharing.labels_per_client
-    size = len(labels) // runs
-    if not size:
-        return None
-    owners = np.full(len(labels) // size, -1, dtype=np.int64)
-    owners[generator.permutation(len(owners))[:runs]] = np.arange(runs) // sharing.labels_per_client
-    given = np.flatnonzero(owners >= 0)
-    run = np.minimum(np.arange(len(labels)) // size, len(owners) - 1)
-    before = given[np.maximum(np.searchsorted(given, run, side="right") - 1, 0)]
-    places = np.empty(len(labels), dtype=np.int64)
-    places[np.argsort(labels, kind="stable")] = owners[before]
-    return places
-
-
-def by_size(labels: Int[np.ndarray, "rows"], sharing: Sharing, _: np.random.Generator) -> Int[np.ndarray, "rows"]:
-    """Cut rows in order, each share e times as large as the one before; what is left joins the last."""
-    units = np.exp(np.arange(sharing.count) - sharing.count + 1.0)
-    sizes = (units / units.sum() * len(labels)).astype(np.int64)
-    sizes[-1] += len(labels) - sizes.sum()
-    return np.repeat(np.arange(sharing.count), sizes)
-
-
-PARTITIONERS = {"dirichlet": by_dirichlet, "pathological": by_labels, "shard": by_runs, "exponential": by_size}
 
 
 def _alternating(rows: _Rows, generator: np.random.Generator) -> Int[np.ndarray, "rows"]:

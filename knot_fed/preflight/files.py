@@ -66,7 +66,7 @@ def _read_files(data: DataConfig, task: str, labels: LabelsConfig) -> FileSizes:
                 least_classes=2 if name == data.public else 1,
             )
             sizes[name] = FileSize(
-                len(read.train), len(read.val), len(read.test), labels=len(np.unique(read.train.labels))
+                len(read.train), len(read.val), len(read.test), read.cut, labels=len(np.unique(read.train.labels))
             )
     if not is_local(paths[data.transfer]):
         return FileSizes(sizes, None)

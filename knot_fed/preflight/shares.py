@@ -9,8 +9,9 @@ import numpy as np
 from knot_fed.config import DataConfig, LabelsConfig, RunConfig
 from knot_fed.data.files import data_path
 from knot_fed.data.partition import client_name
+from knot_fed.data.partitioners import Sharing
 from knot_fed.data.private import Columns, read_labelled_texts, seed_key
-from knot_fed.data.shares import Sharing, share_rows
+from knot_fed.data.shares import share_rows
 from knot_fed.errors import ConfigError, DataError
 from knot_fed.models import ONE_LABEL
 
@@ -19,12 +20,19 @@ MOST_NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class FileSize:
-    """Rows of each split of a labelled file, and how many labels its training rows have."""
+    """Rows of each split of a labelled file, whether these were cut here, and how many labels are trained on."""
 
     train: int
     val: int
     test: int
+    cut: bool
     labels: int
+
+    @property
+    def to_share(self) -> tuple[int, int, int]:
+        """Rows to train on, to validate and to test that shares can be made of."""
+        rows = self.train + self.val + self.test
+        return (rows * 7 // 10, rows // 10, rows // 5) if self.cut else (self.train, self.val, self.test)
 
 
 def check_shares(config: RunConfig, sizes: Mapping[str, FileSize], *, clients: int) -> list[str]:
@@ -66,7 +74,8 @@ def check_shares(config: RunConfig, sizes: Mapping[str, FileSize], *, clients: i
         if draws > 1:
             notes.append(
                 f"{name}: the {draws - 1} draw(s) of data.partition = {data.partition!r} before the one taken left a"
-                f" client fewer than data.min-examples = {data.min_examples} training rows, or none to judge by"
+                f" client fewer than data.min-examples = {data.min_examples} training rows, none to judge by, or splits"
+                " of other mixes"
             )
     rows = [(size.train, name) for name, size in sizes.items() if name in names]
     if config.privacy.mechanism != "none" and rows and config.privacy.delta * max(rows)[0] >= 1:
@@ -82,13 +91,14 @@ def check_shares(config: RunConfig, sizes: Mapping[str, FileSize], *, clients: i
 
 def _check_count(name: str, size: FileSize, data: DataConfig, *, clients: int, count: int) -> None:
     """Refuse, by arithmetic, more clients than a file that they share can be cut for."""
-    most = min(size.train // data.min_examples, size.val, size.test)
+    train, val, test = size.to_share
+    most = min(train // data.min_examples, val, test)
     if count > most:
         files = len(data.client_names)
         use = f"use {most * files} at most" if most else "use one for each file"
         raise ConfigError(
-            f"--num-supernodes {clients}: {count} clients share {name}, and its {size.train} training, {size.val}"
-            f" validation and {size.test} test rows are enough for {most}, at data.min-examples = {data.min_examples}"
+            f"--num-supernodes {clients}: {count} clients share {name}, and its {train} training, {val}"
+            f" validation and {test} test rows are enough for {most}, at data.min-examples = {data.min_examples}"
             f" each; {use}, a file with more rows, or lower data.min-examples"
         )
 
@@ -114,5 +124,5 @@ def _drawn(
         shares = share_rows(examples, sharing)
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
-    held = np.unique(np.stack([shares.places["train"], examples.train.labels]), axis=1)[0]
+    held = np.unique(np.stack([shares.places["train"], shares.examples.train.labels]), axis=1)[0]
     return shares.draws, tuple(np.flatnonzero(np.bincount(held, minlength=count) == 1).tolist())

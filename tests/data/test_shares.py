@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from knot_fed.data.partition import split_examples
-from knot_fed.data.shares import PARTITIONERS, Sharing, share_rows
+from knot_fed.data.partitioners import PARTITIONERS, Sharing
+from knot_fed.data.shares import cut_evenly, share_rows
 from knot_fed.errors import DataError
 from knot_fed.types import LabelledTexts, SplitExamples
 from tests.conftest import ROOT
@@ -201,6 +202,23 @@ def test_the_floor_that_a_refusal_names_is_enough():
         share_rows(examples, sharing)
     named = int(str(error.value).partition("set data.min-examples = ")[2].split(",")[0])
     assert_used_once(examples, Sharing("dirichlet", 8, 1, 0.1, min_examples=named))
+
+
+@settings(max_examples=20)
+@given(st.lists(st.integers(0, 3), min_size=40, max_size=120), st.integers(0, 5), st.booleans())
+def test_a_file_without_splits_is_cut_evenly_for_shares_and_equal_records_stay_on_one_side(labels, repeats, by_id):
+    texts = [f"text {row}" for row in range(len(labels))]
+    texts, labels = [*texts, *texts[:repeats]], [*labels, *labels[:repeats]]
+    held = LabelledTexts(tuple(texts), np.array(labels), tuple(str(row % 3) for row in range(len(texts))))
+    empty = held.select([])
+    cut = cut_evenly(SplitExamples(held, empty, empty, cut=True), seed=1, by_id=by_id)
+    parts = [list(zip(part.texts, part.labels.tolist(), strict=True)) for part in (cut.train, cut.val, cut.test)]
+    assert sorted(record for part in parts for record in part) == sorted(zip(texts, labels, strict=True))
+    assert sum(len(set(part)) for part in parts) == len(set(zip(texts, labels, strict=True)))
+    for label in set(labels):
+        found = [sum(record[1] == label for record in part) for part in parts]
+        off = (2 + 2 * repeats) * (3 if by_id else 1)
+        assert np.abs(np.array(found) - np.array([0.7, 0.1, 0.2]) * sum(found)).max() <= off
 
 
 def test_a_file_without_ids_names_the_column_that_is_missing():
