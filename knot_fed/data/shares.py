@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import repeat
 
 import numpy as np
 from jaxtyping import Int
@@ -71,7 +70,8 @@ def cut_evenly(examples: SplitExamples, *, seed: int, by_id: bool) -> SplitExamp
         Whether to cut so within the rows of each id.
     """
     whole = join_texts([examples.train, examples.val, examples.test])
-    records = list(zip(whole.texts, whole.labels.tolist(), whole.ids if by_id and whole.ids else repeat("")))
+    ids = whole.ids if by_id and whole.ids else [""] * len(whole)
+    records = list(zip(whole.texts, whole.labels.tolist(), ids, strict=True))
     drawn = [hashlib.sha256(json.dumps([seed, text]).encode()).digest() for text in whole.texts]
     order = sorted(range(len(records)), key=lambda row: (records[row][2], records[row][1], drawn[row]))
     parts, chosen = np.empty(len(records), dtype=np.int64), dict[tuple[Text, int], int]()
