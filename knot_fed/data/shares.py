@@ -18,8 +18,8 @@ DRAWS = 300
 """How often a random partition is drawn before it is refused."""
 PATTERN = (0, 0, 0, 0, 2, 0, 0, 1, 0, 2)
 """Splits of successive records where a file is cut evenly: 70 % to train on, 10 % to validate, 20 % to test."""
-FAR = 0.5
-"""Total variation between two splits of a share beyond which another draw is tried."""
+FAR, MORE_DRAWS = 0.5, 30
+"""Total variation between two splits of a share beyond which another draw is tried, and how many are."""
 RANDOM = ("dirichlet", "pathological", "shard")
 REMEDIES = {
     "dirichlet": "raise data.alpha",
@@ -131,6 +131,8 @@ def _first_fair(rows: _Rows, sharing: Sharing) -> tuple[Int[np.ndarray, "rows"] 
                 if _farthest(counts) <= FAR:
                     return places, draw
                 enough = enough or (places, draw)
+        if enough and draw - enough[1] >= MORE_DRAWS:
+            break
     return enough or (None, smallest)
 
 

@@ -147,17 +147,17 @@ CASES = {
         (*SIM, 'data.clients="pho nes é,restaurants,hotels"'),
         "data.clients gives a client the name 'pho nes é', which is not 1 to 64 letters, digits",
     ),
-    "two rows": (text("data/phones.csv", "text,label\na,0\nb,1\n"), SIM, "phones.csv: 1 rows to train on, 0 to validate"),
+    "two rows": (text("data/phones.csv", "text,label\na,0\nb,1\n"), SIM, "phones.csv: 1 rows to train on, 0 to"),
     "public file of one label": (
         text("data/books.csv", "text,label\n" + "".join(f"a{row},0\n" for row in range(40))),
         SIM,
         "books.csv: .* training rows with fewer than 2 classes; add rows of another",
     ),
-    "shares that are too small": (None, (*SIM, "--num-supernodes", "300"), "100 clients share phones, .* are enough for"),
+    "shares that are too small": (None, (*SIM, "--num-supernodes", "300"), "100 clients share phones, .* enough for"),
     "shares that are too uneven": (
         None,
-        (*SIM, "data.partition=dirichlet data.alpha=0.001", "--num-supernodes", "12"),
-        "phones: data.partition = 'dirichlet' for 4 clients: in each of 300 draws one has fewer than",
+        (*SIM, "data.partition=dirichlet data.alpha=0.001", "--num-supernodes", "18"),
+        "phones: data.partition = 'dirichlet' for 6 clients: in each of 300 draws one has fewer than",
     ),
     "shares of more labels than there are": (
         None,
