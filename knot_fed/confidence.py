@@ -72,7 +72,7 @@ def prediction_bias(
     logits = predict_logits(model, model.random_items(generator, RANDOM_SEQUENCES)).astype(np.float64)
     drawn = softmax(logits, axis=1).astype(np.float32)
     counts = np.bincount(drawn.argmax(axis=1), minlength=drawn.shape[1]) + 1
-    bias: Float[np.ndarray, classes] = counts / counts.sum() if histogram else drawn.mean(axis=0)
+    bias: Float[np.ndarray, classes] = counts / counts.sum() if histogram else drawn.mean(axis=0, dtype=np.float64)
     return bias
 
 

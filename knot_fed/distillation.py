@@ -57,7 +57,7 @@ def distillation_settings(config: RunConfig) -> dict[str, str | float]:
         "loss": config.distill.loss,
         "objective": config.distill.objective,
         "weights": config.weights.weighting,
-        "cost": config.transport.cost if "transport.cost" in read else "",
+        "cost": config.ground_cost if "transport.cost" in read else "",
         "agreement": config.distill.agreement,
         "supervised": config.distill.supervised,
     }
@@ -218,5 +218,5 @@ def _saturated(student: TextClassifier, items: Sequence[Item]) -> float:
 
 def _hold_out(count: int, share: float, seed: int) -> tuple[Int[np.ndarray, "train"], Int[np.ndarray, "held"]]:
     order = np.random.default_rng(seed).permutation(count)
-    held = max(1, round(share * count))
+    held = min(max(1, round(share * count)), count - 1)
     return np.sort(order[held:]), np.sort(order[:held])

@@ -101,7 +101,16 @@ def mean_metrics(metrics: Sequence[Metrics]) -> Metrics:
 def semantic_distances(
     soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"], label_space: LabelSpace
 ) -> Float[np.ndarray, "examples"]:
-    """Return `|| sum_k p_k x_k - x_c ||`: how far the mean prediction is from the truth (KNOT, COLING 2022)."""
+    """Return `|| sum_k p_k x_k - x_c ||`: how far the mean prediction is from the truth (KNOT, COLING 2022).
+
+    Labels without coordinates are the corners of a simplex with edges of length one, so that it is
+    `|| p - e_c || / sqrt(2)`, from 0 to 1.
+    """
+    if not label_space.ordered:
+        right = soft_labels[np.arange(len(labels)), labels]
+        squared = ((soft_labels**2).sum(axis=1) - 2 * right + 1) / 2
+        to_corner: Float[np.ndarray, examples] = np.sqrt(np.maximum(squared, 0.0))
+        return to_corner
     coordinates = label_space.coordinates
     distances: Float[np.ndarray, examples] = np.linalg.norm(soft_labels @ coordinates - coordinates[labels], axis=1)
     return distances
@@ -111,9 +120,7 @@ def distances_to_truth(
     soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"], label_space: LabelSpace
 ) -> Float[np.ndarray, "examples"]:
     """Return `sum_k p_k || x_k - x_c ||`: the cost of moving all mass to the truth, which SD never exceeds."""
-    coordinates = label_space.coordinates
-    apart = np.linalg.norm(coordinates[:, None] - coordinates[None], axis=2)
-    distances: Float[np.ndarray, examples] = (soft_labels * apart[labels]).sum(axis=1)
+    distances: Float[np.ndarray, examples] = (soft_labels * label_space.distances[labels]).sum(axis=1)
     return distances
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from scipy.spatial.distance import cdist
 
 from knot_fed.errors import LabelSpaceError, SoftLabelsError, shown
 from knot_fed.types import SoftLabels
@@ -33,14 +34,15 @@ PRESETS: dict[str, dict[str, tuple[float, ...]]] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelSpace:
-    """Names of the labels, in index order, and their coordinates.
+    """Names of the labels, in index order, and their coordinates; without any, every two labels are one apart.
 
     Parameters
     ----------
     names
         Distinct, non-empty label names, 2 to 1000; position is the label's index.
     coordinates
-        One row for each label, in any number of dimensions, each number within -1e6 and 1e6.
+        One row for each label, in any number of dimensions, each number within -1e6 and 1e6; of no dimension where
+        nothing is known of how far apart labels are.
 
     Raises
     ------
@@ -73,9 +75,19 @@ class LabelSpace:
         return len(self.names)
 
     @property
+    def ordered(self) -> bool:
+        """Whether labels have places, so that some are nearer to each other than others may be."""
+        return bool(self.coordinates.shape[1])
+
+    @property
+    def distances(self) -> Float[np.ndarray, "classes classes"]:
+        """The distance between every two labels."""
+        return label_distances(self.coordinates)
+
+    @property
     def diameter(self) -> float:
         """The largest distance between two labels."""
-        return float(np.linalg.norm(self.coordinates[:, None] - self.coordinates[None], axis=2).max())
+        return float(self.distances.max())
 
     @classmethod
     def preset(cls, task: str) -> "LabelSpace":
@@ -99,10 +111,10 @@ class LabelSpace:
         return cls(tuple(places), np.array(list(places.values()), dtype=np.float64))
 
     @classmethod
-    def from_text(cls, names: str, coordinates: str) -> "LabelSpace":
+    def from_text(cls, names: str, coordinates: str, *, ordered: bool = False) -> "LabelSpace":
         """Parse configuration text: names apart by commas, coordinates by semicolons, dimensions by commas.
 
-        Without coordinates the labels lie on a line at 0, 1, 2, ...
+        Without coordinates every two labels are one apart; or, where they are `ordered`, they lie on a line at 0, 1, 2.
 
         Raises
         ------
@@ -116,7 +128,8 @@ class LabelSpace:
         """
         parsed_names = tuple(name.strip() for name in names.split(","))
         if not coordinates.strip():
-            return cls(parsed_names, np.arange(len(parsed_names), dtype=np.float64)[:, None])
+            line = np.arange(len(parsed_names), dtype=np.float64)[:, None]
+            return cls(parsed_names, line if ordered else line[:, :0])
         try:
             rows = [[float(value) for value in row.split(",")] for row in coordinates.split(";")]
             places = np.array(rows, dtype=np.float64)
@@ -130,6 +143,20 @@ class LabelSpace:
     def to_json(self) -> str:
         """Return names and coordinates as canonical JSON, equal for equal label spaces."""
         return json.dumps({"names": self.names, "coordinates": self.coordinates.tolist()})
+
+
+def label_distances(coordinates: Float[np.ndarray, "classes dimensions"]) -> Float[np.ndarray, "classes classes"]:
+    """Return the Euclidean distance between every two labels; one where they have no coordinates.
+
+    Examples
+    --------
+    >>> label_distances(np.zeros((2, 0))).tolist()
+    [[0.0, 1.0], [1.0, 0.0]]
+    """
+    if not coordinates.shape[1]:
+        return 1.0 - np.eye(len(coordinates))
+    distances: Float[np.ndarray, "classes classes"] = cdist(coordinates, coordinates)
+    return distances
 
 
 def check_soft_labels(soft_labels: SoftLabels, *, atol: float = 1e-4) -> None:

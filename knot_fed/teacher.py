@@ -17,12 +17,14 @@ from knot_fed.config import TeacherConfig
 from knot_fed.errors import DamagedError, ModelError
 from knot_fed.files import check_folder, keep_folder
 from knot_fed.models import (
+    ONE_LABEL,
     CrossEntropy,
     ModelSpec,
     PrivateSchedule,
     Schedule,
     TextClassifier,
     build_classifier,
+    constant_classifier,
     fit,
     fit_all_epochs,
     fit_privately,
@@ -43,6 +45,8 @@ def train_teacher(
 ) -> TextClassifier:
     """Train a classifier by cross-entropy, stopped early by macro-F1 on the owner's own validation split.
 
+    Where all training examples have one label there is nothing to learn, and it is a constant.
+
     Parameters
     ----------
     spec
@@ -61,6 +65,10 @@ def train_teacher(
     ModelError
         If the model cannot be built, or training diverges.
     """
+    present = np.unique(examples.train.labels)
+    if len(present) == 1:
+        logger.warning(ONE_LABEL)
+        return constant_classifier(spec, int(present[0]))
     model = build_classifier(spec, seed=seed, feature_cache=feature_cache)
     items = model.encode(examples.train.texts)
     val_items = model.encode(examples.val.texts)

@@ -1,7 +1,7 @@
 """The few values that several rooms share: texts, labelled examples, soft labels and metrics."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -27,26 +27,34 @@ class LabelledTexts:
         One text or one pair of texts for each example.
     labels
         Indices into the label space's names, one for each text.
+    ids
+        Whom each text is of, where virtual clients share a file by such a column; else empty.
     """
 
     texts: tuple[Text, ...]
     labels: Int[np.ndarray, "examples"]
+    ids: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def select(self, rows: Sequence[int] | Int[np.ndarray, "rows"]) -> "LabelledTexts":
         """Take the examples at the given positions, in the order given."""
-        return LabelledTexts(tuple(self.texts[row] for row in rows), self.labels[np.asarray(rows, dtype=np.int64)])
+        ids = tuple(self.ids[row] for row in rows) if self.ids else ()
+        return LabelledTexts(tuple(self.texts[row] for row in rows), self.labels[np.asarray(rows, dtype=np.int64)], ids)
 
 
 @dataclass(frozen=True, slots=True)
 class SplitExamples:
-    """One owner's private examples: what it trains on, stops early by, and is judged on."""
+    """One owner's private examples: what it trains on, stops early by, and is judged on.
+
+    `cut` says that the file gave no splits, so that all of them were cut here.
+    """
 
     train: LabelledTexts
     val: LabelledTexts
     test: LabelledTexts
+    cut: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,16 @@ SOLVER: tuple[Condition, str] = (
 READERS: Mapping[str, tuple[Condition, str]] = {
     "labels.coordinates": (lambda run: bool(run.labels.names), "labels.names"),
     **{f"data.{key}": FILES for key in ("text", "text-a", "text-b", "label", "split", "separator")},
+    "labels.ordered": (
+        lambda run: bool(run.labels.names) and not run.labels.coordinates,
+        "labels.names without labels.coordinates",
+    ),
     "data.alpha": (lambda run: run.data.partition == "dirichlet", "data.partition = dirichlet"),
+    "data.labels-per-client": (
+        lambda run: run.data.partition in ("pathological", "shard"),
+        "data.partition = pathological or shard",
+    ),
+    "data.id": (lambda run: run.data.partition == "natural-id", "data.partition = natural-id"),
     "teacher.max-length": (lambda run: _models(run) != {"ngram-bag"}, "a model other than ngram-bag"),
     "student.calibrate": (lambda run: run.student.pretrain, "student.pretrain = true"),
     "weights.scheme": MEAN,

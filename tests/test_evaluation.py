@@ -71,3 +71,19 @@ def test_details_add_up_to_the_metrics(seed, task):
 def test_details_of_an_empty_test_set_are_zero():
     details = evaluation_details(np.zeros((0, 3)), np.zeros(0, dtype=np.int64), LabelSpace.preset("nli"))
     assert (details.confusion.sum(), details.mean_predictions.sum(), details.reliability) == (0, 0, ())
+
+
+@given(st.integers(0, 10**6), st.integers(2, 9))
+def test_without_coordinates_labels_are_the_corners_of_a_simplex_with_edges_of_one(seed, classes):
+    generator = np.random.default_rng(seed)
+    soft_labels, truth = generator.dirichlet(np.ones(classes), size=20), generator.integers(0, classes, size=20)
+    names = tuple(f"label {label}" for label in range(classes))
+    unordered = LabelSpace.from_text(",".join(names), "")
+    corners = LabelSpace(names, np.eye(classes) / np.sqrt(2))
+    for measure in (semantic_distances, distances_to_truth):
+        np.testing.assert_allclose(
+            measure(soft_labels, truth, unordered), measure(soft_labels, truth, corners), rtol=1e-9, atol=1e-7
+        )
+    np.testing.assert_allclose(
+        distances_to_truth(soft_labels, truth, unordered), 1 - soft_labels[np.arange(20), truth], atol=1e-12
+    )

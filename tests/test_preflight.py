@@ -53,7 +53,8 @@ simulation.command()(without_traceback("flower-simulation", simulate))
         ("distill.loss=my.own:loss", OwnCodeError, r"cannot be imported \(No module named 'my'\)"),
         ("distill.loss=math:pi", ConfigError, "is of type float, not a function"),
         ("weights.scheme=math:hypot", OwnCodeError, "your function raised TypeError"),
-        ("data.limit=1", ConfigError, "1 distinct transfer text"),
+        ("data.limit=1", DataError, "builtin:books: 1 training rows with fewer than 2 classes; raise data.limit"),
+        ("data.limit=5 rounds=3", ConfigError, r"5 distinct transfer text\(s\) for 3 round"),
         ("rounds=1500", ConfigError, "1947 distinct transfer text.s. for 1500 round"),
         ('model="hf:/absent/encoder"', ModelError, "'hf:/absent/encoder': no such folder"),
         ('student.model="hf:./encoder"', ModelError, "no such folder"),
@@ -147,7 +148,7 @@ def test_a_sweep_that_cannot_run_is_refused_in_one_sentence_and_writes_nothing(
 
 
 BROKEN = {
-    "books": ("text,label,split\ngood,positive,train\n", "books.csv: 1 training rows with fewer than 2 classes"),
+    "books": ("text,label,split\ngood,positive,train\n", "books.csv: 1 rows to train on, 0 to validate and 0 to"),
     "forum": ("words\nx\n", "forum.csv: no column 'text'"),
     "hotels": ("text,label\nfine,excellent\n", "hotels.csv: column 'label': 1 of 1 rows are neither a label name"),
 }

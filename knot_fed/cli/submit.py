@@ -47,11 +47,11 @@ def submit(
     from knot_fed.unread import unread_settings
 
     config = deployed_config(app, resuming(given(configs, run_config), resume))
-    check_deployed_run(config)
+    notes = check_deployed_run(config)
     connection = Connection(superlink, None if insecure else root_certificates, insecure, federation)
     for warning in check_superlink(connection):
         typer.echo(f"knot-fed: {warning}", err=True)
-    for note in unread_settings([config]):
+    for note in [*unread_settings([config]), *notes]:
         echo_line(console, f"note: {note}")
     with private_folder() as home:
         submitter = Submitter(stage_app(app, home / "app"), home, flower_home(home, connection))

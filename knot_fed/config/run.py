@@ -95,8 +95,14 @@ class RunConfig(Section):
     def label_space(self) -> LabelSpace:
         """Return the label space named by `labels.names`, or else the task's preset."""
         if self.labels.names:
-            return LabelSpace.from_text(self.labels.names, self.labels.coordinates)
+            return LabelSpace.from_text(self.labels.names, self.labels.coordinates, ordered=self.labels.ordered)
         return LabelSpace.preset(self.task)
+
+    @property
+    def ground_cost(self) -> str:
+        """What `transport.cost` comes to: zero-one, or a file's, where labels have no coordinates."""
+        named = self.transport.cost
+        return named if self.label_space().ordered or named.endswith((".npy", ".csv")) else "zero-one"
 
     @property
     def student_model(self) -> str:

@@ -93,6 +93,9 @@ class LabelsConfig(Section):
 
     names: CommaList = Field("", description='"bad, good"; empty: the task\'s preset')
     coordinates: CommaList = Field("", description='"-1; 1", or "0.9,0.2; -0.4,0.8" in two dimensions')
+    ordered: bool = Field(
+        False, description="whether names without coordinates lie on a line, one apart; else all are equally far apart"
+    )
 
 
 class DataConfig(Section):
@@ -113,10 +116,17 @@ class DataConfig(Section):
         "", description='cuts a text in two, such as " [SEP] " a dialogue\'s newest turn from the turns before it'
     )
     limit: int = Field(0, ge=0, le=10**9, description="training rows of each file, and transfer texts, at most; 0: all")
-    partition: Literal["iid", "dirichlet"] = Field(
-        "iid", description="how a file is split over several virtual clients: iid or dirichlet"
+    partition: Literal["iid", "dirichlet", "pathological", "shard", "exponential", "natural-id"] = Field(
+        "iid",
+        description="how several virtual clients share a file: iid, dirichlet, pathological, shard, exponential or"
+        " natural-id",
     )
     alpha: float = Field(0.5, ge=1e-3, le=1e6, description="concentration of dirichlet")
+    labels_per_client: int = Field(
+        2, ge=1, le=MOST_LABELS, description="pathological: labels of a share; shard: runs of rows sorted by label"
+    )
+    id: str = Field("", description="natural-id: column of whom a row is of, who stays with one client")
+    min_examples: int = Field(10, ge=1, le=10**6, description="training rows of each share of a file, at least")
 
     @property
     def client_names(self) -> tuple[str, ...]:

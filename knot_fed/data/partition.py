@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int
 
 from knot_fed.data.files import errors_about
-from knot_fed.errors import ConfigError, DataError
+from knot_fed.data.partitioners import Sharing
+from knot_fed.data.shares import share_rows
+from knot_fed.errors import ConfigError
 from knot_fed.types import SplitExamples
 
-MIN_TRAIN = 2
 LONGEST_CLIENT_NAME = 64
 CLIENT_NAME = re.compile(rf"(?=.*[^.])[A-Za-z0-9._-]{{1,{LONGEST_CLIENT_NAME}}}")
 """What a client may be called: it becomes the name of a file."""
@@ -77,9 +77,17 @@ def _joined(names: Sequence[str]) -> str:
 
 @errors_about("the private file")
 def split_examples(
-    examples: SplitExamples, *, index: int, count: int, scheme: str, alpha: float, seed: int
+    examples: SplitExamples,
+    *,
+    index: int,
+    count: int,
+    scheme: str,
+    alpha: float = 0.5,
+    seed: int,
+    labels_per_client: int = 2,
+    min_examples: int = 10,
 ) -> tuple[SplitExamples, dict[str, list[int]]]:
-    """Take one of several shares of an owner's examples.
+    """Take one of several shares of a file; where there is one only, it is the whole file as it is.
 
     Parameters
     ----------
@@ -87,51 +95,24 @@ def split_examples(
         All examples of the file.
     index, count
         Which of how many shares.
-    scheme
-        `iid`, or `dirichlet` over the labels.
-    alpha
-        Concentration of the Dirichlet distribution, > 0; smaller is more uneven.
-    seed
-        Of the assignment; every client draws the same one.
+    scheme, alpha, seed, labels_per_client, min_examples
+        As in `Sharing`.
 
     Returns
     -------
     share
         The examples of this share.
     assignment
-        Row positions by split.
+        Row positions by split; of a file without splits, those of `cut_evenly`.
 
     Raises
     ------
     DataError
-        If the share has fewer than two classes to train on.
+        As `share_rows`.
     """
-    parts = {"train": examples.train, "val": examples.val, "test": examples.test}
-    rows = {
-        part: np.arange(len(owned)) if count == 1 else _rows(owned.labels, index, count, scheme, alpha, seed)
-        for part, owned in parts.items()
-    }
-    share = SplitExamples(**{part: owned.select(rows[part]) for part, owned in parts.items()})
-    if len(np.unique(share.train.labels)) < MIN_TRAIN or not len(share.val):
-        raise DataError(
-            f"share {index} of {count}: {len(share.train)} training rows and {len(share.val)} validation rows"
-            " with fewer than 2 classes; use fewer clients or a larger data.alpha",
-            refusal="fewer than 2 classes to train on, or no rows to validate on",
-        )
+    if count == 1:
+        return examples, {part: list(range(len(getattr(examples, part)))) for part in ("train", "val", "test")}
+    shares = share_rows(examples, Sharing(scheme, count, seed, alpha, labels_per_client, min_examples))
+    rows = {part: np.flatnonzero(places == index) for part, places in shares.places.items()}
+    share = SplitExamples(**{part: getattr(shares.examples, part).select(chosen) for part, chosen in rows.items()})
     return share, {part: chosen.tolist() for part, chosen in rows.items()}
-
-
-def _rows(
-    labels: Int[np.ndarray, "examples"], index: int, count: int, scheme: str, alpha: float, seed: int
-) -> Int[np.ndarray, "rows"]:
-    from datasets import Dataset  # slow to load, and needed only where clients share a file
-    from flwr_datasets.partitioner import DirichletPartitioner, IidPartitioner, Partitioner
-
-    order = np.random.default_rng(seed).permutation(len(labels))
-    partitioner: Partitioner = IidPartitioner(num_partitions=count)
-    if scheme == "dirichlet":
-        partitioner = DirichletPartitioner(
-            num_partitions=count, partition_by="label", alpha=alpha, min_partition_size=MIN_TRAIN, seed=seed
-        )
-    partitioner.dataset = Dataset.from_dict({"row": order.tolist(), "label": labels[order].tolist()})
-    return np.sort(np.asarray(partitioner.load_partition(index)["row"], dtype=np.int64))

@@ -24,6 +24,7 @@ VAL_SHARE, TEST_SHARE = 0.1, 0.2
 class Columns:
     """What the columns of a file are called; `split` need not exist, and a file has either `text` or both others.
 
+    `id` names whom a row is of, for virtual clients that share a file by it; empty: it is not read.
     `separator` cuts a text in two at its first occurrence, such as a dialogue's newest turn from the turns before it;
     empty: texts stay whole.
     """
@@ -34,6 +35,7 @@ class Columns:
     label: str = "label"
     split: str = "split"
     separator: str = ""
+    id: str = ""
 
     @property
     def of_text(self) -> tuple[str, str, str]:
@@ -43,7 +45,13 @@ class Columns:
 
 @errors_about("the private file")
 def read_labelled_texts(
-    path: str | Path, *, columns: Columns, labels: LabelSpace, key: bytes, limit: int = 0
+    path: str | Path,
+    *,
+    columns: Columns,
+    labels: LabelSpace,
+    key: bytes = b"",
+    limit: int = 0,
+    least_classes: int = 1,
 ) -> SplitExamples:
     """Read labelled texts with their splits.
 
@@ -60,21 +68,32 @@ def read_labelled_texts(
     labels
         The label space; a row's label is a name, or an index from 0.
     key
-        Of the hash, as `seed_key` or an owner's secret gives it.
+        Of the hash, as `seed_key` or an owner's secret gives it; empty: a public one.
     limit
         Training rows to keep at most, those with the lowest hashes; 0: all. One record more takes the place of one
         other at most.
+    least_classes
+        Fewest labels among the training rows: 2 for a file that a student is trained on.
 
     Raises
     ------
     DataError
         If the file is missing, empty, not UTF-8, lacks a column, has labels outside the names or empty texts, or
-        fewer than two classes to train on; the message counts rows and quotes no text.
+        too few classes to train on, or a split is empty; the message counts rows and quotes no text.
     """
-    path = str(path)
+    path, name = str(path), short_name(str(path))
     if path.startswith(BUILTIN):
-        return _limited(builtin_examples(path.removeprefix(BUILTIN), labels), limit, key=key)
-    table = read_columns(path, {*columns.of_text, columns.label, columns.split}, split=columns.split)
+        split = _limited(builtin_examples(path.removeprefix(BUILTIN), labels), limit, key=key)
+    else:
+        split = _limited(_read_splits(path, columns=columns, labels=labels, key=key), limit, key=key)
+    _check_size(split, name=name, least_classes=least_classes, limited=bool(limit))
+    return split
+
+
+def _read_splits(path: str, *, columns: Columns, labels: LabelSpace, key: bytes) -> SplitExamples:
+    """Read a file, with its own splits, or cut where it has none."""
+    wanted = {*columns.of_text, columns.label, columns.split, *filter(None, [columns.id])}
+    table = read_columns(path, wanted, split=columns.split)
     name = short_name(path)
     if columns.label not in table:
         raise DataError(
@@ -82,31 +101,49 @@ def read_labelled_texts(
             refusal="no label column",
         )
     texts = texts_of(table, columns, name=name)
-    examples = LabelledTexts(texts, label_indices(table[columns.label], labels, name=name, column=columns.label))
+    ids = tuple(map(str, table.get(columns.id, ())))
+    examples = LabelledTexts(texts, label_indices(table[columns.label], labels, name=name, column=columns.label), ids)
     parts = parts_of(table.get(columns.split), len(texts), name=name, column=columns.split)
     chances = record_chances(examples, key=key)
+    cut = bool((parts == "train").all())
     _cut_missing(parts, "test", TEST_SHARE, chances[:, 0])
     _cut_missing(parts, "val", VAL_SHARE / (1 - TEST_SHARE), chances[:, 1])
-    whole = SplitExamples(**{part: examples.select(np.flatnonzero(parts == part)) for part in ("train", "val", "test")})
-    split = _limited(whole, limit, key=key)
-    if len(np.unique(split.train.labels)) < 2:
+    rows = {part: np.flatnonzero(parts == part) for part in ("train", "val", "test")}
+    return SplitExamples(**{part: examples.select(chosen) for part, chosen in rows.items()}, cut=cut)
+
+
+def _check_size(split: SplitExamples, *, name: str, least_classes: int, limited: bool) -> None:
+    """Refuse what nothing can be trained on, or judged by."""
+    sizes = [len(split.train), len(split.val), len(split.test)]
+    if not all(sizes):
         raise DataError(
-            f"{name}: {len(split.train)} training rows with fewer than 2 classes; add rows of another class",
-            refusal="fewer than 2 classes to train on",
+            f"{name}: {sizes[0]} rows to train on, {sizes[1]} to validate and {sizes[2]} to test; give 3 rows or more,"
+            " and some for each split",
+            refusal="no rows to train on, to validate or to test",
         )
-    return split
+    if len(np.unique(split.train.labels)) < least_classes:
+        more = "raise data.limit, or add rows" if limited else "add rows"
+        raise DataError(
+            f"{name}: {len(split.train)} training rows with fewer than {least_classes} classes; {more} of another"
+            " class",
+            refusal="fewer classes to train on than are needed",
+        )
 
 
 def join_examples(parts: Sequence[SplitExamples]) -> SplitExamples:
     """Put the examples of several files together, split by split."""
     return SplitExamples(
-        **{
-            split: LabelledTexts(
-                tuple(text for part in parts for text in getattr(part, split).texts),
-                np.concatenate([getattr(part, split).labels for part in parts]),
-            )
-            for split in ("train", "val", "test")
-        }
+        *(join_texts([getattr(part, split) for part in parts]) for split in ("train", "val", "test")),
+        cut=all(part.cut for part in parts),
+    )
+
+
+def join_texts(parts: Sequence[LabelledTexts]) -> LabelledTexts:
+    """Put labelled texts one after the other."""
+    return LabelledTexts(
+        tuple(text for part in parts for text in part.texts),
+        np.concatenate([part.labels for part in parts]),
+        tuple(each for part in parts for each in part.ids),
     )
 
 
@@ -115,7 +152,7 @@ def _limited(examples: SplitExamples, limit: int, *, key: bytes) -> SplitExample
     if not limit:
         return examples
     drawn = np.argsort(record_chances(examples.train, key=key)[:, 2], kind="stable")[:limit]
-    return replace(examples, train=examples.train.select(np.sort(drawn)))
+    return replace(examples, train=examples.train.select(np.sort(drawn)), cut=False)
 
 
 def texts_of(table: dict[str, list[object]], columns: Columns, *, name: str) -> tuple[Text, ...]:

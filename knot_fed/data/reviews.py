@@ -151,7 +151,7 @@ def builtin_examples(domain: str, labels: LabelSpace) -> SplitExamples:
         raise DataError(
             f"builtin:{domain} has {len(SCORES)} ratings, the label space {len(labels)}; use task sentiment"
         )
-    return SplitExamples(**{part: _write(domain, part, size) for part, size in SIZES.items()})
+    return SplitExamples(*(_write(domain, part, size) for part, size in SIZES.items()))
 
 
 def builtin_texts(domain: str) -> tuple[str, ...]:

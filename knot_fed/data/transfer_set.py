@@ -16,10 +16,12 @@ from jaxtyping import UInt8
 from knot_fed.data.files import BUILTIN, errors_about, read_columns, short_name
 from knot_fed.data.private import Columns, limited_rows, texts_of
 from knot_fed.data.reviews import builtin_texts
-from knot_fed.errors import DataError
+from knot_fed.errors import ConfigError, DataError
 from knot_fed.files import make_folder, write_file
 from knot_fed.types import Text
 
+LEAST_TEXTS = 2
+"""Of each round: one to learn from, one to judge by."""
 TEXT_KEY_BYTES = 16
 TextKeys: TypeAlias = UInt8[np.ndarray, "texts bytes"]
 WORD = re.compile(r"\w+")
@@ -148,6 +150,28 @@ def kept_transfer_set(file: Path, *, fingerprint: str) -> TransferSet | None:
     except (OSError, ValueError, TypeError, LookupError):
         return None
     return transfer if transfer.fingerprint == fingerprint else None
+
+
+def check_rounds(texts: int, rounds: int, *, name: str) -> None:
+    """Refuse a transfer set that is too small for its rounds.
+
+    Parameters
+    ----------
+    texts, rounds
+        Distinct texts, and rounds over slices of them.
+    name
+        What the configuration calls the file.
+
+    Raises
+    ------
+    ConfigError
+        If a round would have no text to learn from beside one to judge by.
+    """
+    if texts < LEAST_TEXTS * rounds:
+        raise ConfigError(
+            f"{name}: {texts} distinct transfer text(s) for {rounds} round(s); give {LEAST_TEXTS} or more for each"
+            " round"
+        )
 
 
 @errors_about("the client's copy of the transfer set")

@@ -18,7 +18,7 @@ from knot_fed.errors import ConfigError, KnotError
 from knot_fed.federation import envelope, wire
 from knot_fed.federation.client import Client, read_policy
 from knot_fed.federation.ledger import Ledger
-from knot_fed.models import check_model_name, try_model
+from knot_fed.models import ONE_LABEL, check_model_name, try_model
 from knot_fed.privacy.policy import ReleasePolicy
 from knot_fed.privacy.policy_checks import check_limits
 from knot_fed.types import Text
@@ -142,13 +142,9 @@ def _examples(client: Client) -> str:
     examples = read_labelled_texts(
         client.files[0], columns=client.columns(), labels=client.run.label_space(), key=seed_key(0)
     )
-    parts = {part: getattr(examples, part) for part in ("train", "val", "test")}
-    empty = [part for part, split in parts.items() if not len(split)]
-    if empty:
-        raise ConfigError(f"{short_name(client.files[0])}: no rows for {' and '.join(empty)}; give more rows")
     classes = len(np.unique(examples.train.labels))
-    counts = ", ".join(f"{part} {len(split)}" for part, split in parts.items())
-    return f"about {counts}; {classes} classes to train on"
+    counts = ", ".join(f"{part} {len(getattr(examples, part))}" for part in ("train", "val", "test"))
+    return f"about {counts}; " + (f"{classes} classes to train on" if classes > 1 else ONE_LABEL)
 
 
 def _check_transfer(client: Client) -> list[Finding]:

@@ -108,7 +108,11 @@ class Client:
         """
         ours, theirs = self.node, Columns() if self.node.data else self.run.data
         names = ("text", "text_a", "text_b", "label", "split", "separator")
-        return Columns(**{name: getattr(ours, name) or getattr(theirs, name) for name in names})
+        by_id = not self.node.data and self.run.data.partition == "natural-id"
+        return Columns(
+            **{name: getattr(ours, name) or getattr(theirs, name) for name in names},
+            id=self.run.data.id if by_id else "",
+        )
 
     def secret(self) -> bytes:
         """Return what a real node's private choices hang on; a virtual one's are a study's, by the run's seed.
@@ -140,7 +144,14 @@ class Client:
             [read_labelled_texts(file, columns=columns, labels=labels, key=key, limit=limit) for file in self.files]
         )
         return split_examples(
-            examples, index=index, count=count, scheme=data.partition, alpha=data.alpha, seed=self.run.seed
+            examples,
+            index=index,
+            count=count,
+            scheme=data.partition,
+            alpha=data.alpha,
+            seed=self.run.seed,
+            labels_per_client=data.labels_per_client,
+            min_examples=data.min_examples,
         )
 
     def transfer_set(self) -> TransferSet | None:

@@ -13,7 +13,7 @@ from knot_fed.config import RunConfig
 from knot_fed.data.files import data_path
 from knot_fed.data.partition import client_name
 from knot_fed.data.private import Columns, read_labelled_texts, seed_key
-from knot_fed.data.transfer_set import TransferSet, read_transfer_set
+from knot_fed.data.transfer_set import TransferSet, check_rounds, read_transfer_set
 from knot_fed.errors import KnotError, told_error
 from knot_fed.evaluation import EvaluationDetails, evaluate_classifier, evaluation_details, mean_metrics
 from knot_fed.federation.roster import ClientRecord, Outcome
@@ -80,17 +80,21 @@ def read_server_data(config: RunConfig) -> tuple[TransferSet, SplitExamples]:
     ------
     DataError
         If a file breaks a rule.
+    ConfigError
+        If there are too few transfer texts for the rounds.
     """
     data = config.data
     names = ("text", "text_a", "text_b", "label", "split", "separator")
     columns = Columns(**{name: getattr(data, name) for name in names})
     transfer = read_transfer_set(data_path(data.root, data.transfer), columns=columns, limit=data.limit)
+    check_rounds(len(transfer), config.rounds, name=client_name(data.transfer))
     public = read_labelled_texts(
         data_path(data.root, data.public),
         columns=columns,
         labels=config.label_space(),
         key=seed_key(config.seed),
         limit=data.limit,
+        least_classes=2,
     )
     if transfer.repeated:
         logger.info("%d transfer texts; %d rows repeat one of them and are left out", len(transfer), transfer.repeated)

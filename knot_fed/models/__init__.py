@@ -1,5 +1,6 @@
 """Text classifiers: n-gram bags, transformers from scratch or pretrained, and heads on frozen encoders."""
 
+from knot_fed.models.constant import ONE_LABEL
 from knot_fed.models.cross_entropy import ClassWeights, CrossEntropy
 from knot_fed.models.fitting import (
     BatchLoss,
@@ -17,6 +18,7 @@ from knot_fed.models.storage import (
     ARCHITECTURES,
     build_classifier,
     check_model_name,
+    constant_classifier,
     load_classifier,
     load_trained_state,
     model_identity,
@@ -30,6 +32,7 @@ from knot_fed.models.trial import Trial, try_model
 
 __all__ = [
     "ARCHITECTURES",
+    "ONE_LABEL",
     "TINY_BERT_POSITIONS",
     "BatchLoss",
     "ClassWeights",
@@ -45,6 +48,7 @@ __all__ = [
     "build_classifier",
     "check_model_name",
     "check_treatable",
+    "constant_classifier",
     "encoder_identity",
     "fit",
     "fit_all_epochs",

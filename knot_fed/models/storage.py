@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from knot_fed.errors import ModelError, writing_failed
+from knot_fed.models.constant import CONSTANT, ConstantClassifier
 from knot_fed.models.head import FeatureExtractor, HeadClassifier, encoder_identity
 from knot_fed.models.ngram_bag import NgramBag
 from knot_fed.models.pretrained import HF
@@ -59,6 +60,13 @@ def build_classifier(
     with seeded(seed):
         model = _build(spec, feature_cache, device)
     return model.to(device)
+
+
+def constant_classifier(spec: ModelSpec, label: int) -> TextClassifier:
+    """Return what says one label of every text, in the place of a classifier of a specification."""
+    model = ConstantClassifier(replace(spec, name=CONSTANT, trainable="all", vocabulary=()))
+    model.say(label)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
 def trained_state(model: TextClassifier) -> dict[str, np.ndarray]:
@@ -172,6 +180,8 @@ def needs_permission(name: str) -> bool:
 
 
 def _build(spec: ModelSpec, feature_cache: Path | None, device: str) -> TextClassifier:
+    if spec.name == CONSTANT:
+        return ConstantClassifier(spec)
     check_model_name(spec.name)
     if spec.name == "ngram-bag":
         return NgramBag(spec)

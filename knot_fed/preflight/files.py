@@ -4,40 +4,41 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import psutil
 
 from knot_fed.config import DataConfig, LabelsConfig, RunConfig
 from knot_fed.data.files import data_path, is_local
-from knot_fed.data.partition import MIN_TRAIN
 from knot_fed.data.private import Columns, read_labelled_texts, seed_key
-from knot_fed.data.transfer_set import read_transfer_set
+from knot_fed.data.transfer_set import check_rounds, read_transfer_set
 from knot_fed.errors import ConfigError
+from knot_fed.preflight.shares import FileSize, check_shares
 from knot_fed.types import Text
 
 SAMPLE = 20
 """Transfer texts that a run's models are tried on."""
-LEAST_TRANSFER_TEXTS = 2
-"""Of each round: one to learn from, one to judge by."""
 BYTES_OF_ANSWER = 24
 """What the server needs for one number of one answer: as received, kept for a resumed run, and in double precision."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileSizes:
-    """Training and validation rows of each private file, distinct transfer texts, the first of them; not of the hub."""
+    """The labelled files by name, distinct transfer texts, and the first of them; without those of the hub."""
 
-    private: Mapping[str, tuple[int, int]]
+    labelled: Mapping[str, FileSize]
     transfer: int | None
     sample: tuple[Text, ...] = ()
 
 
-def check_files(config: RunConfig, *, clients: int) -> tuple[Text, ...]:
+def check_files(config: RunConfig, *, clients: int) -> tuple[tuple[Text, ...], list[str]]:
     """Read every file of this machine, and refuse more clients than they or the memory are enough for.
 
     Returns
     -------
     sample
         The first transfer texts; none where they are the hub's.
+    notes
+        What the user should know of how files are shared, in sentences.
 
     Raises
     ------
@@ -47,16 +48,12 @@ def check_files(config: RunConfig, *, clients: int) -> tuple[Text, ...]:
         If there are too many clients or rounds.
     """
     sizes = _read_files(config.data, config.task, config.labels)
-    _check_shares(config.data.client_names, sizes, clients)
+    notes = check_shares(config, sizes.labelled, clients=clients)
     if sizes.transfer is None:
-        return ()
-    if sizes.transfer < LEAST_TRANSFER_TEXTS * config.rounds:
-        raise ConfigError(
-            f"{config.data.transfer}: {sizes.transfer} distinct transfer text(s) for {config.rounds} round(s); give"
-            f" {LEAST_TRANSFER_TEXTS} or more for each round"
-        )
+        return (), notes
+    check_rounds(sizes.transfer, config.rounds, name=config.data.transfer)
     _check_memory(clients, texts=sizes.transfer, labels=len(config.label_space()))
-    return sizes.sample
+    return sizes.sample, notes
 
 
 @lru_cache(maxsize=16)
@@ -69,27 +66,21 @@ def _read_files(data: DataConfig, task: str, labels: LabelsConfig) -> FileSizes:
     sizes = {}
     for name in (*data.client_names, data.public):
         if is_local(paths[name]):
-            read = read_labelled_texts(paths[name], columns=columns, labels=space, key=seed_key(1), limit=data.limit)
-            sizes[name] = len(read.train), len(read.val)
+            read = read_labelled_texts(
+                paths[name],
+                columns=columns,
+                labels=space,
+                key=seed_key(1),
+                limit=data.limit,
+                least_classes=2 if name == data.public else 1,
+            )
+            sizes[name] = FileSize(
+                len(read.train), len(read.val), len(read.test), read.cut, labels=len(np.unique(read.train.labels))
+            )
     if not is_local(paths[data.transfer]):
         return FileSizes(sizes, None)
     transfer = read_transfer_set(paths[data.transfer], columns=columns, limit=data.limit)
     return FileSizes(sizes, len(transfer), transfer.texts[:SAMPLE])
-
-
-def _check_shares(names: tuple[str, ...], sizes: FileSizes, clients: int) -> None:
-    """Refuse, by arithmetic, more clients than a file that they share can be cut for."""
-    for place, name in enumerate(names):
-        count = len(range(place, clients, len(names)))
-        if count < 2 or name not in sizes.private:
-            continue
-        train, val = sizes.private[name]
-        most = min(train // MIN_TRAIN, val)
-        if count > most:
-            raise ConfigError(
-                f"--num-supernodes {clients}: {count} clients share {name}, and its {train} training and {val}"
-                f" validation rows are enough for {most}; use {most * len(names)} at most, or a file with more rows"
-            )
 
 
 def _check_memory(clients: int, *, texts: int, labels: int) -> None:

@@ -44,24 +44,26 @@ def check_run(config: RunConfig, *, clients: int) -> list[str]:
     """
     _check_clients(config, clients)
     check_writable(Path(config.state_dir), key="state-dir")
-    check_deployed_run(config)
+    notes = check_deployed_run(config)
     check_own_functions(config)
-    notes = check_models(config, check_files(config, clients=clients))
+    sample, told = check_files(config, clients=clients)
+    notes += [*told, *check_models(config, sample)]
     if config.privacy.secure_sum:
         asked = max(config.min_teachers, math.ceil(config.fraction * clients))
         check_threshold(config.privacy.threshold or default_threshold(asked), clients=asked)
     return notes
 
 
-def check_deployed_run(config: RunConfig) -> None:
+def check_deployed_run(config: RunConfig) -> list[str]:
     """Refuse a run of real clients that could only fail, as far as it shows without the server's files.
+
+    Returns what the user should know before the start, in sentences.
 
     Raises
     ------
     KnotError
         If the label space or a model's name is wrong, or two settings do not go together.
     """
-    config.label_space()
     for model in named_models(config):
         check_model_name(model)
     if config.trainable == "head" and not all(model.startswith("hf:") for model in named_models(config)):
@@ -70,6 +72,21 @@ def check_deployed_run(config: RunConfig) -> None:
             f"run configuration: trainable = 'head' trains on a frozen hf: encoder, and {others} is none; use"
             " trainable = 'all', or hf: models"
         )
+    return _places_of_labels(config)
+
+
+def _places_of_labels(config: RunConfig) -> list[str]:
+    """Tell where labels without coordinates are taken to lie."""
+    space, settings = config.label_space(), config.labels
+    if not settings.names or settings.coordinates.strip():
+        return []
+    if space.ordered:
+        return ["labels.ordered = true: the labels lie on a line in the order of labels.names, each one from the next"]
+    return [
+        "labels.names without labels.coordinates: every two labels are one apart, in the ground cost (zero-one,"
+        " whatever transport.cost names, unless a file) and in Semantic Distance; labels.ordered = true puts them on a"
+        " line, in that order"
+    ]
 
 
 def check_run_folder(config: RunConfig) -> None:

@@ -136,6 +136,7 @@ STUDY = ReleasePolicy().model_copy(
         "max_evaluations_per_run": 0,
         "max_evaluations_in_life": 0,
         "least_test_examples": 1,
+        "delta": MOST_DELTA,
         "metric_digits": 0,
         "max_steps": 0,
         "max_shards": 0,
@@ -143,4 +144,4 @@ STUDY = ReleasePolicy().model_copy(
         "max_seconds": 0,
     }
 )
-"""Of virtual clients, which have no owner: a study measures exactly, and pays for its own machine."""
+"""Of virtual clients, which have no owner: a study measures exactly, at the delta it asks, on its own machine."""

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.ticker import MaxNLocator
 
+from knot_fed.labels import label_distances
 from knot_fed.reporting.figures import AFTER, BEFORE, BLUE, INK, LINE, Canvas, grouped_bars, shortened
 from knot_fed.reporting.page import Picture
 
@@ -156,10 +157,10 @@ def reliability_curves(summary: dict[str, Any]) -> Picture:
 
 def confusions(summary: dict[str, Any], when: str) -> list[Picture]:
     """Draw the confusion by share of each true label, plain and weighted by distance in label space."""
-    labels, coordinates = summary["labels"], np.asarray(summary["coordinates"])
+    labels, coordinates = summary["labels"], np.asarray(summary["coordinates"], dtype=np.float64)
     counts = np.asarray(summary["details"][when]["confusion"], dtype=np.float64)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    costs = shares * np.linalg.norm(coordinates[:, None] - coordinates[None], axis=2)
+    costs = shares * label_distances(coordinates)
     worst = np.unravel_index(costs.argmax(), costs.shape)
     worst_told = f"{labels[worst[0]]} taken for {labels[worst[1]]} costs most ({costs[worst]:.2f})"
     return [

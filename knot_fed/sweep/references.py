@@ -10,6 +10,7 @@ from knot_fed.aggregation import client_weights, pool_soft_labels
 from knot_fed.answers import OwnTeacher, as_received, public_teacher
 from knot_fed.calibration import fit_temperature
 from knot_fed.config import NodeConfig, RunConfig, WeightsConfig
+from knot_fed.data.private import join_examples
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.evaluation import evaluate_classifier
 from knot_fed.federation.client import Client
@@ -117,16 +118,9 @@ def _client(config: RunConfig, transfer: TransferSet, index: int, count: int) ->
 
 
 def _trained_on_all(config: RunConfig, transfer: TransferSet, owned: Sequence[SplitExamples]) -> TextClassifier:
-    pooled = {part: _joined([getattr(examples, part) for examples in owned]) for part in ("train", "val", "test")}
     state = Path(config.state_dir)
     model, _ = load_or_train_teacher(
-        student_spec(config, transfer), SplitExamples(**pooled), config.teacher, seed=config.seed,
+        student_spec(config, transfer), join_examples(owned), config.teacher, seed=config.seed,
         folder=state / "centralised" / "teachers", feature_cache=state / "features",
     )  # fmt: skip
     return model
-
-
-def _joined(parts: Sequence[LabelledTexts]) -> LabelledTexts:
-    return LabelledTexts(
-        tuple(text for part in parts for text in part.texts), np.concatenate([part.labels for part in parts])
-    )

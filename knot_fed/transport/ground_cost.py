@@ -10,7 +10,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from knot_fed.errors import GroundCostError
-from knot_fed.labels import LabelSpace
+from knot_fed.labels import LabelSpace, label_distances
 from knot_fed.transport.table import VertexTable, vertex_table
 
 TOLERANCE = 1e-9
@@ -113,7 +113,8 @@ def make_ground_cost(name: str, labels: LabelSpace, *, distinct: bool = True) ->
         `semantic`: `||x_i - x_j||`. `augmented`: the same with a one-hot vector appended to each coordinate,
         `sqrt(2 + ||x_i - x_j||^2)` off the diagonal (the public code of KNOT, COLING 2022). `zero-one`: 1 off the
         diagonal; the cost is then the total variation distance. `cosine`: `sqrt(2 - 2 cos(x_i, x_j))`, the metric
-        that cosine similarity induces, for coordinates that are embeddings.
+        that cosine similarity induces, for coordinates that are embeddings. For labels without coordinates each of
+        them is `zero-one`.
     labels
         The label space.
     distinct
@@ -131,16 +132,17 @@ def make_ground_cost(name: str, labels: LabelSpace, *, distinct: bool = True) ->
     """
     if name not in NAMED:
         raise GroundCostError(f"no ground cost {name!r}; use {', '.join(NAMED)}, or a file with a matrix")
-    places = labels.coordinates
-    if name == "cosine":
+    places, apart = labels.coordinates, 1.0 - np.eye(len(labels))
+    if name == "cosine" and labels.ordered:
         lengths = np.linalg.norm(places, axis=1)
         if not lengths.all():
             at = labels.names[int(np.argmin(lengths))]
             raise GroundCostError(f"label {at!r} lies at the origin, where cosine has no direction; use 'semantic'")
         places = places / lengths[:, None]
-    distances = np.linalg.norm(places[:, None] - places[None], axis=2)
-    apart = 1.0 - np.eye(len(labels))
+    distances = label_distances(places)
     matrix = {"zero-one": apart, "augmented": np.sqrt(2 * apart + distances**2)}.get(name, distances)
+    if not labels.ordered:
+        matrix = apart
     return check_ground_cost(matrix, names=labels.names, distinct=distinct)
 
 

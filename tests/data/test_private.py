@@ -129,7 +129,7 @@ def write_raw(content):
         (write_raw(b"body,label\nSECRET,1\n"), "no column 'text'"),
         (write_raw(b"text,label\nSECRET,1\nSECRET,7\nSECRET,great\n"), "2 of 3 rows are neither"),
         (write_raw(b"text,label\n  ,1\nSECRET,2\n"), "1 of 2 rows have no text"),
-        (write_raw(b"text,label\nSECRET,1\nSECRET,1\n"), "fewer than 2 classes"),
+        (write_raw(b"text,label\nSECRET,1\nSECRET,1\n"), "0 rows to train on, 0 to validate and 2 to test; give 3"),
         (write_raw(b"text,label\nSECRET,1,2\n"), "1 of 1 rows do not have the header's 2 fields"),
         (write_raw(b"text,label,split\nSECRET,1,holdout\n"), "1 of 1 rows are not train, val or test"),
     ],

@@ -68,8 +68,7 @@ BROKEN = {
     "other splits": (
         json_lines(*rows(BAD, split=CANARY)), ".jsonl", "the split column has values other than train, val and test",
     ),
-    "one class": (json_lines(*[row(0)] * ROWS), ".jsonl", "fewer than 2 classes to train on"),
-    "two rows": (json_lines(row(0), row(1)), ".jsonl", "fewer than 2 classes to train on"),
+    "two rows": (json_lines(row(0), row(1)), ".jsonl", "no rows to train on, to validate or to test"),
 }  # fmt: skip
 
 
@@ -151,9 +150,14 @@ def test_no_refusal_is_made_of_anything_that_a_file_holds():
 
 def test_every_problem_that_a_file_can_have_is_among_the_broken_ones():
     unreadable = {"cannot be opened"}  # every file can be opened by root, whom the tests may run as
-    of_shares = {"fewer than 2 classes to train on, or no rows to validate on"}  # virtual clients that share a file
+    of_shares = {  # virtual clients that share a file
+        "too few rows for so many shares",
+        "fewer ids than shares",
+        "other labels than data.labels-per-client can share out",
+    }
+    of_server = {"fewer classes to train on than are needed"}  # of the public file
     kinds = {kind for _, _, kind in BROKEN.values()}
-    assert {value.value for value in refusals_in(SOURCE / "data")} == kinds | of_shares | unreadable
+    assert {value.value for value in refusals_in(SOURCE / "data")} == kinds | of_shares | of_server | unreadable
 
 
 def test_an_error_about_a_file_without_a_sentence_for_peers_tells_nothing():

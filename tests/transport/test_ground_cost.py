@@ -92,6 +92,22 @@ def test_the_augmented_cost_is_that_of_the_public_code():
     torch.testing.assert_close(cost, expected.double(), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["semantic", "augmented", "zero-one", "cosine"])
+def test_labels_without_coordinates_are_all_one_apart_whatever_the_cost_is_called(name):
+    cost = make_ground_cost(name, LabelSpace.from_text("cat, dog, bird", ""))
+    assert cost.matrix.tolist() == (1 - np.eye(3)).tolist()
+    assert cost.cuts.shape == "star"
+    ordered = make_ground_cost("semantic", LabelSpace.from_text("cat, dog, bird", "", ordered=True))
+    assert ordered.matrix.tolist() == [[0, 1, 2], [1, 0, 1], [2, 1, 0]]
+
+
+def test_a_thousand_labels_without_coordinates_take_no_more_room_than_their_matrix():
+    """Corners of a simplex would be a thousand numbers for each label, also in the handshake."""
+    labels = LabelSpace.from_text(",".join(f"label {row}" for row in range(1000)), "")
+    assert len(labels.to_json()) < 20_000
+    assert labels.diameter == 1
+
+
 def test_cosine_is_the_distance_of_directions():
     labels = LabelSpace(("east", "far east", "north", "west"), np.array([[1.0, 0], [9, 0.1], [0, 2], [-3, 0]]))
     matrix = make_ground_cost("cosine", labels).matrix

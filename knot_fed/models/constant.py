@@ -1,0 +1,62 @@
+"""The teacher of an owner whose examples all have one label: it says the same of every text."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import nn
+from typing_extensions import override
+
+from knot_fed.models.text_classifier import Item, ModelSpec, TextClassifier
+from knot_fed.types import Text
+
+CONSTANT = "constant"
+"""Its name in a specification; no configuration can ask for it."""
+SMOOTHING = 0.1
+"""Mass that is spread over all labels: fixed, so that it tells nothing of how many examples there are."""
+ONE_LABEL = f"a teacher of one label is a constant, with {SMOOTHING:g} of its mass spread over all labels"
+
+
+class ConstantClassifier(TextClassifier):
+    """Logits that depend on no text."""
+
+    default_learning_rate = 5e-3
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__(spec)
+        self.constant = nn.Parameter(torch.zeros(len(spec.labels)))
+
+    def say(self, label: int) -> None:
+        """Answer with this label, and `SMOOTHING` of the mass spread over all of them."""
+        spread = SMOOTHING / len(self.spec.labels)
+        logits = torch.full((len(self.spec.labels),), math.log(spread))
+        logits[label] = math.log(1 - SMOOTHING + spread)
+        with torch.no_grad():
+            self.constant.copy_(logits)
+
+    @override
+    def encode(self, texts: Sequence[Text]) -> list[Item]:
+        return [0] * len(texts)
+
+    @override
+    def collate(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
+        return {"rows": torch.tensor(items)}
+
+    @override
+    def item_length(self, item: Item) -> int:
+        return 1
+
+    @override
+    def random_items(self, generator: np.random.Generator, count: int) -> list[Item]:
+        return [0] * count
+
+    @property
+    @override
+    def output_layer(self) -> nn.Linear | None:
+        return None
+
+    @override
+    def forward(self, **batch: torch.Tensor) -> Float[torch.Tensor, "examples classes"]:
+        return self.constant.expand(len(batch["rows"]), -1)

@@ -1,0 +1,128 @@
+"""Whether every virtual client has enough of its file, and what a user should know of how files are shared."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from knot_fed.config import DataConfig, LabelsConfig, RunConfig
+from knot_fed.data.files import data_path
+from knot_fed.data.partition import client_name
+from knot_fed.data.partitioners import Sharing
+from knot_fed.data.private import Columns, read_labelled_texts, seed_key
+from knot_fed.data.shares import share_rows
+from knot_fed.errors import ConfigError, DataError
+from knot_fed.models import ONE_LABEL
+
+MOST_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class FileSize:
+    """Rows of each split of a labelled file, whether these were cut here, and how many labels are trained on."""
+
+    train: int
+    val: int
+    test: int
+    cut: bool
+    labels: int
+
+    @property
+    def to_share(self) -> tuple[int, int, int]:
+        """Rows to train on, to validate and to test that shares can be made of."""
+        rows = self.train + self.val + self.test
+        return (rows * 7 // 10, rows // 10, rows // 5) if self.cut else (self.train, self.val, self.test)
+
+
+def check_shares(config: RunConfig, sizes: Mapping[str, FileSize], *, clients: int) -> list[str]:
+    """Refuse more virtual clients than files have rows for, and draw how those of one file share it.
+
+    Parameters
+    ----------
+    config
+        The run's configuration.
+    sizes
+        Of the private files of this machine, by name; those of the hub are left to the run.
+    clients
+        Number of virtual clients.
+
+    Returns
+    -------
+    notes
+        Sentences: draws that were not fair, clients whose training rows have one label, a delta that is too large.
+
+    Raises
+    ------
+    ConfigError
+        If arithmetic shows that there are too many clients.
+    DataError
+        If no draw gives each of them enough.
+    """
+    data, names = config.data, config.data.client_names
+    notes, single = [], []
+    for place, name in enumerate(names[:clients]):
+        count, held = len(range(place, clients, len(names))), names[place::clients]
+        if not all(file in sizes for file in held):
+            continue
+        if count == 1:
+            single += [client_name(name)] if len(held) == 1 and sizes[name].labels == 1 else []
+            continue
+        _check_count(name, sizes[name], data, clients=clients, count=count)
+        draws, of_one_label = _drawn(data, config.task, config.labels, config.seed, name, count)
+        single += [f"{client_name(name)}-{share}" for share in of_one_label]
+        if draws > 1:
+            notes.append(
+                f"{name}: the {draws - 1} draw(s) of data.partition = {data.partition!r} before the one taken left a"
+                f" client fewer than data.min-examples = {data.min_examples} training rows, none to judge by, or splits"
+                " of other mixes"
+            )
+    rows = [(size.train, name) for name, size in sizes.items() if name in names]
+    if config.privacy.mechanism != "none" and rows and config.privacy.delta * max(rows)[0] >= 1:
+        notes.append(
+            f"privacy.delta = {config.privacy.delta:g} is not below one over the {max(rows)[0]} training rows of"
+            f" {max(rows)[1]}: at such a delta the guarantee allows a record to be published as it is"
+        )
+    if single:
+        told = ", ".join(single[:MOST_NAMED]) + (f" and {len(single) - MOST_NAMED} more" * (len(single) > MOST_NAMED))
+        notes.append(f"{told}: training rows of one label; {ONE_LABEL}")
+    return notes
+
+
+def _check_count(name: str, size: FileSize, data: DataConfig, *, clients: int, count: int) -> None:
+    """Refuse, by arithmetic, more clients than a file that they share can be cut for."""
+    train, val, test = size.to_share
+    most = min(train // data.min_examples, val, test)
+    if count > most:
+        files = len(data.client_names)
+        use = f"use {most * files} at most" if most else "use one for each file"
+        raise ConfigError(
+            f"--num-supernodes {clients}: {count} clients share {name}, and its {train} training, {val}"
+            f" validation and {test} test rows are enough for {most}, at data.min-examples = {data.min_examples}"
+            f" each; {use}, a file with more rows, or lower data.min-examples"
+        )
+
+
+@lru_cache(maxsize=256)
+def _drawn(
+    data: DataConfig, task: str, labels: LabelsConfig, seed: int, name: str, count: int
+) -> tuple[int, tuple[int, ...]]:
+    """Share a file as the run will, and return how many draws that took, and the shares of one label."""
+    fields = ("text", "text_a", "text_b", "label", "split", "separator")
+    columns = Columns(
+        **{field: getattr(data, field) for field in fields}, id=data.id if data.partition == "natural-id" else ""
+    )
+    examples = read_labelled_texts(
+        data_path(data.root, name),
+        columns=columns,
+        labels=RunConfig(task=task, labels=labels).label_space(),
+        key=seed_key(seed),
+        limit=data.limit,
+    )
+    sharing = Sharing(data.partition, count, seed, data.alpha, data.labels_per_client, data.min_examples)
+    try:
+        shares = share_rows(examples, sharing)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
+    held = np.unique(np.stack([shares.places["train"], shares.examples.train.labels]), axis=1)[0]
+    return shares.draws, tuple(np.flatnonzero(np.bincount(held, minlength=count) == 1).tolist())
