@@ -32,7 +32,8 @@ SOLVER: tuple[Condition, str] = (
 )
 READERS: Mapping[str, tuple[Condition, str]] = {
     "labels.coordinates": (lambda run: bool(run.labels.names), "labels.names"),
-    **{f"data.{key}": FILES for key in ("text", "text-a", "text-b", "label", "split", "separator")},
+    **{f"data.{key}": FILES for key in ("text", "text-a", "text-b", "label", "split")},
+    **{f"data.{key}": FILES for key in ("separator", "delimiter", "quoting")},
     "data.alpha": (lambda run: run.data.partition == "dirichlet", "data.partition = dirichlet"),
     "teacher.max-length": (lambda run: _models(run) != {"ngram-bag"}, "a model other than ngram-bag"),
     "weights.scheme": MEAN,

@@ -55,9 +55,9 @@ def audit(
     overrides = given(configs, run_config)
     config = resolve_config(app, overrides, num_supernodes=num_supernodes)
     clients = num_supernodes or len(config.data.client_names)
-    check_run(config, clients=clients)
+    notes = check_run(config, clients=clients)
     attacked, chosen, wanted = _attacked(client, config, clients), parse_seeds(seeds), parse_attacks(attacks)
-    for note in unread_settings([config]):
+    for note in (*notes, *unread_settings([config])):
         echo_line(console, f"note: {note}")
     effort = Effort(shadows, candidates, nearest, canaries, references, delta or config.privacy.delta)
     place = study_folder("audits", overrides, out)

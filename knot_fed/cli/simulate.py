@@ -49,8 +49,8 @@ def simulate(
     clients = num_supernodes or len(config.data.client_names)
     resources = federation_settings(backend_config, num_supernodes=clients)
     check_run_folder(config)
-    check_run(config, clients=clients)
-    for note in unread_settings([config]):
+    notes = check_run(config, clients=clients)
+    for note in (*notes, *unread_settings([config])):
         echo_line(console, f"note: {note}")
     with simulator(app, strategy=strategy) as running:
         running.run(config, resources, echo=lambda line: echo_line(console, line), verbose=verbose)

@@ -41,9 +41,8 @@ def sweep(
     clients = num_supernodes or len(base.data.client_names)
     values, chosen = parse_grid(grid, base), parse_seeds(seeds)
     cells = make_cells(base, values, chosen)
-    for cell in cells:
-        check_run(cell.config, clients=clients)
-    for note in unread_settings([cell.config for cell in cells]):
+    notes = dict.fromkeys(note for cell in cells for note in check_run(cell.config, clients=clients))
+    for note in (*notes, *unread_settings([cell.config for cell in cells])):
         echo_line(console, f"note: {note}")
     place = study_folder("sweeps", overrides, out)
     folder = SweepFolder.open(place, config=base, grid=values, clients=clients, seeds=chosen)

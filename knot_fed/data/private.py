@@ -3,21 +3,31 @@
 import hashlib
 import hmac
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from knot_fed.data.files import BUILTIN, errors_about, read_columns, short_name
+from knot_fed.data.characters import check_characters
+from knot_fed.data.files import BUILTIN, errors_about, read_table, short_name
+from knot_fed.data.label_values import read_labels
 from knot_fed.data.reviews import builtin_examples
+from knot_fed.data.separated import Dialect
+from knot_fed.data.table import Table, missing_column
 from knot_fed.errors import DataError
 from knot_fed.labels import LabelSpace
 from knot_fed.types import LabelledTexts, SplitExamples, Text
 
+Tell: TypeAlias = Callable[[str, str], None]
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 VAL_SHARE, TEST_SHARE = 0.1, 0.2
+
+
+def untold(_name: str, _sentence: str) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +35,7 @@ class Columns:
     """What the columns of a file are called; `split` need not exist, and a file has either `text` or both others.
 
     `separator` cuts a text in two at its first occurrence, such as a dialogue's newest turn from the turns before it;
-    empty: texts stay whole.
+    empty: texts stay whole. `delimiter` and `quoting` are those of `Dialect`.
     """
 
     text: str = "text"
@@ -34,6 +44,19 @@ class Columns:
     label: str = "label"
     split: str = "split"
     separator: str = ""
+    delimiter: str = ""
+    quoting: str = "auto"
+
+    @classmethod
+    def from_settings(cls, *settings: object) -> "Columns":
+        """Take each value from the first of the settings that has one which is not empty."""
+        found = {name: [getattr(each, name) for each in settings] for name in cls.__slots__}
+        return cls(**{name: next(filter(None, values), "") for name, values in found.items()})
+
+    @property
+    def dialect(self) -> Dialect:
+        """How the fields of csv and tsv files are cut."""
+        return Dialect(self.delimiter, self.quoting)
 
     @property
     def of_text(self) -> tuple[str, str, str]:
@@ -43,7 +66,7 @@ class Columns:
 
 @errors_about("the private file")
 def read_labelled_texts(
-    path: str | Path, *, columns: Columns, labels: LabelSpace, key: bytes, limit: int = 0
+    path: str | Path, *, columns: Columns, labels: LabelSpace, key: bytes, limit: int = 0, tell: Tell = untold
 ) -> SplitExamples:
     """Read labelled texts with their splits.
 
@@ -54,36 +77,39 @@ def read_labelled_texts(
     Parameters
     ----------
     path
-        csv, tsv, jsonl, jsonl.gz, parquet, `hub:<name>` or `builtin:<domain>`.
+        csv, tsv, jsonl (each also with .gz), parquet, `hub:<name>` or `builtin:<domain>`.
     columns
         Column names.
     labels
-        The label space; a row's label is a name, or an index from 0.
+        The label space; a row's label is a name, or in all rows an index from 0 (`read_labels`).
     key
         Of the hash, as `seed_key` or an owner's secret gives it.
     limit
         Training rows to keep at most, those with the lowest hashes; 0: all. One record more takes the place of one
         other at most.
+    tell
+        Called with the file's name and a sentence on what is read otherwise than one might think.
 
     Raises
     ------
     DataError
-        If the file is missing, empty, not UTF-8, lacks a column, has labels outside the names or empty texts, or
-        fewer than two classes to train on; the message counts rows and quotes no text.
+        If the file is missing, empty, not UTF-8, not well formed, lacks a column, has labels outside the names, empty
+        texts or broken ones, or fewer than two classes to train on; the message counts rows and quotes no text.
     """
     path = str(path)
     if path.startswith(BUILTIN):
         return _limited(builtin_examples(path.removeprefix(BUILTIN), labels), limit, key=key)
-    table = read_columns(path, {*columns.of_text, columns.label, columns.split}, split=columns.split)
+    table = read_table(
+        path, {*columns.of_text, columns.label, columns.split}, dialect=columns.dialect, split=columns.split
+    )
     name = short_name(path)
-    if columns.label not in table:
-        raise DataError(
-            f"{name}: no column {columns.label!r} for the label; check the header line, or set data.label",
-            refusal="no label column",
-        )
-    texts = texts_of(table, columns, name=name)
-    examples = LabelledTexts(texts, label_indices(table[columns.label], labels, name=name, column=columns.label))
-    parts = parts_of(table.get(columns.split), len(texts), name=name, column=columns.split)
+    if table.layout:
+        tell(name, table.layout)
+    indices, how = read_labels(table, columns.label, labels, name=name)
+    if how:
+        tell(name, how)
+    examples = LabelledTexts(texts_of(table, columns, name=name), indices)
+    parts = parts_of(table.columns.get(columns.split), len(table), name=name, column=columns.split)
     chances = record_chances(examples, key=key)
     _cut_missing(parts, "test", TEST_SHARE, chances[:, 0])
     _cut_missing(parts, "val", VAL_SHARE / (1 - TEST_SHARE), chances[:, 1])
@@ -118,32 +144,37 @@ def _limited(examples: SplitExamples, limit: int, *, key: bytes) -> SplitExample
     return replace(examples, train=examples.train.select(np.sort(drawn)))
 
 
-def texts_of(table: dict[str, list[object]], columns: Columns, *, name: str) -> tuple[Text, ...]:
+def texts_of(table: Table, columns: Columns, *, name: str) -> tuple[Text, ...]:
     """Return one text or one pair for each row.
 
     Raises
     ------
     DataError
-        If the text columns are not there, or some rows have no text.
+        If the text columns are not there, some rows have no text, or some texts are broken.
     """
-    paired = columns.text not in table and columns.text_a in table and columns.text_b in table
-    if columns.text not in table and not paired:
-        raise DataError(
-            f"{name}: no column {columns.text!r}, nor both {columns.text_a!r} and {columns.text_b!r};"
-            " check the header line, or set data.text",
+    held = table.columns
+    paired = columns.text not in held and columns.text_a in held and columns.text_b in held
+    if columns.text not in held and not paired:
+        raise missing_column(
+            table,
+            f"column {columns.text!r}, nor both {columns.text_a!r} and {columns.text_b!r}",
+            name=name,
+            key="data.text",
             refusal="no text column",
         )
-    parts = [table[column] for column in ((columns.text_a, columns.text_b) if paired else (columns.text,))]
-    bad = sum(not all(isinstance(text, str) and text.strip() for text in row) for row in zip(*parts, strict=True))
+    parts = [held[column] for column in ((columns.text_a, columns.text_b) if paired else (columns.text,))]
+    rows = list(zip(*parts, strict=True))
+    bad = [place for place, row in enumerate(rows) if not all(isinstance(text, str) and text.strip() for text in row)]
     if bad:
         raise DataError(
-            f"{name}: {bad} of {len(parts[0])} rows have no text; fill or drop them", refusal="some rows have no text"
+            f"{name}: {table.at(bad)}: {len(bad)} of {len(rows)} rows have no text; fill or drop them",
+            refusal="some rows have no text",
         )
-    if paired:
-        return tuple((str(a), str(b)) for a, b in zip(*parts, strict=True))
-    if columns.separator:
-        return tuple(_halves(str(text), columns.separator) for text in parts[0])
-    return tuple(str(text) for text in parts[0])
+    texts: tuple[Text, ...] = tuple((str(row[0]), str(row[1])) if paired else str(row[0]) for row in rows)
+    check_characters(texts, table, name=name)
+    if columns.separator and not paired:
+        return tuple(_halves(str(text), columns.separator) for text in texts)
+    return texts
 
 
 def limited_rows(count: int, limit: int) -> Int[np.ndarray, "rows"]:
@@ -161,28 +192,6 @@ def limited_rows(count: int, limit: int) -> Int[np.ndarray, "rows"]:
 def _halves(text: str, separator: str) -> tuple[str, str]:
     first, _, rest = text.partition(separator)
     return first, rest
-
-
-def label_indices(values: list[object], labels: LabelSpace, *, name: str, column: str) -> Int[np.ndarray, "examples"]:
-    """Return each row's label as an index.
-
-    Raises
-    ------
-    DataError
-        If some rows have a label outside the space.
-    """
-    known: dict[str, int] = {str(index): index for index in range(len(labels))}
-    known |= {f"{index}.0": index for index in range(len(labels))}
-    known |= {label: index for index, label in enumerate(labels.names)}
-    indices = np.array([-1 if isinstance(v, bool) else known.get(str(v).strip(), -1) for v in values], dtype=np.int64)
-    outside = int((indices < 0).sum())
-    if outside:
-        raise DataError(
-            f"{name}: column {column!r}: {outside} of {len(indices)} rows are neither a label name"
-            f" nor 0..{len(labels) - 1}; mend these rows, or set labels.names",
-            refusal="the label column has values outside the run's labels",
-        )
-    return indices
 
 
 def parts_of(values: list[object] | None, rows: int, *, name: str, column: str) -> np.ndarray:

@@ -82,15 +82,19 @@ def read_server_data(config: RunConfig) -> tuple[TransferSet, SplitExamples]:
         If a file breaks a rule.
     """
     data = config.data
-    names = ("text", "text_a", "text_b", "label", "split", "separator")
-    columns = Columns(**{name: getattr(data, name) for name in names})
-    transfer = read_transfer_set(data_path(data.root, data.transfer), columns=columns, limit=data.limit)
+    columns = Columns.from_settings(data)
+
+    def tell(name: str, sentence: str) -> None:
+        logger.info("%s: %s", name, sentence)
+
+    transfer = read_transfer_set(data_path(data.root, data.transfer), columns=columns, limit=data.limit, tell=tell)
     public = read_labelled_texts(
         data_path(data.root, data.public),
         columns=columns,
         labels=config.label_space(),
         key=seed_key(config.seed),
         limit=data.limit,
+        tell=tell,
     )
     if transfer.repeated:
         logger.info("%d transfer texts; %d rows repeat one of them and are left out", len(transfer), transfer.repeated)

@@ -21,14 +21,23 @@ BYTES_OF_ANSWER = 24
 
 @dataclass(frozen=True, slots=True)
 class FileSizes:
-    """Training and validation rows of each private file, and distinct transfer texts; without those of the hub."""
+    """Training and validation rows of each private file, and distinct transfer texts; without those of the hub.
+
+    `notes` are sentences on how files are read, each with the names of all that are read so.
+    """
 
     private: Mapping[str, tuple[int, int]]
     transfer: int | None
+    notes: tuple[str, ...]
 
 
-def check_files(config: RunConfig, *, clients: int) -> None:
+def check_files(config: RunConfig, *, clients: int) -> tuple[str, ...]:
     """Read every file of this machine, and refuse more clients than they or the memory are enough for.
+
+    Returns
+    -------
+    notes
+        Sentences on how files are read, where one might think otherwise.
 
     Raises
     ------
@@ -40,30 +49,39 @@ def check_files(config: RunConfig, *, clients: int) -> None:
     sizes = _read_files(config.data, config.task, config.labels)
     _check_shares(config.data.client_names, sizes, clients)
     if sizes.transfer is None:
-        return
+        return sizes.notes
     if sizes.transfer < LEAST_TRANSFER_TEXTS * config.rounds:
         raise ConfigError(
             f"{config.data.transfer}: {sizes.transfer} distinct transfer text(s) for {config.rounds} round(s); give"
             f" {LEAST_TRANSFER_TEXTS} or more for each round"
         )
     _check_memory(clients, texts=sizes.transfer, labels=len(config.label_space()))
+    return sizes.notes
 
 
 @lru_cache(maxsize=16)
 def _read_files(data: DataConfig, task: str, labels: LabelsConfig) -> FileSizes:
     """Read each file, once for all cells of a sweep."""
     space = RunConfig(task=task, labels=labels).label_space()
-    fields = ("text", "text_a", "text_b", "label", "split", "separator")
-    columns = Columns(**{field: getattr(data, field) for field in fields})
+    columns = Columns.from_settings(data)
     paths = {name: data_path(data.root, name) for name in (*data.client_names, data.public, data.transfer)}
-    sizes = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    told: dict[str, list[str]] = {}
+
+    def tell(name: str, sentence: str) -> None:
+        told.setdefault(sentence, []).append(name)
+
     for name in (*data.client_names, data.public):
         if is_local(paths[name]):
-            read = read_labelled_texts(paths[name], columns=columns, labels=space, key=seed_key(1), limit=data.limit)
+            read = read_labelled_texts(
+                paths[name], columns=columns, labels=space, key=seed_key(1), limit=data.limit, tell=tell
+            )
             sizes[name] = len(read.train), len(read.val)
-    if not is_local(paths[data.transfer]):
-        return FileSizes(sizes, None)
-    return FileSizes(sizes, len(read_transfer_set(paths[data.transfer], columns=columns, limit=data.limit)))
+    distinct = None
+    if is_local(paths[data.transfer]):
+        distinct = len(read_transfer_set(paths[data.transfer], columns=columns, limit=data.limit, tell=tell))
+    notes = tuple(f"{', '.join(dict.fromkeys(names))}: {sentence}" for sentence, names in told.items())
+    return FileSizes(sizes, distinct, notes)
 
 
 def _check_shares(names: tuple[str, ...], sizes: FileSizes, clients: int) -> None:

@@ -18,7 +18,7 @@ from knot_fed.reporting.run_folder import taken
 from knot_fed.types import MEAN
 
 
-def check_run(config: RunConfig, *, clients: int) -> None:
+def check_run(config: RunConfig, *, clients: int) -> tuple[str, ...]:
     """Refuse a run of virtual clients that could only fail.
 
     Data sets of the hub are left to the run; all files of this machine are read, and a user's own functions are called.
@@ -29,6 +29,11 @@ def check_run(config: RunConfig, *, clients: int) -> None:
         The run's configuration, with absolute paths.
     clients
         Number of virtual clients.
+
+    Returns
+    -------
+    notes
+        Sentences on how files are read, where one might think otherwise.
 
     Raises
     ------
@@ -41,10 +46,11 @@ def check_run(config: RunConfig, *, clients: int) -> None:
     check_own_functions(config)
     for model in _models(config):
         check_model_folder(model)
-    check_files(config, clients=clients)
+    notes = check_files(config, clients=clients)
     if config.privacy.secure_sum:
         asked = max(config.min_teachers, math.ceil(config.fraction * clients))
         check_threshold(config.privacy.threshold or default_threshold(asked), clients=asked)
+    return notes
 
 
 def check_deployed_run(config: RunConfig) -> None:
