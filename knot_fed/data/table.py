@@ -1,5 +1,6 @@
 """A file's columns in memory, and where its rows stand in the file, so that a refusal can name the line."""
 
+import json
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from knot_fed.errors import DataError
 MOST_SHOWN = 20
 LONGEST_COLUMN = 40
 """A longer name is probably a text of a file without a header line, and is not repeated."""
-DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
+DELIMITERS = (",", ";", "\t", "|")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,5 +87,5 @@ def missing_column(table: Table, missing: str, *, name: str, key: str, refusal: 
     more = f" and {len(table.names) - MOST_SHOWN} more" if len(table.names) > MOST_SHOWN else ""
     there = f"it has {', '.join(listed)}{more}" if listed else "it has none"
     cut = [delimiter for delimiter in DELIMITERS if len(table.names) == 1 and delimiter in table.names[0]]
-    remedy = f"set data.delimiter = {cut[0]!r}" if cut else f"check the header, or set {key}"
+    remedy = f"set data.delimiter = {json.dumps(cut[0])}" if cut else f"check the header, or set {key}"
     return DataError(f"{name}: no {missing}; {there}; {remedy}", refusal=refusal)
