@@ -7,7 +7,8 @@ from knot_fed.unread import READERS, unread_settings
 
 SET = {
     "labels.coordinates": "1; 2; 3; 4; 5", "data.text": "t", "data.text-a": "t", "data.text-b": "t", "data.label": "t",
-    "data.split": "t", "data.separator": "|", "data.alpha": 0.1, "teacher.max-length": 64, "weights.scheme": "size",
+    "data.split": "t", "data.separator": "|", "data.delimiter": ";",
+    "data.quoting": "none", "data.alpha": 0.1, "teacher.max-length": 64, "weights.scheme": "size",
     "weights.power": 2.0, "weights.trim": 0.3, "transport.cost": "semantic", "transport.solver": "table",
     "transport.divergence-epsilon": 0.2, "transport.entropic-epsilon": 0.0091, "transport.marginal-error": 0.03,
     "privacy.epsilon": 1.0, "privacy.delta": 1e-6, "privacy.clipping-norm": 2.0, "privacy.sampling-rate": 0.1,
@@ -35,6 +36,8 @@ READ = {
     "data.label": FILES,
     "data.split": FILES,
     "data.separator": FILES,
+    "data.delimiter": FILES,
+    "data.quoting": FILES,
     "data.alpha": {"data.partition": "dirichlet"},
     "teacher.max-length": {"student.model": "tiny-bert"},
     "weights.trim": {"weights.pooling": "trimmed-mean", "distill.objective": "pooled"},

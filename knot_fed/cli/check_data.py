@@ -1,7 +1,7 @@
 """`knot-fed check-data`: what a data file holds, and the configuration that reads it."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,8 +28,6 @@ def check_data(
 
     Columns, delimiter, quoting and label names are guessed, or as CONFIG says, such as data.label=stars.
     """
-    import tomli_w
-
     from knot_fed.config import RunConfig as Run
     from knot_fed.config.overrides import read_override
     from knot_fed.data.checked_file import check_file
@@ -49,7 +47,7 @@ def check_data(
     for line in (*_about_texts(checked), *(f"note: {note}" for note in checked.notes)):
         echo_line(console, printable(line))
     echo_line(console, "\n# paste into run.toml" + (OTHER_FILES if checked.classes else ""))
-    echo_line(console, tomli_w.dumps(dict(checked.settings)).rstrip())
+    echo_line(console, _toml(checked.settings))
     if checked.classes:
         echo_line(
             console, f"\n# or, on an owner's machine\nknot-fed client check run.toml --node-config {_node(checked)}"
@@ -77,6 +75,7 @@ def _columns(checked: "CheckedFile") -> Iterator[list[object]]:
         columns.label: "label",
         columns.split: "split",
     }
+    roles.pop("", None)
     for name, values in checked.guess.table.columns.items():
         filled = [str(value) for value in values if value is not None and str(value).strip()]
         yield [name, roles.get(name, "-"), len(filled), len(set(filled))]
@@ -107,11 +106,12 @@ def _node(checked: "CheckedFile") -> str:
         raise ConfigError("the table data is missing")
     own = {"name": data["clients"], "data": str(checked.path.resolve()), "state-dir": "/STATE"}
     own |= {key: value for key, value in data.items() if key not in ("root", "clients", "public", "transfer")}
-    pairs = " ".join(f"{key}={_toml(value)}" for key, value in own.items())
+    pairs = " ".join(_toml({key: value}).replace(" = ", "=", 1) for key, value in own.items())
     return shlex.quote(pairs)
 
 
-def _toml(value: object) -> str:
+def _toml(tables: Mapping[str, object]) -> str:
+    """Write TOML without tabs, which a terminal shows as spaces."""
     import tomli_w
 
-    return tomli_w.dumps({"v": value}).partition(" = ")[2].strip()
+    return tomli_w.dumps(tables).rstrip().replace("\t", "\\t")

@@ -77,7 +77,8 @@ def check_file(path: Path, given: Mapping[str, object]) -> CheckedFile:
     guess, name = guess_file(str(path), known), short_name(str(path))
     table, columns = guess.table, guess.columns
     texts = texts_of(table, columns, name=name)
-    parts = parts_of(table.columns.get(columns.split), len(texts), name=name, column=columns.split)
+    split = table.columns.get(columns.split) if columns.split else None
+    parts = parts_of(split, len(texts), name=name, column=columns.split)
     settings: dict[str, object] = {"data": _data_settings(path, columns)}
     notes = [table.layout] if table.layout else []
     labels: list[object] = [None] * len(texts)

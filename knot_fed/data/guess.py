@@ -78,9 +78,9 @@ def _guess_dialect(path: str, delimiter: str, quoting: str) -> tuple[Table, Dial
         if len(table.names) > 1:
             return table, dialect
         single = single or (table, dialect)
-    if single is None:
-        raise problem or DataError(f"{path}: cannot be read")
-    return single
+    if single and (problem is None or not set(single[0].names[0]) & set(DELIMITERS)):
+        return single
+    raise problem or DataError(f"{path}: cannot be read")
 
 
 def _quotings(path: str, delimiter: str, quoting: str) -> tuple[str, ...]:

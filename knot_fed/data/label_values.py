@@ -34,8 +34,9 @@ def read_labels(table: Table, column: str, labels: LabelSpace, *, name: str) -> 
         If there is no such column, a row has another value, or some rows are names and others positions.
     """
     if column not in table.columns:
-        raise missing_column(
-            table, f"column {column!r} for the label", name=name, key="data.label", refusal="no label column"
+        raise DataError(
+            missing_column(table, f"column {column!r} for the label", name=name, key="data.label"),
+            refusal="no label column",
         )
     values = table.columns[column]
     known = _known(labels.names)

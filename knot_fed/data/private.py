@@ -155,11 +155,9 @@ def texts_of(table: Table, columns: Columns, *, name: str) -> tuple[Text, ...]:
     held = table.columns
     paired = columns.text not in held and columns.text_a in held and columns.text_b in held
     if columns.text not in held and not paired:
-        raise missing_column(
-            table,
-            f"column {columns.text!r}, nor both {columns.text_a!r} and {columns.text_b!r}",
-            name=name,
-            key="data.text",
+        wanted = f"column {columns.text!r}, nor both {columns.text_a!r} and {columns.text_b!r}"
+        raise DataError(
+            missing_column(table, wanted, name=name, key="data.text"),
             refusal="no text column",
         )
     parts = [held[column] for column in ((columns.text_a, columns.text_b) if paired else (columns.text,))]

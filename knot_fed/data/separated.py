@@ -7,6 +7,7 @@ a mark inside any other field is a mark. Without quoting every mark is a mark, a
 
 import csv
 import io
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from knot_fed.data.table import Table, check_columns
 from knot_fed.errors import DataError
 
 LONGEST_FIELD = 2**31 - 1
+EXCEL = re.compile(r"\"?sep=.\"?[\r\n]")
 CLOSE_OR_DOUBLE = "close it, double the marks within texts, or set data.quoting = 'none'"
 
 
@@ -71,6 +73,11 @@ def read_separated(content: str, wanted: Collection[str] | None, *, name: str, d
     DataError
         If quotation marks do not match, rows differ in their number of fields, or quoting is not as `auto` takes it.
     """
+    if EXCEL.match(content):
+        raise DataError(
+            f"{name}: line 1 tells Excel the delimiter and is no header; delete it, and set data.delimiter to its sign",
+            refusal="the first line is no header",
+        )
     header, *found = list(_records(content, name=name, dialect=dialect)) or [Record([], 1, 1)]
     records = [record for record in found if record.fields]
     names = header.fields

@@ -86,4 +86,4 @@ def class_counts(labels: np.ndarray, parts: np.ndarray, names: Sequence[str]) ->
 
 
 def _spread(lengths: Sequence[int]) -> tuple[int, float, int]:
-    return min(lengths), median(lengths), max(lengths)
+    return min(lengths), float(median(lengths)), max(lengths)

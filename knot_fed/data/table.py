@@ -69,8 +69,8 @@ def check_columns(names: Sequence[str], wanted: Collection[str], *, name: str) -
         )
 
 
-def missing_column(table: Table, missing: str, *, name: str, key: str, refusal: str) -> DataError:
-    """Return the error that names the columns that are there, for the owner of the file only.
+def missing_column(table: Table, missing: str, *, name: str, key: str) -> str:
+    """Return the sentence that names the columns that are there, for the owner of the file only.
 
     Parameters
     ----------
@@ -80,12 +80,10 @@ def missing_column(table: Table, missing: str, *, name: str, key: str, refusal: 
         What is not there, in words.
     key
         The setting that names another column.
-    refusal
-        What a peer is told.
     """
     listed = [repr(column) if len(column) <= LONGEST_COLUMN else "a long one" for column in table.names[:MOST_SHOWN]]
     more = f" and {len(table.names) - MOST_SHOWN} more" if len(table.names) > MOST_SHOWN else ""
     there = f"it has {', '.join(listed)}{more}" if listed else "it has none"
     cut = [delimiter for delimiter in DELIMITERS if len(table.names) == 1 and delimiter in table.names[0]]
     remedy = f"set data.delimiter = {json.dumps(cut[0])}" if cut else f"check the header, or set {key}"
-    return DataError(f"{name}: no {missing}; {there}; {remedy}", refusal=refusal)
+    return f"{name}: no {missing}; {there}; {remedy}"
