@@ -28,7 +28,8 @@ def decoded(content: bytes, *, name: str) -> str:
     DataError
         If it is not UTF-8; the message has the line and what helps.
     """
-    if content[:START].count(0) > START // 4:
+    start = content[:START]
+    if start.count(0) > len(start) // 4:
         raise DataError(f"{name}: not UTF-8 but UTF-16; {UTF_16.partition('; ')[2]}", refusal="not UTF-8")
     try:
         return content.decode("utf-8-sig")

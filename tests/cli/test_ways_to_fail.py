@@ -115,6 +115,11 @@ def edited(name, old, new):
     return lambda: Path(name).write_text(Path(name).read_text().replace(old, new))
 
 
+def owned(content):
+    return text(OWNED, content)
+
+
+OWNED = "data/product.csv"
 APART = np.ones((5, 5)) - np.eye(5)
 SIM = ("sim", "run.toml")
 CASES = {
@@ -137,6 +142,61 @@ CASES = {
     "resume from nowhere": (None, (*SIM, "--resume", "runs/absent/"), "absent: nothing to resume"),
     "file in UTF-16": (raw("data/product.csv", "text,label\na,0\n".encode("utf-16")), SIM, "product.csv: not UTF-8"),
     "file with semicolons": (text("data/product.csv", "text;label\na;0\n"), SIM, "product.csv: no column"),
+    "file with another column": (owned("text,grade\na,0\n"), SIM, "it has 'text', 'grade'; check"),
+    "UTF-16 without a mark": (raw(OWNED, "text,label\na,0\n".encode("utf-16-le")), SIM, "not UTF-8 but UTF-16; save it"),
+    "file in latin-1": (raw(OWNED, "text,label\né,0\n".encode("latin-1")), SIM, "not UTF-8 at byte 11 .line 2.; save"),
+    "workbook": (raw(OWNED, b"PK\x03\x04\xff"), SIM, "or a workbook such as .xlsx.; save it as CSV UTF-8"),
+    "mark that is never closed": (
+        owned('text,label\na,positive\n"b,neutral\nc,neutral\n'),
+        SIM,
+        "product.csv: line 3: a quotation mark opens a text and is never closed; close it",
+    ),
+    "mark within a text in marks": (owned('text,label\n"a" b,0\n'), SIM, "line 2: a text in quotation marks goes on"),
+    "mark that another one closes": (
+        owned('text,label\na,neutral\nb,neutral\n"c,neutral\nd,neutral\n5",neutral\n'),
+        SIM,
+        "line 4: a text in quotation marks reaches to line 6 and holds what looks like rows",
+    ),
+    "quoted tsv": (
+        lambda: (Path(OWNED).unlink(), text("data/product.tsv", '"text"\t"label"\n"a"\t"neutral"\n')()),
+        SIM,
+        "product.tsv: line 1: a field is quoted as in csv",
+    ),
+    "uneven rows": (owned("text,label\na,b,neutral\n"), SIM, "line 2: 1 of 1 rows do not have the header's 2 fields"),
+    "first line for Excel": (owned("sep=;\ntext;label\na;0\n"), SIM, "line 1 tells Excel the delimiter"),
+    "column twice": (owned("text,text,label\na,b,0\n"), SIM, "column 'text' stands more than once in the header"),
+    "half a character": (
+        lambda: (Path(OWNED).unlink(), text("data/product.jsonl", '{"text": "a \\ud83d", "label": "neutral"}\n')()),
+        SIM,
+        "product.jsonl: line 1: 1 of 1 texts hold half a character",
+    ),
+    "half a character in transfer texts": (
+        lambda: (
+            Path("data/movie-texts.csv").unlink(),
+            text("data/movie-texts.jsonl", '{"text": "a"}\n{"text": "\\ud83d"}\n')(),
+        ),
+        SIM,
+        "movie-texts.jsonl: line 2: 1 of 2 texts hold half a character",
+    ),
+    "names and numbers": (owned("text,label\na,neutral\nb,1\n"), SIM, "1 of 2 rows are no label names, as the others"),
+    "stars that no name is": (owned("text,label\na,1\nb,7\n"), SIM, "1 of 2 rows are neither a label name nor"),
+    "booleans": (
+        lambda: (Path(OWNED).unlink(), text("data/product.jsonl", '{"text": "a", "label": true}\n')()),
+        SIM,
+        "true and false are neither: set labels.names = 'false, true'",
+    ),
+    "delimiter of two signs": (None, (*SIM, "data.delimiter=ab"), "data.delimiter = 'ab': use one sign, such as ;"),
+    "check of one class": (owned("text,label\na,good\n"), ("check-data", OWNED), "1 label; give the names that all"),
+    "check of no classes": (
+        owned("text,label\na,1\nb,2\nc,3\n"),
+        ("check-data", OWNED),
+        "3 values of the label column in 3 rows are no classes",
+    ),
+    "check of labels with commas": (
+        owned('text,label\na,"b, c"\nb,d\nb,d\nb,d\n'),
+        ("check-data", OWNED),
+        "labels with a comma; give the names",
+    ),
     "file with one column": (text("data/product.csv", "text\na\n"), SIM, "product.csv: no column 'label'"),
     "folder in a file's place": (folder("data/product.csv"), SIM, "product: no file product"),
     "file that links to itself": (link("data/product.csv", "product.csv"), SIM, "product: no file product"),
