@@ -29,6 +29,7 @@ def check_data(
     Columns, delimiter, quoting and label names are guessed, or as CONFIG says, such as data.label=stars.
     """
     from knot_fed.config import RunConfig as Run
+    from knot_fed.config import flattened
     from knot_fed.config.overrides import read_override
     from knot_fed.data.checked_file import check_file
     from knot_fed.reporting.narrow import narrow_table
@@ -52,18 +53,19 @@ def check_data(
         echo_line(
             console, f"\n# or, on an owner's machine\nknot-fed client check run.toml --node-config {_node(checked)}"
         )
-        read = checked.read(Run.model_validate(checked.settings))
+        read = checked.read(Run.from_mapping(flattened(checked.settings)))
         counts = ", ".join(f"{part} {len(getattr(read, part))}" for part in PARTS)
         echo_line(console, f"\n# read so, a study has {counts}")
 
 
 def _about_rows(checked: "CheckedFile") -> Iterator[str]:
-    table, columns = checked.guess.table, checked.guess.columns
-    cut = ""
-    if table.unit == "line" and ".jsonl" not in checked.path.name:
-        dialect = columns.dialect.resolved(tabs=".tsv" in checked.path.name)
+    from knot_fed.data.files import file_dialect, file_kind
+
+    table, name, cut = checked.guess.table, checked.path.name, ""
+    if file_kind(name) in ("csv", "tsv"):
+        dialect = file_dialect(name, checked.guess.columns.dialect)
         cut = f", delimiter {dialect.delimiter!r}, quoting {'double' if dialect.quoted else 'none'}"
-    yield f"{checked.path.name}: {len(table)} rows, {len(table.names)} columns{cut}"
+    yield f"{name}: {len(table)} rows, {len(table.names)} columns{cut}"
 
 
 def _columns(checked: "CheckedFile") -> Iterator[list[object]]:

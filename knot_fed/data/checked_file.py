@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from knot_fed.config import RunConfig
+from knot_fed.config import RunConfig, flattened
 from knot_fed.data.files import SUFFIXES, short_name
 from knot_fed.data.guess import Guess, guess_file, guess_labels
-from knot_fed.data.label_values import read_labels
+from knot_fed.data.label_values import labels_of, read_labels
+from knot_fed.data.partition import CLIENT_NAME
 from knot_fed.data.private import Columns, parts_of, read_labelled_texts, seed_key, texts_of
 from knot_fed.data.survey import Survey, class_counts, survey_texts
 from knot_fed.errors import DataError
-from knot_fed.labels import LabelSpace
 from knot_fed.types import SplitExamples, Text
 
+UNPLACED = "the labels are words by the alphabet; where some are nearer than others, give labels.coordinates"
 FIELDS = tuple(field.name for field in fields(Columns))
 
 
@@ -81,15 +82,19 @@ def check_file(path: Path, given: Mapping[str, object]) -> CheckedFile:
     parts = parts_of(split, len(texts), name=name, column=columns.split)
     settings: dict[str, object] = {"data": _data_settings(path, columns)}
     notes = [table.layout] if table.layout else []
+    if not CLIENT_NAME.fullmatch(_stem(path)):
+        notes.append("the name of the file cannot be a client's: use letters, digits, dots, dashes and underscores")
     labels: list[object] = [None] * len(texts)
     classes: Mapping[str, Counter[str]] = {}
     if columns.label:
-        labels = table.columns.get(columns.label, labels)
+        labels = labels_of(table, columns.label, name=name)
         settings = _label_settings(path, labels, given) | settings
-        space = RunConfig.model_validate(settings).label_space()
+        space = RunConfig.from_mapping(flattened(settings)).label_space()
         indices, how = read_labels(table, columns.label, space, name=name)
         classes = class_counts(indices, parts, space.names)
         notes += [how] if how else []
+        if "coordinates" not in str(settings.get("labels", "coordinates")):
+            notes.append(UNPLACED)
     survey = _survey(texts, labels, parts, given)
     return CheckedFile(path, guess, survey, classes, settings, tuple(notes))
 
@@ -118,8 +123,7 @@ def _label_settings(path: Path, values: list[object], given: Mapping[str, object
             f"{short_name(str(path))}: {len(names)} values of the label column in {len(values)} rows are no classes;"
             " name the column of the labels by data.label=NAME"
         )
-    labels = {"names": ", ".join(names)} | ({"coordinates": "; ".join(names)} if places else {})
-    LabelSpace.from_text(labels["names"], labels.get("coordinates", ""))
+    labels = {"names": ", ".join(names)} | ({"coordinates": "; ".join(places)} if places else {})
     return {"task": _stem(path), "labels": labels}
 
 

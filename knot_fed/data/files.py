@@ -75,6 +75,22 @@ def short_name(path: str) -> str:
     return path if path.startswith((HUB, BUILTIN)) else Path(path).name
 
 
+def file_kind(path: str) -> str:
+    """Return the kind of a file, such as csv, whether it is compressed or not.
+
+    Examples
+    --------
+    >>> file_kind("mine.csv.gz")
+    'csv'
+    """
+    return path.removesuffix(".gz").rpartition(".")[2]
+
+
+def file_dialect(path: str, dialect: Dialect) -> Dialect:
+    """Return how a csv or tsv file is cut, with the delimiter that is usual for its kind."""
+    return dialect.resolved(tabs=file_kind(path) == "tsv")
+
+
 def read_table(path: str, wanted: Collection[str] | None, *, dialect: Dialect, split: str = "") -> Table:
     """Read those of the wanted columns that the file has; others are not kept.
 
@@ -119,7 +135,7 @@ def read_table(path: str, wanted: Collection[str] | None, *, dialect: Dialect, s
 
 
 def _read_file(path: Path, wanted: Collection[str] | None, dialect: Dialect) -> Table:
-    kind = path.name.removesuffix(".gz").rpartition(".")[2]
+    kind = file_kind(path.name)
     if not path.name.endswith(SUFFIXES):
         raise DataError(f"{path.name}: unknown kind of file; use one of {', '.join(SUFFIXES)}", refusal="unknown kind")
     if kind == "parquet":
@@ -128,7 +144,7 @@ def _read_file(path: Path, wanted: Collection[str] | None, dialect: Dialect) -> 
         content = decoded(file.read(), name=path.name)
     if kind == "jsonl":
         return read_json_lines(content, wanted, name=path.name)
-    return read_separated(content, wanted, name=path.name, dialect=dialect.resolved(tabs=kind == "tsv"))
+    return read_separated(content, wanted, name=path.name, dialect=file_dialect(path.name, dialect))
 
 
 def _read_parquet(path: Path, wanted: Collection[str] | None) -> Table:

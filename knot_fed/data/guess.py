@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from knot_fed.data.files import read_table
+from knot_fed.data.files import file_dialect, file_kind, read_table
 from knot_fed.data.label_values import number_of
 from knot_fed.data.private import SPLITS, Columns
 from knot_fed.data.separated import Dialect
@@ -23,7 +23,7 @@ MOST_GUESSED = 100
 class Guess:
     """A file's table with all columns, and the settings by which it is read.
 
-    `given` are the settings that were not guessed; `columns.label` and `columns.split` are empty where there is none.
+    `columns.label` and `columns.split` are empty where there is none.
     """
 
     table: Table
@@ -69,7 +69,7 @@ def _guess_dialect(path: str, delimiter: str, quoting: str) -> tuple[Table, Dial
     tries = [Dialect(each, how) for each in delimiters for how in _quotings(path, each, quoting)]
     single: tuple[Table, Dialect] | None = None
     problem: DataError | None = None
-    for dialect in tries if ".csv" in path or ".tsv" in path else tries[:1]:
+    for dialect in tries if file_kind(path) in ("csv", "tsv") else tries[:1]:
         try:
             table = read_table(path, None, dialect=dialect)
         except DataError as error:
@@ -86,8 +86,7 @@ def _guess_dialect(path: str, delimiter: str, quoting: str) -> tuple[Table, Dial
 def _quotings(path: str, delimiter: str, quoting: str) -> tuple[str, ...]:
     if quoting:
         return (quoting,)
-    tabs = delimiter == "\t" or (not delimiter and ".tsv" in path)
-    return "auto", "double" if tabs else "none"
+    return "auto", "none" if file_dialect(path, Dialect(delimiter)).quoted else "double"
 
 
 def _guess_texts(table: Table, given: Mapping[str, str]) -> dict[str, str]:
@@ -133,13 +132,17 @@ def _first(wanted: Collection[str], names: Collection[str]) -> str:
     return next((column for name in wanted for column in names if column.lower() == name), "")
 
 
-def guess_labels(values: Collection[object]) -> tuple[str, tuple[str, ...], tuple[float, ...]]:
-    """Return a preset's task, or else label names and, where these are numbers, the numbers as coordinates.
+def guess_labels(values: Collection[object]) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """Return the task whose preset has just these labels, their names, and where they are known their coordinates.
+
+    Numbers are their own coordinates; some of a preset's names have its order and coordinates.
 
     Examples
     --------
     >>> guess_labels([1.0, 5.0, 2.0])
-    ('', ('1', '2', '5'), (1.0, 2.0, 5.0))
+    ('', ('1', '2', '5'), ('1', '2', '5'))
+    >>> guess_labels(["positive", "neutral", "negative"])
+    ('', ('negative', 'neutral', 'positive'), ('-1', '0', '1'))
     >>> guess_labels(["neutral", "entailment", "contradiction"])[0]
     'nli'
     """
@@ -147,9 +150,17 @@ def guess_labels(values: Collection[object]) -> tuple[str, tuple[str, ...], tupl
     if any(isinstance(value, bool) for value in kept):
         return "", ("false", "true"), ()
     numbers = {number_of(value) for value in kept}
-    if None not in numbers and numbers:
-        ordered = tuple(sorted(number for number in numbers if number is not None))
-        return "", tuple(f"{number:g}" for number in ordered), ordered
-    names = tuple(sorted({str(value).strip() for value in kept} - {""}))
-    task = next((task for task, known in PRESETS.items() if len(names) > 1 and set(names) <= set(known)), "")
-    return task, names, ()
+    if None not in numbers:
+        spelt = tuple(_spelt(number) for number in sorted(number for number in numbers if number is not None))
+        return "", spelt, spelt
+    names = {str(value).strip() for value in kept} - {""}
+    for task, places in PRESETS.items():
+        if names <= set(places):
+            ordered = tuple(name for name in places if name in names)
+            coordinates = tuple(",".join(map(_spelt, places[name])) for name in ordered)
+            return ("" if len(names) < len(places) else task), ordered, coordinates
+    return "", tuple(sorted(names)), ()
+
+
+def _spelt(number: float) -> str:
+    return str(int(number)) if number.is_integer() else repr(number)

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Int
 
 from knot_fed.data.table import Table, missing_column
-from knot_fed.errors import DataError
+from knot_fed.errors import DataError, shown
 from knot_fed.labels import LabelSpace
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -33,12 +33,7 @@ def read_labels(table: Table, column: str, labels: LabelSpace, *, name: str) -> 
     DataError
         If there is no such column, a row has another value, or some rows are names and others positions.
     """
-    if column not in table.columns:
-        raise DataError(
-            missing_column(table, f"column {column!r} for the label", name=name, key="data.label"),
-            refusal="no label column",
-        )
-    values = table.columns[column]
+    values = labels_of(table, column, name=name)
     known = _known(labels.names)
     named = np.array([_named(value, known) for value in values], dtype=np.int64)
     if (named >= 0).all():
@@ -61,6 +56,22 @@ def read_labels(table: Table, column: str, labels: LabelSpace, *, name: str) -> 
         f" ({table.at(outside.tolist())}); {BOOLEANS if booleans else 'mend these rows, or set labels.names'}",
         refusal="the label column has values outside the run's labels",
     )
+
+
+def labels_of(table: Table, column: str, *, name: str) -> list[object]:
+    """Return the values of the labels' column.
+
+    Raises
+    ------
+    DataError
+        If there is no such column.
+    """
+    if column not in table.columns:
+        raise DataError(
+            missing_column(table, f"column {column!r} for the label", name=name, key="data.label"),
+            refusal="no label column",
+        )
+    return table.columns[column]
 
 
 def number_of(value: object) -> float | None:
@@ -96,10 +107,11 @@ def _named(value: object, known: dict[str | float, int]) -> int:
 
 def _placed(value: object, count: int) -> int:
     number = number_of(value)
-    return int(number) if number is not None and number in range(count) else -1
+    return int(number) if number is not None and number.is_integer() and 0 <= number < count else -1
 
 
 def _by_position(placed: Int[np.ndarray, "examples"], labels: LabelSpace) -> str:
     last = len(labels) - 1
+    first_name, last_name = shown(labels.names[0]), shown(labels.names[last])
     start = "" if (placed == 0).any() else "; no row is 0: if they count from 1, set labels.names"
-    return f"labels are numbers by position, 0 for {labels.names[0]!r} to {last} for {labels.names[last]!r}{start}"
+    return f"labels are numbers by position, 0 for {first_name} to {last} for {last_name}{start}"

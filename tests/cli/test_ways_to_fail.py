@@ -142,8 +142,8 @@ CASES = {
     "resume from nowhere": (None, (*SIM, "--resume", "runs/absent/"), "absent: nothing to resume"),
     "file in UTF-16": (raw("data/product.csv", "text,label\na,0\n".encode("utf-16")), SIM, "product.csv: not UTF-8"),
     "file with semicolons": (text("data/product.csv", "text;label\na;0\n"), SIM, "product.csv: no column"),
-    "file with another column": (owned("text,grade\na,0\n"), SIM, "it has 'text', 'grade'; check"),
-    "UTF-16 without a mark": (raw(OWNED, "text,label\na,0\n".encode("utf-16-le")), SIM, "not UTF-8 but UTF-16; save it"),
+    "file with another column": (owned("text,grade\na,0\n"), SIM, "has 'text', 'grade'; check"),
+    "UTF-16 without a mark": (raw(OWNED, "text,label\na,0\n".encode("utf-16-le")), SIM, "not UTF-8 but UTF-16"),
     "file in latin-1": (raw(OWNED, "text,label\né,0\n".encode("latin-1")), SIM, "not UTF-8 at byte 11 .line 2.; save"),
     "workbook": (raw(OWNED, b"PK\x03\x04\xff"), SIM, "or a workbook such as .xlsx.; save it as CSV UTF-8"),
     "mark that is never closed": (

@@ -10,17 +10,22 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
+from contextlib import suppress
 from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from knot_fed.cli.main import app
 from knot_fed.config import NodeConfig, RunConfig, flattened
 from knot_fed.config.overrides import read_override
+from knot_fed.data.files import read_table
 from knot_fed.data.private import Columns, read_labelled_texts, seed_key
+from knot_fed.data.separated import Dialect
 from knot_fed.data.transfer_set import read_transfer_set
 from knot_fed.errors import DataError
 from knot_fed.labels import LabelSpace
@@ -60,8 +65,8 @@ def columns_of(rows):
     return {"text": [text for text, _ in rows], "label": [label for _, label in rows]}
 
 
-def check(path, *given):
-    return CliRunner().invoke(app, ["check-data", str(path), *given])
+def check(path, *settings):
+    return CliRunner().invoke(app, ["check-data", str(path), *settings])
 
 
 def pasted(said):
@@ -192,12 +197,12 @@ READ = {
         named(STARS),
         "reviews.text",
     ),
-    "a preset's names": (
+    "some of a preset's names": (
         "a.csv",
         separated(made(("negative", "positive", "neutral"))),
         (),
         named(made(("negative", "positive", "neutral"))),
-        'task = "sentiment"',
+        'names = "negative, neutral, positive"\ncoordinates = "-1; 0; 1"',
     ),
     "positions, as asked": (
         "a.csv",
@@ -205,6 +210,13 @@ READ = {
         ("task=sentiment",),
         named(made(LabelSpace.preset("sentiment").names)),
         "numbers by position, 0 for 'very negative'",
+    ),
+    "all of a preset's names": (
+        "a.csv",
+        separated(made(LabelSpace.preset("nli").names)),
+        (),
+        named(made(LabelSpace.preset("nli").names)),
+        'task = "nli"\n\n[data]',
     ),
     "splits by other names": (
         "a.csv",
@@ -228,9 +240,9 @@ READ = {
 
 @pytest.mark.parametrize("name", READ)
 def test_a_strangers_file_is_read_whole_by_the_configuration_that_is_printed(tmp_path, name):
-    file, content, given, rows, said = READ[name]
+    file, content, settings, rows, said = READ[name]
     (tmp_path / file).write_bytes(content)
-    result = check(tmp_path / file, *given)
+    result = check(tmp_path / file, *settings)
     assert result.exit_code == 0, result.output
     assert said in result.stdout
     assert Counter(read_back(tmp_path / file, result.stdout)) == rows
@@ -420,6 +432,24 @@ def test_repeated_texts_are_counted_within_and_between_splits(tmp_path):
     assert "spacing and punctuation: 1\n" in said
     assert "texts in two splits: train and val 0, train and test 1, val and test 0\n" in said
     assert "texts with more than one label: 1\n" in said
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["a", "b c", "d, e"]), st.integers(1, 3)), min_size=12, max_size=30),
+    st.lists(st.integers(0, 10**6), min_size=1, max_size=3),
+    st.booleans(),
+)
+def test_stray_marks_are_refused_or_lose_no_row(tmp_path_factory, rows, places, writer):
+    """The exception are marks that make a good field of two lines, of which neither is a row."""
+    content = (separated if writer else plain)([(text.replace(",", ";"), label) for text, label in rows]).decode()
+    for place in places:
+        spot = len("text,label\n") + place % (len(content) - len("text,label\n"))
+        content = content[:spot] + '"' + content[spot:]
+    path = tmp_path_factory.mktemp("marks") / "a.csv"
+    path.write_text(content, newline="")
+    with suppress(DataError):
+        table = read_table(str(path), {"text", "label"}, dialect=Dialect())
+        assert len(table) == len(rows)
 
 
 @pytest.fixture(scope="module")
