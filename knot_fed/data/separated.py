@@ -16,6 +16,8 @@ from knot_fed.errors import DataError
 
 LONGEST_FIELD = 2**31 - 1
 EXCEL = re.compile(r"\"?sep=.\"?[\r\n]")
+LINES_OF_ONE_WIDTH = 4
+"""Lines within one text that nobody writes with the header's number of delimiters in each."""
 CLOSE_OR_DOUBLE = "close it, double the marks within texts, or set data.quoting = 'none'"
 
 
@@ -154,17 +156,16 @@ def _doubled(field: str) -> bool:
 
 
 def _check_swallowed(records: Sequence[Record], fields: int, *, name: str, delimiter: str) -> None:
-    """Refuse a quoted text one of whose lines is a whole row: a stray mark, closed by another one, swallowed it."""
+    """Refuse a quoted text one of whose lines ends or begins as a row does: stray marks may have swallowed rows."""
     plain = [record.fields for record in records if record.first == record.last]
     values = [set(column) for column in zip(*plain, strict=True)]
     repeating = {place: known for place, known in enumerate(values) if 2 * len(known) <= len(plain)}
     for record in records:
-        if record.first == record.last or not repeating:
-            continue
-        for place, field in enumerate(record.fields):
+        for place, field in enumerate(record.fields) if record.first < record.last and fields > 1 else ():
             lines = field.splitlines()
-            inside = lines[place > 0 : len(lines) - (place < fields - 1)]
-            if any(_is_row(line.split(delimiter), fields, repeating) for line in inside):
+            inside = [line.split(delimiter) for line in lines[place > 0 : len(lines) - (place < fields - 1)]]
+            around = {other: known for other, known in repeating.items() if other != place}
+            if any(_is_row(cells, fields, place, around) for cells in inside) or _are_rows(inside, fields):
                 raise DataError(
                     f"{name}: line {record.first}: a text in quotation marks reaches to line {record.last} and holds"
                     f" what looks like rows; {CLOSE_OR_DOUBLE}, or 'double' if all that is one text",
@@ -172,8 +173,16 @@ def _check_swallowed(records: Sequence[Record], fields: int, *, name: str, delim
                 )
 
 
-def _is_row(cells: list[str], fields: int, repeating: dict[int, set[str]]) -> bool:
-    return len(cells) == fields and all(cells[place] in known for place, known in repeating.items())
+def _is_row(cells: list[str], fields: int, place: int, around: dict[int, set[str]]) -> bool:
+    """Tell whether a line has known values before and after the text, which may hold delimiters itself."""
+    after = len(cells) - fields
+    found = [cells[other if other < place else other + after] in known for other, known in around.items() if after >= 0]
+    return bool(found) and all(found)
+
+
+def _are_rows(inside: list[list[str]], fields: int) -> bool:
+    """Tell whether several lines all have as many fields as the header."""
+    return len(inside) >= LINES_OF_ONE_WIDTH and all(len(cells) == fields for cells in inside)
 
 
 def _layout(records: Sequence[Record], header: Record) -> str:

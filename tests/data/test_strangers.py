@@ -23,9 +23,10 @@ from typer.testing import CliRunner
 from knot_fed.cli.main import app
 from knot_fed.config import NodeConfig, RunConfig, flattened
 from knot_fed.config.overrides import read_override
-from knot_fed.data.files import read_table
+from knot_fed.data.label_values import read_labels
 from knot_fed.data.private import Columns, read_labelled_texts, seed_key
-from knot_fed.data.separated import Dialect
+from knot_fed.data.separated import Dialect, read_separated
+from knot_fed.data.table import Table
 from knot_fed.data.transfer_set import read_transfer_set
 from knot_fed.errors import DataError
 from knot_fed.labels import LabelSpace
@@ -332,8 +333,8 @@ def test_what_cannot_be_right_is_refused_in_one_sentence(tmp_path, name):
         ([True, False], "false,true", [1, 0]),
     ],
 )
-def test_labels_are_read_by_value(tmp_path, values, names, indices):
-    assert read_values(tmp_path, values, names).tolist() == indices
+def test_labels_are_read_by_value(values, names, indices):
+    assert read_values(values, names).tolist() == indices
 
 
 @pytest.mark.parametrize(
@@ -349,15 +350,12 @@ def test_labels_are_read_by_value(tmp_path, values, names, indices):
         ([True, False], "bad,good", "set labels.names = 'false, true'"),
     ],
 )
-def test_labels_that_could_be_read_in_two_ways_or_in_none_are_refused(tmp_path, values, names, sentence):
+def test_labels_that_could_be_read_in_two_ways_or_in_none_are_refused(values, names, sentence):
     with pytest.raises(DataError, match=sentence):
-        read_values(tmp_path, values, names)
+        read_values(values, names)
 
 
-def read_values(folder, values, names):
-    from knot_fed.data.label_values import read_labels
-    from knot_fed.data.table import Table
-
+def read_values(values, names):
     labels = LabelSpace.from_text(names, "")
     table = Table({"label": list(values)}, ("label",), range(1, len(values) + 1))
     return read_labels(table, "label", labels, name="a.csv")[0]
@@ -439,17 +437,15 @@ def test_repeated_texts_are_counted_within_and_between_splits(tmp_path):
     st.lists(st.integers(0, 10**6), min_size=1, max_size=3),
     st.booleans(),
 )
-def test_stray_marks_are_refused_or_lose_no_row(tmp_path_factory, rows, places, writer):
-    """The exception are marks that make a good field of two lines, of which neither is a row."""
-    content = (separated if writer else plain)([(text.replace(",", ";"), label) for text, label in rows]).decode()
+def test_stray_marks_are_refused_or_lose_no_row(rows, places, writer):
+    content = (separated(rows) if writer else plain([(text.replace(",", ";"), label) for text, label in rows])).decode()
     for place in places:
         spot = len("text,label\n") + place % (len(content) - len("text,label\n"))
         content = content[:spot] + '"' + content[spot:]
-    path = tmp_path_factory.mktemp("marks") / "a.csv"
-    path.write_text(content, newline="")
+    labels = LabelSpace.from_text("1,2,3", "")
     with suppress(DataError):
-        table = read_table(str(path), {"text", "label"}, dialect=Dialect())
-        assert len(table) == len(rows)
+        table = read_separated(content, None, name="a.csv", dialect=Dialect(","))
+        assert len(read_labels(table, "label", labels, name="a.csv")[0]) == len(rows)
 
 
 @pytest.fixture(scope="module")
