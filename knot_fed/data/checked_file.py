@@ -17,7 +17,8 @@ from knot_fed.data.survey import Survey, class_counts, survey_texts
 from knot_fed.errors import DataError
 from knot_fed.types import SplitExamples, Text
 
-UNPLACED = "the labels are words by the alphabet; where some are nearer than others, give labels.coordinates"
+PLACED = "labels lie as far apart as labels.coordinates says; leave these out where numbers are only codes"
+UNPLACED = "labels stand in the order of the alphabet; where some are nearer than others, give labels.coordinates"
 FIELDS = tuple(field.name for field in fields(Columns))
 
 
@@ -93,8 +94,8 @@ def check_file(path: Path, given: Mapping[str, object]) -> CheckedFile:
         indices, how = read_labels(table, columns.label, space, name=name)
         classes = class_counts(indices, parts, space.names)
         notes += [how] if how else []
-        if "coordinates" not in str(settings.get("labels", "coordinates")):
-            notes.append(UNPLACED)
+        if "labels.names" not in given and "labels" in settings:
+            notes.append(PLACED if "coordinates" in str(settings["labels"]) else UNPLACED)
     survey = _survey(texts, labels, parts, given)
     return CheckedFile(path, guess, survey, classes, settings, tuple(notes))
 

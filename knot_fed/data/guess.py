@@ -13,7 +13,22 @@ from knot_fed.labels import MOST_LABELS, PRESETS
 
 TEXTS = ("text", "review", "sentence", "content", "body", "comment", "message", "tweet", "utterance", "document")
 PAIRS = (("text_a", "text_b"), ("premise", "hypothesis"), ("sentence1", "sentence2"), ("text1", "text2"))
-LABELS = ("label", "labels", "stars", "rating", "score", "sentiment", "class", "category", "target", "emotion")
+LABELS = (
+    "label",
+    "labels",
+    "stars",
+    "rating",
+    "score",
+    "sentiment",
+    "class",
+    "category",
+    "target",
+    "emotion",
+    "polarity",
+    "topic",
+    "intent",
+    "y",
+)
 SPLIT_NAMES = ("split", "part", "partition", "set", "fold", "subset")
 MOST_GUESSED = 100
 """Labels of a column that no name says to be the labels'."""
@@ -146,14 +161,14 @@ def guess_labels(values: Collection[object]) -> tuple[str, tuple[str, ...], tupl
     >>> guess_labels(["neutral", "entailment", "contradiction"])[0]
     'nli'
     """
-    kept = [value for value in values if value is not None and value == value]
+    kept = [value for value in values if value is not None and value == value and str(value).strip()]
     if any(isinstance(value, bool) for value in kept):
         return "", ("false", "true"), ()
     numbers = {number_of(value) for value in kept}
     if None not in numbers:
         spelt = tuple(_spelt(number) for number in sorted(number for number in numbers if number is not None))
         return "", spelt, spelt
-    names = {str(value).strip() for value in kept} - {""}
+    names = {str(value).strip() for value in kept}
     for task, places in PRESETS.items():
         if names <= set(places):
             ordered = tuple(name for name in places if name in names)

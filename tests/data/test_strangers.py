@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from knot_fed.cli.main import app
 from knot_fed.config import NodeConfig, RunConfig, flattened
 from knot_fed.config.overrides import read_override
+from knot_fed.data.files import read_table
 from knot_fed.data.label_values import read_labels
 from knot_fed.data.private import Columns, read_labelled_texts, seed_key
 from knot_fed.data.separated import Dialect, read_separated
@@ -108,9 +109,22 @@ READ = {
     ),
     "floats of pandas": ("a.csv", separated(made((1.0, 2.0, 5.0))), (), named(made((1, 2, 5))), "│ 5     │   20"),
     "stars 1 to 5": ("a.csv", separated(STARS), (), named(STARS), "│ 5     │   12"),
-    "words": ("a.csv", separated(made(WORDS)), (), named(made(WORDS)), "fair  │   20"),
+    "words": (
+        "a.csv",
+        separated(made(WORDS)),
+        (),
+        named(made(WORDS)),
+        "note: labels stand in the order of the alphabet",
+    ),
     "quotes": ("a.csv", separated(QUOTED), (), named(QUOTED), "quoting double"),
     "20 classes": ("a.csv", separated(made(range(20))), (), named(made(range(20))), "19    │    3"),
+    "codes": (
+        "a.csv",
+        separated(made((7, 11))),
+        (),
+        named(made((7, 11))),
+        "leave these out where numbers are only codes",
+    ),
     "two classes": ("a.csv", separated(made(("no", "yes"))), (), named(made(("no", "yes"))), "no    │   30"),
     "Arabic": ("a.csv", separated(ARABIC), (), named(ARABIC), "characters of a text: 16 to 17"),
     "50,000 characters": ("a.csv", separated(LONG), (), named(LONG), "12 texts have more words than a model reads"),
@@ -413,6 +427,15 @@ def test_missing_columns_name_those_that_are_there_and_no_long_ones(tmp_path):
     with pytest.raises(DataError, match="it has a long one, '1'") as failure:
         read_transfer_set(tmp_path / "b.csv", columns=Columns())
     assert "first text" not in str(failure.value)
+
+
+def test_one_class_at_an_owner_is_counted_among_the_names_that_all_owners_share(tmp_path):
+    (tmp_path / "a.csv").write_bytes(separated(made(("good",))))
+    said = check(tmp_path / "a.csv", 'labels.names="bad, good"').stdout
+    assert re.search(r"bad +│ +0", said)
+    assert re.search(r"good +│ +60", said)
+    table = read_table(str(tmp_path / "a.csv"), None, dialect=Dialect())
+    assert read_labels(table, "label", LabelSpace.from_text("bad, good", ""), name="a.csv")[0].tolist() == [1] * 60
 
 
 def test_texts_without_labels_are_told_as_a_transfer_set(tmp_path):
