@@ -44,7 +44,7 @@ def data_path(root: str, name: str) -> str:
     Raises
     ------
     DataError
-        If no such file is there, or the synthetic reviews have no such domain; the message names what was looked for.
+        If no such file is there or several are, or the synthetic reviews have no such domain; the message names them.
 
     Examples
     --------
@@ -58,9 +58,13 @@ def data_path(root: str, name: str) -> str:
     if root in ("builtin", "hub"):
         return f"{root}:{name}"
     suffixes = ("",) if name.endswith(SUFFIXES) else SUFFIXES
-    for suffix in suffixes:
-        if (Path(root) / f"{name}{suffix}").is_file():
-            return str(Path(root) / f"{name}{suffix}")
+    found = [f"{name}{suffix}" for suffix in suffixes if (Path(root) / f"{name}{suffix}").is_file()]
+    if len(found) > 1:
+        raise DataError(
+            f"{name}: {' and '.join(found)} are all in data.root; move the others away, or write the suffix"
+        )
+    if found:
+        return str(Path(root) / found[0])
     wanted = f"{name}{{{','.join(suffixes)}}}" if any(suffixes) else name
     raise DataError(f"{name}: no file {wanted} in data.root; check data.root and the file's name")
 

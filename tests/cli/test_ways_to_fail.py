@@ -197,6 +197,7 @@ CASES = {
         ("check-data", OWNED),
         "labels with a comma; give the names",
     ),
+    "two files of one name": (text("data/product.tsv"), SIM, "product.csv and product.tsv are all in data.root"),
     "file with one column": (text("data/product.csv", "text\na\n"), SIM, "product.csv: no column 'label'"),
     "folder in a file's place": (folder("data/product.csv"), SIM, "product: no file product"),
     "file that links to itself": (link("data/product.csv", "product.csv"), SIM, "product: no file product"),

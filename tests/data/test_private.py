@@ -186,6 +186,10 @@ def test_names_find_files_by_any_suffix(tmp_path):
     assert data_path(str(tmp_path), "hub:org/name") == "hub:org/name"
     with pytest.raises(DataError, match="two: no file two"):
         data_path(str(tmp_path), "two")
+    write(tmp_path / "one.csv", ROWS)
+    with pytest.raises(DataError, match=r"one: one\.jsonl\.gz and one\.csv are all in data\.root"):
+        data_path(str(tmp_path), "one")
+    assert data_path(str(tmp_path), "one.csv") == str(tmp_path / "one.csv")
 
 
 def test_a_separator_cuts_each_text_at_its_first_occurrence(tmp_path):
