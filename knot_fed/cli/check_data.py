@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from knot_fed.cli.options import Configs, RunConfig, given
-from knot_fed.errors import ConfigError
 from knot_fed.terminal import echo_line, make_console
 
 if TYPE_CHECKING:
@@ -104,8 +103,6 @@ def _about_texts(checked: "CheckedFile") -> Iterator[str]:
 def _node(checked: "CheckedFile") -> str:
     """Return the settings of a real node that holds the file, as a shell takes them."""
     data = checked.settings["data"]
-    if not isinstance(data, dict):
-        raise ConfigError("the table data is missing")
     own = {"name": data["clients"], "data": str(checked.path.resolve()), "state-dir": "/STATE"}
     own |= {key: value for key, value in data.items() if key not in ("root", "clients", "public", "transfer")}
     pairs = " ".join(_toml({key: value}).replace(" = ", "=", 1) for key, value in own.items())

@@ -62,7 +62,7 @@ def file_names(names: str) -> str:
 def one_sign(delimiter: str) -> str:
     """Accept what can stand between fields, or nothing."""
     if len(delimiter) > 1 or set(delimiter) & set('"\r\n'):
-        raise PydanticCustomError("delimiter", "use one sign, such as ; or a tab, and no quotation mark")
+        raise PydanticCustomError("delimiter", "use one character, such as ; or a tab, other than a quotation mark")
     return delimiter
 
 

@@ -44,7 +44,7 @@ def decoded(content: bytes, *, name: str) -> str:
 
 
 def check_characters(texts: tuple[Text, ...], table: Table, *, name: str) -> None:
-    r"""Refuse texts with half of a surrogate pair, as cutting inside an emoji leaves it, or with a zero byte.
+    r"""Refuse texts with a lone surrogate, as cutting an emoji in half leaves it, or with a NUL byte.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def check_characters(texts: tuple[Text, ...], table: Table, *, name: str) -> Non
     ]
     if broken:
         raise DataError(
-            f"{name}: {table.at(broken)}: {len(broken)} of {len(texts)} texts hold half a character (a lone surrogate)"
-            " or a zero byte; cut texts between whole characters, and drop zero bytes",
-            refusal="some texts hold half a character or a zero byte",
+            f"{name}: {table.at(broken)}: {len(broken)} of {len(texts)} texts contain a lone surrogate (half a"
+            " character) or a NUL byte; cut texts between whole characters and remove NUL bytes",
+            refusal="some texts contain a lone surrogate or a NUL byte",
         )

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,7 @@ class CheckedFile:
     guess: Guess
     survey: Survey
     classes: Mapping[str, Counter[str]]
-    settings: Mapping[str, object]
+    settings: Mapping[str, Any]
     notes: tuple[str, ...] = ()
 
     def read(self, config: RunConfig) -> SplitExamples:
@@ -114,15 +115,15 @@ def _label_settings(path: Path, values: list[object], given: Mapping[str, object
     if task or "task" in given:
         return {"task": given.get("task", task)}
     if len(names) < 2 or any("," in name for name in names):
-        what = f"{len(names)} label" if len(names) < 2 else "labels with a comma"
+        what = f"{len(names)} distinct label" if len(names) < 2 else "labels with a comma"
         raise DataError(
             f"{short_name(str(path))}: {what}; give the names that all owners of the run share, without commas, such as"
             " 'labels.names=\"bad, good\"'"
         )
     if len(names) > len(values) // 2:
         raise DataError(
-            f"{short_name(str(path))}: {len(names)} values of the label column in {len(values)} rows are no classes;"
-            " name the column of the labels by data.label=NAME"
+            f"{short_name(str(path))}: {len(names)} distinct labels in {len(values)} rows are not classes; name the"
+            " label column by data.label=NAME"
         )
     labels = {"names": ", ".join(names)} | ({"coordinates": "; ".join(places)} if places else {})
     return {"task": _stem(path), "labels": labels}

@@ -10,7 +10,7 @@ from knot_fed.errors import DataError, shown
 from knot_fed.labels import LabelSpace
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-BOOLEANS = "true and false are neither: set labels.names = 'false, true'"
+BOOLEANS = "for true and false set labels.names = 'false, true'"
 
 
 def read_labels(table: Table, column: str, labels: LabelSpace, *, name: str) -> tuple[Int[np.ndarray, "examples"], str]:
@@ -46,8 +46,8 @@ def read_labels(table: Table, column: str, labels: LabelSpace, *, name: str) -> 
     if not len(outside):
         odd = np.flatnonzero(named < 0)
         raise DataError(
-            f"{where}{len(odd)} of {len(values)} rows are no label names, as the others are, but numbers from 0 to"
-            f" {len(labels) - 1} ({table.at(odd.tolist())}); write names in all rows",
+            f"{where}{len(odd)} of {len(values)} rows are numbers from 0 to {len(labels) - 1}, while the"
+            f" others are label names ({table.at(odd.tolist())}); write names in all rows",
             refusal="the label column mixes names and numbers",
         )
     booleans = any(isinstance(values[row], bool) for row in outside)

@@ -18,7 +18,7 @@ LONGEST_FIELD = 2**31 - 1
 EXCEL = re.compile(r"\"?sep=.\"?[\r\n]")
 LINES_OF_ONE_WIDTH = 4
 """Lines within one text that nobody writes with the header's number of delimiters in each."""
-CLOSE_OR_DOUBLE = "close it, double the marks within texts, or set data.quoting = 'none'"
+CLOSE_OR_DOUBLE = "close it, double quotation marks inside texts, or set data.quoting = 'none'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,8 @@ def read_separated(content: str, wanted: Collection[str] | None, *, name: str, d
     """
     if EXCEL.match(content):
         raise DataError(
-            f"{name}: line 1 tells Excel the delimiter and is no header; delete it, and set data.delimiter to its sign",
-            refusal="the first line is no header",
+            f"{name}: line 1 is Excel's sep= line, not a header; delete it and set data.delimiter",
+            refusal="the first line is not a header",
         )
     header, *found = list(_records(content, name=name, dialect=dialect)) or [Record([], 1, 1)]
     records = [record for record in found if record.fields]
@@ -114,9 +114,9 @@ def _records(content: str, *, name: str, dialect: Dialect) -> Iterator[Record]:
     except csv.Error as error:
         never = "unexpected end" in str(error)
         fault = (
-            "a quotation mark opens a text and is never closed"
+            "a quotation mark opens a field that is never closed"
             if never
-            else f"a text in quotation marks goes on after the closing one, in line {reader.line_num}"
+            else f"a quoted field continues after its closing mark, in line {reader.line_num}"
         )
         raise DataError(
             f"{name}: line {first}: {fault}; {CLOSE_OR_DOUBLE}", refusal="quotation marks of a row do not match"
@@ -167,9 +167,9 @@ def _check_swallowed(records: Sequence[Record], fields: int, *, name: str, delim
             around = {other: known for other, known in repeating.items() if other != place}
             if any(_is_row(cells, fields, place, around) for cells in inside) or _are_rows(inside, fields):
                 raise DataError(
-                    f"{name}: line {record.first}: a text in quotation marks reaches to line {record.last} and holds"
-                    f" what looks like rows; {CLOSE_OR_DOUBLE}, or 'double' if all that is one text",
-                    refusal="a text in quotation marks holds what looks like rows",
+                    f"{name}: line {record.first}: a quoted field extends to line {record.last} and contains what"
+                    f" look like rows; {CLOSE_OR_DOUBLE}, or 'double' if it is one text",
+                    refusal="a quoted field contains what look like rows",
                 )
 
 

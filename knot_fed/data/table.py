@@ -54,7 +54,7 @@ class Table:
 
 
 def check_columns(names: Sequence[str], wanted: Collection[str], *, name: str) -> None:
-    """Refuse a file in which a wanted column stands more than once.
+    """Refuse a file in which a wanted column appears more than once.
 
     Raises
     ------
@@ -64,8 +64,8 @@ def check_columns(names: Sequence[str], wanted: Collection[str], *, name: str) -
     twice = [column for column, count in Counter(names).items() if count > 1 and column in wanted]
     if twice:
         raise DataError(
-            f"{name}: column {twice[0]!r} stands more than once in the header; rename one of them",
-            refusal="a column stands more than once",
+            f"{name}: column {twice[0]!r} appears more than once in the header; rename one of them",
+            refusal="a column appears more than once",
         )
 
 

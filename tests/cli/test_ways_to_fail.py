@@ -149,13 +149,13 @@ CASES = {
     "mark that is never closed": (
         owned('text,label\na,positive\n"b,neutral\nc,neutral\n'),
         SIM,
-        "product.csv: line 3: a quotation mark opens a text and is never closed; close it",
+        "product.csv: line 3: a quotation mark opens a field that is never closed; close it",
     ),
-    "mark within a text in marks": (owned('text,label\n"a" b,0\n'), SIM, "line 2: a text in quotation marks goes on"),
+    "mark within a text in marks": (owned('text,label\n"a" b,0\n'), SIM, "line 2: a quoted field continues"),
     "mark that another one closes": (
         owned('text,label\na,neutral\nb,neutral\n"c,neutral\nd,neutral\n5",neutral\n'),
         SIM,
-        "line 4: a text in quotation marks reaches to line 6 and holds what looks like rows",
+        "line 4: a quoted field extends to line 6 and contains what look like rows",
     ),
     "quoted tsv": (
         lambda: (Path(OWNED).unlink(), text("data/product.tsv", '"text"\t"label"\n"a"\t"neutral"\n')()),
@@ -163,12 +163,12 @@ CASES = {
         "product.tsv: line 1: a field is quoted as in csv",
     ),
     "uneven rows": (owned("text,label\na,b,neutral\n"), SIM, "line 2: 1 of 1 rows do not have the header's 2 fields"),
-    "first line for Excel": (owned("sep=;\ntext;label\na;0\n"), SIM, "line 1 tells Excel the delimiter"),
-    "column twice": (owned("text,text,label\na,b,0\n"), SIM, "column 'text' stands more than once in the header"),
+    "first line for Excel": (owned("sep=;\ntext;label\na;0\n"), SIM, "line 1 is Excel's sep= line"),
+    "column twice": (owned("text,text,label\na,b,0\n"), SIM, "column 'text' appears more than once in the header"),
     "half a character": (
         lambda: (Path(OWNED).unlink(), text("data/product.jsonl", '{"text": "a \\ud83d", "label": "neutral"}\n')()),
         SIM,
-        "product.jsonl: line 1: 1 of 1 texts hold half a character",
+        "product.jsonl: line 1: 1 of 1 texts contain a lone surrogate",
     ),
     "half a character in transfer texts": (
         lambda: (
@@ -176,21 +176,21 @@ CASES = {
             text("data/movie-texts.jsonl", '{"text": "a"}\n{"text": "\\ud83d"}\n')(),
         ),
         SIM,
-        "movie-texts.jsonl: line 2: 1 of 2 texts hold half a character",
+        "movie-texts.jsonl: line 2: 1 of 2 texts contain a lone surrogate",
     ),
-    "names and numbers": (owned("text,label\na,neutral\nb,1\n"), SIM, "1 of 2 rows are no label names, as the others"),
+    "names and numbers": (owned("text,label\na,neutral\nb,1\n"), SIM, "1 of 2 rows are numbers from 0 to 4"),
     "stars that no name is": (owned("text,label\na,1\nb,7\n"), SIM, "1 of 2 rows are neither a label name nor"),
     "booleans": (
         lambda: (Path(OWNED).unlink(), text("data/product.jsonl", '{"text": "a", "label": true}\n')()),
         SIM,
-        "true and false are neither: set labels.names = 'false, true'",
+        "for true and false set labels.names = 'false, true'",
     ),
-    "delimiter of two signs": (None, (*SIM, "data.delimiter=ab"), "data.delimiter = 'ab': use one sign, such as ;"),
-    "check of one class": (owned("text,label\na,good\n"), ("check-data", OWNED), "1 label; give the names that all"),
+    "delimiter of two signs": (None, (*SIM, "data.delimiter=ab"), "data.delimiter = 'ab': use one character"),
+    "check of one class": (owned("text,label\na,good\n"), ("check-data", OWNED), "1 distinct label; give the"),
     "check of no classes": (
         owned("text,label\na,1\nb,2\nc,3\n"),
         ("check-data", OWNED),
-        "3 values of the label column in 3 rows are no classes",
+        "3 distinct labels in 3 rows are not classes",
     ),
     "check of labels with commas": (
         owned('text,label\na,"b, c"\nb,d\nb,d\nb,d\n'),

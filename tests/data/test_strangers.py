@@ -265,7 +265,11 @@ def test_a_strangers_file_is_read_whole_by_the_configuration_that_is_printed(tmp
 
 STAY = made(WORDS)
 REFUSED = {
-    "one class": ("a.csv", separated(made(("good",))), "1 label; give the names that all owners of the run share"),
+    "one class": (
+        "a.csv",
+        separated(made(("good",))),
+        "1 distinct label; give the names that all owners of the run share",
+    ),
     "UTF-16": (
         "a.csv",
         plain(STAY).decode().encode("utf-16"),
@@ -288,11 +292,15 @@ REFUSED = {
     "half an emoji": (
         "a.jsonl",
         json_lines([*STAY, ("cut \ud83d", "good")]),
-        "line 61: 1 of 61 texts hold half a character",
+        "line 61: 1 of 61 texts contain a lone surrogate",
     ),
-    "a zero byte": ("a.csv", plain([("a\0b", "good"), *STAY]), "line 2: 1 of 61 texts hold half a character (a lone"),
-    "half an emoji in parquet": ("a.parquet", parquet(text=["a\0", "b"], label=["x", "y"]), "row 1: 1 of 2 texts hold"),
-    "a column twice": ("a.csv", plain([(1, 2, 3)], ("text", "text", "label")), "column 'text' stands more than once"),
+    "a zero byte": ("a.csv", plain([("a\0b", "good"), *STAY]), "line 2: 1 of 61 texts contain a lone surrogate"),
+    "half an emoji in parquet": (
+        "a.parquet",
+        parquet(text=["a\0", "b"], label=["x", "y"]),
+        "row 1: 1 of 2 texts contain",
+    ),
+    "a column twice": ("a.csv", plain([(1, 2, 3)], ("text", "text", "label")), "column 'text' appears more than once"),
     "a key twice": ("a.jsonl", b'{"text": "a", "text": "b", "label": 1}', "line 1: 1 of 1 rows are not JSON objects"),
     "a JSON array": (
         "a.jsonl",
@@ -318,9 +326,9 @@ REFUSED = {
     "Excel's first line": (
         "a.csv",
         b"sep=;\n" + plain(STAY, delimiter=";"),
-        "line 1 tells Excel the delimiter and is no header; delete it",
+        "line 1 is Excel's sep= line, not a header; delete it",
     ),
-    "each text its label": ("a.csv", separated([(f"t {row}", f"l {row}") for row in range(20)]), "are no classes"),
+    "each text its label": ("a.csv", separated([(f"t {row}", f"l {row}") for row in range(20)]), "are not classes"),
     "a label with a comma": ("a.csv", separated(made(("arts, crafts", "food"))), "labels with a comma"),
     "header and no rows": ("a.csv", b"text,label\n", "0 rows"),
 }
@@ -354,8 +362,8 @@ def test_labels_are_read_by_value(values, names, indices):
 @pytest.mark.parametrize(
     ("values", "names", "sentence"),
     [
-        ([0, 1, 2], "1,2,3", "1 of 3 rows are no label names, as the others are, but numbers from 0 to 2 .line 1."),
-        (["good", 0], "bad,fair,good", "1 of 2 rows are no label names, as the others are, but numbers"),
+        ([0, 1, 2], "1,2,3", "1 of 3 rows are numbers from 0 to 2, while the others are label names .line 1."),
+        (["good", 0], "bad,fair,good", "1 of 2 rows are numbers from 0 to 2, while the others"),
         ([0, 1, 0.5], "bad,good", "1 of 3 rows are neither"),
         ([1, 2, 3], "bad,fair,good", "1 of 3 rows are neither a label name nor 0..2 .line 3."),
         (["1_0", "\uff11"], "bad,good,10,1", "2 of 2 rows are neither"),
@@ -386,18 +394,18 @@ def swallowing(first, last, closing, label="3"):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (swallowing(12, 40, "text 40"), "line 14: a quotation mark opens a text and is never closed"),
+        (swallowing(12, 40, "text 40"), "line 14: a quotation mark opens a field that is never closed"),
         (
             swallowing(12, 30, 'they "say" so'),
-            "line 14: a text in quotation marks goes on after the closing one, in line 32",
+            "line 14: a quoted field continues after its closing mark, in line 32",
         ),
         (
             swallowing(12, 30, 'a screen of 5"'),
-            "line 14: a text in quotation marks reaches to line 32 and holds what looks",
+            "line 14: a quoted field extends to line 32 and contains what look",
         ),
-        (swallowing(12, 13, 'a screen of 5"'), "line 14: a text in quotation marks reaches to line 15"),
-        (plain([('"so" it began', 1)]), "line 2: a text in quotation marks goes on"),
-        (plain([('"so \\"they\\" say"', 1)]), "line 2: a text in quotation marks goes on"),
+        (swallowing(12, 13, 'a screen of 5"'), "line 14: a quoted field extends to line 15"),
+        (plain([('"so" it began', 1)]), "line 2: a quoted field continues"),
+        (plain([('"so \\"they\\" say"', 1)]), "line 2: a quoted field continues"),
     ],
 )
 def test_a_mark_that_does_not_match_is_refused_with_its_line_and_swallows_no_row(tmp_path, content, sentence):
@@ -503,5 +511,5 @@ def test_the_shared_half_of_an_emoji_is_refused_by_its_line(small, tmp_path):
         ("c", "private", read_small),
     ):
         call(CASES / "surrogate" / "make.py", small, tmp_path / role, name)
-        with pytest.raises(DataError, match=f"{name}.jsonl: line 4: 1 of 60 texts hold half a character"):
+        with pytest.raises(DataError, match=f"{name}.jsonl: line 4: 1 of 60 texts contain a lone surrogate"):
             read(tmp_path / role / f"{name}.jsonl")

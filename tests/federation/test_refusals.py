@@ -75,15 +75,15 @@ BROKEN = {
     "marks": (csv_of(f'"{CANARY}" so,1'), ".csv", "quotation marks of a row do not match"),
     "swallowed": (
         csv_of("a,1", "b,1", f'"{CANARY}', f'{CANARY},1', 'c",1'), ".csv",
-        "a text in quotation marks holds what looks like rows",
+        "a quoted field contains what look like rows",
     ),
     "quoted tsv": (b'"a"\t"b"\n', ".tsv", "fields are quoted in a file that is read without quoting"),
     "a column twice": (
-        f"{COLUMNS['text']},{COLUMNS['text']}\na,b\n".encode(), ".csv", "a column stands more than once",
+        f"{COLUMNS['text']},{COLUMNS['text']}\na,b\n".encode(), ".csv", "a column appears more than once",
     ),
-    "sep": (b"sep=;\n" + csv_of("a;1"), ".csv", "the first line is no header"),
+    "sep": (b"sep=;\n" + csv_of("a;1"), ".csv", "the first line is not a header"),
     "half a character": (
-        json_lines(*rows(BAD, text=f"{CANARY} \ud83d")), ".jsonl", "some texts hold half a character or a zero byte",
+        json_lines(*rows(BAD, text=f"{CANARY} \ud83d")), ".jsonl", "some texts contain a lone surrogate or a NUL byte",
     ),
     "names and numbers": (
         json_lines(*rows(BAD, label="neutral")), ".jsonl", "the label column mixes names and numbers",
