@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from knot_fed.cli.options import Configs, RunConfig, given
+from knot_fed.errors import ConfigError
 from knot_fed.terminal import echo_line, make_console
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def check_data(
     from knot_fed.reporting.narrow import narrow_table
     from knot_fed.run_log import printable
 
+    if not file.is_file():
+        raise ConfigError(f"{file}: no such file; give a csv, tsv, jsonl or parquet file")
     known = {key: value for text in given(configs, run_config) for key, value in read_override(text).items()}
     Run.from_mapping(known)
     checked = check_file(file, known)

@@ -90,6 +90,10 @@ def check_file(path: Path, given: Mapping[str, object]) -> CheckedFile:
     classes: Mapping[str, Counter[str]] = {}
     if columns.label:
         labels = labels_of(table, columns.label, name=name)
+        if columns.label in labels:
+            raise DataError(
+                f"{name}: column {columns.label!r} has its own name as a value; give the file one header line"
+            )
         settings = _label_settings(path, labels, given) | settings
         space = RunConfig.from_mapping(flattened(settings)).label_space()
         indices, how = read_labels(table, columns.label, space, name=name)
@@ -97,6 +101,8 @@ def check_file(path: Path, given: Mapping[str, object]) -> CheckedFile:
         notes += [how] if how else []
         if "labels.names" not in given and "labels" in settings:
             notes.append(PLACED if "coordinates" in str(settings["labels"]) else UNPLACED)
+    if len({label.casefold() for label in classes}) < len(classes):
+        notes.append("some labels differ in upper and lower case only")
     survey = _survey(texts, labels, parts, given)
     return CheckedFile(path, guess, survey, classes, settings, tuple(notes))
 

@@ -1,6 +1,7 @@
 """What a stranger's file probably is: how its fields are cut, and which column plays which role."""
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from knot_fed.data.files import file_dialect, file_kind, read_table
@@ -9,7 +10,7 @@ from knot_fed.data.private import SPLITS, Columns
 from knot_fed.data.separated import Dialect
 from knot_fed.data.table import DELIMITERS, Table
 from knot_fed.errors import DataError
-from knot_fed.labels import MOST_LABELS, PRESETS
+from knot_fed.labels import PRESETS
 
 TEXTS = ("text", "review", "sentence", "content", "body", "comment", "message", "tweet", "utterance", "document")
 PAIRS = (("text_a", "text_b"), ("premise", "hypothesis"), ("sentence1", "sentence2"), ("text1", "text2"))
@@ -79,23 +80,25 @@ def guess_file(path: str, given: Mapping[str, str]) -> Guess:
 
 
 def _guess_dialect(path: str, delimiter: str, quoting: str) -> tuple[Table, Dialect]:
-    """Return the first way of cutting fields by which rows are even and have two columns, or else one."""
+    """Return the first way of cutting fields by which rows are even and have two columns, or else the usual one."""
     delimiters = [delimiter] if delimiter else ["", *DELIMITERS]
-    tries = [Dialect(each, how) for each in delimiters for how in _quotings(path, each, quoting)]
-    single: tuple[Table, Dialect] | None = None
+    usual, *others = [Dialect(each, how) for each in delimiters for how in _quotings(path, each, quoting)]
+    single: Table | None = None
     problem: DataError | None = None
-    for dialect in tries if file_kind(path) in ("csv", "tsv") else tries[:1]:
-        try:
+    try:
+        single = read_table(path, None, dialect=usual)
+    except DataError as error:
+        problem = error
+    if single and (len(single.names) > 1 or file_kind(path) not in ("csv", "tsv")):
+        return single, usual
+    for dialect in others:
+        with suppress(DataError):
             table = read_table(path, None, dialect=dialect)
-        except DataError as error:
-            problem = problem or error
-            continue
-        if len(table.names) > 1:
-            return table, dialect
-        single = single or (table, dialect)
-    if single and (problem is None or not set(single[0].names[0]) & set(DELIMITERS)):
-        return single
-    raise problem or DataError(f"{path}: cannot be read")
+            if len(table.names) > 1:
+                return table, dialect
+    if single is None:
+        raise problem or DataError(f"{path}: cannot be read")
+    return single, usual
 
 
 def _quotings(path: str, delimiter: str, quoting: str) -> tuple[str, ...]:
@@ -131,11 +134,7 @@ def _guess_split(table: Table, taken: Collection[str]) -> str:
 
 def _guess_label(table: Table, taken: Collection[str]) -> str:
     """Return the column that is named like labels, or else the one with the fewest values, each several times."""
-    counts = {
-        name: len(set(map(str, values)))
-        for name, values in table.columns.items()
-        if name not in taken and len(set(map(str, values))) <= MOST_LABELS
-    }
+    counts = {name: len(set(map(str, values))) for name, values in table.columns.items() if name not in taken}
     known = _first(LABELS, list(counts))
     if known:
         return known

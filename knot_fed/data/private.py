@@ -164,8 +164,10 @@ def texts_of(table: Table, columns: Columns, *, name: str) -> tuple[Text, ...]:
     rows = list(zip(*parts, strict=True))
     bad = [place for place, row in enumerate(rows) if not all(isinstance(text, str) and text.strip() for text in row)]
     if bad:
+        odd = any(text is not None and not isinstance(text, str) for place in bad for text in rows[place])
+        remedy = "write strings, and " if odd else ""
         raise DataError(
-            f"{name}: {table.at(bad)}: {len(bad)} of {len(rows)} rows have no text; fill or drop them",
+            f"{name}: {table.at(bad)}: {len(bad)} of {len(rows)} rows have no text; {remedy}fill or drop them",
             refusal="some rows have no text",
         )
     texts: tuple[Text, ...] = tuple((str(row[0]), str(row[1])) if paired else str(row[0]) for row in rows)

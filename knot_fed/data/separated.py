@@ -137,11 +137,14 @@ def _check_even(records: Sequence[Record], fields: int, *, name: str, quoted: bo
 
 
 def _check_unquoted(records: Sequence[Record], *, name: str) -> None:
-    """Refuse fields that only a writer that quotes makes: a quoted header, or doubled marks within marks."""
+    """Refuse fields that only a writer that quotes makes: doubled marks within marks, or marks around most fields."""
     header, *rows = records
     quoted = [row for row in rows if any(_doubled(field) for field in row.fields)]
-    if any(len(field) > 1 and field[0] == field[-1] == '"' for field in header.fields):
+    if any(map(_enclosed, header.fields)):
         quoted = [header, *quoted]
+    for column in zip(*(row.fields for row in rows), strict=False):
+        if 2 * sum(map(_enclosed, column)) > len(rows):
+            quoted = [*quoted, rows[0]]
     if quoted:
         raise DataError(
             f"{name}: line {quoted[0].first}: a field is quoted as in csv, and tab-separated files are read without"
@@ -150,9 +153,13 @@ def _check_unquoted(records: Sequence[Record], *, name: str) -> None:
         )
 
 
+def _enclosed(field: str) -> bool:
+    return len(field) > 1 and field[0] == field[-1] == '"'
+
+
 def _doubled(field: str) -> bool:
     inner = field[1:-1]
-    return field.startswith('"') and field.endswith('"') and '""' in inner and '"' not in inner.replace('""', "")
+    return _enclosed(field) and '""' in inner and '"' not in inner.replace('""', "")
 
 
 def _check_swallowed(records: Sequence[Record], fields: int, *, name: str, delimiter: str) -> None:

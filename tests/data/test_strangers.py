@@ -153,6 +153,20 @@ READ = {
         named(QUOTED),
         "delimiter '\\t', quoting double",
     ),
+    "tsv with marks around texts": (
+        "a.tsv",
+        separated(STARS, delimiter="\t", quoting=csv.QUOTE_ALL),
+        (),
+        named(STARS),
+        'quoting = "double"',
+    ),
+    "labels in two cases": (
+        "a.csv",
+        separated(made(("Good", "good", "bad"))),
+        (),
+        named(made(("Good", "good", "bad"))),
+        "in upper and lower case only",
+    ),
     "tabs in a csv": ("a.csv", plain(STARS, delimiter="\t"), (), named(STARS), "delimiter '\\t'"),
     "bars": ("a.csv", plain(STARS, delimiter="|"), (), named(STARS), "delimiter '|'"),
     "all fields quoted": ("a.csv", separated(STARS, quoting=csv.QUOTE_ALL), (), named(STARS), "quoting double"),
@@ -330,6 +344,29 @@ REFUSED = {
     ),
     "each text its label": ("a.csv", separated([(f"t {row}", f"l {row}") for row in range(20)]), "are not classes"),
     "a label with a comma": ("a.csv", separated(made(("arts, crafts", "food"))), "labels with a comma"),
+    "a comment before the header": (
+        "a.csv",
+        b"# by hand\n" + plain(STAY),
+        "line 2: 61 of 61 rows do not have the header's",
+    ),
+    "no header line": (
+        "a.csv",
+        plain(STAY).partition(b"\n")[2],
+        "column 'bad' has its own name as a value; give the file",
+    ),
+    "two files joined": (
+        "a.csv",
+        plain(STAY) + plain(STAY),
+        "column 'label' has its own name as a value; give the file",
+    ),
+    "1200 labels": ("a.csv", separated(made(range(1200), 4800)), "label space has 1200 label(s), expected 2 to 1000"),
+    "bytes in parquet": (
+        "a.parquet",
+        parquet(text=[b"a", b"b"], label=["x", "y"]),
+        "2 of 2 rows have no text; write strings",
+    ),
+    "a folder": (".", b"", "no such file; give a csv, tsv, jsonl or parquet file"),
+    "another kind": ("a.docx", b"text", "a.docx: unknown kind of file; use one of .jsonl.gz"),
     "header and no rows": ("a.csv", b"text,label\n", "0 rows"),
 }
 
@@ -337,7 +374,8 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_right_is_refused_in_one_sentence(tmp_path, name):
     file, content, sentence = REFUSED[name]
-    (tmp_path / file).write_bytes(content)
+    if content:
+        (tmp_path / file).write_bytes(content)
     result = check(tmp_path / file)
     assert result.exit_code == 1, result.output
     assert result.stderr.count("\n") == 1
