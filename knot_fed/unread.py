@@ -32,7 +32,8 @@ SOLVER: tuple[Condition, str] = (
 )
 READERS: Mapping[str, tuple[Condition, str]] = {
     "labels.coordinates": (lambda run: bool(run.labels.names), "labels.names"),
-    **{f"data.{key}": FILES for key in ("text", "text-a", "text-b", "label", "split", "separator")},
+    **{f"data.{key}": FILES for key in ("text", "text-a", "text-b", "label", "split")},
+    **{f"data.{key}": FILES for key in ("separator", "delimiter", "quoting")},
     "labels.ordered": (
         lambda run: bool(run.labels.names) and not run.labels.coordinates,
         "labels.names without labels.coordinates",

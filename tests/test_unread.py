@@ -7,7 +7,7 @@ from knot_fed.unread import READERS, unread_settings
 
 SET = {
     "labels.coordinates": "1; 2; 3; 4; 5", "data.text": "t", "data.text-a": "t", "data.text-b": "t", "data.label": "t",
-    "labels.ordered": True, "data.labels-per-client": 3, "data.id": "t",
+    "labels.ordered": True, "data.labels-per-client": 3, "data.id": "t", "data.delimiter": ";", "data.quoting": "none",
     "data.split": "t", "data.separator": "|", "data.alpha": 0.1, "teacher.max-length": 64, "student.calibrate": False,
     "weights.scheme": "size", "weights.power": 2.0, "weights.trim": 0.3, "transport.cost": "semantic",
     "transport.solver": "table",
@@ -39,6 +39,8 @@ READ = {
     "data.split": FILES,
     "data.separator": FILES,
     "labels.ordered": {"labels.names": "a,b,c"},
+    "data.delimiter": FILES,
+    "data.quoting": FILES,
     "data.alpha": {"data.partition": "dirichlet"},
     "data.labels-per-client": {"data.partition": "shard"},
     "data.id": {"data.partition": "natural-id"},

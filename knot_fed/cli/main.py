@@ -7,6 +7,7 @@ import typer
 
 from knot_fed.cli.audit import audit
 from knot_fed.cli.boundary import guarded
+from knot_fed.cli.check_data import check_data
 from knot_fed.cli.client import app as client
 from knot_fed.cli.credentials import credentials
 from knot_fed.cli.frontier import frontier
@@ -40,7 +41,7 @@ def main(
     """Start a project, prepare data, run and study federations, look at runs, ask students."""
 
 
-for command in (new, show, report, predict, sweep, submit, status, audit, frontier, prepare):
+for command in (new, check_data, show, report, predict, sweep, submit, status, audit, frontier, prepare):
     app.command()(guarded(command))
 for name, group in (("client", client), ("credentials", credentials), ("privacy", privacy)):
     app.add_typer(group, name=name)

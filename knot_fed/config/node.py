@@ -7,15 +7,15 @@ from typing import Literal
 from pydantic import Field
 
 from knot_fed.config.parsing import Scalar, check_known_keys, known_keys, validated
-from knot_fed.config.sections import Clients, PlainName, Section, Trainable, kebab
+from knot_fed.config.sections import Clients, Delimiter, PlainName, Section, Trainable, kebab
 from knot_fed.errors import ConfigError
 
 
 class NodeConfig(Section):
     """What one node knows about itself: `--node-config` of a SuperNode, or a virtual client's partition.
 
-    What shapes the private examples is a real node's own: the run's columns, separator, limit and longest text are
-    those of virtual clients.
+    What shapes the private examples is a real node's own: the run's columns, separator, delimiter, quoting, limit and
+    longest text are those of virtual clients.
     """
 
     name: PlainName = ""
@@ -31,6 +31,8 @@ class NodeConfig(Section):
     label: str = ""
     split: str = ""
     separator: str = ""
+    delimiter: Delimiter = ""
+    quoting: Literal["auto", "double", "none", ""] = ""
     max_length: int = Field(128, ge=8, le=8192)
     partition_id: Clients = 0
     num_partitions: Clients = 0

@@ -59,6 +59,13 @@ def file_names(names: str) -> str:
     return names
 
 
+def one_sign(delimiter: str) -> str:
+    """Accept what can stand between fields, or nothing."""
+    if len(delimiter) > 1 or set(delimiter) & set('"\r\n'):
+        raise PydanticCustomError("delimiter", "use one character, such as ; or a tab, other than a quotation mark")
+    return delimiter
+
+
 Clients: TypeAlias = Annotated[int, Field(ge=0, le=MOST_CLIENTS)]
 Epochs: TypeAlias = Annotated[int, Field(ge=1, le=10_000)]
 BatchSize: TypeAlias = Annotated[int, Field(ge=1, le=65_536)]
@@ -67,6 +74,7 @@ Power: TypeAlias = Annotated[float, Field(ge=0, le=100)]
 RunName: TypeAlias = Annotated[str, Field(max_length=100), AfterValidator(run_name)]
 PlainName: TypeAlias = Annotated[str, Field(max_length=100), AfterValidator(plain_name)]
 FileNames: TypeAlias = Annotated[str, Field(max_length=LONGEST_LIST), AfterValidator(file_names)]
+Delimiter: TypeAlias = Annotated[str, AfterValidator(one_sign)]
 CommaList: TypeAlias = Annotated[str, Field(max_length=LONGEST_LIST)]
 Trainable: TypeAlias = Literal["all", "head"]
 
@@ -110,10 +118,15 @@ class DataConfig(Section):
     text: str = Field("text", description="column of the texts")
     text_a: str = Field("text_a", description="column of the first texts of pairs")
     text_b: str = Field("text_b", description="column of the second texts of pairs")
-    label: str = Field("label", description="column of the labels: names, or indices from 0")
+    label: str = Field("label", description="column of the labels: names, or in all rows indices from 0")
     split: str = Field("split", description="optional column with train, val and test")
     separator: str = Field(
         "", description='cuts a text in two, such as " [SEP] " a dialogue\'s newest turn from the turns before it'
+    )
+    delimiter: Delimiter = Field("", description="of csv and tsv files; empty: a comma, in tsv a tab")
+    quoting: Literal["auto", "double", "none"] = Field(
+        "auto",
+        description="of csv and tsv files: none, double (texts in marks, marks within doubled); auto: none with tabs",
     )
     limit: int = Field(0, ge=0, le=10**9, description="training rows of each file, and transfer texts, at most; 0: all")
     partition: Literal["iid", "dirichlet", "pathological", "shard", "exponential", "natural-id"] = Field(

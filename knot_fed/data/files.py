@@ -1,8 +1,6 @@
-"""Tables on disk or on the hub, read column by column; messages count rows and quote neither texts nor headers."""
+"""Tables on disk or on the hub, read column by column; messages count rows and quote no text."""
 
-import csv
 import gzip
-import json
 import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -11,10 +9,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from knot_fed.data.characters import decoded
+from knot_fed.data.json_lines import read_json_lines
 from knot_fed.data.reviews import check_domain
+from knot_fed.data.separated import Dialect, read_separated
+from knot_fed.data.table import Table, check_columns
 from knot_fed.errors import DataError
 
-SUFFIXES = (".jsonl.gz", ".jsonl", ".csv", ".tsv", ".parquet")
+SUFFIXES = (".jsonl.gz", ".jsonl", ".csv", ".tsv", ".parquet", ".csv.gz", ".tsv.gz")
 HUB, BUILTIN = "hub:", "builtin:"
 HUB_SPLITS = {"train": "train", "validation": "val", "test": "test"}
 
@@ -42,7 +44,7 @@ def data_path(root: str, name: str) -> str:
     Raises
     ------
     DataError
-        If no such file is there, or the synthetic reviews have no such domain; the message names what was looked for.
+        If no such file is there or several are, or the synthetic reviews have no such domain; the message names them.
 
     Examples
     --------
@@ -56,9 +58,13 @@ def data_path(root: str, name: str) -> str:
     if root in ("builtin", "hub"):
         return f"{root}:{name}"
     suffixes = ("",) if name.endswith(SUFFIXES) else SUFFIXES
-    for suffix in suffixes:
-        if (Path(root) / f"{name}{suffix}").is_file():
-            return str(Path(root) / f"{name}{suffix}")
+    found = [f"{name}{suffix}" for suffix in suffixes if (Path(root) / f"{name}{suffix}").is_file()]
+    if len(found) > 1:
+        raise DataError(
+            f"{name}: {' and '.join(found)} are all in data.root; move the others away, or write the suffix"
+        )
+    if found:
+        return str(Path(root) / found[0])
     wanted = f"{name}{{{','.join(suffixes)}}}" if any(suffixes) else name
     raise DataError(f"{name}: no file {wanted} in data.root; check data.root and the file's name")
 
@@ -73,15 +79,33 @@ def short_name(path: str) -> str:
     return path if path.startswith((HUB, BUILTIN)) else Path(path).name
 
 
-def read_columns(path: str, wanted: Collection[str], *, split: str = "") -> dict[str, list[object]]:
+def file_kind(path: str) -> str:
+    """Return the kind of a file, such as csv, whether it is compressed or not.
+
+    Examples
+    --------
+    >>> file_kind("mine.csv.gz")
+    'csv'
+    """
+    return path.removesuffix(".gz").rpartition(".")[2]
+
+
+def file_dialect(path: str, dialect: Dialect) -> Dialect:
+    """Return how a csv or tsv file is cut, with the delimiter that is usual for its kind."""
+    return dialect.resolved(tabs=file_kind(path) == "tsv")
+
+
+def read_table(path: str, wanted: Collection[str] | None, *, dialect: Dialect, split: str = "") -> Table:
     """Read those of the wanted columns that the file has; others are not kept.
 
     Parameters
     ----------
     path
-        csv, tsv, jsonl, jsonl.gz, parquet, or `hub:<name>[:<configuration>]`.
+        csv, tsv, jsonl (each also with .gz), parquet, or `hub:<name>[:<configuration>]`.
     wanted
-        Column names.
+        Column names; None: all columns.
+    dialect
+        How fields of csv and tsv files are cut.
     split
         Column name under which the splits of a hub data set are returned; empty: not at all.
 
@@ -98,12 +122,8 @@ def read_columns(path: str, wanted: Collection[str], *, split: str = "") -> dict
             f"{name}: no such file; check data.root, or data in the node configuration", refusal="no such file"
         )
     try:
-        columns = _read_file(Path(path), wanted)
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{name}: not UTF-8 at byte {error.start}; save the file as UTF-8", refusal="not UTF-8"
-        ) from None
-    except (OSError, EOFError, zlib.error, csv.Error, pa.ArrowException) as error:
+        table = _read_file(Path(path), wanted, dialect)
+    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
         if isinstance(error, OSError) and error.errno and error.strerror:
             raise DataError(
                 f"{name}: cannot be opened ({error.strerror.lower()}); let the user that runs this read it",
@@ -113,63 +133,34 @@ def read_columns(path: str, wanted: Collection[str], *, split: str = "") -> dict
             f"{name}: cannot be read as {''.join(Path(path).suffixes)}; write the file again",
             refusal="cannot be read as a file of its kind",
         ) from None
-    if columns and not any(columns.values()):
+    if not len(table):
         raise DataError(f"{name}: 0 rows, expected labelled texts; give a file with rows", refusal="no rows")
-    return columns
+    return table
 
 
-def _read_file(path: Path, wanted: Collection[str]) -> dict[str, list[object]]:
-    if path.name.endswith(".parquet"):
-        names = [name for name in pq.read_schema(path).names if name in wanted]
-        return {
-            name: column.to_pylist() for name, column in zip(names, pq.read_table(path, columns=names), strict=True)
-        }
-    if path.stat().st_size == 0:
-        raise DataError(f"{path.name}: 0 rows, the file is empty; give a file with rows", refusal="no rows")
-    if path.name.endswith((".jsonl", ".jsonl.gz")):
-        return _read_json_lines(path, wanted)
-    if path.name.endswith((".csv", ".tsv")):
-        return _read_separated(path, wanted)
-    raise DataError(f"{path.name}: unknown kind of file; use one of {', '.join(SUFFIXES)}", refusal="unknown kind")
-
-
-def _read_json_lines(path: Path, wanted: Collection[str]) -> dict[str, list[object]]:
-    rows, broken = [], 0
+def _read_file(path: Path, wanted: Collection[str] | None, dialect: Dialect) -> Table:
+    kind = file_kind(path.name)
+    if not path.name.endswith(SUFFIXES):
+        raise DataError(f"{path.name}: unknown kind of file; use one of {', '.join(SUFFIXES)}", refusal="unknown kind")
+    if kind == "parquet":
+        return _read_parquet(path, wanted)
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-        content = file.read().decode("utf-8")
-    for line in content.split("\n"):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                row = None
-            rows.append(row if isinstance(row, dict) else {})
-            broken += not isinstance(row, dict)
-    if broken:
-        raise DataError(
-            f"{path.name}: {broken} of {len(rows)} rows are not JSON objects; write one object a line",
-            refusal="some rows are not JSON objects",
-        )
-    present = [name for name in wanted if any(name in row for row in rows)]
-    return {name: [row.get(name) for row in rows] for name in present}
+        content = decoded(file.read(), name=path.name)
+    if kind == "jsonl":
+        return read_json_lines(content, wanted, name=path.name)
+    return read_separated(content, wanted, name=path.name, dialect=file_dialect(path.name, dialect))
 
 
-def _read_separated(path: Path, wanted: Collection[str]) -> dict[str, list[object]]:
-    csv.field_size_limit(2**31 - 1)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        records = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
-        header = next(records, [])
-        rows = [record for record in records if record]
-    uneven = sum(len(row) != len(header) for row in rows)
-    if uneven:
-        raise DataError(
-            f"{path.name}: {uneven} of {len(rows)} rows do not have the header's {len(header)} fields; quote the texts",
-            refusal="some rows have other fields than the header",
-        )
-    return {name: [row[place] for row in rows] for place, name in enumerate(header) if name in wanted}
+def _read_parquet(path: Path, wanted: Collection[str] | None) -> Table:
+    file = pq.ParquetFile(path)
+    names = file.schema_arrow.names
+    check_columns(names, names if wanted is None else wanted, name=path.name)
+    loaded = file.read() if wanted is None else file.read(columns=[name for name in names if name in wanted])
+    columns = {name: loaded[name].to_pylist() for name in names if name in loaded.column_names}
+    return Table(columns, tuple(names), range(1, loaded.num_rows + 1), unit="row")
 
 
-def _read_hub(path: str, wanted: Collection[str], *, split: str) -> dict[str, list[object]]:
+def _read_hub(path: str, wanted: Collection[str] | None, *, split: str) -> Table:
     import datasets
 
     name, _, configuration = path.removeprefix(HUB).partition(":")
@@ -182,11 +173,12 @@ def _read_hub(path: str, wanted: Collection[str], *, split: str) -> dict[str, li
     parts = [(HUB_SPLITS[part], loaded[part]) for part in HUB_SPLITS if part in loaded]
     if not parts:
         raise DataError(f"{path}: none of the splits {', '.join(HUB_SPLITS)}; choose another data set")
-    names = [column for column in wanted if column in parts[0][1].column_names]
+    there = parts[0][1].column_names
+    names = [column for column in there if wanted is None or column in wanted]
     columns: dict[str, list[object]] = {column: list(_chain(parts, column)) for column in names}
     if split and split not in columns:
         columns[split] = [part for part, rows in parts for _ in range(len(rows))]
-    return columns
+    return Table(columns, tuple(there), range(1, sum(len(rows) for _, rows in parts) + 1), unit="row")
 
 
 def _chain(parts: list[tuple[str, "object"]], column: str) -> Iterator[object]:

@@ -3,21 +3,31 @@
 import hashlib
 import hmac
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from knot_fed.data.files import BUILTIN, errors_about, read_columns, short_name
+from knot_fed.data.characters import check_characters
+from knot_fed.data.files import BUILTIN, errors_about, read_table, short_name
+from knot_fed.data.label_values import read_labels
 from knot_fed.data.reviews import builtin_examples
+from knot_fed.data.separated import Dialect
+from knot_fed.data.table import Table, missing_column
 from knot_fed.errors import DataError
 from knot_fed.labels import LabelSpace
 from knot_fed.types import LabelledTexts, SplitExamples, Text
 
+Tell: TypeAlias = Callable[[str, str], None]
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 VAL_SHARE, TEST_SHARE = 0.1, 0.2
+
+
+def untold(_name: str, _sentence: str) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +36,7 @@ class Columns:
 
     `id` names whom a row is of, for virtual clients that share a file by it; empty: it is not read.
     `separator` cuts a text in two at its first occurrence, such as a dialogue's newest turn from the turns before it;
-    empty: texts stay whole.
+    empty: texts stay whole. `delimiter` and `quoting` are those of `Dialect`.
     """
 
     text: str = "text"
@@ -36,6 +46,20 @@ class Columns:
     split: str = "split"
     separator: str = ""
     id: str = ""
+    delimiter: str = ""
+    quoting: str = "auto"
+
+    @classmethod
+    def from_settings(cls, *settings: object) -> "Columns":
+        """Take each value but `id` from the first of the settings that has one which is not empty."""
+        names = [name for name in cls.__slots__ if name != "id"]
+        found = {name: [getattr(each, name) for each in settings] for name in names}
+        return cls(**{name: next(filter(None, values), "") for name, values in found.items()})
+
+    @property
+    def dialect(self) -> Dialect:
+        """How the fields of csv and tsv files are cut."""
+        return Dialect(self.delimiter, self.quoting)
 
     @property
     def of_text(self) -> tuple[str, str, str]:
@@ -52,6 +76,7 @@ def read_labelled_texts(
     key: bytes = b"",
     limit: int = 0,
     least_classes: int = 1,
+    tell: Tell = untold,
 ) -> SplitExamples:
     """Read labelled texts with their splits.
 
@@ -62,11 +87,11 @@ def read_labelled_texts(
     Parameters
     ----------
     path
-        csv, tsv, jsonl, jsonl.gz, parquet, `hub:<name>` or `builtin:<domain>`.
+        csv, tsv, jsonl (each also with .gz), parquet, `hub:<name>` or `builtin:<domain>`.
     columns
         Column names.
     labels
-        The label space; a row's label is a name, or an index from 0.
+        The label space; a row's label is a name, or in all rows an index from 0 (`read_labels`).
     key
         Of the hash, as `seed_key` or an owner's secret gives it; empty: a public one.
     limit
@@ -74,36 +99,38 @@ def read_labelled_texts(
         other at most.
     least_classes
         Fewest labels among the training rows: 2 for a file that a student is trained on.
+    tell
+        Called with the file's name and a sentence on what is read otherwise than one might think.
 
     Raises
     ------
     DataError
-        If the file is missing, empty, not UTF-8, lacks a column, has labels outside the names or empty texts, or
-        too few classes to train on, or a split is empty; the message counts rows and quotes no text.
+        If the file is missing, empty, not UTF-8, not well formed, lacks a column, has labels outside the names, empty
+        texts or broken ones, or too few classes to train on, or a split is empty; the message counts rows and quotes
+        no text.
     """
     path, name = str(path), short_name(str(path))
     if path.startswith(BUILTIN):
         split = _limited(builtin_examples(path.removeprefix(BUILTIN), labels), limit, key=key)
     else:
-        split = _limited(_read_splits(path, columns=columns, labels=labels, key=key), limit, key=key)
+        split = _limited(_read_splits(path, columns=columns, labels=labels, key=key, tell=tell), limit, key=key)
     _check_size(split, name=name, least_classes=least_classes, limited=bool(limit))
     return split
 
 
-def _read_splits(path: str, *, columns: Columns, labels: LabelSpace, key: bytes) -> SplitExamples:
+def _read_splits(path: str, *, columns: Columns, labels: LabelSpace, key: bytes, tell: Tell) -> SplitExamples:
     """Read a file, with its own splits, or cut where it has none."""
     wanted = {*columns.of_text, columns.label, columns.split, *filter(None, [columns.id])}
-    table = read_columns(path, wanted, split=columns.split)
+    table = read_table(path, wanted, dialect=columns.dialect, split=columns.split)
     name = short_name(path)
-    if columns.label not in table:
-        raise DataError(
-            f"{name}: no column {columns.label!r} for the label; check the header line, or set data.label",
-            refusal="no label column",
-        )
-    texts = texts_of(table, columns, name=name)
-    ids = tuple(map(str, table.get(columns.id, ())))
-    examples = LabelledTexts(texts, label_indices(table[columns.label], labels, name=name, column=columns.label), ids)
-    parts = parts_of(table.get(columns.split), len(texts), name=name, column=columns.split)
+    if table.layout:
+        tell(name, table.layout)
+    indices, how = read_labels(table, columns.label, labels, name=name)
+    if how:
+        tell(name, how)
+    ids = tuple(map(str, table.columns.get(columns.id, ())))
+    examples = LabelledTexts(texts_of(table, columns, name=name), indices, ids)
+    parts = parts_of(table.columns.get(columns.split), len(table), name=name, column=columns.split)
     chances = record_chances(examples, key=key)
     cut = bool((parts == "train").all())
     _cut_missing(parts, "test", TEST_SHARE, chances[:, 0])
@@ -155,32 +182,37 @@ def _limited(examples: SplitExamples, limit: int, *, key: bytes) -> SplitExample
     return replace(examples, train=examples.train.select(np.sort(drawn)), cut=False)
 
 
-def texts_of(table: dict[str, list[object]], columns: Columns, *, name: str) -> tuple[Text, ...]:
+def texts_of(table: Table, columns: Columns, *, name: str) -> tuple[Text, ...]:
     """Return one text or one pair for each row.
 
     Raises
     ------
     DataError
-        If the text columns are not there, or some rows have no text.
+        If the text columns are not there, some rows have no text, or some texts are broken.
     """
-    paired = columns.text not in table and columns.text_a in table and columns.text_b in table
-    if columns.text not in table and not paired:
+    held = table.columns
+    paired = columns.text not in held and columns.text_a in held and columns.text_b in held
+    if columns.text not in held and not paired:
+        wanted = f"column {columns.text!r}, nor both {columns.text_a!r} and {columns.text_b!r}"
         raise DataError(
-            f"{name}: no column {columns.text!r}, nor both {columns.text_a!r} and {columns.text_b!r};"
-            " check the header line, or set data.text",
+            missing_column(table, wanted, name=name, key="data.text"),
             refusal="no text column",
         )
-    parts = [table[column] for column in ((columns.text_a, columns.text_b) if paired else (columns.text,))]
-    bad = sum(not all(isinstance(text, str) and text.strip() for text in row) for row in zip(*parts, strict=True))
+    parts = [held[column] for column in ((columns.text_a, columns.text_b) if paired else (columns.text,))]
+    rows = list(zip(*parts, strict=True))
+    bad = [place for place, row in enumerate(rows) if not all(isinstance(text, str) and text.strip() for text in row)]
     if bad:
+        odd = any(text is not None and not isinstance(text, str) for place in bad for text in rows[place])
+        remedy = "write strings, and " if odd else ""
         raise DataError(
-            f"{name}: {bad} of {len(parts[0])} rows have no text; fill or drop them", refusal="some rows have no text"
+            f"{name}: {table.at(bad)}: {len(bad)} of {len(rows)} rows have no text; {remedy}fill or drop them",
+            refusal="some rows have no text",
         )
-    if paired:
-        return tuple((str(a), str(b)) for a, b in zip(*parts, strict=True))
-    if columns.separator:
-        return tuple(_halves(str(text), columns.separator) for text in parts[0])
-    return tuple(str(text) for text in parts[0])
+    texts: tuple[Text, ...] = tuple((str(row[0]), str(row[1])) if paired else str(row[0]) for row in rows)
+    check_characters(texts, table, name=name)
+    if columns.separator and not paired:
+        return tuple(_halves(str(text), columns.separator) for text in texts)
+    return texts
 
 
 def limited_rows(count: int, limit: int) -> Int[np.ndarray, "rows"]:
@@ -198,28 +230,6 @@ def limited_rows(count: int, limit: int) -> Int[np.ndarray, "rows"]:
 def _halves(text: str, separator: str) -> tuple[str, str]:
     first, _, rest = text.partition(separator)
     return first, rest
-
-
-def label_indices(values: list[object], labels: LabelSpace, *, name: str, column: str) -> Int[np.ndarray, "examples"]:
-    """Return each row's label as an index.
-
-    Raises
-    ------
-    DataError
-        If some rows have a label outside the space.
-    """
-    known: dict[str, int] = {str(index): index for index in range(len(labels))}
-    known |= {f"{index}.0": index for index in range(len(labels))}
-    known |= {label: index for index, label in enumerate(labels.names)}
-    indices = np.array([-1 if isinstance(v, bool) else known.get(str(v).strip(), -1) for v in values], dtype=np.int64)
-    outside = int((indices < 0).sum())
-    if outside:
-        raise DataError(
-            f"{name}: column {column!r}: {outside} of {len(indices)} rows are neither a label name"
-            f" nor 0..{len(labels) - 1}; mend these rows, or set labels.names",
-            refusal="the label column has values outside the run's labels",
-        )
-    return indices
 
 
 def parts_of(values: list[object] | None, rows: int, *, name: str, column: str) -> np.ndarray:

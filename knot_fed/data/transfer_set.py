@@ -13,8 +13,8 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import UInt8
 
-from knot_fed.data.files import BUILTIN, errors_about, read_columns, short_name
-from knot_fed.data.private import Columns, limited_rows, texts_of
+from knot_fed.data.files import BUILTIN, errors_about, read_table, short_name
+from knot_fed.data.private import Columns, Tell, limited_rows, texts_of, untold
 from knot_fed.data.reviews import builtin_texts
 from knot_fed.errors import ConfigError, DataError
 from knot_fed.files import make_folder, write_file
@@ -175,7 +175,7 @@ def check_rounds(texts: int, rounds: int, *, name: str) -> None:
 
 
 @errors_about("the client's copy of the transfer set")
-def read_transfer_set(path: str | Path, *, columns: Columns, limit: int = 0) -> TransferSet:
+def read_transfer_set(path: str | Path, *, columns: Columns, limit: int = 0, tell: Tell = untold) -> TransferSet:
     """Read the distinct texts of a file, whatever their split; labels in the file are never read.
 
     Parameters
@@ -184,16 +184,21 @@ def read_transfer_set(path: str | Path, *, columns: Columns, limit: int = 0) -> 
         As in `read_labelled_texts`.
     limit
         Rows to read at most, as `limited_rows` draws them; 0: all.
+    tell
+        As in `read_labelled_texts`.
 
     Raises
     ------
     DataError
-        If the file is missing, empty, not UTF-8, without the text column, or has rows without text.
+        If the file is missing, empty, not UTF-8, not well formed, without the text column, or has rows without text.
     """
     path = str(path)
     texts: Sequence[Text]
     if path.startswith(BUILTIN):
         texts = builtin_texts(path.removeprefix(BUILTIN))
     else:
-        texts = texts_of(read_columns(path, set(columns.of_text)), columns, name=short_name(path))
+        table, name = read_table(path, set(columns.of_text), dialect=columns.dialect), short_name(path)
+        if table.layout:
+            tell(name, table.layout)
+        texts = texts_of(table, columns, name=name)
     return distinct_texts([texts[row] for row in limited_rows(len(texts), limit)])

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from knot_fed.config import NodeConfig, RunConfig, Scalar
-from knot_fed.data.files import read_columns, short_name
-from knot_fed.data.private import label_indices, parts_of, read_labelled_texts, seed_key, texts_of
+from knot_fed.data.files import read_table, short_name
+from knot_fed.data.label_values import read_labels
+from knot_fed.data.private import parts_of, read_labelled_texts, seed_key, texts_of
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import ConfigError, KnotError
 from knot_fed.federation import envelope, wire
@@ -111,23 +112,29 @@ def _check_file(client: Client) -> list[Finding]:
     """Check the file by column, so that one problem does not hide another, and then as a whole."""
     columns, labels, name = client.columns(), client.run.label_space(), short_name(client.files[0])
     try:
-        table = read_columns(client.files[0], {*columns.of_text, columns.label, columns.split}, split=columns.split)
+        table = read_table(
+            client.files[0],
+            {*columns.of_text, columns.label, columns.split},
+            dialect=columns.dialect,
+            split=columns.split,
+        )
     except KnotError as error:
         return [Finding("private file", PROBLEM, str(error))]
-    rows = len(next(iter(table.values()), []))
 
     def of_labels() -> str:
-        if columns.label not in table:
-            raise ConfigError(f"{name}: no column {columns.label!r} for the label; check the header, or set label")
-        counts = Counter(label_indices(table[columns.label], labels, name=name, column=columns.label).tolist())
-        return ", ".join(f"{label} {counts[index]}" for index, label in enumerate(labels.names))
+        indices, how = read_labels(table, columns.label, labels, name=name)
+        counts = Counter(indices.tolist())
+        counted = ", ".join(f"{label} {counts[index]}" for index, label in enumerate(labels.names))
+        return f"{counted}; {how}" if how else counted
 
     def of_splits() -> str:
-        counts = Counter(parts_of(table.get(columns.split), rows, name=name, column=columns.split))
+        counts = Counter(parts_of(table.columns.get(columns.split), len(table), name=name, column=columns.split))
         return ", ".join(f"{part} {counts[part]}" for part in ("train", "val", "test") if counts[part])
 
+    known = ", ".join(sorted(table.columns)) or "no known column"
+    rows = table.layout or f"{len(table)} rows"
     findings = [
-        Finding("private file", OK, f"{name}: {rows} rows with {', '.join(sorted(table)) or 'no known column'}"),
+        Finding("private file", OK, f"{name}: {rows}; columns {known}"),
         _finding("texts", lambda: f"{len(texts_of(table, columns, name=name))} texts"),
         _finding("labels", of_labels),
         _finding("splits in the file", of_splits),
@@ -165,8 +172,8 @@ def _sample(client: Client) -> list[str | tuple[str, str]]:
     columns = client.columns()
     paired = bool(columns.separator)
     try:
-        table = read_columns(client.files[0], set(columns.of_text))
-        paired = paired or columns.text not in table
+        table = read_table(client.files[0], set(columns.of_text), dialect=columns.dialect)
+        paired = paired or columns.text not in table.columns
     except KnotError:
         pass
     return [("a", "b")] if paired else ["a"]

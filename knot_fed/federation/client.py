@@ -1,5 +1,6 @@
 """The client's side that every app shares: its settings, the handshake, and the student's metrics."""
 
+import logging
 import tomllib
 import zlib
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from flwr.app import ArrayRecord, Context, Message
 from knot_fed.config import NodeConfig, RunConfig
 from knot_fed.data.files import data_path, short_name
 from knot_fed.data.partition import client_shard, split_examples
-from knot_fed.data.private import Columns, join_examples, read_labelled_texts, seed_key
+from knot_fed.data.private import Columns, Tell, join_examples, read_labelled_texts, seed_key, untold
 from knot_fed.data.transfer_set import TransferSet, keep_transfer_set, kept_transfer_set, read_transfer_set
 from knot_fed.errors import ConfigError, PolicyError, WireError
 from knot_fed.evaluation import evaluate_classifier
@@ -39,6 +40,8 @@ from knot_fed.types import SplitExamples
 
 HELD_TEXTS = "held-texts"
 KEPT_TEXTS = "transfer-set.json"
+
+logger = logging.getLogger("knot_fed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +104,14 @@ class Client:
         return cls(name, run, node, files, place, node.model or model, state, features, policy)
 
     def columns(self) -> Columns:
-        """Return the column names and the separator, the node's own before the run's.
+        """Return the column names, the separator and how fields are cut, the node's own before the run's.
 
         A real node's are never the run's: a server that named the column of the labels would choose what about a
         patient is taught.
         """
         ours, theirs = self.node, Columns() if self.node.data else self.run.data
-        names = ("text", "text_a", "text_b", "label", "split", "separator")
         by_id = not self.node.data and self.run.data.partition == "natural-id"
-        return Columns(
-            **{name: getattr(ours, name) or getattr(theirs, name) for name in names},
-            id=self.run.data.id if by_id else "",
-        )
+        return replace(Columns.from_settings(ours, theirs), id=self.run.data.id if by_id else "")
 
     def secret(self) -> bytes:
         """Return what a real node's private choices hang on; a virtual one's are a study's, by the run's seed.
@@ -124,11 +123,16 @@ class Client:
         """
         return self.ledger.secret() if self.node.data else seed_key(self.run.seed)
 
-    def examples(self) -> tuple[SplitExamples, dict[str, list[int]]]:
+    def examples(self, *, tell: Tell = untold) -> tuple[SplitExamples, dict[str, list[int]]]:
         """Read the private files, and this client's share of one where several virtual clients split it.
 
         How a real node's file is split, and how much of it is read, is no server's to say: its secret splits it, the
         same for all runs.
+
+        Parameters
+        ----------
+        tell
+            As in `read_labelled_texts`.
 
         Raises
         ------
@@ -141,7 +145,10 @@ class Client:
         key, limit = self.secret(), 0 if self.node.data else data.limit
         columns, labels = self.columns(), self.run.label_space()
         examples = join_examples(
-            [read_labelled_texts(file, columns=columns, labels=labels, key=key, limit=limit) for file in self.files]
+            [
+                read_labelled_texts(file, columns=columns, labels=labels, key=key, limit=limit, tell=tell)
+                for file in self.files
+            ]
         )
         return split_examples(
             examples,
@@ -270,6 +277,10 @@ def client_seed(seed: int, name: str) -> int:
     return int(np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1)[0])
 
 
+def _tell_owner(name: str, sentence: str) -> None:
+    logger.info("%s: %s", name, sentence)
+
+
 @redact_errors
 @only_declared_records(envelope.ABOUT)
 def answer_handshake(message: Message, context: Context) -> Message:
@@ -288,7 +299,7 @@ def answer_handshake(message: Message, context: Context) -> Message:
         raise WireError("the server names no transfer set; name the one that this run is about")
     client.check_model(client.model)
     client.bind(str(context.run_id), server.fingerprint)
-    _, assignment = client.examples()
+    _, assignment = client.examples(tell=_tell_owner if client.node.data else untold)
     if client.shard[1] > 1 and client.run.name:
         RunFolder.open(Path(client.run.runs_dir) / client.run.name).write_assignment(client.name, assignment)
     if held:

@@ -84,9 +84,12 @@ def read_server_data(config: RunConfig) -> tuple[TransferSet, SplitExamples]:
         If there are too few transfer texts for the rounds.
     """
     data = config.data
-    names = ("text", "text_a", "text_b", "label", "split", "separator")
-    columns = Columns(**{name: getattr(data, name) for name in names})
-    transfer = read_transfer_set(data_path(data.root, data.transfer), columns=columns, limit=data.limit)
+    columns = Columns.from_settings(data)
+
+    def tell(name: str, sentence: str) -> None:
+        logger.info("%s: %s", name, sentence)
+
+    transfer = read_transfer_set(data_path(data.root, data.transfer), columns=columns, limit=data.limit, tell=tell)
     check_rounds(len(transfer), config.rounds, name=client_name(data.transfer))
     public = read_labelled_texts(
         data_path(data.root, data.public),
@@ -95,6 +98,7 @@ def read_server_data(config: RunConfig) -> tuple[TransferSet, SplitExamples]:
         key=seed_key(config.seed),
         limit=data.limit,
         least_classes=2,
+        tell=tell,
     )
     if transfer.repeated:
         logger.info("%d transfer texts; %d rows repeat one of them and are left out", len(transfer), transfer.repeated)

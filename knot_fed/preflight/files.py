@@ -23,10 +23,14 @@ BYTES_OF_ANSWER = 24
 
 @dataclass(frozen=True, slots=True)
 class FileSizes:
-    """The labelled files by name, distinct transfer texts, and the first of them; without those of the hub."""
+    """The labelled files by name, distinct transfer texts, and the first of them; without those of the hub.
+
+    `notes` are sentences on how files are read, each with the names of all that are read so.
+    """
 
     labelled: Mapping[str, FileSize]
     transfer: int | None
+    notes: tuple[str, ...]
     sample: tuple[Text, ...] = ()
 
 
@@ -38,7 +42,7 @@ def check_files(config: RunConfig, *, clients: int) -> tuple[tuple[Text, ...], l
     sample
         The first transfer texts; none where they are the hub's.
     notes
-        What the user should know of how files are shared, in sentences.
+        What the user should know of how files are read and shared, in sentences.
 
     Raises
     ------
@@ -48,7 +52,7 @@ def check_files(config: RunConfig, *, clients: int) -> tuple[tuple[Text, ...], l
         If there are too many clients or rounds.
     """
     sizes = _read_files(config.data, config.task, config.labels)
-    notes = check_shares(config, sizes.labelled, clients=clients)
+    notes = [*sizes.notes, *check_shares(config, sizes.labelled, clients=clients)]
     if sizes.transfer is None:
         return (), notes
     check_rounds(sizes.transfer, config.rounds, name=config.data.transfer)
@@ -60,10 +64,14 @@ def check_files(config: RunConfig, *, clients: int) -> tuple[tuple[Text, ...], l
 def _read_files(data: DataConfig, task: str, labels: LabelsConfig) -> FileSizes:
     """Read each file, once for all cells of a sweep."""
     space = RunConfig(task=task, labels=labels).label_space()
-    fields = ("text", "text_a", "text_b", "label", "split", "separator")
-    columns = Columns(**{field: getattr(data, field) for field in fields})
+    columns = Columns.from_settings(data)
     paths = {name: data_path(data.root, name) for name in (*data.client_names, data.public, data.transfer)}
-    sizes = {}
+    sizes: dict[str, FileSize] = {}
+    told: dict[str, list[str]] = {}
+
+    def tell(name: str, sentence: str) -> None:
+        told.setdefault(sentence, []).append(name)
+
     for name in (*data.client_names, data.public):
         if is_local(paths[name]):
             read = read_labelled_texts(
@@ -73,14 +81,18 @@ def _read_files(data: DataConfig, task: str, labels: LabelsConfig) -> FileSizes:
                 key=seed_key(1),
                 limit=data.limit,
                 least_classes=2 if name == data.public else 1,
+                tell=tell,
             )
             sizes[name] = FileSize(
                 len(read.train), len(read.val), len(read.test), read.cut, labels=len(np.unique(read.train.labels))
             )
-    if not is_local(paths[data.transfer]):
-        return FileSizes(sizes, None)
-    transfer = read_transfer_set(paths[data.transfer], columns=columns, limit=data.limit)
-    return FileSizes(sizes, len(transfer), transfer.texts[:SAMPLE])
+    texts: tuple[Text, ...] | None = None
+    if is_local(paths[data.transfer]):
+        texts = read_transfer_set(paths[data.transfer], columns=columns, limit=data.limit, tell=tell).texts
+    notes = tuple(f"{', '.join(dict.fromkeys(names))}: {sentence}" for sentence, names in told.items())
+    if texts is None:
+        return FileSizes(sizes, None, notes)
+    return FileSizes(sizes, len(texts), notes, texts[:SAMPLE])
 
 
 def _check_memory(clients: int, *, texts: int, labels: int) -> None:

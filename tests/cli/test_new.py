@@ -27,10 +27,10 @@ def test_the_project_is_ready_to_run_with_its_own_loss_too(project, overrides):
 
 def test_the_readme_names_files_that_are_there(project):
     written = {path.relative_to(project).as_posix() for path in project.rglob("*") if path.is_file()}
-    owners = {f"data/{name}.csv" for name in ("phones", "restaurants", "hotels", "books", "forum")}
-    assert written == {"README.md", "run.toml", "own_loss.py"} | owners
+    owners = {f"data/{name}.csv" for name in ("product", "tweets", "nyt", "movies", "movie-texts")}
+    assert written == {"README.md", "run.toml", "own_loss.py", "data/SOURCE.txt"} | owners
     readme = (project / "README.md").read_text()
-    assert all(name in readme for name in ("run.toml", "own_loss.py", "forum.csv"))
+    assert all(name in readme for name in ("run.toml", "own_loss.py", "movie-texts.csv", "SOURCE.txt"))
 
 
 def test_a_folder_with_files_is_left_as_it_is(tmp_path):

@@ -130,6 +130,11 @@ def model(step=None, *, without="", kind="BertModel", **changed):
     return write
 
 
+def owned(content):
+    return text(OWNED, content)
+
+
+OWNED = "data/product.csv"
 APART = np.ones((5, 5)) - np.eye(5)
 SIM = ("sim", "run.toml")
 HF = (*SIM, "model=hf:m")
@@ -151,29 +156,85 @@ CASES = {
     "app is not there": (None, ("sim", "--app", "nowhere"), "no .tool.flwr.app.config.; leave --app out"),
     "resume from here": (None, (*SIM, "--resume", "."), "nothing to resume"),
     "resume from nowhere": (None, (*SIM, "--resume", "runs/absent/"), "absent: nothing to resume"),
-    "file in UTF-16": (raw("data/phones.csv", "text,label\na,0\n".encode("utf-16")), SIM, "phones.csv: not UTF-8"),
-    "file with semicolons": (text("data/phones.csv", "text;label\na;0\n"), SIM, "phones.csv: no column"),
-    "file with one column": (text("data/phones.csv", "text\na\n"), SIM, "phones.csv: no column 'label'"),
-    "folder in a file's place": (folder("data/phones.csv"), SIM, "phones: no file phones"),
-    "file that links to itself": (link("data/phones.csv", "phones.csv"), SIM, "phones: no file phones"),
-    "empty texts": (text("data/phones.csv", "text,label\n,0\nb,1\n"), SIM, "1 of 2 rows have no text"),
+    "file in UTF-16": (raw("data/product.csv", "text,label\na,0\n".encode("utf-16")), SIM, "product.csv: not UTF-8"),
+    "file with semicolons": (text("data/product.csv", "text;label\na;0\n"), SIM, "product.csv: no column"),
+    "file with another column": (owned("text,grade\na,0\n"), SIM, "has 'text', 'grade'; check"),
+    "UTF-16 without a mark": (raw(OWNED, "text,label\na,0\n".encode("utf-16-le")), SIM, "not UTF-8 but UTF-16"),
+    "file in latin-1": (raw(OWNED, "text,label\né,0\n".encode("latin-1")), SIM, "not UTF-8 at byte 11 .line 2.; save"),
+    "workbook": (raw(OWNED, b"PK\x03\x04\xff"), SIM, "or a workbook such as .xlsx.; save it as CSV UTF-8"),
+    "mark that is never closed": (
+        owned('text,label\na,positive\n"b,neutral\nc,neutral\n'),
+        SIM,
+        "product.csv: line 3: a quotation mark opens a field that is never closed; close it",
+    ),
+    "mark within a text in marks": (owned('text,label\n"a" b,0\n'), SIM, "line 2: a quoted field continues"),
+    "mark that another one closes": (
+        owned('text,label\na,neutral\nb,neutral\n"c,neutral\nd,neutral\n5",neutral\n'),
+        SIM,
+        "line 4: a quoted field extends to line 6 and contains what look like rows",
+    ),
+    "quoted tsv": (
+        lambda: (Path(OWNED).unlink(), text("data/product.tsv", '"text"\t"label"\n"a"\t"neutral"\n')()),
+        SIM,
+        "product.tsv: line 1: a field is quoted as in csv",
+    ),
+    "uneven rows": (owned("text,label\na,b,neutral\n"), SIM, "line 2: 1 of 1 rows do not have the header's 2 fields"),
+    "first line for Excel": (owned("sep=;\ntext;label\na;0\n"), SIM, "line 1 is Excel's sep= line"),
+    "column twice": (owned("text,text,label\na,b,0\n"), SIM, "column 'text' appears more than once in the header"),
+    "half a character": (
+        lambda: (Path(OWNED).unlink(), text("data/product.jsonl", '{"text": "a \\ud83d", "label": "neutral"}\n')()),
+        SIM,
+        "product.jsonl: line 1: 1 of 1 texts contain a lone surrogate",
+    ),
+    "half a character in transfer texts": (
+        lambda: (
+            Path("data/movie-texts.csv").unlink(),
+            text("data/movie-texts.jsonl", '{"text": "a"}\n{"text": "\\ud83d"}\n')(),
+        ),
+        SIM,
+        "movie-texts.jsonl: line 2: 1 of 2 texts contain a lone surrogate",
+    ),
+    "names and numbers": (owned("text,label\na,neutral\nb,1\n"), SIM, "1 of 2 rows are numbers from 0 to 4"),
+    "stars that no name is": (owned("text,label\na,1\nb,7\n"), SIM, "1 of 2 rows are neither a label name nor"),
+    "booleans": (
+        lambda: (Path(OWNED).unlink(), text("data/product.jsonl", '{"text": "a", "label": true}\n')()),
+        SIM,
+        "for true and false set labels.names = 'false, true'",
+    ),
+    "delimiter of two signs": (None, (*SIM, "data.delimiter=ab"), "data.delimiter = 'ab': use one character"),
+    "check of one class": (owned("text,label\na,good\n"), ("check-data", OWNED), "1 distinct label; give the"),
+    "check of no classes": (
+        owned("text,label\na,1\nb,2\nc,3\n"),
+        ("check-data", OWNED),
+        "3 distinct labels in 3 rows are not classes",
+    ),
+    "check of labels with commas": (
+        owned('text,label\na,"b, c"\nb,d\nb,d\nb,d\n'),
+        ("check-data", OWNED),
+        "labels with a comma; give the names",
+    ),
+    "two files of one name": (text("data/product.tsv"), SIM, "product.csv and product.tsv are all in data.root"),
+    "file with one column": (text("data/product.csv", "text\na\n"), SIM, "product.csv: no column 'label'"),
+    "folder in a file's place": (folder("data/product.csv"), SIM, "product: no file product"),
+    "file that links to itself": (link("data/product.csv", "product.csv"), SIM, "product: no file product"),
+    "empty texts": (text("data/product.csv", "text,label\n,0\nb,1\n"), SIM, "1 of 2 rows have no text"),
     "labels of another task": (None, (*SIM, "task=nli"), "rows are neither a label name nor 0..2"),
     "client that no server takes": (
-        lambda: Path("data/phones.csv").rename("data/pho nes é.csv"),
-        (*SIM, 'data.clients="pho nes é,restaurants,hotels"'),
+        lambda: Path("data/product.csv").rename("data/pho nes é.csv"),
+        (*SIM, 'data.clients="pho nes é,tweets,nyt"'),
         "data.clients gives a client the name 'pho nes é', which is not 1 to 64 letters, digits",
     ),
-    "two rows": (text("data/phones.csv", "text,label\na,0\nb,1\n"), SIM, "phones.csv: 1 rows to train on, 0 to"),
+    "two rows": (text("data/product.csv", "text,label\na,0\nb,1\n"), SIM, "product.csv: 1 rows to train on, 0 to"),
     "public file of one label": (
-        text("data/books.csv", "text,label\n" + "".join(f"a{row},0\n" for row in range(40))),
+        text("data/movies.csv", "text,label\n" + "".join(f"a{row},0\n" for row in range(40))),
         SIM,
-        "books.csv: .* training rows with fewer than 2 classes; add rows of another",
+        "movies.csv: .* training rows with fewer than 2 classes; add rows of another",
     ),
-    "shares that are too small": (None, (*SIM, "--num-supernodes", "300"), "100 clients share phones, .* enough for"),
+    "shares that are too small": (None, (*SIM, "--num-supernodes", "300"), "100 clients share product, .* enough for"),
     "shares that are too uneven": (
         None,
         (*SIM, "data.partition=dirichlet data.alpha=0.001", "--num-supernodes", "18"),
-        "phones: data.partition = 'dirichlet' for 6 clients: in each of 300 draws one has fewer than",
+        "product: data.partition = 'dirichlet' for 6 clients: in each of 300 draws one has fewer than",
     ),
     "shares of more labels than there are": (
         None,
@@ -186,7 +247,7 @@ CASES = {
         "for 2 clients, and data.id names no column of the file",
     ),
     "delta of half": (None, (*SIM, "privacy.delta=0.5"), "privacy.delta = 0.5: input should be less than"),
-    "transfer texts all the same": (text("data/forum.csv", "text\na\na\na\n"), SIM, "1 distinct transfer text"),
+    "transfer texts all the same": (text("data/movie-texts.csv", "text\na\na\na\n"), SIM, "1 distinct transfer text"),
     "matrix too small": (matrix(np.zeros((2, 2))), (*SIM, "transport.cost=m.npy"), "shape .2, 2. for 5 labels"),
     "matrix of three dimensions": (matrix(np.zeros((5, 5, 5))), (*SIM, "transport.cost=m.npy"), "shape .5, 5, 5."),
     "matrix of words": (text("m.csv", "a,b\n"), (*SIM, "transport.cost=m.csv"), "m.csv: cannot be read as a matrix"),
@@ -241,7 +302,7 @@ CASES = {
     "grid over seeds": (None, ("sweep", "--grid", "seed=1,2"), "seeds are given by --seeds"),
     "a thousand million seeds": (None, ("sweep", "--seeds", "1000000000"), "too many; use 1000 seeds at most"),
     "seeds of other digits": (None, ("sweep", "--seeds", "²"), "expected a number of seeds"),
-    "audit of nobody": (None, ("audit", "run.toml", "--client", "nobody"), "no such client; use one of phones"),
+    "audit of nobody": (None, ("audit", "run.toml", "--client", "nobody"), "no such client; use one of product"),
     "audit by an unknown attack": (None, ("audit", "--attacks", "guess"), "no attack guess; use membership"),
     "audit in a foreign folder": (text("audits/run/x"), ("audit", "run.toml"), "not empty and no audit"),
     "audit at delta nan": (None, ("audit", "run.toml", "--delta", "nan"), "--delta nan: is not a number"),

@@ -41,7 +41,8 @@ def read(path, **columns):
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "jsonl.gz", "parquet"])
 def test_every_format_gives_the_same_examples(tmp_path, suffix):
-    examples = read(write(tmp_path / f"mine.{suffix}", ROWS))
+    quoting = {"quoting": "double"} if suffix == "tsv" else {}
+    examples = read(write(tmp_path / f"mine.{suffix}", ROWS), **quoting)
     every = examples.train.texts + examples.val.texts + examples.test.texts
     assert sorted(every) == sorted(row["text"] for row in ROWS)
     assert [len(part) for part in (examples.train, examples.val, examples.test)] == [48, 5, 7]
@@ -125,7 +126,7 @@ def write_raw(content):
         (write_raw(b""), "0 rows"),
         (write_raw(b"text,label\n"), "0 rows"),
         (write_raw("text,label\nSECRET \xe9,1\n".encode("latin-1")), "not UTF-8 at byte 18"),
-        (write_raw(b"SECRET,1\nSECRET,2\n"), "no column 'label'"),
+        (write_raw(b"SECRET is the first text of a file without a header,1\nSECRET,2\n"), "no column 'label'"),
         (write_raw(b"body,label\nSECRET,1\n"), "no column 'text'"),
         (write_raw(b"text,label\nSECRET,1\nSECRET,7\nSECRET,great\n"), "2 of 3 rows are neither"),
         (write_raw(b"text,label\n  ,1\nSECRET,2\n"), "1 of 2 rows have no text"),
@@ -185,6 +186,10 @@ def test_names_find_files_by_any_suffix(tmp_path):
     assert data_path(str(tmp_path), "hub:org/name") == "hub:org/name"
     with pytest.raises(DataError, match="two: no file two"):
         data_path(str(tmp_path), "two")
+    write(tmp_path / "one.csv", ROWS)
+    with pytest.raises(DataError, match=r"one: one\.jsonl\.gz and one\.csv are all in data\.root"):
+        data_path(str(tmp_path), "one")
+    assert data_path(str(tmp_path), "one.csv") == str(tmp_path / "one.csv")
 
 
 def test_a_separator_cuts_each_text_at_its_first_occurrence(tmp_path):

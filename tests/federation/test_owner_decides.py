@@ -17,7 +17,17 @@ def split_of(owner):
     return {part: set(getattr(examples, part).texts) for part in ("train", "val", "test")}
 
 
-@pytest.mark.parametrize("keys", [{"seed": 5}, {"data.limit": 10}, {"data.split": "label"}, {"data.separator": " is "}])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"seed": 5},
+        {"data.limit": 10},
+        {"data.split": "label"},
+        {"data.separator": " is "},
+        {"data.delimiter": " "},
+        {"data.quoting": "none"},
+    ],
+)
 def test_no_setting_of_a_server_changes_the_split_or_the_examples(tmp_path, keys):
     owner = Owner(tmp_path / "mine")
     before = split_of(owner)

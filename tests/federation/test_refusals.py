@@ -43,6 +43,10 @@ def json_lines(*content):
     return "\n".join(line if isinstance(line, str) else json.dumps(line) for line in content).encode()
 
 
+def csv_of(*lines):
+    return "\n".join([f"{COLUMNS['text']},{COLUMNS['label']}", *lines, ""]).encode()
+
+
 def parquet(folder):
     pq.write_table(pa.table({COLUMNS["label"]: [1, 2]}), folder / "made.parquet")
     return (folder / "made.parquet").read_bytes()
@@ -69,6 +73,22 @@ BROKEN = {
         json_lines(*rows(BAD, split=CANARY)), ".jsonl", "the split column has values other than train, val and test",
     ),
     "two rows": (json_lines(row(0), row(1)), ".jsonl", "no rows to train on, to validate or to test"),
+    "marks": (csv_of(f'"{CANARY}" so,1'), ".csv", "quotation marks of a row do not match"),
+    "swallowed": (
+        csv_of("a,1", "b,1", f'"{CANARY}', f'{CANARY},1', 'c",1'), ".csv",
+        "a quoted field contains what look like rows",
+    ),
+    "quoted tsv": (b'"a"\t"b"\n', ".tsv", "fields are quoted in a file that is read without quoting"),
+    "a column twice": (
+        f"{COLUMNS['text']},{COLUMNS['text']}\na,b\n".encode(), ".csv", "a column appears more than once",
+    ),
+    "sep": (b"sep=;\n" + csv_of("a;1"), ".csv", "the first line is not a header"),
+    "half a character": (
+        json_lines(*rows(BAD, text=f"{CANARY} \ud83d")), ".jsonl", "some texts contain a lone surrogate or a NUL byte",
+    ),
+    "names and numbers": (
+        json_lines(*rows(BAD, label="neutral")), ".jsonl", "the label column mixes names and numbers",
+    ),
 }  # fmt: skip
 
 

@@ -1,0 +1,119 @@
+"""`knot-fed check-data`: what a data file holds, and the configuration that reads it."""
+
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from knot_fed.cli.options import Configs, RunConfig, given
+from knot_fed.errors import ConfigError
+from knot_fed.terminal import echo_line, make_console
+
+if TYPE_CHECKING:
+    from knot_fed.data.checked_file import CheckedFile
+
+console = make_console()
+PARTS = ("train", "val", "test")
+OTHER_FILES = ", with the labelled public file's name for PUBLIC and that of the unlabelled texts for TRANSFER"
+
+
+def check_data(
+    file: Annotated[Path, typer.Argument(help="A csv, tsv or jsonl file (or one of these with .gz), or parquet.")],
+    configs: Configs = None,
+    run_config: RunConfig = None,
+) -> None:
+    """Show what a file holds, and the configuration to paste that reads it; starts nothing, shows no text.
+
+    Columns, delimiter, quoting and label names are guessed, or as CONFIG says, such as data.label=stars.
+    """
+    from knot_fed.config import RunConfig as Run
+    from knot_fed.config import flattened
+    from knot_fed.config.overrides import read_override
+    from knot_fed.data.checked_file import check_file
+    from knot_fed.reporting.narrow import narrow_table
+    from knot_fed.run_log import printable
+
+    if not file.is_file():
+        raise ConfigError(f"{file}: no such file; give a csv, tsv, jsonl or parquet file")
+    known = {key: value for text in given(configs, run_config) for key, value in read_override(text).items()}
+    Run.from_mapping(known)
+    checked = check_file(file, known)
+    for line in _about_rows(checked):
+        echo_line(console, printable(line))
+    console.print(narrow_table(["column", "role"], ["filled", "distinct"], rows=_columns(checked)))
+    if checked.classes:
+        parts = PARTS if checked.guess.columns.split else ()
+        rows = [[name, counts.total(), *(counts[part] for part in parts)] for name, counts in checked.classes.items()]
+        console.print(narrow_table(["label"], ["rows", *parts], rows=rows))
+    for line in (*_about_texts(checked), *(f"note: {note}" for note in checked.notes)):
+        echo_line(console, printable(line))
+    echo_line(console, "\n# paste into run.toml" + (OTHER_FILES if checked.classes else ""))
+    echo_line(console, _toml(checked.settings))
+    if checked.classes:
+        echo_line(
+            console, f"\n# or, on an owner's machine\nknot-fed client check run.toml --node-config {_node(checked)}"
+        )
+        read = checked.read(Run.from_mapping(flattened(checked.settings)))
+        counts = ", ".join(f"{part} {len(getattr(read, part))}" for part in PARTS)
+        echo_line(console, f"\n# read so, a study has {counts}")
+
+
+def _about_rows(checked: "CheckedFile") -> Iterator[str]:
+    from knot_fed.data.files import file_dialect, file_kind
+
+    table, name, cut = checked.guess.table, checked.path.name, ""
+    if file_kind(name) in ("csv", "tsv"):
+        dialect = file_dialect(name, checked.guess.columns.dialect)
+        cut = f", delimiter {dialect.delimiter!r}, quoting {'double' if dialect.quoted else 'none'}"
+    yield f"{name}: {len(table)} rows, {len(table.names)} columns{cut}"
+
+
+def _columns(checked: "CheckedFile") -> Iterator[list[object]]:
+    columns = checked.guess.columns
+    roles = {
+        columns.text: "text",
+        columns.text_a: "first text",
+        columns.text_b: "second text",
+        columns.label: "label",
+        columns.split: "split",
+    }
+    roles.pop("", None)
+    for name, values in checked.guess.table.columns.items():
+        filled = [str(value) for value in values if value is not None and str(value).strip()]
+        yield [name, roles.get(name, "-"), len(filled), len(set(filled))]
+
+
+def _about_texts(checked: "CheckedFile") -> Iterator[str]:
+    survey = checked.survey
+    if not checked.guess.columns.split:
+        yield "splits: no column; a hash of each row cuts about 70, 10 and 20 % to train on, validate and test"
+    for what, (least, middle, most) in (("characters", survey.characters), ("words", survey.words)):
+        yield f"{what} of a text: {least} to {most}, median {middle:g}"
+    if survey.long:
+        yield f"{survey.long} texts have more words than a model reads tokens (teacher.max-length)"
+    yield f"rows that repeat a text of their split, up to case, spacing and punctuation: {survey.repeated}"
+    if checked.guess.columns.split:
+        pairs = ", ".join(f"{' and '.join(pair)} {count}" for pair, count in survey.shared.items())
+        yield f"texts in two splits: {pairs}"
+    if checked.classes:
+        yield f"texts with more than one label: {survey.contradicting}"
+    if survey.replaced:
+        yield f"texts with a replacement character, which an earlier conversion left: {survey.replaced}"
+
+
+def _node(checked: "CheckedFile") -> str:
+    """Return the settings of a real node that holds the file, as a shell takes them."""
+    data = checked.settings["data"]
+    own = {"name": data["clients"], "data": str(checked.path.resolve()), "state-dir": "/STATE"}
+    own |= {key: value for key, value in data.items() if key not in ("root", "clients", "public", "transfer")}
+    pairs = " ".join(_toml({key: value}).replace(" = ", "=", 1) for key, value in own.items())
+    return shlex.quote(pairs)
+
+
+def _toml(tables: Mapping[str, object]) -> str:
+    """Write TOML without tabs, which a terminal shows as spaces."""
+    import tomli_w
+
+    return tomli_w.dumps(tables).rstrip().replace("\t", "\\t")

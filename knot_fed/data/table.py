@@ -1,0 +1,89 @@
+"""A file's columns in memory, and where its rows stand in the file, so that a refusal can name the line."""
+
+import json
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from knot_fed.errors import DataError
+
+MOST_SHOWN = 20
+LONGEST_COLUMN = 40
+"""A longer name is probably a text of a file without a header line, and is not repeated."""
+DELIMITERS = (",", ";", "\t", "|")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The columns that were asked for, and what the file is like.
+
+    Parameters
+    ----------
+    columns
+        Values by column name, in file order.
+    names
+        All columns of the file.
+    places
+        For each row the line, or in a file without lines the row from 1, where it begins.
+    unit
+        What `places` count: `line` or `row`.
+    layout
+        How rows and lines go together where it is not one line for each row; empty: it is.
+    """
+
+    columns: dict[str, list[object]]
+    names: tuple[str, ...]
+    places: Sequence[int]
+    unit: str = "line"
+    layout: str = ""
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def at(self, rows: Sequence[int]) -> str:
+        """Say where some rows stand.
+
+        Examples
+        --------
+        >>> Table({}, (), [2, 3, 5, 9, 10]).at([0, 2, 3, 4])
+        'lines 2, 5, 9 and 1 more'
+        """
+        first = ", ".join(str(self.places[row]) for row in rows[:3])
+        more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
+        return f"{self.unit}{'s' if len(rows) > 1 else ''} {first}{more}"
+
+
+def check_columns(names: Sequence[str], wanted: Collection[str], *, name: str) -> None:
+    """Refuse a file in which a wanted column appears more than once.
+
+    Raises
+    ------
+    DataError
+        If so.
+    """
+    twice = [column for column, count in Counter(names).items() if count > 1 and column in wanted]
+    if twice:
+        raise DataError(
+            f"{name}: column {twice[0]!r} appears more than once in the header; rename one of them",
+            refusal="a column appears more than once",
+        )
+
+
+def missing_column(table: Table, missing: str, *, name: str, key: str) -> str:
+    """Return the sentence that names the columns that are there, for the owner of the file only.
+
+    Parameters
+    ----------
+    table, name
+        The file.
+    missing
+        What is not there, in words.
+    key
+        The setting that names another column.
+    """
+    listed = [repr(column) if len(column) <= LONGEST_COLUMN else "a long one" for column in table.names[:MOST_SHOWN]]
+    more = f" and {len(table.names) - MOST_SHOWN} more" if len(table.names) > MOST_SHOWN else ""
+    there = f"it has {', '.join(listed)}{more}" if listed else "it has none"
+    cut = [delimiter for delimiter in DELIMITERS if len(table.names) == 1 and delimiter in table.names[0]]
+    remedy = f"set data.delimiter = {json.dumps(cut[0])}" if cut else f"check the header, or set {key}"
+    return f"{name}: no {missing}; {there}; {remedy}"
