@@ -60,6 +60,13 @@ def test_a_client_with_nothing_wrong_passes_every_check_and_changes_nothing(run_
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_an_owner_of_one_label_is_told_what_its_teacher_is(run_config, settings, tmp_path, no_network):
+    (tmp_path / "private.csv").write_text("text,label\n" + "".join(f"{row},neutral\n" for row in range(60)))
+    findings = check_client(run_config(), settings)
+    assert set(outcomes(findings).values()) == {"ok"}
+    assert "a teacher of one label is a constant" in details(findings)
+
+
 def test_every_problem_is_found_not_only_the_first(run_config, settings, tmp_path, no_network):
     (tmp_path / "private.csv").write_text(f"text,label,split\n{CANARY},sunny,train\n,neutral,{CANARY}\n")
     (tmp_path / "policy.toml").write_text("max-texts = 5\n")

@@ -134,6 +134,12 @@ def test_a_broken_private_file_is_told_by_its_kind_of_problem_only(hospital, nam
     assert CANARY in own_log[0]
 
 
+def test_an_owner_of_one_label_takes_part(hospital):
+    """It was refused after its teacher's time."""
+    node = hospital(json_lines(*[row(5 * number) for number in range(40)]), ".jsonl")
+    assert reasons(node, "query", "train") == [None, None]
+
+
 @pytest.mark.parametrize(
     "name", [name for name in BROKEN if BROKEN[name][2] in ("not UTF-8", "no rows", "no text column")]
 )

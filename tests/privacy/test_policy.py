@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from knot_fed.config import PrivacyConfig
 from knot_fed.errors import PolicyError
 from knot_fed.privacy.policy import STUDY, ReleasePolicy
 from knot_fed.privacy.policy_checks import (
@@ -16,6 +17,7 @@ from knot_fed.privacy.policy_checks import (
     check_transfer_set,
     release_answer,
     rounded_metrics,
+    stricter_settings,
 )
 from knot_fed.types import Metrics, TeacherAnswer
 from tests.test_config import leaves
@@ -124,3 +126,9 @@ def test_a_run_keeps_the_transfer_set_that_it_began_with(pinned):
     check_transfer_set("a" * 64, bound="a" * 64, policy=policy)
     with pytest.raises(PolicyError, match="another transfer set"):
         check_transfer_set("b" * 64, bound="a" * 64, policy=policy)
+
+
+def test_a_study_has_the_delta_that_it_asks_for_and_an_owner_a_smaller_one():
+    asked = PrivacyConfig(mechanism="dp-sgd", delta=0.01)
+    assert stricter_settings(asked, STUDY).delta == 0.01
+    assert stricter_settings(asked, ReleasePolicy()).delta == 1e-5
