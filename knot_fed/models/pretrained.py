@@ -164,9 +164,11 @@ def load_weights(auto_class: Any, name: str, config: Any, *, prefix: str | None 
         network = network.float()
     except Exception as error:
         raise not_loadable(name, error, what="weights") from None
-    missing = {*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])}
     prefix = f"{network.base_model_prefix}." if prefix is None else prefix
-    encoder = [key for key in network.state_dict() if key.startswith(prefix)]
+    arrays = set(network.state_dict())
+    encoder = [key for key in arrays if key.startswith(prefix)]
+    named = {*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])}
+    missing = {key if key in arrays else f"{prefix}{key}" for key in named}  # some versions tell them without it
     lost = sorted(key for key in missing if key.startswith(prefix) and "pooler" not in key)  # seldom kept, and trained
     if lost:
         raise unusable(

@@ -14,7 +14,10 @@ from knot_fed.models.text_classifier import Item, ModelSpec
 from knot_fed.types import Text
 
 RANDOM_TOKENS = (4, 24)
-ADD_FILES = "add the files that tokenizer.save_pretrained writes for this model"
+ADD_FILES = (
+    "add the files that tokenizer.save_pretrained writes for this model, by transformers"
+    f" {transformers.__version__} or older"
+)
 ORDINARY_WORDS = (
     "the house is good", "la casa es buena", "das Haus ist gut", "дом хороший", "το σπίτι", "البيت جميل", "הבית טוב",
     "घर अच्छा है", "বাড়ি ভালো", "வீடு", "บ้านดี", "这个房子很好", "家は良い", "집이 좋다",

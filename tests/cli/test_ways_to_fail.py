@@ -266,7 +266,7 @@ CASES = {
         "model.safetensors stands for a file that was not fetched; run git lfs pull",
     ),
     "model of fewer layers": (model(num_hidden_layers=2), HF, "are not in its files or have another shape.*; give the"),
-    "model without tokenizer": (model(without="tokenizer*"), HF, "its files are missing; add the files that tokenizer"),
+    "model without tokenizer": (model(without="tokenizer*"), HF, "its tokenizer .*; add the files that tokenizer.save"),
     "model of another language": (
         model(lambda: tokenizer_of_words("дом").save_pretrained("m")),
         HF,
