@@ -96,15 +96,15 @@ def test_more_clients_than_a_shared_file_has_rows_for_are_refused_with_the_most_
 
 def test_how_files_are_read_is_told_once_for_all_that_are_read_so(tmp_path):
     arguments = shared_file(tmp_path, 300)
-    assert check_run(resolve_config(ROOT, arguments, num_supernodes=2), clients=2) == ()
+    assert check_run(resolve_config(ROOT, arguments, num_supernodes=2), clients=2) == []
     rows = "".join(f"text {row} of the file,{row % 5}.0\n\n" for row in range(300))
     for name in ("all", "other"):
         (tmp_path / f"{name}.csv").write_text("text,label\n" + rows)
     config = resolve_config(ROOT, [*arguments, 'data.clients="all,other"'], num_supernodes=2)
-    assert check_run(config, clients=2) == (
+    assert check_run(config, clients=2) == [
         "all.csv, other.csv: 300 rows on 601 lines: 1 of the header, 300 blank, 0 more inside quoted texts",
         "all.csv, other.csv: labels are numbers by position, 0 for 'very negative' to 4 for 'very positive'",
-    )
+    ]
 
 
 def test_more_clients_than_memory_is_enough_for_are_refused_with_the_estimate(tmp_path, monkeypatch):
