@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.spatial.distance import cdist
 
 from knot_fed.errors import LabelSpaceError, SoftLabelsError, shown
 from knot_fed.types import SoftLabels
@@ -153,6 +152,8 @@ def label_distances(coordinates: Float[np.ndarray, "classes dimensions"]) -> Flo
     >>> label_distances(np.zeros((2, 0))).tolist()
     [[0.0, 1.0], [1.0, 0.0]]
     """
+    from scipy.spatial.distance import cdist  # loads slowly, and nobody needs it who brings a matrix
+
     if not coordinates.shape[1]:
         return 1.0 - np.eye(len(coordinates))
     distances: Float[np.ndarray, "classes classes"] = cdist(coordinates, coordinates)

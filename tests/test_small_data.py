@@ -100,6 +100,9 @@ WHOLE = (
     "nearly all held out",
 )  # fmt: skip
 
+POSITIONS = "labels are numbers by position"
+"""What is told of all files here, whose labels are 0 to 4."""
+
 
 @pytest.mark.parametrize("name", TRIES)
 def test_a_small_or_odd_file_runs_or_is_refused_in_one_sentence(tmp_path, name):
@@ -109,6 +112,7 @@ def test_a_small_or_odd_file_runs_or_is_refused_in_one_sentence(tmp_path, name):
     except KnotError as error:
         notes = [str(error)]
     assert not any("\n" in note for note in notes)
+    notes = [note for note in notes if POSITIONS not in note]
     assert (notes == []) if outcome == RUNS else re.search(outcome, " ".join(notes)), notes
 
 
@@ -137,7 +141,7 @@ def test_the_case_of_small_data_is_read_or_refused(tmp_path, size, said):
     keys = {"data.root": str(tmp_path / "made"), "data.clients": "a,b,c", "data.public": "p", "data.transfer": "t"}
     _read_files.cache_clear()
     try:
-        told = " ".join(check_run(small_config(tmp_path, keys), clients=3))
+        told = " ".join(note for note in check_run(small_config(tmp_path, keys), clients=3) if POSITIONS not in note)
     except KnotError as error:
         told = str(error)
     assert said in told

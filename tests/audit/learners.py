@@ -90,6 +90,10 @@ class LinearBag(TextClassifier):
     def random_items(self, generator, count):
         return list(generator.random((count, WORDS.n_features), dtype=np.float32))
 
+    @property
+    def output_layer(self):
+        return self.head
+
     def forward(self, features):
         return self.head(features)
 
