@@ -94,6 +94,14 @@ def test_more_clients_than_a_shared_file_has_rows_for_are_refused_with_the_most_
     check_run(resolve_config(ROOT, shared_file(tmp_path, 300), num_supernodes=most), clients=most)
 
 
+def test_a_shared_file_is_read_with_the_runs_delimiter_and_quoting(tmp_path):
+    arguments = [*shared_file(tmp_path, 300), 'data.delimiter=";" data.quoting="none"']
+    for name in ("all", "forum"):
+        file = tmp_path / f"{name}.csv"
+        file.write_text(file.read_text().replace(",", ";").replace("text 7 ", 'text "7 '))
+    assert check_run(resolve_config(ROOT, arguments, num_supernodes=4), clients=4) == []
+
+
 def test_how_files_are_read_is_told_once_for_all_that_are_read_so(tmp_path):
     arguments = shared_file(tmp_path, 300)
     assert check_run(resolve_config(ROOT, arguments, num_supernodes=2), clients=2) == []

@@ -59,7 +59,7 @@ def file_names(names: str) -> str:
     return names
 
 
-def one_sign(delimiter: str) -> str:
+def one_character(delimiter: str) -> str:
     """Accept what can stand between fields, or nothing."""
     if len(delimiter) > 1 or set(delimiter) & set('"\r\n'):
         raise PydanticCustomError("delimiter", "use one character, such as ; or a tab, other than a quotation mark")
@@ -74,7 +74,7 @@ Power: TypeAlias = Annotated[float, Field(ge=0, le=100)]
 RunName: TypeAlias = Annotated[str, Field(max_length=100), AfterValidator(run_name)]
 PlainName: TypeAlias = Annotated[str, Field(max_length=100), AfterValidator(plain_name)]
 FileNames: TypeAlias = Annotated[str, Field(max_length=LONGEST_LIST), AfterValidator(file_names)]
-Delimiter: TypeAlias = Annotated[str, AfterValidator(one_sign)]
+Delimiter: TypeAlias = Annotated[str, AfterValidator(one_character)]
 CommaList: TypeAlias = Annotated[str, Field(max_length=LONGEST_LIST)]
 Trainable: TypeAlias = Literal["all", "head"]
 
@@ -138,8 +138,15 @@ class DataConfig(Section):
     labels_per_client: int = Field(
         2, ge=1, le=MOST_LABELS, description="pathological: labels of a share; shard: runs of rows sorted by label"
     )
-    id: str = Field("", description="natural-id: column of whom a row is of, who stays with one client")
+    id: str = Field(
+        "", description="natural-id: column that names whose row it is; rows of one value stay with one client"
+    )
     min_examples: int = Field(10, ge=1, le=10**6, description="training rows of each share of a file, at least")
+
+    @property
+    def id_column(self) -> str:
+        """The column by which virtual clients share a file; empty: they share it otherwise."""
+        return self.id if self.partition == "natural-id" else ""
 
     @property
     def client_names(self) -> tuple[str, ...]:

@@ -19,7 +19,10 @@ from knot_fed.errors import DataError
 from knot_fed.types import SplitExamples, Text
 
 PLACED = "labels lie as far apart as labels.coordinates says; leave these out where numbers are only codes"
-UNPLACED = "labels stand in the order of the alphabet; where some are nearer than others, give labels.coordinates"
+UNPLACED = (
+    "labels stand in the order of the alphabet, every two equally far apart; where some are nearer than others, give"
+    " labels.coordinates"
+)
 FIELDS = tuple(field.name for field in fields(Columns))
 
 

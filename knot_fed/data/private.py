@@ -34,7 +34,7 @@ def untold(_name: str, _sentence: str) -> None:
 class Columns:
     """What the columns of a file are called; `split` need not exist, and a file has either `text` or both others.
 
-    `id` names whom a row is of, for virtual clients that share a file by it; empty: it is not read.
+    `id` names whose row it is, for virtual clients that share a file by it; empty: it is not read.
     `separator` cuts a text in two at its first occurrence, such as a dialogue's newest turn from the turns before it;
     empty: texts stay whole. `delimiter` and `quoting` are those of `Dialect`.
     """

@@ -110,8 +110,7 @@ class Client:
         patient is taught.
         """
         ours, theirs = self.node, Columns() if self.node.data else self.run.data
-        by_id = not self.node.data and self.run.data.partition == "natural-id"
-        return replace(Columns.from_settings(ours, theirs), id=self.run.data.id if by_id else "")
+        return replace(Columns.from_settings(ours, theirs), id="" if self.node.data else self.run.data.id_column)
 
     def secret(self) -> bytes:
         """Return what a real node's private choices hang on; a virtual one's are a study's, by the run's seed.

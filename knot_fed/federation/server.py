@@ -139,7 +139,9 @@ def calibrate_start(config: RunConfig, student: TextClassifier, validation: Labe
         return
     temperature = best_temperature(student, validation)
     if student.divide_logits(temperature):
-        logger.info("its logits are divided by %.3g, which fits the public validation split best", temperature)
+        logger.info(
+            "the student's logits are divided by %.3g, which fits the public validation split best", temperature
+        )
     else:
         logger.warning("%s: its output layer is not known, so its start is not calibrated", student.spec.name)
 

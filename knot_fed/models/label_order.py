@@ -71,14 +71,20 @@ def match_head(network: Any, config: Any, ours: Sequence[str], *, name: str) -> 
 
 
 def _reorder(network: Any, order: list[int], *, name: str) -> None:
+    outputs = output_layer(network, len(order))
+    if outputs is None:
+        raise unusable(name, "no linear layer gives its labels, so they keep their order", WITHOUT_HEAD)
+    with torch.no_grad():
+        for parameter in outputs.parameters():
+            parameter.copy_(parameter[order].clone())
+
+
+def output_layer(network: Any, classes: int) -> nn.Linear | None:
+    """Return the last linear layer outside the encoder that gives so many logits; None: there is none."""
     prefix = f"{network.base_model_prefix}."
     outputs = [
         module
         for path, module in network.named_modules()
-        if isinstance(module, nn.Linear) and module.out_features == len(order) and not path.startswith(prefix)
+        if isinstance(module, nn.Linear) and module.out_features == classes and not path.startswith(prefix)
     ]
-    if not outputs:
-        raise unusable(name, "no linear layer gives its labels, so they keep their order", WITHOUT_HEAD)
-    with torch.no_grad():
-        for parameter in outputs[-1].parameters():
-            parameter.copy_(parameter[order].clone())
+    return outputs[-1] if outputs else None

@@ -14,7 +14,7 @@ from torch import nn
 from typing_extensions import override
 
 from knot_fed.errors import ModelError
-from knot_fed.models.label_order import match_head
+from knot_fed.models.label_order import match_head, output_layer
 from knot_fed.models.pretrained import load_weights, read_config, unusable
 from knot_fed.models.text_classifier import Item, ModelSpec, TextClassifier
 from knot_fed.models.text_tokens import cut_notes, load_tokenizer, random_token_items, tokenize
@@ -70,9 +70,7 @@ class TransformerClassifier(TextClassifier):
     @property
     @override
     def output_layer(self) -> nn.Linear | None:
-        encoder = set(self.network.base_model.modules())
-        heads = [module for module in self.network.modules() if module not in encoder and isinstance(module, nn.Linear)]
-        return heads[-1] if heads and heads[-1].out_features == len(self.spec.labels) else None
+        return output_layer(self.network, len(self.spec.labels))
 
     @override
     def forward(self, **batch: torch.Tensor) -> Float[torch.Tensor, "examples classes"]:

@@ -1,7 +1,7 @@
 """Whether every virtual client has enough of its file, and what a user should know of how files are shared."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -108,13 +108,9 @@ def _drawn(
     data: DataConfig, task: str, labels: LabelsConfig, seed: int, name: str, count: int
 ) -> tuple[int, tuple[int, ...]]:
     """Share a file as the run will, and return how many draws that took, and the shares of one label."""
-    fields = ("text", "text_a", "text_b", "label", "split", "separator")
-    columns = Columns(
-        **{field: getattr(data, field) for field in fields}, id=data.id if data.partition == "natural-id" else ""
-    )
     examples = read_labelled_texts(
         data_path(data.root, name),
-        columns=columns,
+        columns=replace(Columns.from_settings(data), id=data.id_column),
         labels=RunConfig(task=task, labels=labels).label_space(),
         key=seed_key(seed),
         limit=data.limit,
