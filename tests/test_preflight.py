@@ -18,12 +18,15 @@ from knot_fed.errors import (
     LabelSpaceError,
     ModelError,
     OwnCodeError,
+    PrivacyError,
     RunFolderError,
 )
+from knot_fed.models import private_fitting
 from knot_fed.preflight import check_run, check_run_folder
 from knot_fed.preflight.files import _read_files
+from knot_fed.preflight.models import check_models
 from knot_fed.reporting import RunFolder
-from tests.models.tiny_models import write_bert, write_config
+from tests.models.tiny_models import write_bert, write_config, write_family
 
 ROOT = Path(__file__).parent.parent
 simulation = typer.Typer()
@@ -208,3 +211,26 @@ def test_a_runs_pretrained_models_are_tried_and_what_is_odd_of_them_is_told(smal
     write_config(tmp_path / "w", model_type="mamba")
     with pytest.raises(ModelError, match="no classifier of type 'mamba'"):
         check_run(small({"teacher.models": f"{wrong},ngram-bag,{teacher}"}), clients=3)
+
+
+@pytest.mark.parametrize("trainable", ["all", "head"])
+def test_dp_sgd_of_a_teacher_that_opacus_cannot_treat_is_refused_before_anything_starts(
+    run_config, tmp_path, trainable
+):
+    """Its head alone can be trained; and the student, which DP-SGD does not train, may be of that kind."""
+    models = {"model": write_family(tmp_path, "gpt-2 without padding"), "trainable": trainable}
+    config = run_config(keys=models | {"privacy.mechanism": "dp-sgd", "weights.scheme": "uniform"})
+    if trainable == "head":
+        check_models(config, ["a text"])
+        return
+    with pytest.raises(PrivacyError, match=r"Opacus cannot treat a layer .*; use ngram-bag, tiny-bert, or an hf:"):
+        check_models(config, ["a text"])
+    student = {"model": "ngram-bag", "student.model": models["model"], "privacy.mechanism": "dp-sgd"}
+    check_models(run_config(keys=student | {"weights.scheme": "uniform"}), ["a text"])
+
+
+def test_dp_sgd_without_opacus_is_refused_before_anything_starts(run_config, monkeypatch):
+    monkeypatch.setattr(private_fitting, "find_spec", lambda name: None)
+    config = run_config(keys={"privacy.mechanism": "dp-sgd", "weights.scheme": "uniform"})
+    with pytest.raises(PrivacyError, match="needs Opacus, which is not installed; pip install"):
+        check_models(config, ["a text"])

@@ -166,7 +166,7 @@ class _Release:
             return
         model = build_classifier(plan.spec, seed=0)
         if private:
-            check_treatable(model, self.texts[:1])
+            check_treatable(model, self.texts)
         if policy.limits_cost:
             check_cost(estimate_cost(plan, model, self.texts, key=self.client.secret()), policy=policy)
 

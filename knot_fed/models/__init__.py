@@ -13,7 +13,7 @@ from knot_fed.models.fitting import (
     use_threads,
 )
 from knot_fed.models.head import encoder_identity
-from knot_fed.models.private_fitting import PrivateSchedule, check_treatable, fit_privately
+from knot_fed.models.private_fitting import PrivateSchedule, check_opacus, check_treatable, fit_privately
 from knot_fed.models.storage import (
     ARCHITECTURES,
     build_classifier,
@@ -47,6 +47,7 @@ __all__ = [
     "Trial",
     "build_classifier",
     "check_model_name",
+    "check_opacus",
     "check_treatable",
     "constant_classifier",
     "encoder_identity",

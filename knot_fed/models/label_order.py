@@ -63,8 +63,11 @@ def match_head(network: Any, config: Any, ours: Sequence[str], *, name: str) -> 
         )
     if config.problem_type == "regression":
         raise unusable(name, "its trained head is one of a regression", WITHOUT_HEAD)
-    said = config.label2id
-    if set(said) == set(names) and any(int(said[label]) != place for place, label in enumerate(names)):
+    if sorted(config.id2label) != list(range(len(names))):
+        numbered = ", ".join(str(place) for place in sorted(config.id2label))
+        raise unusable(name, f"id2label of its config.json numbers its labels {numbered}", "number them from 0")
+    said = config.label2id or {}
+    if set(said) == set(names) and any(str(said[label]) != str(place) for place, label in enumerate(names)):
         raise unusable(name, "id2label and label2id of its config.json contradict each other", "mend label2id")
     if order != list(range(len(order))):
         _reorder(network, order, name=name)

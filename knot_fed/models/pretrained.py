@@ -14,6 +14,7 @@ HUB_PARTS = 2
 """Of a hub id, at most: its owner's name and its own."""
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 COPY = "copy the folder anew, or give another hf:<hub id or absolute folder>"
+ASK_THE_HUB = "check the hub id and the network, or give hf:<absolute folder> with a copy"
 POINTER = b"version https://git-lfs"
 LARGEST_POINTER = 1024
 """Bytes of what git-lfs leaves in place of a file, at most."""
@@ -184,4 +185,6 @@ def not_loadable(name: str, error: Exception, *, what: str, remedy: str = COPY) 
     """Describe a part of a pretrained model that cannot be loaded."""
     if isinstance(error, ImportError):
         return unusable(name, f"its {what} needs a package that is not installed", "see the model's page for which one")
+    if isinstance(error, OSError) and not is_path(name.removeprefix(HF)):
+        return unusable(name, f"its {what} is not to be had from the hub", ASK_THE_HUB)
     return unusable(name, f"its {what} cannot be loaded ({type(error).__name__})", remedy)

@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from knot_fed.errors import PrivacyError
+from knot_fed.errors import KnotError, PrivacyError
 from knot_fed.models.text_classifier import Item, TextClassifier
 from knot_fed.privacy.noise import NoiseSource
 from knot_fed.types import Text
@@ -45,6 +45,10 @@ class PrivateSchedule:
     clipping_norm: float
     noise_multiplier: float
     learning_rate: float
+
+
+TRIED = PrivateSchedule(steps=1, sampling_rate=1.0, clipping_norm=1.0, noise_multiplier=1.0, learning_rate=0.0)
+"""What a model is tried with; none of it is done."""
 
 
 def fit_privately(
@@ -82,28 +86,20 @@ def fit_privately(
     """
     targets = torch.from_numpy(np.asarray(labels, dtype=np.int64))
     with _only_private_layers(model), _without_dropout(model), _per_example_gradients(model):
-        from knot_fed.models.dp_optimiser import ExactDPOptimizer
-
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimiser = ExactDPOptimizer(
-            torch.optim.AdamW(trained, lr=schedule.learning_rate, weight_decay=0.0),
-            noise_multiplier=schedule.noise_multiplier,
-            max_grad_norm=schedule.clipping_norm,
-            source=source,
-        )
+        optimiser = _optimiser(model, schedule, source)
         model.train()
         _check_same_twice(model, items[:1])
         for _ in range(schedule.steps):
             rows = np.flatnonzero(source.coins(len(items), probability=schedule.sampling_rate))
-            try:
+            with _untreatable_if_it_fails(model):
                 _step(model, items, targets, rows, optimiser)
-            except (RuntimeError, ValueError) as error:
-                raise _untreatable(model, type(error).__name__) from None
     model.eval()
 
 
 def check_treatable(model: TextClassifier, texts: Sequence[Text]) -> None:
-    """Refuse DP-SGD of a model before anything is charged or trained; reads public texts only.
+    """Refuse DP-SGD of a model before anything is charged or trained; reads the first of these public texts only.
+
+    That text, twice in a batch, shows whether each example has a gradient of its own; no parameter is changed.
 
     Raises
     ------
@@ -111,8 +107,13 @@ def check_treatable(model: TextClassifier, texts: Sequence[Text]) -> None:
         As `fit_privately`.
     """
     with _only_private_layers(model), _without_dropout(model), _per_example_gradients(model):
+        optimiser, items = _optimiser(model, TRIED, NoiseSource()), model.encode(texts[:1]) * 2
         model.train()
-        _check_same_twice(model, model.encode(texts))
+        _check_same_twice(model, items)
+        with _untreatable_if_it_fails(model):
+            model.logits(items).sum().backward()  # type: ignore[no-untyped-call]
+            optimiser.clip_and_accumulate()
+        optimiser.zero_grad()
     model.eval()
 
 
@@ -126,6 +127,18 @@ def check_opacus() -> None:
     """
     if find_spec("opacus") is None:
         raise PrivacyError("DP-SGD needs Opacus, which is not installed; pip install 'knot-fed[privacy]'")
+
+
+def _optimiser(model: TextClassifier, schedule: PrivateSchedule, source: NoiseSource) -> Any:
+    from knot_fed.models.dp_optimiser import ExactDPOptimizer
+
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return ExactDPOptimizer(
+        torch.optim.AdamW(trained, lr=schedule.learning_rate, weight_decay=0.0),
+        noise_multiplier=schedule.noise_multiplier,
+        max_grad_norm=schedule.clipping_norm,
+        source=source,
+    )
 
 
 def _step(
@@ -209,6 +222,17 @@ def _per_example_gradients(model: TextClassifier) -> Iterator[None]:
             yield
     finally:
         watched.cleanup()
+
+
+@contextmanager
+def _untreatable_if_it_fails(model: TextClassifier) -> Iterator[None]:
+    """Tell of what Opacus raises inside a layer, which may be of any kind."""
+    try:
+        yield
+    except KnotError:
+        raise
+    except Exception as error:
+        raise _untreatable(model, type(error).__name__) from None
 
 
 def _untreatable(model: TextClassifier, found: str) -> PrivacyError:

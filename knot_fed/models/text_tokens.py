@@ -14,6 +14,8 @@ from knot_fed.models.text_classifier import Item, ModelSpec
 from knot_fed.types import Text
 
 RANDOM_TOKENS = (4, 24)
+POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_encoder_position_embeddings")
+"""What configurations call the number of tokens that a model can read."""
 ADD_FILES = (
     "add the files that tokenizer.save_pretrained writes for this model, by transformers"
     f" {transformers.__version__} or older"
@@ -113,13 +115,14 @@ def _body(name: str, config: Any) -> Any:
 
 
 def _inputs(name: str, tokenizer: Any, config: Any, body: Any) -> list[str]:
-    """Return the inputs that the tokenizer gives and the model accepts."""
+    """Return the inputs that the tokenizer gives and the model accepts, the mask among them."""
     accepted = set(inspect.signature(body.forward).parameters)
     if "attention_mask" not in accepted:
         raise unusable(name, "it has no attention mask, so it would read the padding of a batch", "use another model")
     if (getattr(config, "type_vocab_size", None) or 2) < 2:
         accepted.discard("token_type_ids")
-    return [key for key in tokenizer.model_input_names if key in accepted]
+    given = dict.fromkeys([*tokenizer.model_input_names, "attention_mask"])  # some tokenizers are saved without it
+    return [key for key in given if key in accepted]
 
 
 def _check_rows(name: str, tokenizer: Any, body: Any) -> None:
@@ -151,7 +154,7 @@ def _set_padding(name: str, tokenizer: Any, config: Any) -> None:
 
 def _positions(config: Any, body: Any) -> list[int]:
     """Return how many tokens the model has positions for: by its configuration, less those before the first."""
-    said = [getattr(config, key, None) for key in ("max_position_embeddings", "n_positions")]
+    said = [getattr(config, key, None) for key in POSITIONS]
     limits = [limit for limit in said if isinstance(limit, int) and limit > 0]
     for module_name, module in body.named_modules():
         first = getattr(module, "padding_idx", None)

@@ -70,7 +70,12 @@ class TransformerClassifier(TextClassifier):
     @property
     @override
     def output_layer(self) -> nn.Linear | None:
-        return output_layer(self.network, len(self.spec.labels))
+        layer, summary = (
+            output_layer(self.network, len(self.spec.labels)),
+            getattr(self.network, "sequence_summary", None),
+        )
+        bent = summary is not None and layer is summary.summary and not isinstance(summary.activation, nn.Identity)
+        return None if bent else layer  # XLM and FlauBERT may have a tanh behind it
 
     @override
     def forward(self, **batch: torch.Tensor) -> Float[torch.Tensor, "examples classes"]:

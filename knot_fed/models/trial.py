@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import huggingface_hub
 import numpy as np
 
 from knot_fed.errors import ModelError
@@ -58,6 +59,8 @@ def try_model(spec: ModelSpec, texts: tuple[Text, ...] = ()) -> Trial | None:
     if not spec.name.startswith(HF) or is_path(spec.name.removeprefix(HF)):
         return _tried(spec, texts)
     folder = cached_folder(spec.name)
+    if folder is None and huggingface_hub.constants.HF_HUB_OFFLINE:
+        return _tried(spec, texts)
     if folder is None:
         return None
     try:

@@ -3,7 +3,14 @@
 from collections.abc import Sequence
 
 from knot_fed.config import RunConfig
-from knot_fed.models import ModelSpec, needs_permission, try_model
+from knot_fed.models import (
+    ModelSpec,
+    build_classifier,
+    check_opacus,
+    check_treatable,
+    needs_permission,
+    try_model,
+)
 from knot_fed.types import Text
 
 PAIRED_TASK = "nli"
@@ -11,8 +18,13 @@ PAIRED_TASK = "nli"
 
 def named_models(config: RunConfig) -> set[str]:
     """Return the names of all models of a run."""
+    return {config.model, config.student_model, *teacher_models(config)}
+
+
+def teacher_models(config: RunConfig) -> set[str]:
+    """Return the names of the models that clients train."""
     named = (name.strip() for name in config.teacher.models.split(","))
-    return {config.model, config.student_model, *filter(None, named)}
+    return set(filter(None, named)) or {config.model}
 
 
 def check_models(config: RunConfig, texts: Sequence[Text]) -> list[str]:
@@ -34,12 +46,19 @@ def check_models(config: RunConfig, texts: Sequence[Text]) -> list[str]:
     ------
     ModelError
         If one cannot be used.
+    PrivacyError
+        If teachers are to be trained by DP-SGD, and Opacus is missing or cannot treat one.
     """
     paired = not isinstance(texts[0], str) if texts else config.task == PAIRED_TASK
+    private = teacher_models(config) if config.privacy.mechanism == "dp-sgd" else set[str]()
+    if private:
+        check_opacus()
     notes: list[str] = []
     for name in sorted(filter(needs_permission, named_models(config))):
         spec = ModelSpec(name, config.trainable, config.label_space().names, paired, config.teacher.max_length)
         trial = try_model(spec, tuple(texts))
+        if trial is not None and name in private:
+            check_treatable(build_classifier(spec, seed=0, device="cpu"), texts)
         if trial is not None:
             notes += [f"model {name!r}: {note}" for note in trial.notes]
     return notes

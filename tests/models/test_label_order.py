@@ -76,6 +76,10 @@ REFUSED = {
     "two orders": (
         LABELS, {"label2id": {name: 4 - place for place, name in enumerate(LABELS)}}, "contradict each other; mend",
     ),
+    "places that are words": (LABELS, {"label2id": dict.fromkeys(LABELS, "one")}, "contradict each other; mend"),
+    "labels from 1": (
+        LABELS, {"id2label": dict(enumerate(LABELS, start=1))}, "numbers its labels 1, 2, 3, 4, 5; number them from 0",
+    ),
 }  # fmt: skip
 
 
@@ -97,6 +101,13 @@ def test_the_remedies_that_a_refusal_names_help(tmp_path):
     assert try_model(spec_of(tmp_path / "encoder"), READ).notes == ()
     write_config(tmp_path / "m", **{key: value for key, value in named(LABELS).items() if key != "num_labels"})
     assert try_model(spec_of(tmp_path / "m"), READ).notes == ()
+
+
+@pytest.mark.parametrize("said", [None, {}, {name: str(place) for place, name in enumerate(LABELS)}])
+def test_id2label_alone_tells_the_order_where_label2id_says_nothing_else(tmp_path, said):
+    write_trained(tmp_path, LABELS)
+    write_config(tmp_path, label2id=said)
+    assert try_model(spec_of(tmp_path), READ).notes == ()
 
 
 @pytest.mark.parametrize("labels", [("a",), ("a", "b", "c")])

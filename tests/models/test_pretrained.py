@@ -26,6 +26,8 @@ from knot_fed.models import (
 )
 from tests.models.tiny_models import (
     FAMILIES,
+    IN_BART,
+    IN_ROBERTA,
     READS,
     SIZES,
     TEXTS,
@@ -223,6 +225,36 @@ def test_a_model_that_reads_the_padding_of_a_batch_is_refused(tmp_path):
             try_model(spec_of(name, trainable=trainable), READ)
 
 
+def test_a_tokenizer_that_was_saved_without_a_mask_gives_one(tmp_path):
+    name = write_bert(tmp_path, **READS)
+    reading = tmp_path / "tokenizer_config.json"
+    reading.write_text(json.dumps(json.loads(reading.read_text()) | {"model_input_names": ["input_ids"]}))
+    for trainable in MODES:
+        assert try_model(spec_of(name, trainable=trainable), READ) is not None
+
+
+def test_positions_are_counted_whatever_the_configuration_calls_them(tmp_path):
+    sizes = {"d_model": 32, "n_heads": 2, "n_layers": 1, "max_seq_len": 64}
+    name = write_model(tmp_path / "mpt", "MptModel", tokenizer_of("gpt"), **sizes)
+    assert try_model(spec_of(name), READ).notes == ("reads 64 tokens of an example, fewer than max-length",)
+    sizes = {"d_model": 32, "attention_window": 8, "max_encoder_position_embeddings": 64, **IN_BART, **IN_ROBERTA}
+    name = write_model(tmp_path / "led", "LEDModel", tokenizer_of("roberta"), **sizes, decoder_start_token_id=2)
+    (told,) = try_model(spec_of(name, trainable="head"), READ).notes
+    assert told == "reads 64 tokens of an example, fewer than max-length"
+
+
+@pytest.mark.parametrize("activation", ["tanh", None])
+def test_logits_that_are_bent_behind_the_output_layer_are_not_divided_in_it(tmp_path, activation):
+    sizes = {"emb_dim": 32, "n_layers": 1, "n_heads": 2, "pad_index": 0, "unk_index": 1, **READS}
+    name = write_model(tmp_path, "XLMModel", tokenizer_of("words"), **sizes, summary_activation=activation)
+    model = build_classifier(spec_of(name), seed=1)
+    items = model.encode(READ)
+    logits = predict_logits(model, items)
+    divided = model.divide_logits(2.0)
+    assert divided == (activation is None)
+    np.testing.assert_allclose(predict_logits(model, items), logits / 2 if divided else logits, atol=1e-6)
+
+
 def test_a_model_without_a_classifier_is_refused_whole_and_read_by_a_head(tmp_path):
     name = write_family(tmp_path, "t5")
     transformers.T5EncoderModel.from_pretrained(tmp_path).save_pretrained(tmp_path)
@@ -274,7 +306,11 @@ def test_a_hub_id_is_tried_where_the_cache_has_all_of_it_and_told_by_its_name(tm
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.file_download, "HF_HUB_CACHE", str(tmp_path), raising=False)
     spec = spec_of("hf:somebody/bert", max_length=100)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     assert try_model(spec, READ) is None
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match=r"config.json is not to be had from the hub; check the hub id and the net"):
+        try_model(spec, READ)
     kept = tmp_path / "models--somebody--bert"
     write_bert(kept / "snapshots/abc")
     (kept / "refs").mkdir()

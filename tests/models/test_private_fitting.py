@@ -19,10 +19,17 @@ from knot_fed.models import (
 from knot_fed.models.dp_optimiser import BATCH_ROUNDING, ExactDPOptimizer
 from knot_fed.models.private_fitting import _without_dropout
 from knot_fed.privacy.noise import GRID_BITS, NoiseSource
+from tests.models.tiny_models import IN_GPT, IN_ROBERTA, IN_T5, READS, SIZES, tokenizer_of, write_model
 
 TEXTS = ["a fine day", "bad, bad food", "so good", "it is awful"] * 8
 LABELS = np.array([1, 0, 1, 0] * 8)
 NOISELESS = PrivateSchedule(steps=30, sampling_rate=0.5, clipping_norm=1.0, noise_multiplier=1e-4, learning_rate=0.05)
+UNTREATABLE = {
+    "GPT2Model": ("gpt", IN_GPT),
+    "T5Model": ("t5", IN_T5),
+    "RoFormerModel": ("words", SIZES | READS),
+    "OPTModel": ("roberta", {**SIZES, **READS, **IN_ROBERTA, "ffn_dim": 64, "word_embed_proj_dim": 32}),
+}
 
 
 def spec(name):
@@ -176,6 +183,28 @@ def test_a_layer_that_opacus_cannot_treat_is_refused_with_the_remedy():
     model.head = nn.Sequential(nn.Linear(32, 2), nn.BatchNorm1d(2))
     with pytest.raises(PrivacyError, match=r"ngram-bag: Opacus cannot treat a layer .*; use ngram-bag, tiny-bert"):
         fit_privately(model, model.encode(TEXTS), LABELS, NOISELESS, source=NoiseSource())
+
+
+@pytest.mark.parametrize("kind", UNTREATABLE)
+def test_what_fails_only_with_gradients_of_examples_is_refused_before_private_ones_are_read(tmp_path, kind):
+    family, settings = UNTREATABLE[kind]
+    name = write_model(tmp_path, kind, tokenizer_of(family), **settings)
+    model = build_classifier(replace(spec("hf:"), name=name), seed=1)
+    for refused in (
+        lambda: check_treatable(model, TEXTS),
+        lambda: fit_privately(model, model.encode(TEXTS), LABELS, NOISELESS, source=NoiseSource()),
+    ):
+        with pytest.raises(PrivacyError, match=r"Opacus cannot treat a layer \(\w+\); use ngram-bag, tiny-bert"):
+            refused()
+
+
+@pytest.mark.parametrize("name", ["ngram-bag", "tiny-bert"])
+def test_a_check_changes_no_parameter_and_leaves_nothing_behind(name):
+    model = build_classifier(spec(name), seed=1)
+    before = trained_state(model)
+    check_treatable(model, TEXTS)
+    assert all(np.array_equal(value, before[key]) for key, value in trained_state(model).items())
+    assert not any(getattr(parameter, "grad_sample", None) is not None for parameter in model.parameters())
 
 
 def test_without_opacus_nothing_is_trained(monkeypatch):
