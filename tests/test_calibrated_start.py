@@ -5,7 +5,7 @@ import pytest
 
 from knot_fed.calibration import negative_log_likelihood
 from knot_fed.distillation import distil_student
-from knot_fed.federation.server import read_server_data, start_student
+from knot_fed.federation.server import calibrate_start, read_server_data, start_student
 from knot_fed.labels import LabelSpace
 from knot_fed.models import build_classifier
 from knot_fed.teacher import best_temperature, predict_soft_labels
@@ -65,3 +65,13 @@ def test_a_start_that_is_not_pretrained_is_not_calibrated(started, run_config):
     student, _, texts = started(**{"student.pretrain": False})
     fresh = build_classifier(student.spec, seed=run_config().seed)
     np.testing.assert_array_equal(predict_soft_labels(student, texts), predict_soft_labels(fresh, texts))
+
+
+def test_a_start_that_is_right_on_a_few_validation_rows_is_not_sharpened_without_end(started, run_config, caplog):
+    student, val, texts = started(**{"student.calibrate": False})
+    rows = predict_soft_labels(student, texts)
+    right = val.select(np.flatnonzero(predict_soft_labels(student, val.texts).argmax(axis=1) == val.labels)[:3])
+    assert best_temperature(student, right) < 0.06
+    calibrate_start(run_config(), student, right)
+    assert "the better it fits the 3 public validation rows, so its start is not calibrated" in caplog.text
+    np.testing.assert_array_equal(predict_soft_labels(student, texts), rows)

@@ -9,6 +9,7 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid
 
+from knot_fed.calibration import LEAST_TEMPERATURE
 from knot_fed.config import RunConfig
 from knot_fed.data.files import data_path
 from knot_fed.data.partition import client_name
@@ -133,12 +134,17 @@ def calibrate_start(config: RunConfig, student: TextClassifier, validation: Labe
     """Divide the logits of a pretrained student by the temperature that fits the public validation split best.
 
     Early stopping by macro-F1 leaves a classifier far too sure, and one that is too sure cannot learn: the gradient of
-    transport, `p (f - <p, f>)`, dies with the softmax.
+    transport, `p (f - <p, f>)`, dies with the softmax. Where it is right on all of the split, no temperature fits best.
     """
     if not (config.student.pretrain and config.student.calibrate):
         return
     temperature = best_temperature(student, validation)
-    if student.divide_logits(temperature):
+    if temperature < 1.01 * LEAST_TEMPERATURE:
+        logger.warning(
+            "the surer the student, the better it fits the %d public validation rows, so its start is not calibrated",
+            len(validation),
+        )
+    elif student.divide_logits(temperature):
         logger.info(
             "the student's logits are divided by %.3g, which fits the public validation split best", temperature
         )
