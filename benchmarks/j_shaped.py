@@ -60,6 +60,8 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    if not any(arguments.source.glob("*.jsonl.gz")):
+        parser.error(f"{arguments.source}: no .jsonl.gz file there; give the folder of the data set")
     for name, counts in resample_folder(arguments.source, arguments.out, seed=arguments.seed).items():
         print(f"{name}: {sum(counts)} training rows, by class {counts}")
 

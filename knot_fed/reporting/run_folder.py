@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import re
 import tomllib
@@ -28,6 +29,15 @@ _METHODS = {"distillation", "fedavg"}
 _FREE_TO_CHANGE = {"name", "resume", "wait-for", "timeout", "runs-dir", "state-dir"}
 """What shapes no result; a folder that was moved is resumed where it is."""
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
+
+
+def _with_later_metrics(summary: dict[str, Any]) -> dict[str, Any]:
+    """Add what a run of an older version did not measure, as not a number."""
+    for measured in (*summary["domains"].values(), summary["student"]):
+        for metrics in measured.values() if isinstance(measured, dict) else ():
+            if isinstance(metrics, dict):
+                metrics.setdefault("sd_calibrated", math.nan)
+    return summary
 
 
 def taken(path: Path) -> RunFolderError:
@@ -191,7 +201,7 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.path}: summary.json has another kind of {' and '.join(wrong)} than a run writes; start it again"
             )
-        return summary
+        return _with_later_metrics(summary)
 
     def read_rounds(self) -> list[dict[str, Any]]:
         """Read the rounds written so far.

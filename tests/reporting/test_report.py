@@ -143,6 +143,20 @@ def test_a_report_tells_of_a_student_that_kept_its_start(tmp_path):
     assert "left the student as it was" not in page_of(moved)
 
 
+def test_a_run_of_before_a_metric_is_shown_without_it(tmp_path):
+    folder = make_run(tmp_path, "a")
+    file = folder.path / "summary.json"
+    file.write_text(json.dumps(without_key(json.loads(file.read_text()), "sd_calibrated")))
+    assert "nan → nan" in page_of(folder)
+    assert np.isnan(folder.read_summary()["student"]["after"]["sd_calibrated"])
+
+
+def without_key(value, key):
+    if isinstance(value, dict):
+        return {name: without_key(part, key) for name, part in value.items() if name != key}
+    return [without_key(part, key) for part in value] if isinstance(value, list) else value
+
+
 def test_a_run_of_fedavg_has_a_report_and_is_a_reference_line_beside_others(tmp_path):
     reference, run = fedavg(make_run(tmp_path, "reference")), make_run(tmp_path, "run")
     assert "federated averaging, 5 round(s)" in page_of(reference)
