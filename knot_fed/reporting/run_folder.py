@@ -110,6 +110,12 @@ class RunFolder:
             raise RunFolderError(f"{path}: nothing to resume, since the run {state}; start a run of another name")
         folder = cls(path)
         before = flattened(folder.read_config())
+        unknown = (set(before) ^ set(config)) - _FREE_TO_CHANGE
+        if unknown:
+            raise RunFolderError(
+                f"{path}: is a run of another version of knot_fed (only one of them has {', '.join(sorted(unknown))});"
+                " resume it with that version, or start a run of another name"
+            )
         differing = {key for key in {*before, *config} - _FREE_TO_CHANGE if before.get(key) != config.get(key)}
         if differing:
             raise RunFolderError(

@@ -101,6 +101,17 @@ def test_a_finished_run_an_unknown_one_and_one_of_another_configuration_are_refu
         resume(small(keys=KEYS | {"rounds": 1, "resume": "killed"}))
 
 
+def test_a_run_of_a_version_with_other_settings_is_refused_and_not_sent_to_its_own_configuration(small, monkeypatch):
+    killed = killed_at(small(keys=KEYS | {"rounds": 1}), "killed", checkpoint=1, monkeypatch=monkeypatch)
+    file = killed.path / "config.toml"
+    file.write_text(
+        "".join(line for line in file.read_text().splitlines(keepends=True) if not line.startswith("calibrate"))
+    )
+    told = r"another version of knot_fed \(only one of them has student.calibrate\); resume it with that version, or"
+    with pytest.raises(RunFolderError, match=told):
+        resume(small(keys=KEYS | {"rounds": 1, "resume": "killed"}))
+
+
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
 def test_a_damaged_checkpoint_is_refused_in_one_sentence(small, monkeypatch, damage):
     killed = killed_at(small(keys=KEYS | {"rounds": 1}), "killed", checkpoint=2, monkeypatch=monkeypatch)
