@@ -225,6 +225,9 @@ def test_dp_sgd_of_a_teacher_that_opacus_cannot_treat_is_refused_before_anything
         return
     with pytest.raises(PrivacyError, match=r"Opacus cannot treat a layer .*; use ngram-bag, tiny-bert, or an hf:"):
         check_models(config, ["a text"])
+    bert = run_config(keys={"model": write_bert(tmp_path / "bert"), "privacy.mechanism": "dp-sgd"})
+    for texts in (["a text"], []):
+        check_models(bert, texts)
     student = {"model": "ngram-bag", "student.model": models["model"], "privacy.mechanism": "dp-sgd"}
     check_models(run_config(keys=student | {"weights.scheme": "uniform"}), ["a text"])
 

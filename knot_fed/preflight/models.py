@@ -58,7 +58,7 @@ def check_models(config: RunConfig, texts: Sequence[Text]) -> list[str]:
         spec = ModelSpec(name, config.trainable, config.label_space().names, paired, config.teacher.max_length)
         trial = try_model(spec, tuple(texts))
         if trial is not None and name in private:
-            check_treatable(build_classifier(spec, seed=0, device="cpu"), texts)
+            check_treatable(build_classifier(spec, seed=0, device="cpu"), texts or [("a", "b") if paired else "a"])
         if trial is not None:
             notes += [f"model {name!r}: {note}" for note in trial.notes]
     return notes
