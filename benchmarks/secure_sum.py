@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from knot_fed.config import PrivacyConfig
-from knot_fed.federation import envelope, secure_wire, wire
-from knot_fed.federation.secure_peer import KeyList, Peer, deal_shares, mask_values, receive_shares, reveal_shares
-from knot_fed.federation.secure_round import unmask_sum
+from knot_fed.federation.secure import sum_wire
+from knot_fed.federation.secure.peer import KeyList, Peer, deal_shares, mask_values, receive_shares, reveal_shares
+from knot_fed.federation.secure.round import unmask_sum
+from knot_fed.federation.wire import envelope, exchange
 from knot_fed.privacy.secure_sum import Quantisation, default_threshold, dequantise, quantise
 
 ROUND = 1
-CLAIM = wire.Claim("none", float("inf"), 0.0)
+CLAIM = exchange.Claim("none", float("inf"), 0.0)
 PLAIN = PrivacyConfig.model_construct(compression="none", top_k=1)
 
 
@@ -43,10 +44,10 @@ class Cost:
 
 def plain_cost(soft_labels):
     cost = Cost()
-    cost.sent(wire.pack_train_request(wire.TrainRequest(ROUND, "f" * 64, 0, len(soft_labels))), up=False)
+    cost.sent(exchange.pack_train_request(exchange.TrainRequest(ROUND, "f" * 64, 0, len(soft_labels))), up=False)
     confidence = np.zeros(len(soft_labels), dtype=np.float32)
-    reply = wire.TrainReply(soft_labels, confidence, 9, False, 0.0, CLAIM)
-    cost.sent(wire.pack_soft_labels(reply, round_number=ROUND, privacy=PLAIN), up=True)
+    reply = exchange.TrainReply(soft_labels, confidence, 9, False, 0.0, CLAIM)
+    cost.sent(exchange.pack_soft_labels(reply, round_number=ROUND, privacy=PLAIN), up=True)
     return cost
 
 
@@ -69,7 +70,7 @@ def secure_cost(soft_labels, *, clients, vanished, bits):
     shares = {place: reveal_shares(masked[place].peer, survivors, least_clients=3) for place in survivors}
     cost.stop()
     answers = {
-        place: secure_wire.MaskedAnswer(masked[place].values, masked[place].commitment, False, 0.0, CLAIM)
+        place: sum_wire.MaskedAnswer(masked[place].values, masked[place].commitment, False, 0.0, CLAIM)
         for place in survivors
     }
     cost.start()
@@ -77,16 +78,16 @@ def secure_cost(soft_labels, *, clients, vanished, bits):
     weighted, _ = dequantise(total, quantisation)
     cost.stop(server=True)
     assert np.abs(weighted / len(survivors) - soft_labels).max() < 1e-6
-    request = wire.TrainRequest(ROUND, "f" * 64, 0, len(soft_labels))
+    request = exchange.TrainRequest(ROUND, "f" * 64, 0, len(soft_labels))
     for content, up in (
-        (secure_wire.pack_keys_request(ROUND), False),
-        (secure_wire.pack_keys(ROUND, public[0]), True),
-        (secure_wire.pack_shares_request(keys, place=0), False),
-        (secure_wire.pack_sealed(ROUND, dealt[0][1]), True),
-        (secure_wire.pack_masked_request(request, relayed[0]), False),
-        (secure_wire.pack_masked(ROUND, answers[0]), True),
-        (secure_wire.pack_unmask_request(ROUND, survivors), False),
-        (secure_wire.pack_revealed(ROUND, shares[0]), True),
+        (sum_wire.pack_keys_request(ROUND), False),
+        (sum_wire.pack_keys(ROUND, public[0]), True),
+        (sum_wire.pack_shares_request(keys, place=0), False),
+        (sum_wire.pack_sealed(ROUND, dealt[0][1]), True),
+        (sum_wire.pack_masked_request(request, relayed[0]), False),
+        (sum_wire.pack_masked(ROUND, answers[0]), True),
+        (sum_wire.pack_unmask_request(ROUND, survivors), False),
+        (sum_wire.pack_revealed(ROUND, shares[0]), True),
     ):
         cost.sent(content, up=up)
     return cost

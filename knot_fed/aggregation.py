@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import entr
 
+from knot_fed.config.plugins import resolve_own
 from knot_fed.errors import ConfigError
-from knot_fed.plugins import resolve_own
 from knot_fed.types import SoftLabels
 
 

@@ -10,17 +10,18 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float
 
-from knot_fed.confidence import prediction_bias, teacher_scores
 from knot_fed.config import PrivacyConfig, RunConfig, TeacherConfig
 from knot_fed.errors import PrivacyError
-from knot_fed.kept_teachers import digest_of_training, load_or_train_teacher, teacher_digest
-from knot_fed.models import ModelSpec, PrivateSchedule, TextClassifier
+from knot_fed.models import ModelSpec, TextClassifier
 from knot_fed.privacy.accounting import NoiseEvent
 from knot_fed.privacy.compression import compress, decompress
 from knot_fed.privacy.mechanisms import noisy_soft_labels, noisy_votes
 from knot_fed.privacy.noise import NoiseSource
-from knot_fed.shards import UNREAD, ShardTeachers, train_shards
-from knot_fed.teacher import predict_soft_labels
+from knot_fed.training.confidence import prediction_bias, teacher_scores
+from knot_fed.training.dp_sgd import PrivateSchedule
+from knot_fed.training.kept_teachers import digest_of_training, load_or_train_teacher, teacher_digest
+from knot_fed.training.shards import UNREAD, ShardTeachers, train_shards
+from knot_fed.training.teacher import predict_soft_labels
 from knot_fed.types import SoftLabels, SplitExamples, TeacherAnswer, Text
 
 NOISY = ("pate", "gaussian")

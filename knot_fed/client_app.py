@@ -7,12 +7,13 @@ from flwr.clientapp import ClientApp
 
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import WireError
-from knot_fed.federation import secure_wire, wire
-from knot_fed.federation.client import HELD_TEXTS, Client, answer_evaluation, answer_handshake
-from knot_fed.federation.crossings import log_crossings
-from knot_fed.federation.guard import only_declared_records, redact_errors
-from knot_fed.federation.release import answer
-from knot_fed.federation.secure_client import answer_keys, answer_shares, answer_unmask, masked_answer
+from knot_fed.federation.client.guard import only_declared_records, redact_errors
+from knot_fed.federation.client.release import answer
+from knot_fed.federation.client.settings import HELD_TEXTS, Client, answer_evaluation, answer_handshake
+from knot_fed.federation.secure import sum_wire
+from knot_fed.federation.secure.client import answer_keys, answer_shares, answer_unmask, masked_answer
+from knot_fed.federation.wire import exchange
+from knot_fed.federation.wire.message_log import log_crossings
 from knot_fed.models import use_threads
 from knot_fed.privacy.policy_checks import check_soft_labels_may_leave_alone
 
@@ -23,21 +24,21 @@ app.evaluate()(answer_evaluation)
 
 @app.train()
 @redact_errors
-@only_declared_records(wire.SOFT_LABELS, wire.ANSWER)
+@only_declared_records(exchange.SOFT_LABELS, exchange.ANSWER)
 def train(message: Message, context: Context) -> Message:
     """Answer with soft labels that the server reads, unless the policy asks for a secure sum."""
     client = Client.from_context(context)
     check_soft_labels_may_leave_alone(client.policy)
     use_threads(client.run.threads)
-    request = wire.unpack_train_request(message.content)
+    request = exchange.unpack_train_request(message.content)
     reply = label_rows(client, request, context)
-    packed = wire.pack_soft_labels(reply, round_number=request.round, privacy=client.run.privacy)
+    packed = exchange.pack_soft_labels(reply, round_number=request.round, privacy=client.run.privacy)
     return Message(packed, reply_to=message)
 
 
 def label_rows(
-    client: Client, request: wire.TrainRequest, context: Context, *, summed: bool = False
-) -> wire.TrainReply:
+    client: Client, request: exchange.TrainRequest, context: Context, *, summed: bool = False
+) -> exchange.TrainReply:
     """Train or load the teacher, label the slice of the transfer set, and release what the policy allows.
 
     Parameters
@@ -53,12 +54,12 @@ def label_rows(
     return answer(client, request, _held_transfer_set(request, context, client), run=run, summed=summed)
 
 
-def _held_transfer_set(request: wire.TrainRequest, context: Context, client: Client) -> TransferSet:
+def _held_transfer_set(request: exchange.TrainRequest, context: Context, client: Client) -> TransferSet:
     if request.transfer is not None:
-        context.state[HELD_TEXTS] = wire.pack_transfer_set(request.transfer)
+        context.state[HELD_TEXTS] = exchange.pack_transfer_set(request.transfer)
         client.keep_texts(request.transfer)
     held = context.state.get(HELD_TEXTS)
-    transfer = wire.unpack_transfer_set(held) if isinstance(held, ConfigRecord) else None
+    transfer = exchange.unpack_transfer_set(held) if isinstance(held, ConfigRecord) else None
     transfer = transfer or client.kept_texts(request.fingerprint)
     if transfer is None:
         raise WireError("the transfer set was never received; send the texts with the first request")
@@ -67,7 +68,7 @@ def _held_transfer_set(request: wire.TrainRequest, context: Context, client: Cli
     return transfer
 
 
-app.train(secure_wire.KEYS_STAGE)(answer_keys)
-app.train(secure_wire.SHARES_STAGE)(answer_shares)
-app.train(secure_wire.MASKED_STAGE)(masked_answer(partial(label_rows, summed=True)))
-app.train(secure_wire.UNMASK_STAGE)(answer_unmask)
+app.train(sum_wire.KEYS_STAGE)(answer_keys)
+app.train(sum_wire.SHARES_STAGE)(answer_shares)
+app.train(sum_wire.MASKED_STAGE)(masked_answer(partial(label_rows, summed=True)))
+app.train(sum_wire.UNMASK_STAGE)(answer_unmask)

@@ -11,15 +11,12 @@ from flwr.serverapp import Grid, ServerApp
 
 from knot_fed.config import RunConfig
 from knot_fed.errors import PolicyError, phase
-from knot_fed.federation import envelope, student_wire
-from knot_fed.federation.bounded_grid import bounded
-from knot_fed.federation.client import Client, answer_evaluation, answer_handshake
-from knot_fed.federation.costs import averaging_cost, check_cost
-from knot_fed.federation.crossings import log_crossings
-from knot_fed.federation.fedavg import CountedFedAvg
-from knot_fed.federation.guard import only_declared_records, redact_errors
-from knot_fed.federation.ledger_entry import LedgerEntry
-from knot_fed.federation.server import (
+from knot_fed.federation.client.costs import averaging_cost, check_cost
+from knot_fed.federation.client.guard import only_declared_records, redact_errors
+from knot_fed.federation.client.settings import Client, answer_evaluation, answer_handshake
+from knot_fed.federation.flower.bounded_grid import bounded
+from knot_fed.federation.server.averaging import CountedFedAvg
+from knot_fed.federation.server.run import (
     Judge,
     read_server_data,
     run_between_measurements,
@@ -27,16 +24,20 @@ from knot_fed.federation.server import (
     start_student,
     summarise,
 )
-from knot_fed.federation.strategy import round_seed
+from knot_fed.federation.server.strategy import round_seed
+from knot_fed.federation.wire import envelope, student_wire
+from knot_fed.federation.wire.message_log import log_crossings
 from knot_fed.models import (
     save_classifier,
     trained_state,
     use_threads,
 )
+from knot_fed.privacy.ledger.entry import LedgerEntry
 from knot_fed.privacy.policy_checks import check_parameters_may_leave
-from knot_fed.reporting import RunFolder, write_scalars
 from knot_fed.reporting.report import write_report
-from knot_fed.teacher import train_further
+from knot_fed.runs.run_folder import RunFolder
+from knot_fed.runs.scalars import write_scalars
+from knot_fed.training.teacher import train_further
 
 server_app = ServerApp()
 client_app = ClientApp(mods=[log_crossings])

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 from knot_fed.errors import ConfigError, DamagedError, writing_failed
 
 DIGESTS = "SHA256SUMS"
+_FOLDERS = re.compile(r"(?<![\w.…])/(?:[^/,;]+/)+(?=[^/,;]+/[^/,;]+)")
 """In a kept folder: whose it is, and one line for each other file, as sha256sum writes and checks them."""
 PRIVATE, PUBLIC = 0o700, 0o755
 
@@ -163,3 +165,14 @@ def _files(path: Path) -> list[Path]:
 def _digest(file: Path) -> str:
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def shorten_paths(text: str) -> str:
+    """Cut absolute paths down to their last two names: folders of one machine tell others nothing.
+
+    Examples
+    --------
+    >>> shorten_paths("hf:/opt/models/mini/v2, hf:org/name")
+    'hf:…/mini/v2, hf:org/name'
+    """
+    return _FOLDERS.sub("…/", text)

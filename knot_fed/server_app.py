@@ -7,12 +7,11 @@ from flwr.serverapp import Grid, ServerApp
 
 from knot_fed.answers import public_teacher
 from knot_fed.config import RunConfig
-from knot_fed.distillation import DistillationResult, distillation_settings
 from knot_fed.errors import KnotError, phase
-from knot_fed.federation.bounded_grid import bounded
-from knot_fed.federation.guarantees import privacy_facts
-from knot_fed.federation.secure_strategy import reply_bounds, strategy_of
-from knot_fed.federation.server import (
+from knot_fed.federation.flower.bounded_grid import bounded
+from knot_fed.federation.secure.strategy import reply_bounds, strategy_of
+from knot_fed.federation.server.privacy_summary import privacy_facts
+from knot_fed.federation.server.run import (
     Judge,
     calibrate_start,
     pretrained_student,
@@ -22,8 +21,10 @@ from knot_fed.federation.server import (
     summarise,
 )
 from knot_fed.models import save_classifier, use_threads
-from knot_fed.reporting import RunFolder, write_scalars
 from knot_fed.reporting.report import write_report
+from knot_fed.runs.run_folder import RunFolder
+from knot_fed.runs.scalars import write_scalars
+from knot_fed.training.distillation import DistillationResult, distillation_settings
 
 app = ServerApp()
 

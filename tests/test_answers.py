@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from knot_fed.audit.subject import Federation
-from knot_fed.federation import wire
-from knot_fed.federation.nodes import content_of
+from knot_fed.federation.server.nodes import content_of
+from knot_fed.federation.wire import exchange
 from knot_fed.labels import LabelSpace
 from knot_fed.models import ModelSpec
 from knot_fed.sweep.references import _client
@@ -28,10 +28,10 @@ def answered(config, federation):
     from flwr.app import Message
 
     transfer = federation.transfer
-    request = wire.pack_train_request(wire.TrainRequest(1, transfer.fingerprint, 0, len(transfer), transfer))
+    request = exchange.pack_train_request(exchange.TrainRequest(1, transfer.fingerprint, 0, len(transfer), transfer))
     grid = InProcessGrid(virtual_clients(config, 3))
     (reply,) = grid.send_and_receive([Message(request, dst_node_id=100, message_type="train")])
-    return wire.unpack_soft_labels(
+    return exchange.unpack_soft_labels(
         content_of(reply), round_number=1, examples=len(transfer), labels=LABELS, privacy=config.privacy
     )
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from knot_fed.calibration import negative_log_likelihood
-from knot_fed.distillation import distil_student
-from knot_fed.federation.server import calibrate_start, read_server_data, start_student
+from knot_fed.federation.server.run import calibrate_start, read_server_data, start_student
 from knot_fed.labels import LabelSpace
 from knot_fed.models import build_classifier
-from knot_fed.teacher import best_temperature, predict_soft_labels
+from knot_fed.training.calibration import negative_log_likelihood
+from knot_fed.training.distillation import distil_student
+from knot_fed.training.teacher import best_temperature, predict_soft_labels
 from knot_fed.transport import OTLoss, make_ground_cost
 
 SENTIMENT = LabelSpace.preset("sentiment")

@@ -3,15 +3,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from knot_fed.calibration import (
+from knot_fed.labels import LabelSpace
+from knot_fed.training.calibration import (
     LEAST_TEMPERATURE,
     MOST_TEMPERATURE,
     fit_temperature,
     negative_log_likelihood,
     temper,
 )
-from knot_fed.evaluation import evaluate_classifier
-from knot_fed.labels import LabelSpace
+from knot_fed.training.evaluation import evaluate_classifier
 
 SEEDS = st.integers(0, 2**32 - 1)
 TEMPERATURES = st.floats(LEAST_TEMPERATURE, MOST_TEMPERATURE)

@@ -4,16 +4,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from knot_fed.confidence import (
+from knot_fed.labels import LabelSpace
+from knot_fed.models import ModelSpec, build_classifier, predict_logits
+from knot_fed.training.confidence import (
     RANDOM_SEQUENCES,
     prediction_bias,
     prediction_confidence,
     teacher_scores,
     text_density,
 )
-from knot_fed.labels import LabelSpace
-from knot_fed.models import ModelSpec, build_classifier, predict_logits
-from knot_fed.teacher import predict_soft_labels
+from knot_fed.training.teacher import predict_soft_labels
 
 TEXTS = ["the room was clean", "a fine phone", "nothing works"]
 vocabulary = st.sampled_from(["room", "clean", "phone", "fine", "battery", "dead", "bond", "yield"])

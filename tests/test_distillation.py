@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from knot_fed.distillation import PublicCrossEntropy, distil_student
 from knot_fed.labels import LabelSpace
 from knot_fed.losses import ForwardKL
 from knot_fed.models import ModelSpec, build_classifier
-from knot_fed.models.cross_entropy import class_weights
-from knot_fed.teacher import predict_soft_labels
+from knot_fed.training.cross_entropy import class_weights
+from knot_fed.training.distillation import PublicCrossEntropy, distil_student
+from knot_fed.training.teacher import predict_soft_labels
 from knot_fed.transport import OTLoss, make_ground_cost
 from knot_fed.types import LabelledTexts
 

@@ -2,14 +2,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knot_fed.evaluation import (
+from knot_fed.labels import LabelSpace
+from knot_fed.training.evaluation import (
     calibration_error,
     distances_to_truth,
     evaluate_classifier,
     evaluation_details,
     semantic_distances,
 )
-from knot_fed.labels import LabelSpace
 
 TASKS = st.sampled_from(["sentiment", "emotion", "nli"])
 

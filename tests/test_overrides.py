@@ -7,7 +7,7 @@ from knot_fed.config.overrides import read_override, resolve_config, resuming
 from knot_fed.config.parsing import defaults_of
 from knot_fed.config.table import defaults_table
 from knot_fed.errors import ConfigError
-from knot_fed.simulation import federation_settings
+from knot_fed.launch.simulation import federation_settings
 from knot_fed.sweep.grid import parse_grid
 
 ROOT = Path(__file__).parent.parent

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from knot_fed.distillation import distil_student
+from knot_fed.config.plugins import OWN_CODE
 from knot_fed.errors import ConfigError, ModelError, OwnCodeError
 from knot_fed.losses import make_loss, try_loss
 from knot_fed.models import ModelSpec, build_classifier
-from knot_fed.plugins import OWN_CODE
 from knot_fed.preflight import check_own_functions
 from knot_fed.preflight.own import try_own_functions
+from knot_fed.training.distillation import distil_student
 
 MODULE = """
 import os

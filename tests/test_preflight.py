@@ -21,11 +21,11 @@ from knot_fed.errors import (
     PrivacyError,
     RunFolderError,
 )
-from knot_fed.models import private_fitting
 from knot_fed.preflight import check_run, check_run_folder
 from knot_fed.preflight.files import _read_files
 from knot_fed.preflight.models import check_models
-from knot_fed.reporting import RunFolder
+from knot_fed.runs.run_folder import RunFolder
+from knot_fed.training import dp_sgd
 from tests.models.tiny_models import write_bert, write_config, write_family
 
 ROOT = Path(__file__).parent.parent
@@ -233,7 +233,7 @@ def test_dp_sgd_of_a_teacher_that_opacus_cannot_treat_is_refused_before_anything
 
 
 def test_dp_sgd_without_opacus_is_refused_before_anything_starts(run_config, monkeypatch):
-    monkeypatch.setattr(private_fitting, "find_spec", lambda name: None)
+    monkeypatch.setattr(dp_sgd, "find_spec", lambda name: None)
     config = run_config(keys={"privacy.mechanism": "dp-sgd", "weights.scheme": "uniform"})
     with pytest.raises(PrivacyError, match="needs Opacus, which is not installed; pip install"):
         check_models(config, ["a text"])

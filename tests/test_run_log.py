@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from knot_fed.run_log import (
+from knot_fed.runs.log import (
     MARKER,
     LineFormatter,
     LogLine,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from knot_fed.bundle import stage_app
 from knot_fed.errors import ConfigError
-from knot_fed.simulation import SOCKET, _ray_folder, federation_settings
-from knot_fed.submission import Connection, flower_home
+from knot_fed.launch.bundle import stage_app
+from knot_fed.launch.simulation import SOCKET, _ray_folder, federation_settings
+from knot_fed.launch.submission import Connection, flower_home
 
 APP = '[tool.flwr.app]\nfab-include = ["/package/**/*.py"]\n'
 
@@ -112,7 +112,7 @@ def test_ray_keeps_its_sockets_in_the_users_folder_as_long_as_their_names_are_sh
 
 
 def test_ray_without_a_folder_for_its_sockets_is_refused_in_one_sentence(monkeypatch):
-    monkeypatch.setattr("knot_fed.machine._writable", lambda folder: False)
+    monkeypatch.setattr("knot_fed.system.machine._writable", lambda folder: False)
     with pytest.raises(ConfigError, match="set RAY_TMPDIR to a short folder"):
         _ray_folder({"TMPDIR": "/tmp"})
 

@@ -11,7 +11,7 @@ import pytest
 from knot_fed.errors import KnotError
 from knot_fed.preflight import check_run
 from knot_fed.preflight.files import _read_files
-from knot_fed.reporting import RunFolder
+from knot_fed.runs.run_folder import RunFolder
 from knot_fed.server_app import federate
 from tests.conftest import ROOT, small_config
 from tests.data.test_shares import CASES

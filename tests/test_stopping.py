@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from knot_fed import watcher
+from knot_fed.system import watcher
 from tests.deployment.processes import MARK, left_over, until
 
 COMMAND = """

@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.table import Table
 
-from knot_fed.reporting.narrow import narrow_table
-from knot_fed.terminal import IN_ASCII, ascii_lines, make_console
+from knot_fed.runs.narrow import narrow_table
+from knot_fed.system.terminal import IN_ASCII, ascii_lines, make_console
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])

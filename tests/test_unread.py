@@ -3,7 +3,7 @@
 import pytest
 
 from knot_fed.config import RunConfig, known_keys
-from knot_fed.unread import READERS, unread_settings
+from knot_fed.preflight.unread import READERS, unread_settings
 
 SET = {
     "labels.coordinates": "1; 2; 3; 4; 5", "data.text": "t", "data.text-a": "t", "data.text-b": "t", "data.label": "t",

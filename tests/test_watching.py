@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knot_fed.errors import FederationError
-from knot_fed.run_log import MARKER, write_line
-from knot_fed.watching import Watched, check_completed, watch
+from knot_fed.launch.watching import Watched, check_completed, watch
+from knot_fed.runs.log import MARKER, write_line
 
 OPENED = write_line({"event": "opened", "seal": "ours"})
 RESULT = write_line({"event": "result", "table": '{"task": "ours"}', "seal": "ours"})

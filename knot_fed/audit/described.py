@@ -8,10 +8,10 @@ from typing import Any
 
 from knot_fed.config import RunConfig, Scalar
 from knot_fed.errors import ConfigError, RunFolderError
-from knot_fed.reporting.page import without_folders
+from knot_fed.files import shorten_paths
+from knot_fed.preflight.unread import READERS
 from knot_fed.sweep.content import CONTENT, SEVERAL
 from knot_fed.sweep.folder import NOT_OF_A_RUN
-from knot_fed.unread import READERS
 
 Shape = dict[str, str]
 """What shapes a result, by configuration key and `content of NAME`; settings that nothing reads are not in it."""
@@ -144,7 +144,7 @@ def value_in_words(shape: Shape, key: str) -> str:
     """Return a value for a note: folders and digests cut short, and a setting that is not read told as such."""
     if key not in shape:
         return "not read"
-    value = without_folders(shape[key]) or "none"
+    value = shorten_paths(shape[key]) or "none"
     return value[:8] if "content" in key and value != "none" else value
 
 

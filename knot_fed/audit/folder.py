@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from knot_fed.audit.attacks import ATTACKS
-from knot_fed.audit.findings import COLUMNS, Effort, Findings, Scores
+from knot_fed.audit.attacks.findings import COLUMNS, Effort, Findings, Scores
+from knot_fed.audit.attacks.registry import ATTACKS
 from knot_fed.config import RunConfig
-from knot_fed.reporting.results import NOT_COMPARED
-from knot_fed.reporting.study_folder import open_study
+from knot_fed.runs.results import NOT_COMPARED
+from knot_fed.runs.study_folder import open_study
 from knot_fed.sweep.content import CONTENT, content_digests
 
 AUDIT_FILE, TABLE_FILE = "audit.toml", "attacks.csv"

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from knot_fed.audit.findings import Scores
-from knot_fed.audit.metrics import roc_curve
+from knot_fed.audit.attacks.findings import Scores
+from knot_fed.audit.attacks.metrics import roc_curve
 from knot_fed.reporting.figures import BLUE, GREEN, LINE, ORANGE, PURPLE, SKY, VERMILLION, Canvas
 from knot_fed.reporting.page import Cell, Page, Picture, Section, Table, number, words, write_page
 

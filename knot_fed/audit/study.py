@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from knot_fed.audit.attacks import ATTACKS
-from knot_fed.audit.findings import Effort
+from knot_fed.audit.attacks.findings import Effort
+from knot_fed.audit.attacks.registry import ATTACKS
 from knot_fed.audit.folder import AuditFolder
 from knot_fed.audit.subject import Federation
 from knot_fed.config import RunConfig
 from knot_fed.errors import ConfigError
 from knot_fed.models import use_threads
-from knot_fed.processes import worker_pool
+from knot_fed.system.processes import worker_pool
 
 Progress = Callable[[str, int, int], None]
 """Called with what has just finished, how many are done, and how many there are."""

@@ -10,15 +10,15 @@ from knot_fed.aggregation import agreement_weights, client_weights, pool_soft_la
 from knot_fed.answers import OwnTeacher, TeacherPlan, as_received, public_teacher
 from knot_fed.config import NodeConfig, RunConfig, Scalar
 from knot_fed.data.transfer_set import TransferSet
-from knot_fed.distillation import distil_student
-from knot_fed.evaluation import evaluate_classifier, mean_metrics
-from knot_fed.federation.client import Client
-from knot_fed.federation.release import TEACHERS, teacher_plan
-from knot_fed.federation.server import pretrained_student, read_server_data, start_student
-from knot_fed.federation.strategy import round_seed
+from knot_fed.federation.client.release import TEACHERS, teacher_plan
+from knot_fed.federation.client.settings import Client
+from knot_fed.federation.server.run import pretrained_student, read_server_data, start_student
+from knot_fed.federation.server.strategy import round_seed
 from knot_fed.losses import make_loss
 from knot_fed.models import TextClassifier
-from knot_fed.teacher import predict_soft_labels
+from knot_fed.training.distillation import distil_student
+from knot_fed.training.evaluation import evaluate_classifier, mean_metrics
+from knot_fed.training.teacher import predict_soft_labels
 from knot_fed.types import LabelledTexts, Metrics, SoftLabels, SplitExamples, TeacherAnswer, Text
 
 

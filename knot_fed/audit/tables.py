@@ -4,7 +4,7 @@ import pandas as pd
 from rich.console import Group
 
 from knot_fed.audit.report import summarise_findings
-from knot_fed.reporting.narrow import narrow_table, rounded
+from knot_fed.runs.narrow import narrow_table, rounded
 
 
 def audit_tables(table: pd.DataFrame) -> Group:

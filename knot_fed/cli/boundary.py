@@ -8,9 +8,9 @@ from pathlib import Path
 
 import typer
 
+from knot_fed.config.plugins import OWN_CODE
 from knot_fed.errors import KnotError, OwnCodeError
-from knot_fed.plugins import OWN_CODE
-from knot_fed.stopping import stoppable
+from knot_fed.system.stopping import stoppable
 
 DEBUG = "KNOT_FED_DEBUG"
 

@@ -9,10 +9,10 @@ import typer
 
 from knot_fed.cli.options import Configs, RunConfig, given
 from knot_fed.errors import ConfigError
-from knot_fed.terminal import echo_line, make_console
+from knot_fed.system.terminal import echo_line, make_console
 
 if TYPE_CHECKING:
-    from knot_fed.data.checked_file import CheckedFile
+    from knot_fed.data.inspection.checked_file import CheckedFile
 
 console = make_console()
 PARTS = ("train", "val", "test")
@@ -31,9 +31,9 @@ def check_data(
     from knot_fed.config import RunConfig as Run
     from knot_fed.config import flattened
     from knot_fed.config.overrides import read_override
-    from knot_fed.data.checked_file import check_file
-    from knot_fed.reporting.narrow import narrow_table
-    from knot_fed.run_log import printable
+    from knot_fed.data.inspection.checked_file import check_file
+    from knot_fed.runs.log import printable
+    from knot_fed.runs.narrow import narrow_table
 
     if not file.is_file():
         raise ConfigError(f"{file}: no such file; give a csv, tsv, jsonl or parquet file")
@@ -61,7 +61,7 @@ def check_data(
 
 
 def _about_rows(checked: "CheckedFile") -> Iterator[str]:
-    from knot_fed.data.files import file_dialect, file_kind
+    from knot_fed.data.reading.files import file_dialect, file_kind
 
     table, name, cut = checked.guess.table, checked.path.name, ""
     if file_kind(name) in ("csv", "tsv"):

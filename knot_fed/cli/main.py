@@ -5,19 +5,19 @@ from typing import Annotated
 
 import typer
 
-from knot_fed.cli.audit import audit
 from knot_fed.cli.boundary import guarded
 from knot_fed.cli.check_data import check_data
-from knot_fed.cli.client import app as client
-from knot_fed.cli.credentials import credentials
-from knot_fed.cli.frontier import frontier
 from knot_fed.cli.new import new
+from knot_fed.cli.owner.client import app as client
+from knot_fed.cli.owner.credentials import credentials
+from knot_fed.cli.owner.privacy import privacy
 from knot_fed.cli.prepare import prepare
-from knot_fed.cli.privacy import privacy
 from knot_fed.cli.runs import predict, report, show
 from knot_fed.cli.status import status
+from knot_fed.cli.study.audit import audit
+from knot_fed.cli.study.frontier import frontier
+from knot_fed.cli.study.sweep import sweep
 from knot_fed.cli.submit import submit
-from knot_fed.cli.sweep import sweep
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from knot_fed.terminal import make_console
+from knot_fed.system.terminal import make_console
 
 console = make_console()
 
@@ -24,8 +24,8 @@ def prepare(
 
     RECIPE is amazon (sentiment), silicone (emotion) or nli.
     """
-    from knot_fed.data.recipes import SUFFIX, find_recipe, prepare_files
-    from knot_fed.reporting.narrow import narrow_table
+    from knot_fed.data.prepare.recipes import SUFFIX, find_recipe, prepare_files
+    from knot_fed.runs.narrow import narrow_table
 
     found = find_recipe(recipe)
     prepared = prepare_files(found, out, limit=limit)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from knot_fed.errors import ModelError, RunFolderError
-from knot_fed.terminal import echo_line, make_console
+from knot_fed.system.terminal import echo_line, make_console
 
 console = make_console()
 
@@ -15,7 +15,8 @@ Run = Annotated[Path, typer.Argument(help="Run folder.")]
 
 def show(run: Run) -> None:
     """Print the tables of a run again."""
-    from knot_fed.reporting import RunFolder, summary_table
+    from knot_fed.runs.run_folder import RunFolder
+    from knot_fed.runs.tables import summary_table
 
     summary = RunFolder.open(run).read_summary()
     console.print(summary_table(summary))
@@ -28,11 +29,11 @@ def report(
     out: Annotated[Path, typer.Option(help="Report of several runs.")] = Path("comparison-report.html"),
 ) -> None:
     """Write the report of a run or a sweep into its folder, or one report of several runs."""
-    from knot_fed.reporting import RunFolder
     from knot_fed.reporting.comparison import write_comparison
     from knot_fed.reporting.page import refuse_foreign
     from knot_fed.reporting.report import write_report
-    from knot_fed.reporting.results import collect_runs, is_sweep, read_sweep
+    from knot_fed.runs.results import collect_runs, is_sweep, read_sweep
+    from knot_fed.runs.run_folder import RunFolder
 
     sweeps = [run for run in runs if is_sweep(run)]
     if sweeps and len(runs) > 1:
@@ -57,9 +58,9 @@ def predict(
 ) -> None:
     """Print the student's distribution over the labels."""
     from knot_fed.models import load_classifier, use_threads
-    from knot_fed.reporting import RunFolder
-    from knot_fed.reporting.narrow import narrow_table
-    from knot_fed.teacher import predict_soft_labels
+    from knot_fed.runs.narrow import narrow_table
+    from knot_fed.runs.run_folder import RunFolder
+    from knot_fed.training.teacher import predict_soft_labels
 
     use_threads(0)
     student = load_classifier(RunFolder.open(run).student)

@@ -8,7 +8,7 @@ import typer
 
 from knot_fed.cli.boundary import without_traceback
 from knot_fed.cli.options import App, Clients, Configs, Resume, RunConfig, Verbose, given
-from knot_fed.terminal import echo_line, make_console
+from knot_fed.system.terminal import echo_line, make_console
 
 console = make_console()
 
@@ -39,10 +39,11 @@ def simulate(
 ) -> None:
     """Run a federation of virtual clients, print the table, and return non-zero when the run failed."""
     from knot_fed.config.overrides import resolve_config, resuming
+    from knot_fed.launch.simulation import federation_settings, simulator
     from knot_fed.preflight import check_run, check_run_folder
-    from knot_fed.reporting import RunFolder, summary_table
-    from knot_fed.simulation import federation_settings, simulator
-    from knot_fed.unread import unread_settings
+    from knot_fed.preflight.unread import unread_settings
+    from knot_fed.runs.run_folder import RunFolder
+    from knot_fed.runs.tables import summary_table
 
     overrides = resuming(given(configs, run_config), resume)
     config = resolve_config(app, overrides, num_supernodes=num_supernodes)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from knot_fed.cli.options import Insecure, RootCertificates, SuperLink
-from knot_fed.terminal import make_console
+from knot_fed.system.terminal import make_console
 
 console = make_console()
 
@@ -22,7 +22,7 @@ def status(
     """Show nodes and runs: who is online, which round is under way, bytes so far, and the time left."""
     from knot_fed.deployment.status import folder_status, superlink_status
     from knot_fed.deployment.status_tables import status_tables
-    from knot_fed.submission import Connection
+    from knot_fed.launch.submission import Connection
 
     connection = Connection(superlink, None if insecure else root_certificates, insecure)
     found = folder_status(run) if run is not None else superlink_status(connection)

@@ -17,7 +17,7 @@ from knot_fed.cli.options import (
     given,
 )
 from knot_fed.errors import FederationError
-from knot_fed.terminal import echo_line, make_console
+from knot_fed.system.terminal import echo_line, make_console
 
 console = make_console()
 
@@ -37,14 +37,14 @@ def submit(
 
     Paths in the configuration are those of the server's machine, and are taken as written.
     """
-    from knot_fed.bundle import stage_app
     from knot_fed.config.overrides import deployed_config, resuming
     from knot_fed.deployment.superlink import check_superlink
+    from knot_fed.launch.bundle import stage_app
+    from knot_fed.launch.submission import Connection, Submitter, flower_home
     from knot_fed.preflight import check_deployed_run
-    from knot_fed.processes import private_folder
-    from knot_fed.reporting import summary_table
-    from knot_fed.submission import Connection, Submitter, flower_home
-    from knot_fed.unread import unread_settings
+    from knot_fed.preflight.unread import unread_settings
+    from knot_fed.runs.tables import summary_table
+    from knot_fed.system.processes import private_folder
 
     config = deployed_config(app, resuming(given(configs, run_config), resume))
     notes = check_deployed_run(config)

@@ -6,8 +6,8 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
+from knot_fed.config.plugins import is_own
 from knot_fed.labels import MOST_LABELS
-from knot_fed.plugins import is_own
 
 LEAST_EPSILON, MOST_EPSILON = 0.01, 1000.0
 LEAST_DELTA, MOST_DELTA = 1e-12, 0.1

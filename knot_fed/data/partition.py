@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from knot_fed.data.files import errors_about
 from knot_fed.data.partitioners import Sharing
+from knot_fed.data.reading.files import errors_about
 from knot_fed.data.shares import share_rows
 from knot_fed.errors import ConfigError
 from knot_fed.types import SplitExamples

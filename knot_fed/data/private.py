@@ -11,12 +11,12 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float, Int
 
-from knot_fed.data.characters import check_characters
-from knot_fed.data.files import BUILTIN, errors_about, read_table, short_name
-from knot_fed.data.label_values import read_labels
+from knot_fed.data.reading.characters import check_characters
+from knot_fed.data.reading.files import BUILTIN, errors_about, read_table, short_name
+from knot_fed.data.reading.label_values import read_labels
+from knot_fed.data.reading.separated import Dialect
+from knot_fed.data.reading.table import Table, missing_column
 from knot_fed.data.reviews import builtin_examples
-from knot_fed.data.separated import Dialect
-from knot_fed.data.table import Table, missing_column
 from knot_fed.errors import DataError
 from knot_fed.labels import LabelSpace
 from knot_fed.types import LabelledTexts, SplitExamples, Text

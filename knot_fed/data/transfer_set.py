@@ -13,8 +13,8 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import UInt8
 
-from knot_fed.data.files import BUILTIN, errors_about, read_table, short_name
 from knot_fed.data.private import Columns, Tell, limited_rows, texts_of, untold
+from knot_fed.data.reading.files import BUILTIN, errors_about, read_table, short_name
 from knot_fed.data.reviews import builtin_texts
 from knot_fed.errors import ConfigError, DataError
 from knot_fed.files import make_folder, write_file

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from knot_fed.config import NodeConfig, RunConfig, Scalar
-from knot_fed.data.files import read_table, short_name
-from knot_fed.data.label_values import read_labels
 from knot_fed.data.private import parts_of, read_labelled_texts, seed_key, texts_of
+from knot_fed.data.reading.files import read_table, short_name
+from knot_fed.data.reading.label_values import read_labels
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import ConfigError, KnotError
-from knot_fed.federation import envelope, wire
-from knot_fed.federation.client import Client, read_policy
-from knot_fed.federation.ledger import Ledger
+from knot_fed.federation.client.settings import Client, read_policy
+from knot_fed.federation.wire import envelope, exchange
 from knot_fed.models import ONE_LABEL, check_model_name, try_model
+from knot_fed.privacy.ledger.ledger import Ledger
 from knot_fed.privacy.policy import ReleasePolicy
 from knot_fed.privacy.policy_checks import check_limits
 from knot_fed.types import Text
@@ -99,8 +99,8 @@ def _check_settings(settings: Mapping[str, Scalar]) -> tuple[NodeConfig, list[Fi
 def _check_name(name: str) -> str:
     if not name:
         raise ConfigError("the client has no name; set name in its node configuration")
-    anybody = wire.Handshake(envelope.PROTOCOL, labels="", fingerprint="")
-    wire.check_handshake(anybody, replace(anybody, name=name))
+    anybody = exchange.Handshake(envelope.PROTOCOL, labels="", fingerprint="")
+    exchange.check_handshake(anybody, replace(anybody, name=name))
     return name
 
 

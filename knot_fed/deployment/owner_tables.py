@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from knot_fed.deployment.credentials import WARN_DAYS, Credential
-from knot_fed.federation.ledger_entry import LedgerEntry
-from knot_fed.reporting.narrow import narrow_table
+from knot_fed.privacy.ledger.entry import LedgerEntry
+from knot_fed.runs.narrow import narrow_table
 
 if TYPE_CHECKING:
     from knot_fed.deployment.client_check import Finding

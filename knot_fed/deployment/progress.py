@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from knot_fed.run_log import FAILED, PHASES, RECEIVED, RESULT, SENT, STARTED, LogLine, phase_after
+from knot_fed.runs.log import FAILED, PHASES, RECEIVED, RESULT, SENT, STARTED, LogLine, phase_after
 
 
 @dataclass(slots=True)

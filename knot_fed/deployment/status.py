@@ -8,10 +8,10 @@ from typing import Any
 from knot_fed.deployment.progress import Progress, read_progress
 from knot_fed.deployment.superlink import check_superlink
 from knot_fed.errors import FederationError, RunFolderError
-from knot_fed.reporting import RunFolder
-from knot_fed.run_log import LOG_FILE, read_line, sealed_lines
-from knot_fed.submission import CONNECTION, Connection, ask_flower, flower_home
-from knot_fed.watching import unexplained
+from knot_fed.launch.submission import CONNECTION, Connection, ask_flower, flower_home
+from knot_fed.launch.watching import unexplained
+from knot_fed.runs.log import LOG_FILE, read_line, sealed_lines
+from knot_fed.runs.run_folder import RunFolder
 
 RUNS_SHOWN = 10
 

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from knot_fed.reporting.narrow import cause, narrow_table, plain, reasons
+from knot_fed.runs.narrow import cause, narrow_table, plain, reasons
 
 
 def status_tables(found: Mapping[str, Any], *, with_nodes: bool) -> Group:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from knot_fed.deployment.credentials import WARN_DAYS
 from knot_fed.errors import ConfigError, FederationError
-from knot_fed.submission import Connection
+from knot_fed.launch.submission import Connection
 
 REACH_SECONDS = 10.0
 DAY = 86400.0

@@ -1,1 +1,1 @@
-"""Messages, guards and the strategy: the only room besides the apps that knows Flower."""
+"""The only package, besides the apps, that knows Flower."""

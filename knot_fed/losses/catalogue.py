@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from knot_fed.config import RunConfig
+from knot_fed.config.plugins import resolve_own
 from knot_fed.errors import GroundCostError
 from knot_fed.losses.entropy import SymmetrisedKL
 from knot_fed.losses.interface import Loss
@@ -15,7 +16,6 @@ from knot_fed.losses.mse import MeanSquaredError
 from knot_fed.losses.own import checked_loss
 from knot_fed.losses.reverse_kl import ReverseKL
 from knot_fed.losses.sinkhorn_divergence import SinkhornDivergence
-from knot_fed.plugins import resolve_own
 from knot_fed.transport import Accuracy, GroundCost, OTLoss, check_ground_cost, make_ground_cost
 
 

@@ -13,11 +13,11 @@ from safetensors.numpy import load_file, save_file
 
 from knot_fed.errors import ModelError, writing_failed
 from knot_fed.models.constant import CONSTANT, ConstantClassifier
-from knot_fed.models.head import FeatureExtractor, HeadClassifier, encoder_identity
+from knot_fed.models.huggingface.head import FeatureExtractor, HeadClassifier, encoder_identity
+from knot_fed.models.huggingface.pretrained import HF
+from knot_fed.models.huggingface.transformer import TransformerClassifier, build_pretrained, build_tiny_bert
 from knot_fed.models.ngram_bag import NgramBag
-from knot_fed.models.pretrained import HF
 from knot_fed.models.text_classifier import ModelSpec, TextClassifier
-from knot_fed.models.transformer import TransformerClassifier, build_pretrained, build_tiny_bert
 
 SPEC_FILE = "knot_fed.json"
 PARAMETERS_FILE = "parameters.safetensors"

@@ -8,8 +8,8 @@ import numpy as np
 import psutil
 
 from knot_fed.config import DataConfig, LabelsConfig, RunConfig
-from knot_fed.data.files import data_path, is_local
 from knot_fed.data.private import Columns, read_labelled_texts, seed_key
+from knot_fed.data.reading.files import data_path, is_local
 from knot_fed.data.transfer_set import check_rounds, read_transfer_set
 from knot_fed.errors import ConfigError
 from knot_fed.preflight.shares import FileSize, check_shares

@@ -3,14 +3,8 @@
 from collections.abc import Sequence
 
 from knot_fed.config import RunConfig
-from knot_fed.models import (
-    ModelSpec,
-    build_classifier,
-    check_opacus,
-    check_treatable,
-    needs_permission,
-    try_model,
-)
+from knot_fed.models import ModelSpec, build_classifier, needs_permission, try_model
+from knot_fed.training.dp_sgd import check_opacus, check_treatable
 from knot_fed.types import Text
 
 PAIRED_TASK = "nli"

@@ -9,7 +9,7 @@ from knot_fed.aggregation import SCHEMES, client_weights
 from knot_fed.config import RunConfig
 from knot_fed.errors import OwnCodeError
 from knot_fed.losses import BUILDERS, make_loss, try_loss
-from knot_fed.processes import worker_pool
+from knot_fed.system.processes import worker_pool
 
 OWN_SECONDS = 120.0
 """What a user's own functions may take for one small batch, with all that they import and compile."""

@@ -14,8 +14,7 @@ from knot_fed.preflight.files import check_files
 from knot_fed.preflight.models import check_models, named_models
 from knot_fed.preflight.own import check_own_functions
 from knot_fed.privacy.secure_sum import check_threshold, default_threshold
-from knot_fed.reporting import RunFolder
-from knot_fed.reporting.run_folder import taken
+from knot_fed.runs.run_folder import RunFolder, taken
 from knot_fed.types import MEAN
 
 

@@ -7,10 +7,10 @@ from functools import lru_cache
 import numpy as np
 
 from knot_fed.config import DataConfig, LabelsConfig, RunConfig
-from knot_fed.data.files import data_path
 from knot_fed.data.partition import client_name
 from knot_fed.data.partitioners import Sharing
 from knot_fed.data.private import Columns, read_labelled_texts, seed_key
+from knot_fed.data.reading.files import data_path
 from knot_fed.data.shares import share_rows
 from knot_fed.errors import ConfigError, DataError
 from knot_fed.models import ONE_LABEL

@@ -8,7 +8,7 @@ since each step accepts with the chance that belongs to this very x. It is exact
 import numpy as np
 from jaxtyping import Int, UInt64
 
-from knot_fed.compiled import compiled
+from knot_fed.system.compiled import compiled
 
 
 @compiled

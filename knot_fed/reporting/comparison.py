@@ -7,9 +7,9 @@ import pandas as pd
 
 from knot_fed.reporting.comparison_figures import domain_bars, gap_bars, scatter
 from knot_fed.reporting.page import Cell, Page, Picture, Section, Table, number, words, write_page
-from knot_fed.reporting.results import AFTER, COMPARISON, FEDAVG, MEASURES, SETTINGS, Results
-from knot_fed.reporting.statistics import summarise_lines
-from knot_fed.reporting.tables import COLUMNS
+from knot_fed.runs.results import AFTER, COMPARISON, FEDAVG, MEASURES, SETTINGS, Results
+from knot_fed.runs.statistics import summarise_lines
+from knot_fed.runs.tables import COLUMNS
 from knot_fed.types import MEAN
 
 MARKS = {"better": "▲ better", "worse": "▼ worse", "undecided": "= undecided"}

@@ -22,10 +22,10 @@ from knot_fed.reporting.figures import (
     grouped_bars,
     shortened,
 )
-from knot_fed.reporting.method import weighting_in_words
 from knot_fed.reporting.page import Picture
-from knot_fed.reporting.results import AFTER, BEFORE, FEDAVG
-from knot_fed.reporting.statistics import CENTRALISED, ENSEMBLE
+from knot_fed.runs.method import weighting_in_words
+from knot_fed.runs.results import AFTER, BEFORE, FEDAVG
+from knot_fed.runs.statistics import CENTRALISED, ENSEMBLE
 from knot_fed.types import MEAN
 
 LOSSES = {"ot": BLUE, "entropy": VERMILLION, "kl": GREEN}

@@ -1,7 +1,6 @@
 """The frame of a report: one HTML file that needs no network, in light and dark, for desk and phone."""
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +10,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from knot_fed.errors import RunFolderError
+from knot_fed.files import shorten_paths
 
-_FOLDERS = re.compile(r"(?<![\w.…])/(?:[^/,;]+/)+(?=[^/,;]+/[^/,;]+)")
 GENERATOR = "<meta name='generator' content='knot_fed'>"
 
 STYLE = """
@@ -179,19 +178,8 @@ def render(page: Page) -> str:
 
 def words(text: object) -> Cell:
     """Return a cell of words, sorted by the alphabet."""
-    shown = without_folders(str(text))
+    shown = shorten_paths(str(text))
     return Cell(shown, shown, "words")
-
-
-def without_folders(text: str) -> str:
-    """Cut absolute paths down to their last two names: folders of one machine tell others nothing.
-
-    Examples
-    --------
-    >>> without_folders("hf:/opt/models/mini/v2, hf:org/name")
-    'hf:…/mini/v2, hf:org/name'
-    """
-    return _FOLDERS.sub("…/", text)
 
 
 def number(value: float | int | None, digits: int = 3, *, signed: bool = False, suffix: str = "") -> Cell:

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from knot_fed.files import shorten_paths
 from knot_fed.reporting import run_figures
-from knot_fed.reporting.method import clients_answered, method_of
-from knot_fed.reporting.page import Cell, Facts, Page, Section, Table, number, without_folders, words, write_page
-from knot_fed.reporting.run_folder import RunFolder
-from knot_fed.reporting.tables import COLUMNS, client_state, unmeasured_clients
+from knot_fed.reporting.page import Cell, Facts, Page, Section, Table, number, words, write_page
+from knot_fed.runs.method import clients_answered, method_of
+from knot_fed.runs.run_folder import RunFolder
+from knot_fed.runs.tables import COLUMNS, client_state, unmeasured_clients
 
 
 def write_report(folder: RunFolder) -> None:
@@ -39,9 +40,9 @@ def _facts(summary: dict[str, Any], config: dict[str, Any]) -> Facts:
         ("method", method_of(summary)),
         ("clients", ", ".join(client["name"] for client in summary["clients"])),
         ("answers", clients_answered(summary)),
-        ("models", without_folders(str(models))),
-        *([] if "fedavg" in summary else [("transfer set", without_folders(str(data.get("transfer", ""))))]),
-        ("public test set", without_folders(str(data.get("public", "")))),
+        ("models", shorten_paths(str(models))),
+        *([] if "fedavg" in summary else [("transfer set", shorten_paths(str(data.get("transfer", ""))))]),
+        ("public test set", shorten_paths(str(data.get("public", "")))),
         ("rounds", str(method.get("rounds", config.get("rounds", "")))),
         ("seed", str(summary["seed"])),
         ("time", _time(summary, method["seconds"])),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from knot_fed.config import RunConfig
 from knot_fed.data import reviews
-from knot_fed.data.files import BUILTIN, HUB, data_path
+from knot_fed.data.reading.files import BUILTIN, HUB, data_path
 from knot_fed.models import encoder_identity
 
 CONTENT = "content"

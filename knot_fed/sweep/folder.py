@@ -12,9 +12,9 @@ from filelock import FileLock, Timeout
 
 from knot_fed.config import RunConfig, Scalar, flattened
 from knot_fed.errors import RunFolderError
-from knot_fed.reporting import RunFolder
-from knot_fed.reporting.results import NOT_COMPARED
-from knot_fed.reporting.study_folder import check_study, open_study
+from knot_fed.runs.results import NOT_COMPARED
+from knot_fed.runs.run_folder import RunFolder
+from knot_fed.runs.study_folder import check_study, open_study
 from knot_fed.sweep.content import CONTENT, content_digests
 from knot_fed.sweep.grid import make_cells
 from knot_fed.sweep.results import Row

@@ -8,19 +8,19 @@ import numpy as np
 
 from knot_fed.aggregation import client_weights, pool_soft_labels
 from knot_fed.answers import OwnTeacher, as_received, public_teacher
-from knot_fed.calibration import fit_temperature
 from knot_fed.config import NodeConfig, RunConfig, WeightsConfig
 from knot_fed.data.private import join_examples
 from knot_fed.data.transfer_set import TransferSet
-from knot_fed.evaluation import evaluate_classifier
-from knot_fed.federation.client import Client
-from knot_fed.federation.release import TEACHERS, teacher_plan
-from knot_fed.federation.server import pretrained_student, public_domain, read_server_data, student_spec
-from knot_fed.kept_teachers import load_or_train_teacher
+from knot_fed.federation.client.release import TEACHERS, teacher_plan
+from knot_fed.federation.client.settings import Client
+from knot_fed.federation.server.run import pretrained_student, public_domain, read_server_data, student_spec
 from knot_fed.models import TextClassifier, use_threads
-from knot_fed.reporting.statistics import CENTRALISED, ENSEMBLE
+from knot_fed.runs.statistics import CENTRALISED, ENSEMBLE
 from knot_fed.sweep.results import Row, with_mean
-from knot_fed.teacher import predict_soft_labels
+from knot_fed.training.calibration import fit_temperature
+from knot_fed.training.evaluation import evaluate_classifier
+from knot_fed.training.kept_teachers import load_or_train_teacher
+from knot_fed.training.teacher import predict_soft_labels
 from knot_fed.types import LabelledTexts, SoftLabels, SplitExamples, TeacherAnswer, Text
 
 

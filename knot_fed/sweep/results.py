@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from knot_fed.losses import TRANSPORT_KEYS
-from knot_fed.reporting.results import AFTER, BEFORE, FEDAVG, MEASURES, RESULTS, SETTING_KEYS, traffic
+from knot_fed.runs.results import AFTER, BEFORE, FEDAVG, MEASURES, RESULTS, SETTING_KEYS, traffic
 from knot_fed.sweep.grid import Cell
 from knot_fed.types import MEAN
 

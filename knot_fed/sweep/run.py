@@ -15,13 +15,13 @@ import pandas as pd
 
 from knot_fed.config import RunConfig, Scalar
 from knot_fed.errors import FederationError, KnotError
-from knot_fed.processes import stop_children, worker_pool
-from knot_fed.simulation import federation_settings, simulator
-from knot_fed.submission import Submitter
+from knot_fed.launch.simulation import federation_settings, simulator
+from knot_fed.launch.submission import Submitter
 from knot_fed.sweep.folder import SweepFolder
 from knot_fed.sweep.grid import Cell
 from knot_fed.sweep.references import reference_rows
 from knot_fed.sweep.results import Row, before_rows, cell_rows, fedavg_rows, tidy
+from knot_fed.system.processes import stop_children, worker_pool
 
 Progress = Callable[[str, int, int], None]
 """Called with what has just finished, how many are done, and how many there are."""

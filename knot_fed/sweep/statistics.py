@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from knot_fed.reporting.results import AFTER, MEASURES
-from knot_fed.reporting.statistics import half_interval
+from knot_fed.runs.results import AFTER, MEASURES
+from knot_fed.runs.statistics import half_interval
 
 BASELINE = "entropy"
 MORE_IS_BETTER = ("accuracy", "macro_f1")

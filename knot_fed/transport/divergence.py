@@ -8,7 +8,7 @@ from jaxtyping import Float
 from knot_fed.errors import GroundCostError
 from knot_fed.transport.checks import check_pairs, check_prepared
 from knot_fed.transport.ground_cost import GroundCost
-from knot_fed.transport.sinkhorn import DOUBLE_SHARPNESS, LOG_ENTRIES, sinkhorn
+from knot_fed.transport.solvers.sinkhorn import DOUBLE_SHARPNESS, LOG_ENTRIES, sinkhorn
 
 MOST_STEPS = 1000
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from knot_fed.errors import GroundCostError
 from knot_fed.labels import LabelSpace, label_distances
-from knot_fed.transport.table import VertexTable, vertex_table
+from knot_fed.transport.solvers.table import VertexTable, vertex_table
 
 TOLERANCE = 1e-9
 LARGEST_COST = 1e12

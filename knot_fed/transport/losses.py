@@ -157,11 +157,11 @@ def _with_gradient(
 def _fused_kernel(device: str) -> Callable[..., RowsAndGradient] | None:
     """Load the compiler that a kind of device needs, and no sooner; None: there is none, and torch does it."""
     if device == "cuda":
-        from knot_fed.transport import gpu_kernel
+        from knot_fed.transport.solvers import gpu_kernel
 
         return gpu_kernel.fused_table_loss
     if device == "cpu":
-        from knot_fed.transport import cpu_kernel
+        from knot_fed.transport.solvers import cpu_kernel
 
         return cpu_kernel.fused_table_loss
     return None

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 
 from knot_fed.errors import GroundCostError
-from knot_fed.transport.exact import cut_solution, program_solution, table_solution
 from knot_fed.transport.ground_cost import GroundCost
-from knot_fed.transport.sinkhorn import Sinkhorn, sinkhorn
+from knot_fed.transport.solvers.exact import cut_solution, program_solution, table_solution
+from knot_fed.transport.solvers.sinkhorn import Sinkhorn, sinkhorn
 
 MANY_LABELS = 48
 """Beyond so many labels, and on a GPU, Sinkhorn is faster than the linear program."""
@@ -152,7 +152,7 @@ def _run_sinkhorn(
     matrix = ground_cost.placed(a.device, torch.float64).matrix
     epsilon, error = accuracy.entropic_epsilon, accuracy.marginal_error
     if a.device.type == "cpu":
-        from knot_fed.transport import cpu_sinkhorn  # compiles; only where it is needed
+        from knot_fed.transport.solvers import cpu_sinkhorn  # compiles; only where it is needed
 
         return cpu_sinkhorn.sinkhorn(
             a, b, matrix, entropic_epsilon=epsilon, marginal_error=error, metric=ground_cost.metric

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from knot_fed.audit.attacks import ATTACKS, POOLINGS
-from knot_fed.audit.findings import Effort
+from knot_fed.audit.attacks.findings import Effort
+from knot_fed.audit.attacks.poisoning import POISONS
+from knot_fed.audit.attacks.registry import ATTACKS, POOLINGS
 from knot_fed.audit.folder import AuditFolder
-from knot_fed.audit.poisoning import POISONS
 from knot_fed.audit.report import roc_figure
 from knot_fed.audit.study import Audit, run_part
 from knot_fed.audit.subject import Federation
@@ -17,7 +17,7 @@ from knot_fed.cli.main import app
 from knot_fed.config import RunConfig
 from knot_fed.data.reviews import builtin_examples
 from knot_fed.labels import LabelSpace, check_soft_labels
-from knot_fed.teacher import predict_soft_labels
+from knot_fed.training.teacher import predict_soft_labels
 
 EFFORT = Effort(shadows=6, candidates=30, nearest=2, canaries=40, references=4, delta=1e-5)
 ROLES = {"phones": 80, "restaurants": 60, "hotels": 60, "books": 60, "forum": 40}

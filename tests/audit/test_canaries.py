@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from knot_fed.audit.epsilon_bound import audit_guesses
-from knot_fed.audit.shadows import canary_scores, train_shadows
+from knot_fed.audit.attacks.epsilon_bound import audit_guesses
+from knot_fed.audit.attacks.shadows import canary_scores, train_shadows
 from knot_fed.types import LabelledTexts
 from tests.audit.learners import gaussian_epsilon, gaussian_prototypes, made_up
 

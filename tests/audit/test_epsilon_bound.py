@@ -6,7 +6,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import beta, norm
 
-from knot_fed.audit.epsilon_bound import audit_guesses, epsilon_lower_bound, p_value
+from knot_fed.audit.attacks.epsilon_bound import audit_guesses, epsilon_lower_bound, p_value
 
 counts = st.integers(1, 60).flatmap(
     lambda canaries: st.integers(1, canaries).flatmap(

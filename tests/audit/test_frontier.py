@@ -12,13 +12,13 @@ import tomli_w
 from rich.console import Console
 from typer.testing import CliRunner
 
-from knot_fed.audit.findings import COLUMNS, Effort
+from knot_fed.audit.attacks.findings import COLUMNS, Effort
 from knot_fed.audit.folder import AuditFolder
-from knot_fed.audit.frontier import price_of_privacy
-from knot_fed.audit.frontier_tables import frontier_tables
+from knot_fed.audit.frontier.rows import price_of_privacy
+from knot_fed.audit.frontier.tables import frontier_tables
 from knot_fed.cli.main import app
 from knot_fed.errors import RunFolderError
-from knot_fed.reporting.results import COMPARISON, RESULTS
+from knot_fed.runs.results import COMPARISON, RESULTS
 from knot_fed.sweep.folder import SweepFolder
 
 SD = {

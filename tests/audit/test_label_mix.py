@@ -5,8 +5,14 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from knot_fed.audit.label_mix import adapted_prior, inferred_mixes, mix_errors, training_prior, trilaterated_bias
-from knot_fed.confidence import prediction_confidence
+from knot_fed.audit.attacks.label_mix import (
+    adapted_prior,
+    inferred_mixes,
+    mix_errors,
+    training_prior,
+    trilaterated_bias,
+)
+from knot_fed.training.confidence import prediction_confidence
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from knot_fed.audit.epsilon_bound import audit_guesses
-from knot_fed.audit.shadows import canary_scores, train_shadows
+from knot_fed.audit.attacks.epsilon_bound import audit_guesses
+from knot_fed.audit.attacks.shadows import canary_scores, train_shadows
 from knot_fed.privacy.mechanisms import noise_event
 from knot_fed.types import LabelledTexts
 from tests.audit.learners import dp_sgd, gaussian, made_up, pate

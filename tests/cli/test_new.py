@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from knot_fed.cli.main import app
 from knot_fed.config.overrides import resolve_config
-from knot_fed.plugins import OWN_CODE
+from knot_fed.config.plugins import OWN_CODE
 from knot_fed.preflight import check_run
 
 

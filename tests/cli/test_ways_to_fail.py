@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from knot_fed.cli.boundary import without_traceback
 from knot_fed.cli.main import app
 from knot_fed.cli.simulate import simulate
-from knot_fed.project import write_project
+from knot_fed.launch.project import write_project
 from tests.models.tiny_models import tokenizer_of, tokenizer_of_words, write_bert, write_config
 
 simulation = typer.Typer(pretty_exceptions_enable=False)
@@ -42,7 +42,7 @@ def here(tmp_path, monkeypatch, project):
     shutil.copytree(project, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KNOT_FED_OWN_CODE", str(tmp_path))
-    monkeypatch.setattr("knot_fed.simulation.simulator", _started)
+    monkeypatch.setattr("knot_fed.launch.simulation.simulator", _started)
     monkeypatch.setattr("knot_fed.sweep.run.simulator", _started)
     return tmp_path
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knot_fed.data.conversion import (
+from knot_fed.data.prepare.conversion import (
     EMOTIONS,
     GENRES,
     SHARES,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knot_fed.data.files import data_path
 from knot_fed.data.private import Columns, read_labelled_texts, seed_key
+from knot_fed.data.reading.files import data_path
 from knot_fed.data.transfer_set import TransferSet, read_transfer_set
 from knot_fed.errors import DataError
 from knot_fed.labels import LabelSpace

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from knot_fed.cli.main import app
 from knot_fed.config.overrides import resolve_config
-from knot_fed.data.files import data_path
+from knot_fed.data.prepare.recipes import RECIPES, find_recipe, load_from_hub, prepare_files
 from knot_fed.data.private import Columns, read_labelled_texts, seed_key
-from knot_fed.data.recipes import RECIPES, find_recipe, load_from_hub, prepare_files
+from knot_fed.data.reading.files import data_path
 from knot_fed.data.transfer_set import read_transfer_set
 from knot_fed.errors import ConfigError, DataError
 from knot_fed.labels import LabelSpace
@@ -217,7 +217,7 @@ def test_the_command_exits_non_zero_on_a_users_mistake(tmp_path, recipe, message
 
 def test_the_command_prints_a_run_that_reads_the_folder(tmp_path, monkeypatch):
     local = lambda *args, **options: prepare_files(*args, load=local_data_set)  # noqa: E731
-    monkeypatch.setattr("knot_fed.data.recipes.prepare_files", local)
+    monkeypatch.setattr("knot_fed.data.prepare.recipes.prepare_files", local)
     out = tmp_path / "my data"
     result = CliRunner().invoke(app, ["prepare", "silicone", str(out)])
     assert result.exit_code == 0, result.output

@@ -23,11 +23,11 @@ from typer.testing import CliRunner
 from knot_fed.cli.main import app
 from knot_fed.config import NodeConfig, RunConfig, flattened
 from knot_fed.config.overrides import read_override
-from knot_fed.data.files import read_table
-from knot_fed.data.label_values import read_labels
 from knot_fed.data.private import Columns, read_labelled_texts, seed_key
-from knot_fed.data.separated import Dialect, read_separated
-from knot_fed.data.table import Table
+from knot_fed.data.reading.files import read_table
+from knot_fed.data.reading.label_values import read_labels
+from knot_fed.data.reading.separated import Dialect, read_separated
+from knot_fed.data.reading.table import Table
 from knot_fed.data.transfer_set import read_transfer_set
 from knot_fed.errors import DataError
 from knot_fed.labels import LabelSpace

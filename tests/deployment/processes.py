@@ -29,11 +29,11 @@ from typing import NamedTuple
 import psutil
 import tomli_w
 
-from knot_fed.bundle import stage_app
 from knot_fed.data.reviews import builtin_examples, builtin_texts
 from knot_fed.data.transfer_set import distinct_texts
 from knot_fed.labels import LabelSpace
-from knot_fed.run_log import FAILED, read_line
+from knot_fed.launch.bundle import stage_app
+from knot_fed.runs.log import FAILED, read_line
 from tests.deployment.certificates import Certificates
 
 ROOT = Path(__file__).parents[2]

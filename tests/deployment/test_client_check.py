@@ -6,8 +6,8 @@ from typer.testing import CliRunner
 
 from knot_fed.cli.main import app
 from knot_fed.deployment.client_check import check_client
-from knot_fed.federation.ledger import Ledger
-from knot_fed.federation.ledger_entry import LedgerEntry
+from knot_fed.privacy.ledger.entry import LedgerEntry
+from knot_fed.privacy.ledger.ledger import Ledger
 from tests.conftest import ROOT
 from tests.models.tiny_models import tokenizer_of_words, write_bert
 

@@ -20,8 +20,8 @@ from knot_fed.deployment import credentials
 from knot_fed.deployment.credentials import add_node, create_credentials, list_credentials, renew_server_certificate
 from knot_fed.deployment.environment import add_settings
 from knot_fed.errors import CredentialsError
-from knot_fed.federation.gate import OperatorOnly
-from knot_fed.federation.registration import register_nodes
+from knot_fed.federation.flower.gate import OperatorOnly
+from knot_fed.federation.flower.registration import register_nodes
 from tests.deployment.certificates import Certificates
 from tests.deployment.processes import Federation, free_port
 

@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 import pytest
 
-from knot_fed.federation.ledger import Ledger
+from knot_fed.privacy.ledger.ledger import Ledger
 from tests.deployment.processes import TEXTS, federation, left_over, until
 from tests.deployment.proxy import proxy
 

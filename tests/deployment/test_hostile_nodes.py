@@ -15,8 +15,8 @@ from flwr.app import Array, ArrayRecord, Error, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID
 
 from knot_fed.deployment.credentials import create_credentials, public_keys, read_public_key
-from knot_fed.federation import envelope, wire
-from knot_fed.federation.registration import register_nodes
+from knot_fed.federation.flower.registration import register_nodes
+from knot_fed.federation.wire import envelope, exchange
 from tests.deployment.certificates import Certificates
 from tests.deployment.hostile_node import Builder, HostileNode, Objects
 from tests.deployment.processes import CONNECTION, Federation, federation
@@ -47,8 +47,8 @@ def broken_array(message, node):
 
 
 def of_array(build, array, message, node):
-    arrays = build.add("ArrayRecord", json.dumps({wire.SOFT_LABELS: array}).encode(), array)
-    return of_records(build, {wire.SOFT_LABELS: arrays}, message, node)
+    arrays = build.add("ArrayRecord", json.dumps({exchange.SOFT_LABELS: array}).encode(), array)
+    return of_records(build, {exchange.SOFT_LABELS: arrays}, message, node)
 
 
 def of_records(build, records, message, node):
@@ -64,7 +64,7 @@ def no_message(message, node):
 
 def many_objects(message, node):
     arrays = {f"a{number}": Array(np.full(1, number, np.float32)) for number in range(150)}
-    return RecordDict({wire.SOFT_LABELS: ArrayRecord(arrays)})
+    return RecordDict({exchange.SOFT_LABELS: ArrayRecord(arrays)})
 
 
 class Victim:

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from knot_fed.federation.pinned_node import app_digest
+from knot_fed.federation.flower.pinned_node import app_digest
 from tests.deployment.processes import ROOT, federation
 
 pytestmark = pytest.mark.slow
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 def pin(node, digest):
     """Let a SuperNode of these processes run one app only."""
     node.kill()
-    node.command[:1] = [sys.executable, "-m", "knot_fed.federation.pinned_node", digest]
+    node.command[:1] = [sys.executable, "-m", "knot_fed.federation.flower.pinned_node", digest]
     node.start()
 
 

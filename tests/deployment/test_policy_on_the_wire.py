@@ -2,7 +2,7 @@
 
 import pytest
 
-from knot_fed.federation.ledger import Ledger
+from knot_fed.privacy.ledger.ledger import Ledger
 from tests.deployment.processes import TEXTS, federation
 
 OK = "ok"

@@ -6,9 +6,9 @@ from typer.testing import CliRunner
 from knot_fed.cli.main import app
 from knot_fed.deployment.progress import read_progress
 from knot_fed.deployment.status import ended
-from knot_fed.reporting import RunFolder
-from knot_fed.run_log import LOG_FILE, MARKER, read_line, sealed_lines
-from knot_fed.watching import unexplained
+from knot_fed.launch.watching import unexplained
+from knot_fed.runs.log import LOG_FILE, MARKER, read_line, sealed_lines
+from knot_fed.runs.run_folder import RunFolder
 
 STARTED = 'event=started time=2026-01-01T00:00:00Z name="a" rounds=3 timeout=60.000'
 RESULT = 'event=result time=2026-01-01T00:09:00Z table="{}"'

@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord, RecordDict
 from typer.testing import CliRunner
 
 from knot_fed.cli.main import app
-from knot_fed.federation import envelope
+from knot_fed.federation.wire import envelope
 from tests.deployment.certificates import Certificates
 from tests.deployment.hostile_node import HostileNode
 from tests.deployment.processes import BIN, ROOT, Federation, federation, free_port

@@ -20,7 +20,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import ModelError, WireError
-from knot_fed.federation import envelope, student_wire, wire
+from knot_fed.federation.wire import envelope, exchange, student_wire
 from knot_fed.labels import LabelSpace
 from knot_fed.models import ModelSpec
 from knot_fed.types import Metrics
@@ -36,11 +36,11 @@ STATE = {
     "empty": np.zeros((0, 3), np.float32),
     "half": np.ones(3, np.float16),
 }
-OURS = wire.Handshake(envelope.PROTOCOL, wire.canonical_labels(LABELS), TRANSFER.fingerprint, "phones")
+OURS = exchange.Handshake(envelope.PROTOCOL, exchange.canonical_labels(LABELS), TRANSFER.fingerprint, "phones")
 ROWS = np.full((3, 5), 0.2, np.float32)
-CLAIM = wire.Claim("none", float("inf"), 0.0)
-REPLY = wire.TrainReply(ROWS, np.ones(3, np.float32), 9, reused=False, seconds=0.5, claim=CLAIM)
-NOISY = replace(REPLY, claim=wire.Claim("gaussian", 8.0, 1e-5))
+CLAIM = exchange.Claim("none", float("inf"), 0.0)
+REPLY = exchange.TrainReply(ROWS, np.ones(3, np.float32), 9, reused=False, seconds=0.5, claim=CLAIM)
+NOISY = replace(REPLY, claim=exchange.Claim("gaussian", 8.0, 1e-5))
 PLAIN = small_config(Path(), {}).privacy
 COMPRESSED = [PLAIN.model_copy(update={"compression": name}) for name in ("float16", "uint8", "top-k", "hard")]
 GAUSSIAN = PLAIN.model_copy(update={"mechanism": "gaussian"})
@@ -53,13 +53,15 @@ def averaging_request():
 
 
 def read_handshake(content):
-    wire.check_handshake(OURS, wire.unpack_handshake(content))
+    exchange.check_handshake(OURS, exchange.unpack_handshake(content))
 
 
 def soft_labels(reply, privacy):
     return (
-        lambda: wire.pack_soft_labels(reply, round_number=2, privacy=privacy),
-        lambda content: wire.unpack_soft_labels(content, round_number=2, examples=3, labels=LABELS, privacy=privacy),
+        lambda: exchange.pack_soft_labels(reply, round_number=2, privacy=privacy),
+        lambda content: exchange.unpack_soft_labels(
+            content, round_number=2, examples=3, labels=LABELS, privacy=privacy
+        ),
     )
 
 
@@ -76,14 +78,14 @@ def read_averaging_request(content):
 
 
 TARGETS = {
-    "handshake": (lambda: wire.pack_handshake(OURS), read_handshake),
+    "handshake": (lambda: exchange.pack_handshake(OURS), read_handshake),
     "request": (
-        lambda: wire.pack_train_request(wire.TrainRequest(1, TRANSFER.fingerprint, 0, 3, TRANSFER)),
-        wire.unpack_train_request,
+        lambda: exchange.pack_train_request(exchange.TrainRequest(1, TRANSFER.fingerprint, 0, 3, TRANSFER)),
+        exchange.unpack_train_request,
     ),
     "request-of-pairs": (
-        lambda: wire.pack_train_request(wire.TrainRequest(1, PAIRS.fingerprint, 0, 2, PAIRS)),
-        wire.unpack_train_request,
+        lambda: exchange.pack_train_request(exchange.TrainRequest(1, PAIRS.fingerprint, 0, 2, PAIRS)),
+        exchange.unpack_train_request,
     ),
     "soft-labels": soft_labels(REPLY, PLAIN),
     "noisy-soft-labels": soft_labels(NOISY, GAUSSIAN),
@@ -152,9 +154,9 @@ def arbitrary_record(draw):
 def arbitrary_content(draw):
     names = [
         envelope.ABOUT,
-        wire.TEXTS,
-        wire.ANSWER,
-        wire.SOFT_LABELS,
+        exchange.TEXTS,
+        exchange.ANSWER,
+        exchange.SOFT_LABELS,
         student_wire.METRICS,
         envelope.REFUSAL,
         student_wire.STUDENT,

@@ -7,9 +7,9 @@ from functools import cache
 from pathlib import Path
 
 from knot_fed.errors import PolicyError
-from knot_fed.federation.ledger import Ledger, texts_released
-from knot_fed.federation.ledger_entry import LedgerEntry
 from knot_fed.privacy.accounting import NoiseEvent
+from knot_fed.privacy.ledger.entry import LedgerEntry
+from knot_fed.privacy.ledger.ledger import Ledger, texts_released
 
 FILES = ("ledger.jsonl", "ledger.head", "secret.key")
 PIECES = (b"", b"\n", b"{}", b"null", b'{"chain": "', b'"texts":1', b"\xff", b"\x00" * 40, b"}" * 300, b"[" * 3000)

@@ -13,8 +13,8 @@ from knot_fed.deployment.progress import read_progress
 from knot_fed.deployment.status import ended, run_facts
 from knot_fed.deployment.status_tables import run_tables
 from knot_fed.errors import FederationError
-from knot_fed.run_log import MARKER, read_line, sealed_lines, write_line
-from knot_fed.watching import check_completed, watch
+from knot_fed.launch.watching import check_completed, watch
+from knot_fed.runs.log import MARKER, read_line, sealed_lines, write_line
 
 SEAL, GUESS = "0Jj5cQ8m2nYt7xVb4LrWzA", "a"
 TABLE = {"task": "ours"}

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from knot_fed.federation import envelope, student_wire, wire
+from knot_fed.federation.wire import envelope, exchange, student_wire
 
 MARKER = "/tmp/knot-fed-was-unpickled"
 
@@ -19,15 +19,15 @@ class Bomb:
 
 
 def arrays(content):
-    return {key: array.numpy().copy() for key, array in content[wire.SOFT_LABELS].items()}
+    return {key: array.numpy().copy() for key, array in content[exchange.SOFT_LABELS].items()}
 
 
-def with_array(change, key=wire.SOFT_LABELS):
+def with_array(change, key=exchange.SOFT_LABELS):
     """Put another array in the place of the soft labels, or of the confidence."""
 
     def send(content):
         changed = change(arrays(content)[key])
-        content[wire.SOFT_LABELS][key] = changed if isinstance(changed, Array) else Array(changed)
+        content[exchange.SOFT_LABELS][key] = changed if isinstance(changed, Array) else Array(changed)
         return content
 
     return send
@@ -41,7 +41,7 @@ def with_rows(value):
     return with_array(change)
 
 
-def with_value(key, value, record=wire.ANSWER):
+def with_value(key, value, record=exchange.ANSWER):
     def send(content):
         content[record][key] = value
         return content
@@ -76,12 +76,14 @@ def pickled_as_floats(rows):
 
 
 def many_arrays(content):
-    content[wire.SOFT_LABELS] = ArrayRecord({f"a{number}": Array(np.zeros(1, np.float32)) for number in range(5_000)})
+    content[exchange.SOFT_LABELS] = ArrayRecord(
+        {f"a{number}": Array(np.zeros(1, np.float32)) for number in range(5_000)}
+    )
     return content
 
 
 def many_keys(content):
-    content[wire.ANSWER] = ConfigRecord({f"key-{number}": number for number in range(30_000)})
+    content[exchange.ANSWER] = ConfigRecord({f"key-{number}": number for number in range(30_000)})
     return content
 
 
@@ -92,7 +94,7 @@ def many_records(content):
 
 
 def wrong_kind(content):
-    content[wire.SOFT_LABELS] = ConfigRecord({wire.SOFT_LABELS: [0.2] * 5})
+    content[exchange.SOFT_LABELS] = ConfigRecord({exchange.SOFT_LABELS: [0.2] * 5})
     return content
 
 
@@ -173,9 +175,9 @@ ANSWERS = {
     "epsilon-nan": (with_value("epsilon", float("nan")), "an epsilon or a delta that is none"),
     "epsilon-int": (with_value("epsilon", 1), "epsilon is a int"),
     "delta-negative": (with_value("delta", -1e-5), "an epsilon or a delta that is none"),
-    "confidence-high": (with_array(lambda scores: scores + 3, wire.CONFIDENCE), r"confidence outside 0\.\.2"),
-    "confidence-nan": (with_array(lambda scores: scores * np.nan, wire.CONFIDENCE), r"confidence outside 0\.\.2"),
-    "confidence-count": (with_array(lambda scores: scores[:-1], wire.CONFIDENCE), "expected float32"),
+    "confidence-high": (with_array(lambda scores: scores + 3, exchange.CONFIDENCE), r"confidence outside 0\.\.2"),
+    "confidence-nan": (with_array(lambda scores: scores * np.nan, exchange.CONFIDENCE), r"confidence outside 0\.\.2"),
+    "confidence-count": (with_array(lambda scores: scores[:-1], exchange.CONFIDENCE), "expected float32"),
     "refusal-ansi-markup": (
         refusal("\x1b[31m[bold]no[/italic]\r\n\u202e<script>alert(1)</script>" + "x" * 10**6),
         r"^rejected: \[31m\[bold\]no\[/italic\]<script>",

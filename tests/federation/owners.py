@@ -6,7 +6,7 @@ from flwr.app import Message
 
 from knot_fed import client_app
 from knot_fed.data.transfer_set import TransferSet
-from knot_fed.federation import envelope, student_wire, wire
+from knot_fed.federation.wire import envelope, exchange, student_wire
 from knot_fed.labels import LabelSpace
 from knot_fed.models import ModelSpec, build_classifier, trained_state
 from tests.conftest import small_config
@@ -66,12 +66,12 @@ class Owner:
         assert envelope.refusal_of(content) is None, envelope.refusal_of(content)
         rows_asked = where.get("stop", len(transfer)) - where.get("start", 0)
         config = self.client().run
-        return wire.unpack_soft_labels(
+        return exchange.unpack_soft_labels(
             content, round_number=1, examples=rows_asked, labels=LABELS, privacy=config.privacy
         )
 
     def client(self):
-        from knot_fed.federation.client import Client
+        from knot_fed.federation.client.settings import Client
 
         return Client.from_context(self.context)
 
@@ -81,7 +81,7 @@ class Owner:
 
 def request(transfer=PUBLIC, *, start=0, stop=None):
     stop = len(transfer) if stop is None else stop
-    return wire.pack_train_request(wire.TrainRequest(1, transfer.fingerprint, start, stop, transfer))
+    return exchange.pack_train_request(exchange.TrainRequest(1, transfer.fingerprint, start, stop, transfer))
 
 
 def student(spec=SPEC):

@@ -6,22 +6,23 @@ import numpy as np
 from flwr.clientapp import ClientApp
 
 from knot_fed.aggregation import weight_bound
-from knot_fed.federation import secure_wire, wire
-from knot_fed.federation.roster import ClientRecord, Roster
-from knot_fed.federation.secure_client import answer_keys, answer_shares, answer_unmask, masked_answer
-from knot_fed.federation.secure_round import SecureRound
+from knot_fed.federation.secure import sum_wire
+from knot_fed.federation.secure.client import answer_keys, answer_shares, answer_unmask, masked_answer
+from knot_fed.federation.secure.round import SecureRound
+from knot_fed.federation.server.roster import ClientRecord, Roster
+from knot_fed.federation.wire import exchange
 from knot_fed.privacy.secure_sum import Quantisation, dequantise
 from tests.fakes import InProcessGrid, context
 
 TEXTS, CLASSES = 8, 5
-CLAIM = wire.Claim("none", float("inf"), 0.0)
+CLAIM = exchange.Claim("none", float("inf"), 0.0)
 STAGES = [
     f"train.{stage}"
     for stage in (
-        secure_wire.KEYS_STAGE,
-        secure_wire.SHARES_STAGE,
-        secure_wire.MASKED_STAGE,
-        secure_wire.UNMASK_STAGE,
+        sum_wire.KEYS_STAGE,
+        sum_wire.SHARES_STAGE,
+        sum_wire.MASKED_STAGE,
+        sum_wire.UNMASK_STAGE,
     )
 ]
 KEYS, SHARES, MASKED, UNMASK = STAGES
@@ -61,7 +62,7 @@ def confidence_of(node_id, texts=TEXTS):
 
 
 def made_up_labels(client, request, run_context):
-    return wire.TrainReply(
+    return exchange.TrainReply(
         soft_labels=teacher_of(run_context.node_id, request.stop - request.start),
         confidence=confidence_of(run_context.node_id, request.stop - request.start),
         examples=run_context.node_id,
@@ -74,10 +75,10 @@ def made_up_labels(client, request, run_context):
 def parties(config, clients, *, policy="", **grid_options):
     """Return the roster and grid of a federation that has shaken hands."""
     app = ClientApp()
-    app.train(secure_wire.KEYS_STAGE)(answer_keys)
-    app.train(secure_wire.SHARES_STAGE)(answer_shares)
-    app.train(secure_wire.MASKED_STAGE)(masked_answer(made_up_labels))
-    app.train(secure_wire.UNMASK_STAGE)(answer_unmask)
+    app.train(sum_wire.KEYS_STAGE)(answer_keys)
+    app.train(sum_wire.SHARES_STAGE)(answer_shares)
+    app.train(sum_wire.MASKED_STAGE)(masked_answer(made_up_labels))
+    app.train(sum_wire.UNMASK_STAGE)(answer_unmask)
     node = {"num-partitions": clients} | ({"policy": policy} if policy else {})
     contexts = {
         100 + index: context(config, node=node | {"partition-id": index}, node_id=100 + index)
@@ -89,7 +90,7 @@ def parties(config, clients, *, policy="", **grid_options):
 
 
 def request_of(round_number, start=0, texts=TEXTS):
-    return lambda record: wire.TrainRequest(round_number, "f" * 64, start, start + texts)
+    return lambda record: exchange.TrainRequest(round_number, "f" * 64, start, start + texts)
 
 
 def secure_sum(roster, grid, *, round_number=1, start=0, texts=TEXTS):

@@ -13,8 +13,8 @@ from flwr.proto.message_pb2 import PullObjectResponse
 from flwr.proto.runtime_pb2 import PullAppMessagesResponse
 
 from knot_fed.errors import WireError
-from knot_fed.federation.bounded_grid import UNREADABLE, BoundedGrid
-from knot_fed.federation.envelope import ReplyBounds
+from knot_fed.federation.flower.bounded_grid import UNREADABLE, BoundedGrid
+from knot_fed.federation.wire.envelope import ReplyBounds
 from tests.deployment.hostile_node import Builder, Objects
 
 BOUNDS = ReplyBounds.of_soft_labels(100, 5)

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from knot_fed import answers, client_app, fedavg_app, server_app
 from knot_fed.errors import FederationError
-from knot_fed.federation.crossings import log_crossing
-from knot_fed.reporting import RunFolder
-from knot_fed.run_log import LineFormatter, read_line
+from knot_fed.federation.wire.message_log import log_crossing
+from knot_fed.runs.log import LineFormatter, read_line
+from knot_fed.runs.run_folder import RunFolder
 from tests.fakes import InProcessGrid, virtual_clients
 
 KEYS = ["event", "time", "message", "run", "round", "node", "node-id", "texts", "bytes", "seconds", "outcome"]

@@ -10,12 +10,13 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 from knot_fed import load_student
 from knot_fed.errors import FederationError
 from knot_fed.fedavg_app import client_app, federate
-from knot_fed.federation import envelope, student_wire
-from knot_fed.federation.client import Client
-from knot_fed.federation.server import read_server_data, start_student
-from knot_fed.federation.spending import spent_in_life
+from knot_fed.federation.client.settings import Client
+from knot_fed.federation.server.run import read_server_data, start_student
+from knot_fed.federation.wire import envelope, student_wire
 from knot_fed.models import trained_state
-from knot_fed.reporting import RunFolder, summary_table
+from knot_fed.privacy.ledger.spending import spent_in_life
+from knot_fed.runs.run_folder import RunFolder
+from knot_fed.runs.tables import summary_table
 from tests.fakes import InProcessGrid, context, virtual_clients
 
 ONE_ROUND = {"fedavg.rounds": 1, "teacher.epochs": 1}

@@ -7,11 +7,11 @@ from flwr.app import Array, ArrayRecord, ConfigRecord
 
 from knot_fed import load_student
 from knot_fed.errors import ConfigError, FederationError
-from knot_fed.federation import wire
+from knot_fed.federation.wire import exchange
 from knot_fed.labels import check_soft_labels
-from knot_fed.reporting import RunFolder
+from knot_fed.runs.run_folder import RunFolder
 from knot_fed.server_app import federate
-from knot_fed.teacher import predict_soft_labels
+from knot_fed.training.teacher import predict_soft_labels
 from tests.fakes import InProcessGrid, context, virtual_clients
 
 TIMES = ("seconds", "seconds_in_loss", "wall_seconds")
@@ -73,11 +73,11 @@ def test_teachers_are_trained_once_and_answer_a_second_loss(run_config):
 
 def spoil(change):
     def tamper(reply):
-        if reply.metadata.src_node_id == 101 and wire.SOFT_LABELS in reply.content:
-            arrays = {key: array.numpy().copy() for key, array in reply.content[wire.SOFT_LABELS].items()}
+        if reply.metadata.src_node_id == 101 and exchange.SOFT_LABELS in reply.content:
+            arrays = {key: array.numpy().copy() for key, array in reply.content[exchange.SOFT_LABELS].items()}
             change(arrays, reply.content)
-            if wire.SOFT_LABELS in reply.content:
-                reply.content[wire.SOFT_LABELS] = ArrayRecord({key: Array(value) for key, value in arrays.items()})
+            if exchange.SOFT_LABELS in reply.content:
+                reply.content[exchange.SOFT_LABELS] = ArrayRecord({key: Array(value) for key, value in arrays.items()})
         return reply
 
     return tamper
@@ -85,21 +85,21 @@ def spoil(change):
 
 def set_rows(value):
     def change(arrays, content):
-        arrays[wire.SOFT_LABELS][:3] = value
+        arrays[exchange.SOFT_LABELS][:3] = value
 
     return change
 
 
 def wrong_shape(arrays, content):
-    arrays[wire.SOFT_LABELS] = arrays[wire.SOFT_LABELS][:-1]
+    arrays[exchange.SOFT_LABELS] = arrays[exchange.SOFT_LABELS][:-1]
 
 
 def wrong_type(arrays, content):
-    arrays[wire.SOFT_LABELS] = arrays[wire.SOFT_LABELS].astype(np.float64)
+    arrays[exchange.SOFT_LABELS] = arrays[exchange.SOFT_LABELS].astype(np.float64)
 
 
 def too_large(arrays, content):
-    arrays[wire.SOFT_LABELS] = np.tile(arrays[wire.SOFT_LABELS], (50, 1))
+    arrays[exchange.SOFT_LABELS] = np.tile(arrays[exchange.SOFT_LABELS], (50, 1))
 
 
 def extra_record(arrays, content):
@@ -128,8 +128,8 @@ def test_a_bad_reply_is_rejected_and_the_run_goes_on(run_config, change, reason)
 
 def reverse_labels(arrays, content):
     """Put all mass on the label most distant from the one that the teacher holds for true."""
-    said = arrays[wire.SOFT_LABELS].argmax(axis=1)
-    arrays[wire.SOFT_LABELS] = np.eye(5, dtype=np.float32)[np.where(said >= 2, 0, 4)]
+    said = arrays[exchange.SOFT_LABELS].argmax(axis=1)
+    arrays[exchange.SOFT_LABELS] = np.eye(5, dtype=np.float32)[np.where(said >= 2, 0, 4)]
 
 
 def pooled_of_run(config, name, **grid_options):

@@ -16,15 +16,15 @@ import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from typer.testing import CliRunner
 
-from knot_fed import submission
 from knot_fed.cli.main import app
 from knot_fed.errors import FederationError
-from knot_fed.federation import envelope
-from knot_fed.federation.gate import OperatorOnly
-from knot_fed.federation.server import run_in_folder
-from knot_fed.run_log import LOG_FILE, read_line
+from knot_fed.federation.flower.gate import OperatorOnly
+from knot_fed.federation.server.run import run_in_folder
+from knot_fed.federation.wire import envelope
+from knot_fed.launch import submission
+from knot_fed.launch.submission import Submitter
+from knot_fed.runs.log import LOG_FILE, read_line
 from knot_fed.server_app import federate
-from knot_fed.submission import Submitter
 from tests.conftest import small_config
 from tests.deployment.processes import write_reviews, write_server_files
 from tests.deployment.test_credentials import superlink

@@ -8,11 +8,12 @@ import pytest
 from flwr.app import Error, Message, RecordDict
 from flwr.common.serde import message_from_proto, message_to_proto
 
-from knot_fed.federation import envelope, student_wire, wire
+from knot_fed.federation.wire import envelope, exchange, student_wire
 from knot_fed.labels import LabelSpace
-from knot_fed.reporting import RunFolder, summary_table
+from knot_fed.runs.run_folder import RunFolder
+from knot_fed.runs.tables import summary_table
 from knot_fed.server_app import federate
-from knot_fed.terminal import make_console
+from knot_fed.system.terminal import make_console
 from knot_fed.types import Metrics
 from tests.conftest import small_config
 from tests.fakes import InProcessGrid, context
@@ -20,24 +21,24 @@ from tests.federation.hostile import ANSWERS, HANDSHAKES, MARKER, METRICS
 
 HONEST = ("honest-0", "honest-1", "honest-2")
 ODD = ("foreign-sender", "answers-twice", "answers-nothing-asked", "long-error")
-LABELS = wire.canonical_labels(LabelSpace.preset("sentiment"))
+LABELS = exchange.canonical_labels(LabelSpace.preset("sentiment"))
 QUICK = {"data.limit": 40, "distill.epochs": 1, "distill.loss": "mse", "student.pretrain": False}
 QUICK |= {"weights.scheme": "uniform"}
-CLAIM = wire.Claim("none", float("inf"), 0.0)
+CLAIM = exchange.Claim("none", float("inf"), 0.0)
 
 
 def honest_answer(message, name):
     """Answer as a client does, with uniform soft labels and without a model."""
     if message.metadata.message_type == "query":
-        return wire.pack_handshake(wire.Handshake(envelope.PROTOCOL, LABELS, "", name))
+        return exchange.pack_handshake(exchange.Handshake(envelope.PROTOCOL, LABELS, "", name))
     if message.metadata.message_type == "evaluate":
         return student_wire.pack_metrics(Metrics(0.5, 0.55, 0.6, 0.5, 0.5, 0.1, 20))
-    request = wire.unpack_train_request(message.content)
+    request = exchange.unpack_train_request(message.content)
     count = request.stop - request.start
-    reply = wire.TrainReply(
+    reply = exchange.TrainReply(
         np.full((count, 5), 0.2, np.float32), np.zeros(count, np.float32), 9, reused=False, seconds=0.1, claim=CLAIM
     )
-    return wire.pack_soft_labels(reply, round_number=request.round, privacy=small_config(Path(), {}).privacy)
+    return exchange.pack_soft_labels(reply, round_number=request.round, privacy=small_config(Path(), {}).privacy)
 
 
 def changes_of(kind):

@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord, Message
 from knot_fed import client_app, fedavg_app
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import WireError
-from knot_fed.federation import envelope, student_wire, wire
+from knot_fed.federation.wire import envelope, exchange, student_wire
 from knot_fed.labels import LabelSpace
 from knot_fed.models import ModelSpec, build_classifier, trained_state
 from knot_fed.privacy.policy import ReleasePolicy
@@ -67,15 +67,15 @@ def reason_of(owner, kind, content, app=client_app.app):
 def handshake(transfer=PUBLIC, **changes):
     theirs = {
         "protocol": envelope.PROTOCOL,
-        "labels": wire.canonical_labels(LABELS),
+        "labels": exchange.canonical_labels(LABELS),
         "fingerprint": transfer.fingerprint,
     }
-    return wire.pack_handshake(wire.Handshake(**{**theirs, **changes}))
+    return exchange.pack_handshake(exchange.Handshake(**{**theirs, **changes}))
 
 
 def request(transfer=PUBLIC, start=0, stop=None, round_number=1):
     stop = len(transfer) if stop is None else stop
-    return wire.pack_train_request(wire.TrainRequest(round_number, transfer.fingerprint, start, stop, transfer))
+    return exchange.pack_train_request(exchange.TrainRequest(round_number, transfer.fingerprint, start, stop, transfer))
 
 
 def student(spec=SPEC, arrays=None):
@@ -127,8 +127,8 @@ def test_more_texts_than_the_policy_allows_are_refused_before_any_training(owner
 
 def test_confidences_that_the_owner_keeps_leave_as_zeros(owner):
     content = ask(owner(policy="share-confidences = false"), "train", request())
-    assert not content[wire.SOFT_LABELS][wire.CONFIDENCE].numpy().any()
-    assert ask(owner(), "train", request())[wire.SOFT_LABELS][wire.CONFIDENCE].numpy().any()
+    assert not content[exchange.SOFT_LABELS][exchange.CONFIDENCE].numpy().any()
+    assert ask(owner(), "train", request())[exchange.SOFT_LABELS][exchange.CONFIDENCE].numpy().any()
 
 
 def test_students_are_counted_and_a_counting_attack_ends_at_the_limit(owner, tmp_path):
@@ -241,7 +241,7 @@ def changed_request(**changes):
 
 def texts(*columns):
     content = request()
-    content[wire.TEXTS] = ConfigRecord({f"column-{place}": column for place, column in enumerate(columns)})
+    content[exchange.TEXTS] = ConfigRecord({f"column-{place}": column for place, column in enumerate(columns)})
     return content
 
 
@@ -264,7 +264,7 @@ def texts(*columns):
 )
 def test_a_request_that_cannot_be_is_refused_by_its_size_or_form(content, reason):
     with pytest.raises(WireError, match=reason):
-        wire.unpack_train_request(content())
+        exchange.unpack_train_request(content())
 
 
 def test_a_slice_beyond_the_transfer_set_is_refused(owner):
@@ -311,6 +311,6 @@ def test_a_node_without_a_file_of_its_own_reads_none_that_the_server_names(owner
 
 
 def test_a_server_cannot_choose_the_column_that_a_teacher_learns(owner):
-    honest = ask(owner(), "train", request())[wire.SOFT_LABELS][wire.SOFT_LABELS].numpy()
+    honest = ask(owner(), "train", request())[exchange.SOFT_LABELS][exchange.SOFT_LABELS].numpy()
     asked = ask(owner(keys={"data.label": "secret", "data.text": "label"}), "train", request(round_number=2))
-    np.testing.assert_array_equal(asked[wire.SOFT_LABELS][wire.SOFT_LABELS].numpy(), honest)
+    np.testing.assert_array_equal(asked[exchange.SOFT_LABELS][exchange.SOFT_LABELS].numpy(), honest)

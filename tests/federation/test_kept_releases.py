@@ -8,11 +8,11 @@ import pytest
 
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import ModelError
-from knot_fed.federation.ledger import Ledger
-from knot_fed.federation.release import RELEASES, TEACHERS
-from knot_fed.kept_teachers import load_or_train
+from knot_fed.federation.client.release import RELEASES, TEACHERS
 from knot_fed.models import ModelSpec, build_classifier, trained_state
 from knot_fed.privacy.compression import compress
+from knot_fed.privacy.ledger.ledger import Ledger
+from knot_fed.training.kept_teachers import load_or_train
 from tests.federation.owners import PUBLIC, Owner, request
 
 GAUSSIAN = {"privacy.mechanism": "gaussian", "privacy.epsilon": 5.0}
@@ -212,7 +212,7 @@ def test_a_dp_sgd_teacher_that_cannot_be_loaded_is_not_trained_again(tmp_path, m
         raise ModelError("of another release")
 
     with monkeypatch.context() as patch:
-        patch.setattr("knot_fed.kept_teachers.load_classifier", unreadable)
+        patch.setattr("knot_fed.training.kept_teachers.load_classifier", unreadable)
         assert "a kept noisy release of this client is damaged" in owner.refusal("train", request())
     assert len(list((owner.state / TEACHERS).iterdir())) == 1
 

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from knot_fed.errors import PolicyError
-from knot_fed.federation.ledger import Ledger, digest_of_keys, texts_released
-from knot_fed.federation.ledger_entry import LedgerEntry
-from knot_fed.federation.spending import most_sums, of_run, spent_in_life, spent_in_run
 from knot_fed.privacy.accounting import NoiseEvent
+from knot_fed.privacy.ledger.entry import LedgerEntry
+from knot_fed.privacy.ledger.ledger import Ledger, digest_of_keys, texts_released
+from knot_fed.privacy.ledger.spending import most_sums, of_run, spent_in_life, spent_in_run
 from knot_fed.privacy.policy_checks import life_epsilon
 
 A, B = "a" * 64, "b" * 64

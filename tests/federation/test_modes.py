@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from knot_fed.reporting import RunFolder
+from knot_fed.runs.run_folder import RunFolder
 from tests.conftest import small_config
 from tests.deployment.processes import write_reviews
 from tests.fakes import context, virtual_clients

@@ -6,14 +6,14 @@ from flwr.proto.node_pb2 import NodeInfo
 from flwr.proto.runtime_pb2 import GetNodesResponse
 
 from knot_fed.data.transfer_set import TransferSet
-from knot_fed.federation import envelope, wire
-from knot_fed.federation.nodes import registered_names, shake_hands
-from knot_fed.federation.roster import Roster
+from knot_fed.federation.server.nodes import registered_names, shake_hands
+from knot_fed.federation.server.roster import Roster
+from knot_fed.federation.wire import envelope, exchange
 from knot_fed.labels import LabelSpace
 from tests.fakes import InProcessGrid, context
 from tests.federation.test_bounded_grid import Grid, Store
 
-LABELS = wire.canonical_labels(LabelSpace.preset("sentiment"))
+LABELS = exchange.canonical_labels(LabelSpace.preset("sentiment"))
 TRANSFER = TransferSet(("a good book", "a bad book"))
 
 
@@ -26,8 +26,8 @@ class Federation:
         self.roster = Roster(config, rounds=1)
 
     def answer(self, message, node):
-        ours = wire.Handshake(envelope.PROTOCOL, LABELS, "", node.node_config["name"])
-        return Message(wire.pack_handshake(ours), reply_to=message)
+        ours = exchange.Handshake(envelope.PROTOCOL, LABELS, "", node.node_config["name"])
+        return Message(exchange.pack_handshake(ours), reply_to=message)
 
     def join(self, **names):
         """Let nodes join, each given as `node_7="the name that it claims"`, and greet them; returns the refusals."""
@@ -127,7 +127,7 @@ def test_a_registered_name_of_any_kind_is_told_in_a_short_printable_sentence(fed
 
 def test_a_node_that_left_since_it_was_listed_is_not_asked_and_may_be_met_later(federation):
     one = federation(node_7="phones")
-    ours = wire.Handshake(envelope.PROTOCOL, LABELS, TRANSFER.fingerprint)
+    ours = exchange.Handshake(envelope.PROTOCOL, LABELS, TRANSFER.fingerprint)
     accepted, refused, silent = shake_hands(one.grid, [7], ours, timeout=1.0)
     assert not accepted
     assert refused == {"node 7": "gave no answer in time; see the client's log"}

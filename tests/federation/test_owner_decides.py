@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from knot_fed.federation import envelope, student_wire
-from knot_fed.federation.costs import estimate_cost, rounded_up
-from knot_fed.federation.release import teacher_plan
+from knot_fed.federation.client.costs import estimate_cost, rounded_up
+from knot_fed.federation.client.release import teacher_plan
+from knot_fed.federation.wire import envelope, student_wire
 from knot_fed.models import ModelSpec, build_classifier, trained_state
 from tests.federation.owners import LABELS, PUBLIC, Owner, request, rows, student
 
@@ -131,7 +131,7 @@ def test_an_estimate_is_of_the_order_of_what_is_done(tmp_path):
 
 
 def test_a_model_that_dp_sgd_cannot_train_is_refused_before_it_is_charged(tmp_path, monkeypatch):
-    monkeypatch.setattr("knot_fed.models.private_fitting.find_spec", lambda name: None)
+    monkeypatch.setattr("knot_fed.training.dp_sgd.find_spec", lambda name: None)
     owner = Owner(tmp_path / "mine").run(keys={"privacy.mechanism": "dp-sgd"})
     assert "needs Opacus" in owner.refusal("train", request())
     assert not [entry for entry in owner.entries() if entry.texts]
@@ -144,7 +144,7 @@ def test_a_charge_is_taken_back_where_nothing_was_computed_and_stays_where_somet
         raise OSError("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr("knot_fed.federation.release._Release._noisy", property(fails_later(fails)))
+        patch.setattr("knot_fed.federation.client.release._Release._noisy", property(fails_later(fails)))
         assert "failed with OSError" in owner.refusal("train", request())
     assert owner.client().ledger.released_in_life() == 0
     with monkeypatch.context() as patch:

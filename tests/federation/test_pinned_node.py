@@ -18,10 +18,10 @@ from flwr.supernode import start_client_internal
 from flwr.supernode.nodestate import NodeStateFactory
 from typer.testing import CliRunner
 
-from knot_fed.bundle import stage_app
 from knot_fed.cli.main import app
 from knot_fed.errors import ConfigError
-from knot_fed.federation.pinned_node import app_digest, pin_apps, read_pins
+from knot_fed.federation.flower.pinned_node import app_digest, pin_apps, read_pins
+from knot_fed.launch.bundle import stage_app
 from tests.conftest import ROOT
 
 RUN, NODE = 7, 100
@@ -112,7 +112,7 @@ def test_pins_are_digests_and_nothing_else():
     ],
 )
 def test_a_node_that_is_started_wrongly_says_so_in_one_sentence(arguments, said):
-    command = [sys.executable, "-m", "knot_fed.federation.pinned_node", *arguments]
+    command = [sys.executable, "-m", "knot_fed.federation.flower.pinned_node", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith(f"knot_fed: {said}")

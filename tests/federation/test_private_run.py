@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from knot_fed.errors import ConfigError, FederationError
-from knot_fed.federation import wire
-from knot_fed.federation.guarantees import privacy_facts
-from knot_fed.federation.ledger import Ledger
-from knot_fed.federation.roster import ClientRecord, Outcome
-from knot_fed.reporting import RunFolder
+from knot_fed.federation.server.privacy_summary import privacy_facts
+from knot_fed.federation.server.roster import ClientRecord, Outcome
+from knot_fed.federation.wire import exchange
+from knot_fed.privacy.ledger.ledger import Ledger
+from knot_fed.runs.run_folder import RunFolder
 from knot_fed.server_app import federate
 from tests.fakes import InProcessGrid, context, virtual_clients
 
@@ -135,8 +135,8 @@ def test_a_client_that_claims_another_mechanism_than_asked_is_rejected(run_confi
     config = run_config(keys=QUICK | {"privacy.mechanism": "dp-sgd"})
 
     def less(reply):
-        if wire.ANSWER in reply.content:
-            reply.content[wire.ANSWER]["mechanism"] = "none"
+        if exchange.ANSWER in reply.content:
+            reply.content[exchange.ANSWER]["mechanism"] = "none"
         return reply
 
     grid = InProcessGrid(virtual_clients(config, 3), tamper=less)
@@ -145,7 +145,7 @@ def test_a_client_that_claims_another_mechanism_than_asked_is_rejected(run_confi
 
 
 def test_without_opacus_nothing_leaves_and_nothing_is_spent(run_config, monkeypatch):
-    monkeypatch.setattr("knot_fed.models.private_fitting.find_spec", lambda name: None)
+    monkeypatch.setattr("knot_fed.training.dp_sgd.find_spec", lambda name: None)
     config = run_config(keys=QUICK | {"privacy.mechanism": "dp-sgd"})
     with pytest.raises(FederationError, match=r"needs Opacus, which is not installed; pip install 'knot-fed"):
         run(config, "without")
@@ -154,7 +154,7 @@ def test_without_opacus_nothing_leaves_and_nothing_is_spent(run_config, monkeypa
 
 def test_a_resumed_run_tells_the_epsilon_that_was_asked_for_all_of_it(run_config):
     keys = {"weights.scheme": "uniform", "privacy.mechanism": "gaussian"}
-    outcome = Outcome({"phones": ClientRecord("phones", 1, claim=wire.Claim("gaussian", 5.0, 1e-6))})
+    outcome = Outcome({"phones": ClientRecord("phones", 1, claim=exchange.Claim("gaussian", 5.0, 1e-6))})
     for resumed, told in (("", {"epsilon": 5.0, "delta": 1e-6}), ("before", {"epsilon": 8.0, "delta": 1e-5})):
         facts = privacy_facts(run_config(keys=keys | {"resume": resumed}), outcome)
         assert facts["clients"] == {"phones": told}

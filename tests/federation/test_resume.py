@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from knot_fed.errors import RunFolderError
-from knot_fed.federation.checkpoint import Checkpoint
-from knot_fed.federation.ledger import Ledger
-from knot_fed.federation.server import run_in_folder
-from knot_fed.reporting import RunFolder
+from knot_fed.federation.server.checkpoint import Checkpoint
+from knot_fed.federation.server.run import run_in_folder
+from knot_fed.privacy.ledger.ledger import Ledger
+from knot_fed.runs.run_folder import RunFolder
 from knot_fed.server_app import federate
 from tests.fakes import context, virtual_clients
 from tests.federation.secure_parties import STAGES

@@ -3,9 +3,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from knot_fed.errors import FederationError
-from knot_fed.federation import strategy
-from knot_fed.federation.ledger import Ledger
-from knot_fed.reporting import RunFolder
+from knot_fed.federation.server import strategy
+from knot_fed.privacy.ledger.ledger import Ledger
+from knot_fed.runs.run_folder import RunFolder
 from knot_fed.server_app import federate
 from tests.fakes import InProcessGrid, virtual_clients
 from tests.federation.test_federated_run import folder_of

@@ -7,9 +7,9 @@ from knot_fed import client_app
 from knot_fed.data.private import Columns
 from knot_fed.data.transfer_set import TransferSet, distinct_texts, read_transfer_set, text_key
 from knot_fed.errors import FederationError, WireError
-from knot_fed.federation import wire
-from knot_fed.federation.roster import ClientRecord, Roster
-from knot_fed.federation.secure_round import SecureRound
+from knot_fed.federation.secure.round import SecureRound
+from knot_fed.federation.server.roster import ClientRecord, Roster
+from knot_fed.federation.wire import exchange
 from knot_fed.privacy.secure_sum import dequantise
 from tests.fakes import context
 from tests.federation.owners import PUBLIC
@@ -42,7 +42,7 @@ def secure_sum(parties, *, round_number=1, start=0, stop=None, transfer=PUBLIC, 
     stop = len(transfer) if stop is None else stop
     secure = SecureRound(roster, grid, round_number)
     secure.open([record for record in roster.joined() if record.node_id not in without])
-    request = wire.TrainRequest(round_number, transfer.fingerprint, start, stop, transfer)
+    request = exchange.TrainRequest(round_number, transfer.fingerprint, start, stop, transfer)
     replies = grid.send_and_receive(secure.ask_masked(lambda record: request))
     scale = scale_of(roster.config, len(secure.clients))
     total = secure.close(replies, texts=stop - start, columns=CLASSES + 1, quantisation=scale)
@@ -91,7 +91,7 @@ def test_signs_that_are_not_seen_and_accents_make_no_other_text(word):
     """A tokenizer drops them, so that the teacher would answer the same text twice, to the last bit."""
     assert text_key(f"a {word} book") == text_key("a good book")
     with pytest.raises(WireError, match="repeat a text"):
-        wire.unpack_transfer_set(wire.pack_transfer_set(TransferSet(("a good book", f"a {word} book"))))
+        exchange.unpack_transfer_set(exchange.pack_transfer_set(TransferSet(("a good book", f"a {word} book"))))
 
 
 def test_texts_that_differ_only_beyond_what_the_teacher_reads_are_summed_once(parties):
@@ -126,4 +126,4 @@ def test_a_file_with_repeated_texts_is_read_as_distinct_ones_in_order(tmp_path):
 
 def test_texts_that_repeat_are_refused_where_they_are_unpacked():
     with pytest.raises(WireError, match="repeat a text, which would count it twice"):
-        wire.unpack_transfer_set(wire.pack_transfer_set(TransferSet(("one", "two", "ONE"))))
+        exchange.unpack_transfer_set(exchange.pack_transfer_set(TransferSet(("one", "two", "ONE"))))

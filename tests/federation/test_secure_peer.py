@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare, ks_2samp
 
 from knot_fed.errors import ConfigError, FederationError, PolicyError, WireError
-from knot_fed.federation import secure_keys
-from knot_fed.federation.secure_peer import KeyList, Peer, deal_shares, mask_values, receive_shares, reveal_shares
-from knot_fed.federation.secure_round import unmask_sum
-from knot_fed.federation.secure_wire import MaskedAnswer
+from knot_fed.federation.secure import key_agreement
+from knot_fed.federation.secure.peer import KeyList, Peer, deal_shares, mask_values, receive_shares, reveal_shares
+from knot_fed.federation.secure.round import unmask_sum
+from knot_fed.federation.secure.sum_wire import MaskedAnswer
 from tests.federation.secure_parties import CLAIM
 
 ROUND = 4
@@ -96,7 +96,7 @@ def test_fewer_shares_than_the_threshold_unmask_nothing():
 @given(st.binary(min_size=16, max_size=16), st.binary(min_size=16, max_size=16))
 def test_one_share_less_than_the_threshold_is_consistent_with_every_secret(secret, candidate):
     """For any other secret there is one last share that gives it: the shares at hand rule nothing out."""
-    held = secure_keys.split_secret(secret, threshold=3, clients=5)[:2]
+    held = key_agreement.split_secret(secret, threshold=3, clients=5)[:2]
 
     def joined(last):
         chunks = [b"".join([share[:4], share[4:20]]) for share in held]
@@ -128,7 +128,7 @@ def masked_words(value, draws=200):
         keys = key_list(peers, threshold=2)
         peer = replace(
             peers[0], place=0, threshold=2, seal_keys=keys.seal_keys, mask_keys=keys.mask_keys,
-            seed=secure_keys.new_seed(), seed_shares=(b"own", b"peer"),
+            seed=key_agreement.new_seed(), seed_shares=(b"own", b"peer"),
         )  # fmt: skip
         words.append(mask_values(peer, np.full((8, 8), value, dtype=WORD)).values.ravel())
     return np.concatenate(words)
@@ -153,7 +153,7 @@ def test_a_vanished_client_stays_hidden_by_its_own_mask_when_its_values_arrive_l
     keys, peers = received_peers(5, threshold=3)
     values = [np.zeros((64, 64), dtype=WORD)] * 5
     _, masked, shares = summed(keys, peers, values, survivors=[0, 1, 2, 3])
-    secret = secure_keys.join_shares([held[4] for held in shares.values()], threshold=3)
+    secret = key_agreement.join_shares([held[4] for held in shares.values()], threshold=3)
     assert secret == peers[4].mask_secret
     pairs_only = mask_values(replace(peers[4], seed=bytes(32)), values[4])
     without = mask_values(replace(peers[4], seed=bytes(32), seed_shares=(b"", b"", b"", b"", b"x")), values[4])
@@ -176,9 +176,9 @@ def test_two_halves_of_the_clients_told_different_stories_do_not_hold_enough_of_
     masked = {place: mask_values(peer, random_values(5, 5)[place]).peer for place, peer in peers.items()}
     seeds = [reveal_shares(masked[place], [0, 1, 2, 3, 4], least_clients=2)[4] for place in (0, 1, 4)]
     secrets = [reveal_shares(masked[place], [0, 1, 2, 3], least_clients=2)[4] for place in (2, 3)]
-    assert secure_keys.join_shares(seeds, threshold=3) == peers[4].seed
+    assert key_agreement.join_shares(seeds, threshold=3) == peers[4].seed
     with pytest.raises(WireError, match="2 shares of a secret"):
-        secure_keys.join_shares(secrets, threshold=3)
+        key_agreement.join_shares(secrets, threshold=3)
 
 
 def changed(keys, **changes):
@@ -284,9 +284,9 @@ def test_wrong_shares_are_noticed_and_nothing_is_unmasked():
 
 
 def test_a_round_and_its_peers_have_masks_of_their_own():
-    secret, peer = secure_keys.new_secret(), secure_keys.public_key(secure_keys.new_secret())
+    secret, peer = key_agreement.new_secret(), key_agreement.public_key(key_agreement.new_secret())
     lists = [KeyList(number, 2, (b"a", b"b"), (b"c", b"d")).session for number in (1, 2)]
-    keys = {secure_keys.pair_mask_key(secret, peer, session) for session in lists}
-    keys |= {secure_keys.self_mask_key(bytes(32), session) for session in lists}
-    keys |= {secure_keys.commitment(bytes(32), session) for session in lists}
+    keys = {key_agreement.pair_mask_key(secret, peer, session) for session in lists}
+    keys |= {key_agreement.self_mask_key(bytes(32), session) for session in lists}
+    keys |= {key_agreement.commitment(bytes(32), session) for session in lists}
     assert len(keys) == 6

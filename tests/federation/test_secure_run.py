@@ -6,11 +6,12 @@ from flwr.app import Message
 
 from knot_fed.aggregation import SCORE_BOUNDS, client_weights, pool_soft_labels
 from knot_fed.errors import ConfigError, FederationError
-from knot_fed.federation import envelope, secure_wire, wire
-from knot_fed.federation.ledger import Ledger
-from knot_fed.federation.secure_client import STATE
-from knot_fed.federation.secure_round import SecureRound
-from knot_fed.reporting import RunFolder
+from knot_fed.federation.secure import sum_wire
+from knot_fed.federation.secure.client import STATE
+from knot_fed.federation.secure.round import SecureRound
+from knot_fed.federation.wire import envelope, exchange
+from knot_fed.privacy.ledger.ledger import Ledger
+from knot_fed.runs.run_folder import RunFolder
 from knot_fed.server_app import federate
 from tests.fakes import virtual_clients
 from tests.federation.secure_parties import (
@@ -53,7 +54,7 @@ def test_pooled_soft_labels_are_those_of_a_plain_run(run_config):
     for round_number in (1, 2):
         assert np.abs(pooled(plain, round_number) - pooled(secure, round_number)).max() < 1e-6
         assert np.abs(pooled(secure, round_number).sum(axis=1) - 1).max() < 1e-12
-    assert not any(wire.SOFT_LABELS.encode() in sent or wire.CONFIDENCE.encode() in sent for sent in grid.wire)
+    assert not any(exchange.SOFT_LABELS.encode() in sent or exchange.CONFIDENCE.encode() in sent for sent in grid.wire)
     summary = secure.read_summary()
     assert summary["privacy"]["guarantee"].startswith("single soft labels were not seen")
     assert {client["status"] for client in summary["clients"]} == {"ok"}
@@ -147,16 +148,16 @@ def ask(grid, kind, content, node=100):
 def test_a_second_unmasking_with_other_survivors_is_refused(run_config):
     roster, grid, secure, replies = masked_round(run_config)
     secure.close(replies, texts=TEXTS, columns=CLASSES + 1, quantisation=scale_of(roster.config, 4))
-    content = secure_wire.pack_unmask_request(1, [0, 1, 2])
+    content = sum_wire.pack_unmask_request(1, [0, 1, 2])
     assert "has not begun here, or has ended" in ask(grid, UNMASK, content)
 
 
 def test_a_replayed_stage_is_refused_and_ends_the_round_for_the_client(run_config):
     _, grid, secure, _ = masked_round(run_config)
     sealed = [secure.sealed[other][0] if other else b"" for other in range(4)]
-    masked = secure_wire.pack_masked_request(request_of(1)(None), sealed)
+    masked = sum_wire.pack_masked_request(request_of(1)(None), sealed)
     assert "out of turn" in ask(grid, MASKED, masked)
-    assert "has not begun here, or has ended" in ask(grid, UNMASK, secure_wire.pack_unmask_request(1, [0, 1, 2, 3]))
+    assert "has not begun here, or has ended" in ask(grid, UNMASK, sum_wire.pack_unmask_request(1, [0, 1, 2, 3]))
 
 
 @pytest.mark.parametrize(
@@ -170,14 +171,14 @@ def test_a_replayed_stage_is_refused_and_ends_the_round_for_the_client(run_confi
 )
 def test_an_unmasking_that_could_expose_a_client_is_refused_over_the_wire(run_config, survivors, round_number, reason):
     _, grid, _, _ = masked_round(run_config)
-    assert reason in ask(grid, UNMASK, secure_wire.pack_unmask_request(round_number, survivors))
+    assert reason in ask(grid, UNMASK, sum_wire.pack_unmask_request(round_number, survivors))
 
 
 def test_a_peer_list_that_differs_between_clients_stops_the_round(run_config):
     def alter(message):
         if message.metadata.message_type == SHARES and message.metadata.dst_node_id == 100:
-            keys = message.content[secure_wire.SECURE]["mask_keys"]
-            message.content[secure_wire.SECURE]["mask_keys"] = [*keys[:-1], keys[-1][:-1] + bytes([keys[-1][-1] ^ 1])]
+            keys = message.content[sum_wire.SECURE]["mask_keys"]
+            message.content[sum_wire.SECURE]["mask_keys"] = [*keys[:-1], keys[-1][:-1] + bytes([keys[-1][-1] ^ 1])]
 
     roster, grid = parties(run_config(keys=UNIFORM), 4, alter=alter)
     with pytest.raises(FederationError, match="nothing revealed"):
@@ -186,8 +187,8 @@ def test_a_peer_list_that_differs_between_clients_stops_the_round(run_config):
 
 def damaged(kind, key, change):
     def tamper(reply):
-        if reply.metadata.src_node_id == 101 and secure_wire.SECURE in reply.content:
-            record = reply.content[secure_wire.SECURE]
+        if reply.metadata.src_node_id == 101 and sum_wire.SECURE in reply.content:
+            record = reply.content[sum_wire.SECURE]
             if key in record:
                 record[key] = change(record[key])
         return reply
@@ -233,7 +234,7 @@ def test_an_owner_that_asks_for_a_secure_sum_answers_no_plain_request(run_config
         context.node_config["policy"] = policy_file(tmp_path, "require-secure-sum = true")
     with pytest.raises(FederationError, match=r"lets soft labels leave only in a secure sum; set privacy\.secure-sum"):
         federate(grid, config, RunFolder.create(Path(config.runs_dir), "plain"))
-    assert not any(wire.SOFT_LABELS.encode() in sent for sent in grid.wire)
+    assert not any(exchange.SOFT_LABELS.encode() in sent for sent in grid.wire)
 
 
 @pytest.mark.parametrize(

@@ -7,42 +7,43 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from knot_fed.errors import WireError
-from knot_fed.federation import secure_wire, wire
-from knot_fed.federation.secure_keys import PUBLIC_BYTES, SECRET_SHARE_BYTES, SEED_SHARE_BYTES
-from knot_fed.federation.secure_peer import KeyList
+from knot_fed.federation.secure import sum_wire
+from knot_fed.federation.secure.key_agreement import PUBLIC_BYTES, SECRET_SHARE_BYTES, SEED_SHARE_BYTES
+from knot_fed.federation.secure.peer import KeyList
+from knot_fed.federation.wire import exchange
 
 WORD = np.dtype("<u8")
 KEYS = KeyList(2, 2, (bytes(PUBLIC_BYTES),) * 3, (bytes(PUBLIC_BYTES),) * 3)
 VALUES_MASKED = np.arange(8, dtype=WORD).reshape(2, 4)
-CLAIM = wire.Claim("dp-sgd", 8.0, 1e-5)
-ANSWER = secure_wire.MaskedAnswer(VALUES_MASKED, bytes(32), reused=True, seconds=0.5, claim=CLAIM)
-REQUEST = wire.TrainRequest(2, "f" * 64, 0, 2)
+CLAIM = exchange.Claim("dp-sgd", 8.0, 1e-5)
+ANSWER = sum_wire.MaskedAnswer(VALUES_MASKED, bytes(32), reused=True, seconds=0.5, claim=CLAIM)
+REQUEST = exchange.TrainRequest(2, "f" * 64, 0, 2)
 REVEALED = [bytes(SEED_SHARE_BYTES), bytes(SECRET_SHARE_BYTES), b""]
 MESSAGES = {
-    "keys request": (secure_wire.pack_keys_request(2), secure_wire.unpack_keys_request),
+    "keys request": (sum_wire.pack_keys_request(2), sum_wire.unpack_keys_request),
     "keys": (
-        secure_wire.pack_keys(2, (bytes(PUBLIC_BYTES), bytes(PUBLIC_BYTES))),
-        lambda content: secure_wire.unpack_keys(content, round_number=2),
+        sum_wire.pack_keys(2, (bytes(PUBLIC_BYTES), bytes(PUBLIC_BYTES))),
+        lambda content: sum_wire.unpack_keys(content, round_number=2),
     ),
-    "shares request": (secure_wire.pack_shares_request(KEYS, place=1), secure_wire.unpack_shares_request),
+    "shares request": (sum_wire.pack_shares_request(KEYS, place=1), sum_wire.unpack_shares_request),
     "sealed": (
-        secure_wire.pack_sealed(2, [b"x" * 300, b"", b"x" * 300]),
-        lambda content: secure_wire.unpack_sealed(content, round_number=2, clients=3, place=1),
+        sum_wire.pack_sealed(2, [b"x" * 300, b"", b"x" * 300]),
+        lambda content: sum_wire.unpack_sealed(content, round_number=2, clients=3, place=1),
     ),
     "masked request": (
-        secure_wire.pack_masked_request(REQUEST, [b"x" * 300, b"", b"x"]),
-        secure_wire.unpack_masked_request,
+        sum_wire.pack_masked_request(REQUEST, [b"x" * 300, b"", b"x"]),
+        sum_wire.unpack_masked_request,
     ),
     "masked": (
-        secure_wire.pack_masked(2, ANSWER),
-        lambda content: secure_wire.unpack_masked(
+        sum_wire.pack_masked(2, ANSWER),
+        lambda content: sum_wire.unpack_masked(
             content, round_number=2, texts=2, columns=4, word=WORD, mechanism="dp-sgd"
         ),
     ),
-    "unmask request": (secure_wire.pack_unmask_request(2, [0, 2]), secure_wire.unpack_unmask_request),
+    "unmask request": (sum_wire.pack_unmask_request(2, [0, 2]), sum_wire.unpack_unmask_request),
     "revealed": (
-        secure_wire.pack_revealed(2, REVEALED),
-        lambda content: secure_wire.unpack_revealed(content, round_number=2, survivors={0}, members={0, 1}, clients=3),
+        sum_wire.pack_revealed(2, REVEALED),
+        lambda content: sum_wire.unpack_revealed(content, round_number=2, survivors={0}, members={0, 1}, clients=3),
     ),
 }
 VALUES = st.one_of(
@@ -125,6 +126,6 @@ def test_a_message_of_another_stage_is_refused(name):
 def test_each_rule_names_what_it_found(name, key, value, reason):
     content, unpack = MESSAGES[name]
     altered = copy(content)
-    altered[secure_wire.SECURE][key] = value
+    altered[sum_wire.SECURE][key] = value
     with pytest.raises(WireError, match=reason):
         unpack(altered)

@@ -11,9 +11,10 @@ from rich.console import Console
 
 from knot_fed.config import RunConfig
 from knot_fed.errors import phase
-from knot_fed.federation.server import run_in_folder
-from knot_fed.reporting import RunFolder, summary_table
-from knot_fed.run_log import FAILED, LOG_FILE, read_line
+from knot_fed.federation.server.run import run_in_folder
+from knot_fed.runs.log import FAILED, LOG_FILE, read_line
+from knot_fed.runs.run_folder import RunFolder
+from knot_fed.runs.tables import summary_table
 from knot_fed.server_app import federate
 from tests.fakes import InProcessGrid, context, virtual_clients
 

@@ -9,7 +9,7 @@ from knot_fed.errors import ConfigError
 from knot_fed.fedavg_app import client_app as averaging
 from knot_fed.fedavg_app import federate as average
 from knot_fed.preflight import check_run
-from knot_fed.reporting import RunFolder
+from knot_fed.runs.run_folder import RunFolder
 from knot_fed.server_app import federate
 from tests.fakes import InProcessGrid, virtual_clients
 from tests.federation.test_federated_run import folder_of

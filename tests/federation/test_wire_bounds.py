@@ -6,7 +6,7 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from knot_fed.errors import ModelError, WireError
-from knot_fed.federation import envelope, student_wire, wire
+from knot_fed.federation.wire import envelope, exchange, student_wire
 from knot_fed.models import ModelSpec
 from tests.federation import fuzz
 from tests.federation.test_secure_wire import MESSAGES, copy
@@ -55,9 +55,9 @@ def test_every_kind_of_message_with_numbers_is_among_them():
 
 @pytest.mark.parametrize("fingerprint", ["", "a" * 63, "A" * 64, "../../x", "a" * 2_000_000])
 def test_a_request_names_its_transfer_set_by_a_digest(fingerprint):
-    request = wire.pack_train_request(wire.TrainRequest(1, fingerprint, 0, 3))
+    request = exchange.pack_train_request(exchange.TrainRequest(1, fingerprint, 0, 3))
     with pytest.raises(WireError, match="no SHA-256"):
-        wire.unpack_train_request(request)
+        exchange.unpack_train_request(request)
 
 
 @pytest.mark.parametrize("round_number", [0, -1, 10**7])

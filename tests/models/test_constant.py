@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from knot_fed.confidence import prediction_bias, prediction_confidence
 from knot_fed.config import TeacherConfig
 from knot_fed.errors import ModelError
-from knot_fed.kept_teachers import load_or_train_teacher
 from knot_fed.models import ModelSpec, check_model_name
-from knot_fed.teacher import predict_soft_labels, train_teacher
+from knot_fed.training.confidence import prediction_bias, prediction_confidence
+from knot_fed.training.kept_teachers import load_or_train_teacher
+from knot_fed.training.teacher import predict_soft_labels, train_teacher
 from knot_fed.types import LabelledTexts, SplitExamples
 
 SPEC = ModelSpec("ngram-bag", "all", ("bad", "so-so", "good", "great"), paired=False, max_length=32)

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knot_fed.models.cross_entropy import CrossEntropy
+from knot_fed.training.cross_entropy import CrossEntropy
 
 COUNTS = st.lists(st.integers(20, 400), min_size=2, max_size=6)
 

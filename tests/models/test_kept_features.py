@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knot_fed.models.kept_features import KeptFeatures
+from knot_fed.models.huggingface.feature_cache import KeptFeatures
 
 lists = st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=6), min_size=1, max_size=5)
 

@@ -7,7 +7,7 @@ import transformers
 
 from knot_fed.errors import ModelError
 from knot_fed.models import ModelSpec, build_classifier, load_classifier, predict_logits, save_classifier, try_model
-from knot_fed.models.label_order import label_order
+from knot_fed.models.huggingface.label_order import label_order
 from tests.models.tiny_models import FAMILIES, TEXTS, tokenizer_of, write_config, write_model, write_trained
 
 LABELS = ("very negative", "negative", "neutral", "positive", "very positive")

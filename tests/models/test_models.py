@@ -6,24 +6,22 @@ import pytest
 import torch
 import transformers
 
-from knot_fed.confidence import prediction_bias, prediction_confidence
 from knot_fed.data.reviews import builtin_examples, builtin_texts
 from knot_fed.errors import ModelError
 from knot_fed.labels import LabelSpace, check_soft_labels
 from knot_fed.models import (
     ModelSpec,
-    Schedule,
     build_classifier,
-    fit,
-    fit_all_epochs,
     load_classifier,
     load_trained_state,
     save_classifier,
     train_vocabulary,
     trained_state,
 )
-from knot_fed.models.head import HeadClassifier
-from knot_fed.teacher import predict_soft_labels, train_teacher
+from knot_fed.models.huggingface.head import HeadClassifier
+from knot_fed.training.confidence import prediction_bias, prediction_confidence
+from knot_fed.training.fitting import Schedule, fit, fit_all_epochs
+from knot_fed.training.teacher import predict_soft_labels, train_teacher
 from knot_fed.types import LabelledTexts, SplitExamples
 
 SENTIMENT = LabelSpace.preset("sentiment")

@@ -15,15 +15,14 @@ from tokenizers import models, pre_tokenizers
 from knot_fed.errors import ModelError
 from knot_fed.models import (
     ModelSpec,
-    Schedule,
     build_classifier,
-    fit_all_epochs,
     load_classifier,
     model_identity,
     predict_logits,
     save_classifier,
     try_model,
 )
+from knot_fed.training.fitting import Schedule, fit_all_epochs
 from tests.models.tiny_models import (
     FAMILIES,
     IN_BART,

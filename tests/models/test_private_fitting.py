@@ -6,19 +6,10 @@ import torch
 from torch import nn
 
 from knot_fed.errors import PrivacyError
-from knot_fed.models import (
-    ModelSpec,
-    PrivateSchedule,
-    build_classifier,
-    check_treatable,
-    fit_privately,
-    predict_logits,
-    train_vocabulary,
-    trained_state,
-)
-from knot_fed.models.dp_optimiser import BATCH_ROUNDING, ExactDPOptimizer
-from knot_fed.models.private_fitting import _without_dropout
+from knot_fed.models import ModelSpec, build_classifier, predict_logits, train_vocabulary, trained_state
 from knot_fed.privacy.noise import GRID_BITS, NoiseSource
+from knot_fed.training.dp_optimiser import BATCH_ROUNDING, ExactDPOptimizer
+from knot_fed.training.dp_sgd import PrivateSchedule, _without_dropout, check_treatable, fit_privately
 from tests.models.tiny_models import IN_GPT, IN_ROBERTA, IN_T5, READS, SIZES, tokenizer_of, write_model
 
 TEXTS = ["a fine day", "bad, bad food", "so good", "it is awful"] * 8
@@ -209,6 +200,6 @@ def test_a_check_changes_no_parameter_and_leaves_nothing_behind(name):
 
 
 def test_without_opacus_nothing_is_trained(monkeypatch):
-    monkeypatch.setattr("knot_fed.models.private_fitting.find_spec", lambda name: None)
+    monkeypatch.setattr("knot_fed.training.dp_sgd.find_spec", lambda name: None)
     with pytest.raises(PrivacyError, match=r"not installed; pip install 'knot-fed\[privacy\]'"):
         trained("ngram-bag", NOISELESS)

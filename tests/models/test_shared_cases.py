@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from knot_fed.errors import ModelError
-from knot_fed.models import ModelSpec, Schedule, build_classifier, fit_all_epochs, predict_logits
+from knot_fed.models import ModelSpec, build_classifier, predict_logits
 from knot_fed.preflight.models import check_models
+from knot_fed.training.fitting import Schedule, fit_all_epochs
 from tests.conftest import ROOT
 from tests.models.tiny_models import TEXTS
 

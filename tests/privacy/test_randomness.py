@@ -9,41 +9,42 @@ import pytest
 import torch
 
 import knot_fed
-from knot_fed.federation import secure_keys
-from knot_fed.federation.secure_peer import KeyList, Peer, deal_shares, mask_values, receive_shares
-from knot_fed.models import ModelSpec, PrivateSchedule, build_classifier, fit_privately
+from knot_fed.federation.secure import key_agreement
+from knot_fed.federation.secure.peer import KeyList, Peer, deal_shares, mask_values, receive_shares
+from knot_fed.models import ModelSpec, build_classifier
 from knot_fed.privacy.mechanisms import noisy_soft_labels, noisy_votes
 from knot_fed.privacy.noise import NoiseSource
+from knot_fed.training.dp_sgd import PrivateSchedule, fit_privately
 
 PACKAGE = Path(knot_fed.__file__).parent
 PRIVACY = {
     "privacy/noise.py": {"secrets.token_bytes": 2},
     "answers.py": {"NoiseSource": 2},
-    "kept_teachers.py": {"NoiseSource": 1},
-    "federation/ledger.py": {"NoiseSource": 1},
-    "processes.py": {"secrets.token_hex": 1},  # the mark by which a watcher knows what was started here
-    "run_log.py": {"secrets.token_urlsafe": 1},  # the seal of a run's own lines
-    "federation/secure_keys.py": {"NoiseSource": 1, "ec.generate_private_key": 1, "create_shares": 1},
+    "training/kept_teachers.py": {"NoiseSource": 1},
+    "privacy/ledger/ledger.py": {"NoiseSource": 1},
+    "system/processes.py": {"secrets.token_hex": 1},  # the mark by which a watcher knows what was started here
+    "runs/log.py": {"secrets.token_urlsafe": 1},  # the seal of a run's own lines
+    "federation/secure/key_agreement.py": {"NoiseSource": 1, "ec.generate_private_key": 1, "create_shares": 1},
 }
 """What protects somebody: noise, Poisson sampling, the owner's secret, seals, keys, seeds, shares of secure sums. Keys
 are OpenSSL's, shares those of Flower's primitives, all others one keystream."""
 OTHER = {
     "answers.py": {"np.random.default_rng": 2},  # random token sequences, from the run's seed
     "audit/study.py": {"np.random.default_rng": 1},
-    "data/conversion.py": {"np.random.default_rng": 1},
+    "data/prepare/conversion.py": {"np.random.default_rng": 1},
     "data/shares.py": {"np.random.default_rng": 3},  # who gets which rows in a study, from its seed
     "data/private.py": {"np.random.default_rng": 1},  # which public transfer texts a study keeps
     "data/reviews.py": {"np.random.default_rng": 1},
     "deployment/credentials.py": {"ec.generate_private_key": 3, "x509.random_serial_number": 1},
-    "distillation.py": {"np.random.default_rng": 2},
-    "federation/client.py": {"np.random.SeedSequence": 1},
-    "federation/strategy.py": {"np.random.default_rng": 1, "np.random.SeedSequence": 1},
+    "training/distillation.py": {"np.random.default_rng": 2},
+    "federation/client/settings.py": {"np.random.SeedSequence": 1},
+    "federation/server/strategy.py": {"np.random.default_rng": 1, "np.random.SeedSequence": 1},
     "losses/own.py": {"torch.Generator": 1, "torch.randn": 3},  # a small batch on which a user's loss is tried
     "preflight/own.py": {"np.random.default_rng": 1},  # the same for a user's weights
-    "models/fitting.py": {"np.random.default_rng": 1},
-    "models/trial.py": {"np.random.default_rng": 1},  # random texts that a model is tried on
+    "training/fitting.py": {"np.random.default_rng": 1},
+    "models/huggingface/trial.py": {"np.random.default_rng": 1},  # random texts that a model is tried on
     "models/ngram_bag.py": {"nn.init.normal_": 1},
-    "transport/table.py": {"np.random.default_rng": 1},  # points at which a table is checked
+    "transport/solvers/table.py": {"np.random.default_rng": 1},  # points at which a table is checked
     "models/storage.py": {"torch.default_generator.manual_seed": 1, "torch.cuda.manual_seed_all": 1},
 }
 """What protects nobody: initial parameters, order, dropout, public data; repeatable by the run's seed."""
@@ -140,5 +141,5 @@ def forbidden(*_, **__):
 
 def test_two_sources_share_nothing_and_secrets_are_long():
     assert NoiseSource().bytes(32) != NoiseSource().bytes(32)
-    assert len(secure_keys.new_seed()) == 32
-    assert secure_keys.new_secret() != secure_keys.new_secret()
+    assert len(key_agreement.new_seed()) == 32
+    assert key_agreement.new_secret() != key_agreement.new_secret()

@@ -9,9 +9,10 @@ from scipy.stats import t
 
 from knot_fed.data.reviews import builtin_examples, builtin_texts
 from knot_fed.labels import LabelSpace
-from knot_fed.models import ModelSpec, PrivateSchedule, build_classifier, fit_privately, trained_state
+from knot_fed.models import ModelSpec, build_classifier, trained_state
 from knot_fed.privacy.noise import GRID_BITS, KEY_BYTES, NoiseSource
-from knot_fed.teacher import predict_soft_labels
+from knot_fed.training.dp_sgd import PrivateSchedule, fit_privately
+from knot_fed.training.teacher import predict_soft_labels
 
 LABELS = LabelSpace.preset("sentiment")
 SPEC = ModelSpec("ngram-bag", "all", LABELS.names, paired=False, max_length=128)

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import tomli_w
 
-from knot_fed.evaluation import evaluate_classifier, evaluation_details, mean_metrics
 from knot_fed.labels import LabelSpace
-from knot_fed.reporting import RunFolder
+from knot_fed.runs.run_folder import RunFolder
 from knot_fed.sweep.results import tidy, write_table
 from knot_fed.sweep.statistics import compare_with_baseline
+from knot_fed.training.evaluation import evaluate_classifier, evaluation_details, mean_metrics
 
 
 def make_run(runs, name, *, task="emotion", seed=1, clients=("chats", "films", "radio"), sharp=4.0, **distillation):

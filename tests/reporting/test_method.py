@@ -3,9 +3,9 @@
 import pytest
 
 from knot_fed.config import RunConfig
-from knot_fed.distillation import distillation_settings
-from knot_fed.reporting.method import clients_answered, method_of, settings_in_words
 from knot_fed.reporting.report import write_report
+from knot_fed.runs.method import clients_answered, method_of, settings_in_words
+from knot_fed.training.distillation import distillation_settings
 from tests.reporting.made_up import change_summary, make_run
 
 

@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 
 from knot_fed.cli.main import app
 from knot_fed.errors import RunFolderError
-from knot_fed.reporting import RunFolder, write_scalars
 from knot_fed.reporting.comparison import write_comparison
 from knot_fed.reporting.report import write_report
-from knot_fed.reporting.results import collect_runs, read_sweep
-from knot_fed.reporting.statistics import half_interval, summarise_lines
+from knot_fed.runs.results import collect_runs, read_sweep
+from knot_fed.runs.run_folder import RunFolder
+from knot_fed.runs.scalars import write_scalars
+from knot_fed.runs.statistics import half_interval, summarise_lines
 from tests.reporting.made_up import change_summary, make_run, make_sweep
 
 VOID = {"meta", "img", "br"}

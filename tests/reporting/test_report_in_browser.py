@@ -9,7 +9,7 @@ import pytest
 
 from knot_fed.reporting.comparison import write_comparison
 from knot_fed.reporting.report import write_report
-from knot_fed.reporting.results import read_sweep
+from knot_fed.runs.results import read_sweep
 from tests.reporting.made_up import make_run, make_sweep
 
 pytestmark = pytest.mark.browser

@@ -12,18 +12,18 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from knot_fed.audit.findings import COLUMNS
+from knot_fed.audit.attacks.findings import COLUMNS
 from knot_fed.audit.tables import audit_tables
 from knot_fed.deployment.client_check import Finding
 from knot_fed.deployment.credentials import Credential
 from knot_fed.deployment.owner_tables import credentials_table, findings_table, ledger_tables
 from knot_fed.deployment.status_tables import status_tables
-from knot_fed.federation.ledger_entry import LedgerEntry
-from knot_fed.reporting.narrow import narrow_table
-from knot_fed.reporting.results import read_sweep
-from knot_fed.reporting.sweep_tables import sweep_tables
-from knot_fed.reporting.tables import summary_table
-from knot_fed.terminal import make_console
+from knot_fed.privacy.ledger.entry import LedgerEntry
+from knot_fed.runs.narrow import narrow_table
+from knot_fed.runs.results import read_sweep
+from knot_fed.runs.sweep_tables import sweep_tables
+from knot_fed.runs.tables import summary_table
+from knot_fed.system.terminal import make_console
 from tests.reporting.made_up import change_summary, make_run, make_sweep
 
 LONG = "university-hospital-of-a-town-with-a-very-long-name-department-12"
@@ -178,6 +178,6 @@ def test_what_anybody_named_is_neither_markup_nor_acted_on_by_the_terminal():
 
 
 def test_the_facts_of_a_runs_table_are_those_of_its_summary(long_run):
-    from knot_fed.reporting.tables import table_facts
+    from knot_fed.runs.tables import table_facts
 
     assert shown(summary_table(json.loads(json.dumps(table_facts(long_run))))) == shown(summary_table(long_run))

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from knot_fed.reporting import RunFolder
+from knot_fed.runs.run_folder import RunFolder
 from knot_fed.server_app import federate
 from knot_fed.sweep.references import reference_rows
 from tests.fakes import InProcessGrid, virtual_clients

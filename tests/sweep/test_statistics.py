@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from knot_fed.reporting.results import MEASURES
+from knot_fed.runs.results import MEASURES
 from knot_fed.sweep.statistics import compare_with_baseline, paired_interval
 
 numbers = st.lists(st.floats(-1, 1).map(lambda value: round(value, 3)), min_size=2, max_size=9)

@@ -10,17 +10,10 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from knot_fed.losses import ForwardKL, JensenShannon, MeanSquaredError, ReverseKL, SinkhornDivergence, SymmetrisedKL
-from knot_fed.transport import (
-    OTLoss,
-    check_ground_cost,
-    cpu_kernel,
-    cpu_sinkhorn,
-    gpu_kernel,
-    sinkhorn_divergence,
-    transport_cost,
-)
+from knot_fed.transport import OTLoss, check_ground_cost, sinkhorn_divergence, transport_cost
 from knot_fed.transport.checks import Batch
-from knot_fed.transport.sinkhorn import sinkhorn
+from knot_fed.transport.solvers import cpu_kernel, cpu_sinkhorn, gpu_kernel
+from knot_fed.transport.solvers.sinkhorn import sinkhorn
 from tests.transport.problems import distances, program
 
 FEW = check_ground_cost(distances(np.random.default_rng(0).normal(size=(5, 2))))

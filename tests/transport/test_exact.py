@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from knot_fed.labels import LabelSpace
 from knot_fed.transport import check_ground_cost, make_ground_cost, transport_cost
-from knot_fed.transport.table import vertex_table
+from knot_fed.transport.solvers.table import vertex_table
 from tests.transport.problems import LABELS_OF_KNOT, distances, prepared, program, random_rows
 
 EXACT = ("table", "lp")

@@ -5,9 +5,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from knot_fed.errors import GroundCostError
 from knot_fed.labels import LabelSpace
-from knot_fed.transport import OTLoss, check_ground_cost, cpu_kernel, gpu_kernel, make_ground_cost, transport_cost
+from knot_fed.transport import OTLoss, check_ground_cost, make_ground_cost, transport_cost
 from knot_fed.transport.checks import Batch
-from knot_fed.transport.exact import CHUNK, table_solution
+from knot_fed.transport.solvers import cpu_kernel, gpu_kernel
+from knot_fed.transport.solvers.exact import CHUNK, table_solution
 from tests.transport.problems import confident_rows, distances, prepared, random_rows
 
 CPU = torch.device("cpu")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from knot_fed.errors import GroundCostError, SoftLabelsError
 from knot_fed.transport import Accuracy, check_ground_cost, sinkhorn_divergence, transport_cost
-from knot_fed.transport.sinkhorn import sinkhorn
+from knot_fed.transport.solvers.sinkhorn import sinkhorn
 from tests.transport.problems import confident_rows, distances, logit_gradient, program
 
 FAST = Accuracy(entropic_epsilon=0.01, marginal_error=0.01)

@@ -1,0 +1,1 @@
+"""The price of privacy: sweeps and audits side by side."""

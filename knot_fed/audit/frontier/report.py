@@ -1,0 +1,141 @@
+"""The page of the price of privacy: table and frontier plots."""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.ticker import LogLocator
+
+from knot_fed.files import shorten_paths
+from knot_fed.reporting.figures import BLUE, GREEN, VERMILLION, Canvas
+from knot_fed.reporting.page import Cell, Page, Picture, Section, Table, number, words, write_page
+
+COLOURS = {"ot": BLUE, "entropy": VERMILLION}
+MARKS = {"dp-sgd": "o", "pate": "s", "gaussian": "^", "none": "*"}
+DASHES = ("-", "--", ":", "-.")
+TELLING = ["study", "mechanism", "loss", "settings"]
+COLUMNS = (
+    ("sd", "SD", 3),
+    ("macro_f1", "macro-F1", 3),
+    ("gain_kept", "gain kept", 2),
+    ("bytes_up", "bytes up", 0),
+    ("audited_epsilon", "ε audited ≥", 2),
+    ("tpr_own_row", "TPR at 1 %, own row", 3),
+    ("tpr_nearest_rows", "nearest rows", 3),
+    ("tpr_student", "student", 3),
+    ("mix_kl", "KL of the mix", 3),
+    ("mix_kl_pooled", "pooled", 3),
+    ("lead", "lead in SD", 3),
+)
+LEAKS = {
+    "epsilon": "claimed epsilon",
+    "tpr_own_row": "true-positive rate at 1 % false positives, own row",
+    "mix_kl": "divergence of the inferred label mix (nats)",
+}
+
+RATES = ("tpr_own_row",)
+"""Leaks whose orders of magnitude count."""
+
+
+def words_of(line: Mapping[Hashable, Any], heads: Sequence[str]) -> list[str]:
+    """Return what tells a line from others, in the order of the headings."""
+    told = {**line, "guarantee": guarantee(line)}
+    return [str(told[head]) for head in heads]
+
+
+def headings(table: pd.DataFrame) -> list[str]:
+    """Return the headings of what tells lines apart: the study and further settings only where they do."""
+    telling = [head for head in ("study", "settings") if table[head].any()]
+    return [*telling, "mechanism", "loss", "guarantee"]
+
+
+def guarantee(line: Mapping[Hashable, Any]) -> str:
+    """Return unit, epsilon and delta in words.
+
+    Examples
+    --------
+    >>> guarantee({"unit": "record", "epsilon": 4.0, "delta": 1e-5})
+    'record: ε = 4, δ = 1e-05'
+    """
+    if not math.isfinite(line["epsilon"]):
+        return "no guarantee"
+    return f"{line['unit']}: ε = {line['epsilon']:g}, δ = {line['delta']:g}"
+
+
+def write_frontier(table: pd.DataFrame, file: Path, names: Sequence[str], notes: Sequence[str]) -> None:
+    """Write the page: what is to be known of the table, table and plots.
+
+    Raises
+    ------
+    RunFolderError
+        If the file cannot be written.
+    """
+    named = headings(table)
+    heads = [*map(words, named), *(Cell(heading) for _, heading, _ in COLUMNS)]
+    rows = [
+        [
+            *map(words, words_of(line, named)),
+            *(number(line[key], digits, suffix=_half(line, key)) for key, _, digits in COLUMNS),
+        ]
+        for line in table.to_dict("records")
+    ]
+    figures = [
+        _frontier(table, leak, measure) for measure in ("sd", "macro_f1") for leak in LEAKS if table[leak].notna().any()
+    ]
+    text = (
+        "The audited bound is the largest over the seeds; rates and divergences are means. Gain kept is the fall of SD"
+        " as a share of that without a mechanism; lead is by how much SD lies under that of the entropy loss."
+    )
+    sections = [
+        Section("Guarantee, price and attacks", text=text, tables=[Table("Means over the seeds", heads, rows)]),
+        Section("Frontiers", figures=figures),
+    ]
+    facts = [("from", ", ".join(names)), *(("note", shorten_paths(note)) for note in notes)]
+    write_page(Page("The price of privacy", facts, sections), file)
+
+
+def _frontier(table: pd.DataFrame, leak: str, measure: str) -> Picture:
+    """Draw a metric against what is claimed or leaks; points of one mechanism and loss are joined by epsilon."""
+    finite = table[table[leak].notna()]
+    highest = 2 * max([1.0, *finite.loc[finite[leak].map(math.isfinite), leak]])
+    with Canvas(height=4.2) as canvas:
+        for (study, mechanism, loss, settings), lines in finite.groupby(TELLING, sort=True):
+            ordered = lines.assign(shown=lines[leak].clip(upper=highest)).sort_values("epsilon")
+            canvas.axes.errorbar(
+                ordered["shown"], ordered[measure], yerr=ordered[f"{measure}_half"].fillna(0.0),
+                marker=MARKS.get(str(mechanism), "D"), color=COLOURS.get(str(loss), GREEN), linewidth=1, markersize=7,
+                linestyle=DASHES[(ord(str(study or "A")[0]) - ord("A")) % len(DASHES)],
+                label=", ".join(filter(None, (str(study), str(mechanism), str(loss), str(settings)))),
+            )  # fmt: skip
+        if leak == "epsilon":
+            canvas.axes.set_xscale("log", base=2)
+            ticks = sorted({min(value, highest) for value in finite[leak]})
+            canvas.axes.set_xticks(ticks, ["none" if tick == highest else f"{tick:g}" for tick in ticks])
+            canvas.axes.minorticks_off()
+        elif leak in RATES and (finite[leak] > 0).all():
+            canvas.logarithmic("x")
+            canvas.axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        canvas.axes.grid()
+        canvas.axes.set_xlabel(LEAKS[leak])
+        canvas.axes.set_ylabel("Semantic Distance" if measure == "sd" else "macro-F1")
+        canvas.legend_above()
+    told = "; ".join(
+        f"{' '.join(filter(None, (line[key] for key in TELLING)))} {line[leak]:.3g}: {line[measure]:.3f}"
+        for line in finite.to_dict("records")
+    )
+    return canvas.picture(
+        f"{measure} against {LEAKS[leak]}. {told}.",
+        "Points are joined by epsilon; bars are 95 % intervals over the seeds.",
+    )
+
+
+def shown(line: Mapping[Hashable, Any], key: str, digits: int) -> str:
+    """Return a measure with its interval; empty where there is none."""
+    return "" if pd.isna(line[key]) else f"{line[key]:.{digits}f}{_half(line, key)}"
+
+
+def _half(line: Mapping[Hashable, Any], key: str) -> str:
+    half = line.get(f"{key}_half", math.nan)
+    return "" if pd.isna(half) else f" ± {half:.3f}"

@@ -1,0 +1,222 @@
+"""The price of privacy: sweeps and audits side by side, one line for each study, mechanism, epsilon and loss."""
+
+import json
+import math
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from knot_fed.audit.described import (
+    GUARANTEE,
+    OF_MECHANISM,
+    Description,
+    Shape,
+    differences,
+    read_description,
+    settle_unknown,
+    value_in_words,
+)
+from knot_fed.audit.folder import AUDIT_FILE
+from knot_fed.audit.frontier.audited import MEASURED, join_audits
+from knot_fed.config import Scalar
+from knot_fed.errors import RunFolderError
+from knot_fed.privacy.mechanisms import DESCRIPTIONS
+from knot_fed.runs.results import AFTER, BEFORE, SETTING_KEYS, is_sweep, read_sweep
+from knot_fed.sweep.folder import SWEEP_FILE
+from knot_fed.sweep.statistics import paired_interval
+from knot_fed.types import MEAN
+
+SETTINGS = [*GUARANTEE, "loss"]
+PARTS = ["shape", "of_mechanism", "of_loss"]
+"""A run's shape in three digests: the study that runs must share to be compared, and what mechanism and loss add."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frontier:
+    """The joined table, and what a reader has to know of it: studies kept apart, and what is unknown."""
+
+    table: pd.DataFrame
+    notes: Sequence[str]
+
+
+def price_of_privacy(folders: Sequence[Path]) -> Frontier:
+    """Join sweeps and audits where all that shapes their results is the same, but for mechanism, epsilon and loss.
+
+    Parameters
+    ----------
+    folders
+        Folders of sweeps, at least one, and of audits.
+
+    Returns
+    -------
+    frontier
+        One row for each study, mechanism, epsilon, delta and loss: `study` (a letter, empty where there is one),
+        `settings` (what else tells two rows apart), `unit`, `seeds`, `sd`, `sd_half` (half the 95 % interval over
+        seeds), `macro_f1`, `macro_f1_half`, `bytes_up`, `gain_kept` (the fall of SD as a share of that without a
+        mechanism, same study and loss), `lead` with `lead_half` (SD of entropy less that of this loss, paired by seed),
+        and the columns of `MEASURED`, empty where no audit is given. `none` comes last.
+
+    Raises
+    ------
+    RunFolderError
+        If a folder is neither a sweep nor an audit, no sweep is given, or an audit is of no run of these sweeps.
+    """
+    sweeps = [folder for folder in folders if is_sweep(folder)]
+    if not sweeps:
+        raise RunFolderError("no folder of a sweep; give one or more, and the audits beside them")
+    files = [folder / (SWEEP_FILE if folder in sweeps else AUDIT_FILE) for folder in folders]
+    described, notes = settle_unknown([read_description(file) for file in files])
+    shapes: dict[str, Shape] = {}
+    students = pd.concat([_students(study, shapes) for study in described if study.folder in sweeps], ignore_index=True)
+    grouped = students.groupby([*SETTINGS, *PARTS], sort=False)
+    rows = [_line(dict(zip([*SETTINGS, *PARTS], key, strict=True)), group, students) for key, group in grouped]
+    names, told = _named_studies(students, shapes)
+    for row in rows:
+        row |= {"study": names[row["shape"]], "settings": _settings(row, rows, shapes)}
+    join_audits(rows, [study for study in described if study.folder not in sweeps], shapes)
+    columns = ["study", *SETTINGS, "settings", *(key for key in rows[0] if key not in ("study", *SETTINGS, "settings"))]
+    table = pd.DataFrame(rows)[[column for column in columns if column not in PARTS]]
+    ordered = table.sort_values(["study", "mechanism", "epsilon", "loss"], key=_none_last, kind="stable")
+    return Frontier(ordered.reset_index(drop=True), [*told, *notes])
+
+
+def _students(study: Description, shapes: dict[str, Shape]) -> pd.DataFrame:
+    """Return a row for each cell of a sweep: its settings, seed, shape, and the student's metrics before and after."""
+    frame = read_sweep(study.folder).frame
+    mean = frame[frame["domain"] == MEAN]
+    starts, further = mean[mean["line"] == BEFORE], [key for key in study.grid if key in frame.columns]
+    rows = []
+    for cell in mean[mean["line"] == AFTER].to_dict("records"):
+        shape = study.shape(_values(study, cell))
+        start = starts[starts["seed"] == cell["seed"]]
+        for key in further:
+            start = start[(start[key] == "") | (start[key] == cell[key])]
+        rows.append(
+            _settings_of(shape)
+            | _parts(shape, shapes)
+            | {key: cell[key] for key in ("seed", "sd", "macro_f1", "bytes_up")}
+            | {"sd_before": start["sd"].mean(), "folder": str(study.folder)}
+        )
+    return pd.DataFrame(rows)
+
+
+def _values(study: Description, cell: Mapping[Any, Any]) -> dict[str, Scalar]:
+    """Return what the grid gives a cell, as it was typed; a key that the cell does not read stays as it is."""
+    values: dict[str, Scalar | None] = {}
+    columns = {key: setting for setting, key in SETTING_KEYS.items()}
+    for key, listed in study.grid.items():
+        told = str(cell[columns.get(key, key)])
+        values[key] = next((value for value in listed if told and _same(told, value)), None)
+    return {"distill.loss": str(cell["loss"])} | {key: value for key, value in values.items() if value is not None}
+
+
+def _same(told: str, value: Scalar) -> bool:
+    """Compare a value with what a csv file makes of it: a whole number may have become 2.0."""
+    if told == str(value):
+        return True
+    try:
+        return not isinstance(value, bool | str) and float(told) == float(value)
+    except ValueError:
+        return False
+
+
+def _settings_of(shape: Shape) -> dict[str, Any]:
+    bounded = shape["privacy.mechanism"] != "none"
+    claimed = {name: float(shape[f"privacy.{name}"]) if bounded else math.inf for name in GUARANTEE[1:]}
+    return {"mechanism": shape["privacy.mechanism"], **claimed, "loss": shape["distill.loss"]}
+
+
+def _parts(shape: Shape, shapes: dict[str, Shape]) -> dict[str, str]:
+    """Cut a shape in three, and enter what each digest stands for."""
+    of_loss = {key: value for key, value in shape.items() if key == "distill.loss" or key.startswith("transport.")}
+    of_mechanism = {key: value for key, value in shape.items() if key in OF_MECHANISM}
+    rest = {key: value for key, value in shape.items() if key not in of_loss and key not in of_mechanism}
+    parts = {}
+    for name, part in zip(PARTS, (rest, of_mechanism, of_loss), strict=True):
+        parts[name] = json.dumps(part, sort_keys=True)
+        shapes[parts[name]] = part
+    return parts
+
+
+def _named_studies(students: pd.DataFrame, shapes: Mapping[str, Shape]) -> tuple[dict[str, str], list[str]]:
+    """Give each study a letter where there are several, and say which keys tell them apart."""
+    studies = list(dict.fromkeys(students["shape"]))
+    if len(studies) == 1:
+        return {studies[0]: ""}, []
+    keys = sorted({key for study in studies for key in differences(shapes[studies[0]], shapes[study])})
+    names = {study: _letters(place) for place, study in enumerate(studies)}
+    notes = [f"{len(studies)} studies are kept apart, since what shapes their results differs: {', '.join(keys)}"]
+    for study, name in names.items():
+        folders = ", ".join(dict.fromkeys(students[students["shape"] == study]["folder"]))
+        told = ", ".join(f"{key} {value_in_words(shapes[study], key)}" for key in keys)
+        notes.append(f"study {name}: {folders}: {told}")
+    return names, notes
+
+
+def _letters(place: int) -> str:
+    """Name a study.
+
+    Examples
+    --------
+    >>> _letters(0), _letters(27)
+    ('A', 'B1')
+    """
+    turn, letter = divmod(place, len(string.ascii_uppercase))
+    return string.ascii_uppercase[letter] + (str(turn) if turn else "")
+
+
+def _settings(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], shapes: Mapping[str, Shape]) -> str:
+    """Tell what else sets a row apart from others of its mechanism and its loss."""
+    keys: set[str] = set()
+    for part, name in (("of_mechanism", "mechanism"), ("of_loss", "loss")):
+        for other in rows:
+            if other[name] == row[name]:
+                keys |= {*differences(shapes[row[part]], shapes[other[part]])}
+    whole = shapes[row["of_mechanism"]] | shapes[row["of_loss"]]
+    told = sorted(keys - {f"privacy.{name}" for name in GUARANTEE})
+    return ", ".join(f"{key} {value_in_words(whole, key)}" for key in told)
+
+
+def _line(setting: Mapping[str, Any], group: pd.DataFrame, students: pd.DataFrame) -> dict[str, Any]:
+    plain = students[(students["mechanism"] == "none") & _same_in(students, setting, ["shape", "of_loss"])]
+    fall, possible = (float((cells["sd_before"] - cells["sd"]).mean()) for cells in (group, plain))
+    return {
+        **setting,
+        "unit": DESCRIPTIONS[setting["mechanism"]].unit,
+        "seeds": group["seed"].nunique(),
+        **_with_half(group.groupby("seed")["sd"].mean().to_numpy(), "sd"),
+        **_with_half(group.groupby("seed")["macro_f1"].mean().to_numpy(), "macro_f1"),
+        "bytes_up": group["bytes_up"].mean(),
+        "gain_kept": fall / possible if possible > 0 else math.nan,
+        **_lead(setting, group, students),
+        **dict.fromkeys(MEASURED, math.nan),
+    }
+
+
+def _same_in(students: pd.DataFrame, setting: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    return np.logical_and.reduce([students[key] == setting[key] for key in keys])
+
+
+def _with_half(by_seed: Float[np.ndarray, "seeds"], name: str) -> dict[str, float]:
+    low, high = paired_interval(by_seed)
+    return {name: float(by_seed.mean()), f"{name}_half": (high - low) / 2 if math.isfinite(high) else math.nan}
+
+
+def _lead(setting: Mapping[str, Any], group: pd.DataFrame, students: pd.DataFrame) -> dict[str, float]:
+    """Return by how much SD is lower than the entropy loss's in the same study and mechanism, paired by seed."""
+    same = _same_in(students, setting, ["shape", "of_mechanism"])
+    entropy = students[same & (students["loss"] == "entropy")].groupby("seed")["sd"].mean()
+    leads = (entropy - group.groupby("seed")["sd"].mean()).dropna().to_numpy()
+    if setting["loss"] == "entropy" or not len(leads):
+        return {"lead": math.nan, "lead_half": math.nan}
+    return _with_half(leads, "lead")
+
+
+def _none_last(column: pd.Series) -> pd.Series:
+    return column.map(lambda value: (value == "none", value)) if column.name == "mechanism" else column

@@ -1,0 +1,60 @@
+"""The tables of a frontier for a terminal: what each row costs, what it keeps, and what it leaks."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from rich.table import Table
+
+from knot_fed.audit.frontier.report import guarantee, shown
+from knot_fed.runs.narrow import narrow_table
+
+PRICE = (("sd", "SD ↓", 3), ("macro_f1", "macro-F1 ↑", 3))
+KEPT = (("gain_kept", "gain kept", 2), ("lead", "lead in SD", 3), ("bytes_up", "bytes up", 0), ("seeds", "seeds", 0))
+LEAKED = (
+    ("audited_epsilon", "audited\nε ≥", 2),
+    ("tpr_own_row", "TPR own\nrow", 3),
+    ("tpr_nearest_rows", "nearest\nrows", 3),
+    ("tpr_student", "student", 3),
+    ("mix_kl", "KL of\nthe mix", 3),
+    ("mix_kl_pooled", "pooled", 3),
+)
+
+
+def frontier_tables(table: pd.DataFrame) -> list[Table]:
+    """Return the tables; the last is left out where no audit was given."""
+    lines = table.to_dict("records")
+    tables = [
+        _table(lines, PRICE, caption="means over seeds and domains ± half the 95 % interval", claimed=True),
+        _table(lines, KEPT, caption="gain kept: of the fall in SD without a mechanism; lead: on the entropy loss"),
+    ]
+    if table[[key for key, _, _ in LEAKED]].notna().any(axis=None):
+        caption = "ε: the largest over seeds; TPR at 1 % false positives, and KL in nats: means over seeds and clients"
+        tables.append(_table(lines, LEAKED, caption=caption))
+    return tables
+
+
+def _table(
+    lines: Sequence[Mapping[Hashable, Any]],
+    columns: Sequence[tuple[str, str, int]],
+    *,
+    caption: str,
+    claimed: bool = False,
+) -> Table:
+    rows = [
+        [
+            _named(line),
+            *([guarantee(line)] if claimed else []),
+            *(shown(line, key, digits) for key, _, digits in columns),
+        ]
+        for line in lines
+    ]
+    words = ["line", "guarantee"] if claimed else ["line"]
+    return narrow_table(words, [heading for _, heading, _ in columns], rows=rows, caption=caption)
+
+
+def _named(line: Mapping[Hashable, Any]) -> str:
+    """Name a row by all that tells it from others."""
+    study = f"{line['study']}: " if line["study"] else ""
+    epsilon = "" if line["mechanism"] == "none" else f" ε {line['epsilon']:g} δ {line['delta']:g}"
+    return study + ", ".join(filter(None, [f"{line['mechanism']}{epsilon}", line["loss"], line["settings"]]))

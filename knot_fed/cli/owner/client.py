@@ -1,0 +1,51 @@
+"""`knot-fed client`: what a data owner calls on its own machine."""
+
+from typing import Annotated
+
+import typer
+
+from knot_fed.cli.boundary import guarded
+from knot_fed.cli.options import App, Configs, RunConfig, given
+from knot_fed.errors import ConfigError
+from knot_fed.system.terminal import echo_line, make_console
+
+app = typer.Typer(no_args_is_help=True, help="Check a client on its own machine.")
+console = make_console()
+
+
+@app.callback()
+def client() -> None:
+    """Check a client on its own machine."""
+
+
+@app.command()
+@guarded
+def check(
+    node_config: Annotated[str, typer.Option(help='As for flower-supernode: \'name="mine" data="/file.csv" ...\'.')],
+    configs: Configs = None,
+    run_config: RunConfig = None,
+    app_folder: App = None,
+) -> None:
+    """Validate a client's file, model, policy and state folder before it joins; starts nothing, uses no network."""
+    from knot_fed.config import NodeConfig
+    from knot_fed.config.overrides import deployed_config, read_override
+    from knot_fed.deployment.client_check import PROBLEM, check_client
+    from knot_fed.deployment.owner_tables import findings_table
+
+    run = deployed_config(app_folder, given(configs, run_config))
+    findings = check_client(run, read_override(node_config, option="--node-config", schema=NodeConfig))
+    console.print(findings_table(findings))
+    problems = [finding.check for finding in findings if finding.outcome == PROBLEM]
+    if problems:
+        raise ConfigError(
+            f"{len(problems)} of {len(findings)} checks found a problem: {', '.join(problems)}; mend and check again"
+        )
+
+
+@app.command()
+@guarded
+def digest(app_folder: App = None) -> None:
+    """Print the SHA-256 of the app that `knot-fed submit` sends, for an owner who lets a node run no other."""
+    from knot_fed.federation.flower.pinned_node import app_digest
+
+    echo_line(console, app_digest(app_folder))

@@ -1,0 +1,62 @@
+"""`knot-fed sweep`: a grid of runs over several seeds, with reference lines, intervals and verdicts."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from knot_fed.cli.options import App, Clients, Configs, Jobs, RunConfig, Seeds, given, study_folder
+from knot_fed.system.terminal import echo_line, make_console, progress_on
+
+console = make_console()
+
+
+def sweep(
+    configs: Configs = None,
+    seeds: Seeds = "5",
+    grid: Annotated[str, typer.Option(help="'key=value,value key=value,value': all combinations are run.")] = "",
+    run_config: RunConfig = None,
+    app: App = None,
+    num_supernodes: Clients = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder of the sweep; else sweeps/<name of the TOML file>.")] = None,
+    jobs: Jobs = 0,
+    fedavg: Annotated[bool, typer.Option(help="Run FedAvg of the same student, once for each seed.")] = True,
+) -> None:
+    """Run a grid over several seeds; called again, it goes on where it stopped."""
+    from knot_fed.config.overrides import resolve_config
+    from knot_fed.preflight import check_run
+    from knot_fed.preflight.unread import unread_settings
+    from knot_fed.reporting.comparison import write_comparison
+    from knot_fed.runs.results import SETTING_KEYS, read_sweep
+    from knot_fed.runs.sweep_tables import sweep_tables
+    from knot_fed.sweep.folder import SweepFolder
+    from knot_fed.sweep.grid import make_cells, parse_grid, parse_seeds
+    from knot_fed.sweep.results import write_table
+    from knot_fed.sweep.run import Sweep, run_sweep
+    from knot_fed.sweep.statistics import compare_with_baseline
+    from knot_fed.system.machine import usable_cpus
+
+    overrides = given(configs, run_config)
+    base = resolve_config(app, overrides, num_supernodes=num_supernodes)
+    clients = num_supernodes or len(base.data.client_names)
+    values, chosen = parse_grid(grid, base), parse_seeds(seeds)
+    cells = make_cells(base, values, chosen)
+    notes = dict.fromkeys(note for cell in cells for note in check_run(cell.config, clients=clients))
+    for note in [*unread_settings([cell.config for cell in cells]), *notes]:
+        echo_line(console, f"note: {note}")
+    place = study_folder("sweeps", overrides, out)
+    folder = SweepFolder.open(place, config=base, grid=values, clients=clients, seeds=chosen)
+    plan = Sweep(app, folder, cells, clients, jobs or usable_cpus(), fedavg)
+    covered = sum(cell.config.privacy.mechanism != "none" for cell in cells)
+    if fedavg and covered:
+        which = "" if covered == len(cells) else f" of the {covered} of {len(cells)} runs with one"
+        echo_line(console, f"FedAvg is left out beside a privacy mechanism{which}: none of them covers parameters")
+    with folder.locked(), progress_on(console, "sweep") as progress:
+        results = run_sweep(plan, progress=progress)
+    extra = [key for key in values if key not in SETTING_KEYS.values()]
+    write_table(results, folder.path / "results.csv")
+    write_table(compare_with_baseline(results, extra), folder.path / "comparison.csv")
+    write_comparison(read_sweep(folder.path), folder.path / "report.html")
+    console.print(sweep_tables(read_sweep(folder.path), extra))
+    echo_line(console, folder.time_spent())
+    echo_line(console, f"sweep folder: {folder.path}")

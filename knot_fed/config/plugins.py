@@ -1,0 +1,108 @@
+"""A user's own functions, named in the configuration as `package.module:function`."""
+
+import importlib
+import inspect
+import os
+import pkgutil
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from knot_fed.errors import ConfigError, OwnCodeError, shown
+from knot_fed.system.stopping import Stopped
+
+OWN_CODE = "KNOT_FED_OWN_CODE"
+"""Environment variable with the folder of the call, in which commands and their runs look for a user's modules."""
+
+
+def is_own(name: str) -> bool:
+    """Tell whether a name has the form of a user's own function."""
+    module, colon, function = name.partition(":")
+    return bool(module and colon and function)
+
+
+def resolve_own(name: str, *, key: str, known: Sequence[str]) -> Callable[..., Any]:
+    """Import a user's own function; its module is installed where the server runs, or in the folder of the call.
+
+    Parameters
+    ----------
+    name
+        `package.module:function`.
+    key, known
+        Key of the configuration and the names that it knows without importing anything, for the message.
+
+    Returns
+    -------
+    function
+        The user's, whose exceptions become an `OwnCodeError`.
+
+    Raises
+    ------
+    ConfigError
+        If the name does not have this form, or is not a plain function; the message lists `known`.
+    OwnCodeError
+        If it cannot be imported.
+
+    Examples
+    --------
+    >>> resolve_own("math:hypot", key="distill.loss", known=["ot"])(3, 4)
+    5.0
+    """
+    remedy = f"use {', '.join(known)}, or your own package.module:function"
+    if not is_own(name):
+        raise ConfigError(f"{key} = {shown(name)}: there is none of that name; {remedy}")
+    folder = os.environ.get(OWN_CODE, "")
+    if folder and folder not in sys.path:
+        sys.path.append(folder)
+    try:
+        found = pkgutil.resolve_name(name)
+    except ModuleNotFoundError as error:
+        own = error.name is None or f"{name.partition(':')[0]}.".startswith(f"{error.name}.")
+        advice = remedy if own else f"install {error.name} where the server runs"
+        raise OwnCodeError(f"{key} = {shown(name)}: cannot be imported ({error}); {advice}") from None
+    except (AttributeError, ValueError) as error:
+        raise OwnCodeError(f"{key} = {shown(name)}: cannot be imported ({error}); {remedy}") from None
+    except Stopped:
+        raise
+    except (Exception, SystemExit) as error:
+        raise _own_code_error(name, key, error) from None
+    if not callable(found):
+        raise ConfigError(f"{key} = {shown(name)}: is of type {type(found).__name__}, not a function; {remedy}")
+    if inspect.iscoroutinefunction(found):
+        raise ConfigError(f"{key} = {shown(name)}: is async, and nothing awaits it; write a plain function")
+
+    def called(*arguments: Any) -> Any:
+        try:
+            return found(*arguments)
+        except Stopped:
+            raise
+        except (Exception, SystemExit) as error:  # an exit would end the run without a word, and with its own code
+            raise _own_code_error(name, key, error) from None
+
+    return called
+
+
+def _own_code_error(name: str, key: str, error: BaseException) -> OwnCodeError:
+    """Say what the user's code raised and where, without the calls that led to it."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not _leads_to_own_code(frame.filename)]
+    hers = [frame for frame in own if not _is_library(frame.filename)] or own
+    places = [(frame.filename, frame.lineno) for frame in hers]
+    if isinstance(error, SyntaxError) and error.filename:
+        places.append((error.filename, error.lineno))
+    place = f" in {Path(places[-1][0]).name}, line {places[-1][1]}" if places else ""
+    calls = "".join(traceback.format_list(own)) + "".join(traceback.format_exception_only(error))
+    said = " ".join(str(error).split())[:200]
+    return OwnCodeError(
+        f"{key} = {shown(name)}: your function raised {type(error).__name__}{place} ({said}); mend it", calls=calls
+    )
+
+
+def _leads_to_own_code(filename: str) -> bool:
+    return filename in (__file__, pkgutil.__file__, importlib.__file__) or filename.startswith("<frozen importlib")
+
+
+def _is_library(filename: str) -> bool:
+    return any(Path(filename).is_relative_to(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib"))

@@ -1,0 +1,1 @@
+"""What `knot-fed check-data` finds in a file."""

@@ -1,0 +1,1 @@
+"""Data sets of the hub, made into the project's own files."""

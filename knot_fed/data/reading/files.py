@@ -1,0 +1,186 @@
+"""Tables on disk or on the hub, read column by column; messages count rows and quote no text."""
+
+import gzip
+import zlib
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from knot_fed.data.reading.characters import decoded
+from knot_fed.data.reading.json_lines import read_json_lines
+from knot_fed.data.reading.separated import Dialect, read_separated
+from knot_fed.data.reading.table import Table, check_columns
+from knot_fed.data.reviews import check_domain
+from knot_fed.errors import DataError
+
+SUFFIXES = (".jsonl.gz", ".jsonl", ".csv", ".tsv", ".parquet", ".csv.gz", ".tsv.gz")
+HUB, BUILTIN = "hub:", "builtin:"
+HUB_SPLITS = {"train": "train", "validation": "val", "test": "test"}
+
+
+@contextmanager
+def errors_about(role: str) -> Iterator[None]:
+    """Let errors call a file by its role, such as `the private file`, in what a peer is told; also a decorator."""
+    try:
+        yield
+    except DataError as error:
+        error.role = role
+        raise
+
+
+def data_path(root: str, name: str) -> str:
+    """Find the file that a configuration names.
+
+    Parameters
+    ----------
+    root
+        Folder of the files, `builtin` for the synthetic reviews, or `hub` for data sets of the hub.
+    name
+        A name without suffix below `root`, a file with one of the known suffixes, or `hub:<name>`.
+
+    Raises
+    ------
+    DataError
+        If no such file is there or several are, or the synthetic reviews have no such domain; the message names them.
+
+    Examples
+    --------
+    >>> data_path("builtin", "phones")
+    'builtin:phones'
+    """
+    if name.startswith(HUB):
+        return name
+    if root == "builtin":
+        check_domain(name)
+    if root in ("builtin", "hub"):
+        return f"{root}:{name}"
+    suffixes = ("",) if name.endswith(SUFFIXES) else SUFFIXES
+    found = [f"{name}{suffix}" for suffix in suffixes if (Path(root) / f"{name}{suffix}").is_file()]
+    if len(found) > 1:
+        raise DataError(
+            f"{name}: {' and '.join(found)} are all in data.root; move the others away, or write the suffix"
+        )
+    if found:
+        return str(Path(root) / found[0])
+    wanted = f"{name}{{{','.join(suffixes)}}}" if any(suffixes) else name
+    raise DataError(f"{name}: no file {wanted} in data.root; check data.root and the file's name")
+
+
+def is_local(path: str) -> bool:
+    """Tell whether a path that `data_path` found can be read without the hub."""
+    return not path.startswith(HUB)
+
+
+def short_name(path: str) -> str:
+    """Return what messages call a file: its name, without the folders above it."""
+    return path if path.startswith((HUB, BUILTIN)) else Path(path).name
+
+
+def file_kind(path: str) -> str:
+    """Return the kind of a file, such as csv, whether it is compressed or not.
+
+    Examples
+    --------
+    >>> file_kind("mine.csv.gz")
+    'csv'
+    """
+    return path.removesuffix(".gz").rpartition(".")[2]
+
+
+def file_dialect(path: str, dialect: Dialect) -> Dialect:
+    """Return how a csv or tsv file is cut, with the delimiter that is usual for its kind."""
+    return dialect.resolved(tabs=file_kind(path) == "tsv")
+
+
+def read_table(path: str, wanted: Collection[str] | None, *, dialect: Dialect, split: str = "") -> Table:
+    """Read those of the wanted columns that the file has; others are not kept.
+
+    Parameters
+    ----------
+    path
+        csv, tsv, jsonl (each also with .gz), parquet, or `hub:<name>[:<configuration>]`.
+    wanted
+        Column names; None: all columns.
+    dialect
+        How fields of csv and tsv files are cut.
+    split
+        Column name under which the splits of a hub data set are returned; empty: not at all.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, of another kind, broken, not UTF-8, or has no rows.
+    """
+    if path.startswith(HUB):
+        return _read_hub(path, wanted, split=split)
+    name = short_name(path)
+    if not Path(path).is_file():
+        raise DataError(
+            f"{name}: no such file; check data.root, or data in the node configuration", refusal="no such file"
+        )
+    try:
+        table = _read_file(Path(path), wanted, dialect)
+    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno and error.strerror:
+            raise DataError(
+                f"{name}: cannot be opened ({error.strerror.lower()}); let the user that runs this read it",
+                refusal="cannot be opened",
+            ) from None
+        raise DataError(
+            f"{name}: cannot be read as {''.join(Path(path).suffixes)}; write the file again",
+            refusal="cannot be read as a file of its kind",
+        ) from None
+    if not len(table):
+        raise DataError(f"{name}: 0 rows, expected labelled texts; give a file with rows", refusal="no rows")
+    return table
+
+
+def _read_file(path: Path, wanted: Collection[str] | None, dialect: Dialect) -> Table:
+    kind = file_kind(path.name)
+    if not path.name.endswith(SUFFIXES):
+        raise DataError(f"{path.name}: unknown kind of file; use one of {', '.join(SUFFIXES)}", refusal="unknown kind")
+    if kind == "parquet":
+        return _read_parquet(path, wanted)
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        content = decoded(file.read(), name=path.name)
+    if kind == "jsonl":
+        return read_json_lines(content, wanted, name=path.name)
+    return read_separated(content, wanted, name=path.name, dialect=file_dialect(path.name, dialect))
+
+
+def _read_parquet(path: Path, wanted: Collection[str] | None) -> Table:
+    file = pq.ParquetFile(path)
+    names = file.schema_arrow.names
+    check_columns(names, names if wanted is None else wanted, name=path.name)
+    loaded = file.read() if wanted is None else file.read(columns=[name for name in names if name in wanted])
+    columns = {name: loaded[name].to_pylist() for name in names if name in loaded.column_names}
+    return Table(columns, tuple(names), range(1, loaded.num_rows + 1), unit="row")
+
+
+def _read_hub(path: str, wanted: Collection[str] | None, *, split: str) -> Table:
+    import datasets
+
+    name, _, configuration = path.removeprefix(HUB).partition(":")
+    try:
+        loaded = datasets.load_dataset(name, configuration or None)
+    except Exception as error:
+        raise DataError(
+            f"{path}: cannot be loaded from the hub ({type(error).__name__}); check name and network"
+        ) from None
+    parts = [(HUB_SPLITS[part], loaded[part]) for part in HUB_SPLITS if part in loaded]
+    if not parts:
+        raise DataError(f"{path}: none of the splits {', '.join(HUB_SPLITS)}; choose another data set")
+    there = parts[0][1].column_names
+    names = [column for column in there if wanted is None or column in wanted]
+    columns: dict[str, list[object]] = {column: list(_chain(parts, column)) for column in names}
+    if split and split not in columns:
+        columns[split] = [part for part, rows in parts for _ in range(len(rows))]
+    return Table(columns, tuple(there), range(1, sum(len(rows) for _, rows in parts) + 1), unit="row")
+
+
+def _chain(parts: list[tuple[str, "object"]], column: str) -> Iterator[object]:
+    for _, rows in parts:
+        yield from rows[column]  # type: ignore[index]

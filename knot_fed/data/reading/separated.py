@@ -1,0 +1,204 @@
+"""Files of rows with a delimiter between fields, read strictly; what is not well formed is refused with its line.
+
+The rules: UTF-8; a header line; a delimiter of one character; a line ends with LF, CRLF or CR. With double quoting a
+field that begins with a quotation mark ends with one, may hold delimiters and line ends, and doubles the marks within;
+a mark inside any other field is a mark. Without quoting every mark is a mark, and a row is a line.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from knot_fed.data.reading.table import Table, check_columns
+from knot_fed.errors import DataError
+
+LONGEST_FIELD = 2**31 - 1
+EXCEL = re.compile(r"\"?sep=.\"?[\r\n]")
+LINES_OF_ONE_WIDTH = 4
+"""Lines within one text that nobody writes with the header's number of delimiters in each."""
+CLOSE_OR_DOUBLE = "close it, double quotation marks inside texts, or set data.quoting = 'none'"
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How fields are cut.
+
+    Parameters
+    ----------
+    delimiter
+        Between fields; empty: a tab in tsv files, else a comma.
+    quoting
+        `double`, `none`, or `auto`: none where the delimiter is a tab, else double, and what looks like the other one
+        is refused.
+    """
+
+    delimiter: str = ""
+    quoting: str = "auto"
+
+    def resolved(self, *, tabs: bool) -> "Dialect":
+        """Fill in the delimiter of the kind of file."""
+        return Dialect(self.delimiter or ("\t" if tabs else ","), self.quoting)
+
+    @property
+    def quoted(self) -> bool:
+        """Whether a quotation mark may open a field."""
+        return self.quoting == "double" or (self.quoting == "auto" and self.delimiter != "\t")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The fields of one row, and the lines from which to which it reaches."""
+
+    fields: list[str]
+    first: int
+    last: int
+
+
+def read_separated(content: str, wanted: Collection[str] | None, *, name: str, dialect: Dialect) -> Table:
+    """Read the wanted columns; None: all.
+
+    Parameters
+    ----------
+    content
+        The file's text.
+    wanted
+        Column names.
+    name
+        What messages call the file.
+    dialect
+        With a delimiter.
+
+    Raises
+    ------
+    DataError
+        If quotation marks do not match, rows differ in their number of fields, or quoting is not as `auto` takes it.
+    """
+    if EXCEL.match(content):
+        raise DataError(
+            f"{name}: line 1 is Excel's sep= line, not a header; delete it and set data.delimiter",
+            refusal="the first line is not a header",
+        )
+    header, *found = list(_records(content, name=name, dialect=dialect)) or [Record([], 1, 1)]
+    records = [record for record in found if record.fields]
+    names = header.fields
+    check_columns(names, names if wanted is None else wanted, name=name)
+    if dialect.quoting == "auto" and not dialect.quoted:
+        _check_unquoted([header, *records], name=name)
+    _check_even(records, len(names), name=name, quoted=dialect.quoted)
+    if dialect.quoting == "auto" and dialect.quoted:
+        _check_swallowed(records, len(names), name=name, delimiter=dialect.delimiter)
+    columns: dict[str, list[object]] = {
+        column: [record.fields[place] for record in records]
+        for place, column in enumerate(names)
+        if wanted is None or column in wanted
+    }
+    return Table(columns, tuple(names), [record.first for record in records], layout=_layout(found, header))
+
+
+def _records(content: str, *, name: str, dialect: Dialect) -> Iterator[Record]:
+    csv.field_size_limit(LONGEST_FIELD)
+    reader = csv.reader(
+        io.StringIO(content, newline=""),
+        delimiter=dialect.delimiter,
+        quotechar='"',
+        quoting=csv.QUOTE_MINIMAL if dialect.quoted else csv.QUOTE_NONE,
+        strict=True,
+    )
+    first = 1
+    try:
+        for fields in reader:
+            yield Record(fields, first, reader.line_num)
+            first = reader.line_num + 1
+    except csv.Error as error:
+        never = "unexpected end" in str(error)
+        fault = (
+            "a quotation mark opens a field that is never closed"
+            if never
+            else f"a quoted field continues after its closing mark, in line {reader.line_num}"
+        )
+        raise DataError(
+            f"{name}: line {first}: {fault}; {CLOSE_OR_DOUBLE}", refusal="quotation marks of a row do not match"
+        ) from None
+
+
+def _check_even(records: Sequence[Record], fields: int, *, name: str, quoted: bool) -> None:
+    uneven = [record for record in records if len(record.fields) != fields]
+    if uneven:
+        remedy = (
+            "quote texts that hold it or a line end" if quoted else "set data.quoting = 'double' if texts are quoted"
+        )
+        raise DataError(
+            f"{name}: line {uneven[0].first}: {len(uneven)} of {len(records)} rows do not have the header's"
+            f" {fields} fields, this one has {len(uneven[0].fields)}; check data.delimiter, and {remedy}",
+            refusal="some rows have other fields than the header",
+        )
+
+
+def _check_unquoted(records: Sequence[Record], *, name: str) -> None:
+    """Refuse fields that only a writer that quotes makes: doubled marks within marks, or marks around most fields."""
+    header, *rows = records
+    quoted = [row for row in rows if any(_doubled(field) for field in row.fields)]
+    if any(map(_enclosed, header.fields)):
+        quoted = [header, *quoted]
+    for column in zip(*(row.fields for row in rows), strict=False):
+        if 2 * sum(map(_enclosed, column)) > len(rows):
+            quoted = [*quoted, rows[0]]
+    if quoted:
+        raise DataError(
+            f"{name}: line {quoted[0].first}: a field is quoted as in csv, and tab-separated files are read without"
+            " quoting; set data.quoting = 'double', or 'none' if the marks belong to the texts",
+            refusal="fields are quoted in a file that is read without quoting",
+        )
+
+
+def _enclosed(field: str) -> bool:
+    return len(field) > 1 and field[0] == field[-1] == '"'
+
+
+def _doubled(field: str) -> bool:
+    inner = field[1:-1]
+    return _enclosed(field) and '""' in inner and '"' not in inner.replace('""', "")
+
+
+def _check_swallowed(records: Sequence[Record], fields: int, *, name: str, delimiter: str) -> None:
+    """Refuse a quoted text one of whose lines ends or begins as a row does: stray marks may have swallowed rows."""
+    plain = [record.fields for record in records if record.first == record.last]
+    values = [set(column) for column in zip(*plain, strict=True)]
+    repeating = {place: known for place, known in enumerate(values) if 2 * len(known) <= len(plain)}
+    for record in records:
+        for place, field in enumerate(record.fields) if record.first < record.last and fields > 1 else ():
+            lines = field.splitlines()
+            inside = [line.split(delimiter) for line in lines[place > 0 : len(lines) - (place < fields - 1)]]
+            around = {other: known for other, known in repeating.items() if other != place}
+            if any(_is_row(cells, fields, place, around) for cells in inside) or _are_rows(inside, fields):
+                raise DataError(
+                    f"{name}: line {record.first}: a quoted field extends to line {record.last} and contains what"
+                    f" look like rows; {CLOSE_OR_DOUBLE}, or 'double' if it is one text",
+                    refusal="a quoted field contains what look like rows",
+                )
+
+
+def _is_row(cells: list[str], fields: int, place: int, around: dict[int, set[str]]) -> bool:
+    """Tell whether a line has known values before and after the text, which may hold delimiters itself."""
+    after = len(cells) - fields
+    found = [cells[other if other < place else other + after] in known for other, known in around.items() if after >= 0]
+    return bool(found) and all(found)
+
+
+def _are_rows(inside: list[list[str]], fields: int) -> bool:
+    """Tell whether several lines all have as many fields as the header."""
+    return len(inside) >= LINES_OF_ONE_WIDTH and all(len(cells) == fields for cells in inside)
+
+
+def _layout(records: Sequence[Record], header: Record) -> str:
+    rows = sum(bool(record.fields) for record in records)
+    blank = len(records) - rows
+    inside = sum(record.last - record.first for record in records)
+    if not blank and not inside:
+        return ""
+    lines = records[-1].last
+    return (
+        f"{rows} rows on {lines} lines: {header.last} of the header, {blank} blank, {inside} more inside quoted texts"
+    )

@@ -1,0 +1,1 @@
+"""Every place that reaches into what Flower does not document."""

@@ -1,0 +1,172 @@
+"""A grid that reads replies within bounds, and only from the node that was asked.
+
+A reply reaches the server app in objects that a node has uploaded. Flower's own grid pulls all of them, whatever their
+size, believes what they say of their sender, and lets one that cannot be read end the run.
+"""
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import httpx
+from flwr.app import DEFAULT_TTL, Array, Error, Message, Metadata
+from flwr.app.message import make_message
+from flwr.common.constant import SUPERLINK_NODE_ID
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest
+from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_object import (
+    get_object_body,
+    get_object_head_values_from_object_content,
+    iterate_object_tree,
+)
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.superlink.grid import HttpGrid
+from typing_extensions import override
+
+from knot_fed.errors import WireError
+from knot_fed.federation.wire.envelope import ReplyBounds
+
+POLL_SECONDS = 1.0
+OBJECT_RECORD_BYTES = 256
+FRAME_BYTES = 1 << 12
+UNREADABLE = 1000
+
+
+def bounded(grid: Grid, bounds: ReplyBounds) -> Grid:
+    """Bound what replies may cost where they come over the network; a simulation's never leave this process."""
+    return BoundedGrid(grid, bounds) if isinstance(grid, HttpGrid) else grid
+
+
+class BoundedGrid(HttpGrid):
+    """Flower's grid over HTTP, with replies of bounded size.
+
+    Parameters
+    ----------
+    grid
+        The grid that Flower made for this run.
+    bounds
+        How large a reply may be; a larger one is answered for by an error in its place, and never read whole.
+    """
+
+    def __init__(self, grid: HttpGrid, bounds: ReplyBounds) -> None:
+        self.__dict__ = grid.__dict__
+        self._bounds = bounds
+        self._largest_response = bounds.bytes + bounds.objects * OBJECT_RECORD_BYTES + FRAME_BYTES
+        self._runtime_client._client.event_hooks["response"].append(self._check_response)
+
+    @override
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        messages = list(messages)
+        pushed = zip(self.push_messages(messages), [message.metadata for message in messages], strict=False)
+        awaited = [_Awaited(message_id, to.dst_node_id, to.message_type) for message_id, to in pushed if message_id]
+        del messages
+        deadline = time.monotonic() + timeout if timeout is not None else float("inf")
+        while True:
+            for reply in awaited:
+                if reply.message is None:
+                    reply.message = self._reply(reply)
+            if all(reply.message for reply in awaited) or time.monotonic() > deadline:
+                return [reply.message for reply in awaited if reply.message]
+            time.sleep(POLL_SECONDS)
+
+    def _reply(self, awaited: "_Awaited") -> Message | None:
+        """Return a node's reply once it is there whole, or an error in the place of one that cannot be read."""
+        try:
+            if not awaited.objects:
+                awaited.objects = self._objects_of_reply(awaited.message_id)
+            if not awaited.objects or not self._pull(awaited):
+                return None
+            read = inflate_object_from_contents(awaited.objects[-1], awaited.contents)
+            if not isinstance(read, Message):
+                raise WireError("is not a message")
+            content, error = (read.content, None) if read.has_content() else (None, Error(read.error.code))
+        except httpx.HTTPError:
+            raise
+        except Exception as problem:
+            reason = str(problem) if isinstance(problem, WireError) else "cannot be read"
+            content, error = None, Error(UNREADABLE, f"sent a reply that {reason}; send only what was asked for")
+        awaited.contents.clear()
+        if awaited.objects:
+            self._confirm(awaited.objects[-1])
+        return make_message(metadata=awaited.metadata(self.run.run_id), content=content, error=error)
+
+    def _objects_of_reply(self, message_id: str) -> list[str]:
+        """List the objects of a node's reply, itself last; what was never asked for is left where it is."""
+        pulled = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=[message_id]))
+        for reply, tree in zip(pulled.messages_list, pulled.message_object_trees, strict=True):
+            if reply.metadata.reply_to_message_id == message_id:
+                names = [node.object_id for node in iterate_object_tree(tree)]
+                if len(names) > self._bounds.objects:
+                    raise WireError(f"has {len(names)} objects, expected {self._bounds.objects} at most")
+                return names
+        return []
+
+    def _pull(self, awaited: "_Awaited") -> bool:
+        """Pull the objects of a reply as long as they stay within the bounds; tell whether all are there."""
+        contents = awaited.contents
+        for name in awaited.objects:
+            if name in contents:
+                continue
+            pulled = self._runtime_client.PullObject(
+                PullObjectRequest(node=self.node, run_id=self.run.run_id, object_id=name)
+            )
+            if not pulled.object_found:
+                raise WireError("was not sent whole")
+            if not pulled.object_available:
+                return False
+            contents[name] = pulled.object_content
+            self._check_size(sum(map(len, contents.values())))
+        self._check_size(sum(_expanded_bytes(content, contents) for content in contents.values()))
+        return True
+
+    def _check_size(self, size: int) -> None:
+        if size > self._bounds.bytes:
+            raise WireError(f"holds more than the {self._bounds.bytes} bytes that were asked for")
+
+    def _check_response(self, response: httpx.Response) -> None:
+        """Refuse a body by its announced length, before a byte of it is read."""
+        announced = int(response.headers.get("content-length", 0))
+        if announced > self._largest_response:
+            raise WireError(f"holds an object of {announced} bytes, more than were asked for")
+
+    def _confirm(self, message_id: str) -> None:
+        self._runtime_client.ConfirmMessageReceived(
+            ConfirmMessageReceivedRequest(node=self.node, run_id=self.run.run_id, message_object_id=message_id)
+        )
+
+
+@dataclass(slots=True)
+class _Awaited:
+    """The reply to one message, as far as it has come."""
+
+    message_id: str
+    node_id: int
+    message_type: str
+    objects: list[str] = field(default_factory=list)
+    contents: dict[str, bytes] = field(default_factory=dict)
+    message: Message | None = None
+
+    def metadata(self, run_id: int) -> Metadata:
+        """Say who was asked, which the SuperLink has checked, and not what the reply says of itself."""
+        return Metadata(
+            run_id=run_id,
+            message_id=self.objects[-1] if self.objects else "",
+            src_node_id=self.node_id,
+            dst_node_id=SUPERLINK_NODE_ID,
+            reply_to_message_id=self.message_id,
+            group_id="",
+            created_at=time.time(),
+            ttl=DEFAULT_TTL,
+            message_type=self.message_type,
+        )
+
+
+def _expanded_bytes(content: bytes, contents: dict[str, bytes]) -> int:
+    """Count the bytes of an array once its chunks are put together; one chunk may be named any number of times."""
+    kind, children, _ = get_object_head_values_from_object_content(content)
+    if kind != Array.__qualname__:
+        return 0
+    places = json.loads(get_object_body(content, Array))["arraychunk_ids"]
+    return sum(len(contents[children[place]]) for place in places)

@@ -1,0 +1,261 @@
+"""The clients of one run: found, greeted, counted up and down, and asked for the student's metrics."""
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from flwr.app import ArrayRecord, Message, Metadata, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+
+from knot_fed.config import RunConfig
+from knot_fed.data.transfer_set import TransferSet
+from knot_fed.errors import FederationError, WireError
+from knot_fed.federation.server.nodes import content_of, matched, shake_hands, wait_for_nodes
+from knot_fed.federation.wire import envelope, exchange, student_wire
+from knot_fed.federation.wire.message_log import log_crossing
+from knot_fed.runs.log import log_event
+from knot_fed.runs.method import answered_in_words
+from knot_fed.training.distillation import DistillationResult
+from knot_fed.training.evaluation import EvaluationDetails
+from knot_fed.types import Metrics
+
+MOST_TOLD = 5
+"""Clients whose reasons stand in the sentence of a failed run."""
+ENDED = (ErrorCode.UNKNOWN, ErrorCode.CLIENT_APP_CRASHED)
+AWAY = "away: not connected when it was asked"
+
+logger = logging.getLogger("knot_fed")
+
+
+@dataclass(slots=True)
+class ClientRecord:
+    """What the run tells about one client: its answers' state, the rounds that it answered, and its traffic."""
+
+    name: str
+    node_id: int
+    examples: int = 0
+    status: str = "joined"
+    rounds: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    seconds: float = 0.0
+    asked_at: float = 0.0
+    holds_transfer_set: bool = False
+    claim: exchange.Claim | None = None
+    unmeasured: str = ""
+
+    def to_mapping(self) -> dict[str, str | int | float]:
+        """Return the record as `summary.json` holds it; node numbers are drawn anew each run and stay out."""
+        told = ("name", "examples", "status", "rounds", "bytes_up", "bytes_down", "seconds", "unmeasured")
+        return {key: getattr(self, key) for key in told}
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What the strategy has computed so far; complete at any time, so that a failed run loses nothing."""
+
+    clients: dict[str, ClientRecord] = field(default_factory=dict)
+    before: dict[str, Metrics] = field(default_factory=dict)
+    after: dict[str, Metrics] = field(default_factory=dict)
+    details: dict[str, EvaluationDetails] = field(default_factory=dict)
+    distillations: list[DistillationResult] = field(default_factory=list)
+
+    @property
+    def answered(self) -> int:
+        """How many clients gave a valid answer in any round."""
+        return sum(record.rounds > 0 for record in self.clients.values())
+
+
+class Roster:
+    """Who takes part in a run; its outcome holds a record of each client, and `round` is the one under way.
+
+    Parameters
+    ----------
+    config
+        The run's configuration.
+    rounds
+        How many there will be.
+    """
+
+    def __init__(self, config: RunConfig, *, rounds: int) -> None:
+        self.config = config
+        self.rounds = rounds
+        self.outcome = Outcome()
+        self.round = 0
+        self._asked: list[Metadata] = []
+        self._online: set[int] = set()
+        self._met: set[int] = set()
+
+    def open(self, grid: Grid, transfer: TransferSet) -> None:
+        """Wait for the clients and compare protocol, labels and transfer set with each.
+
+        Raises
+        ------
+        FederationError
+            If too few nodes are there in time, or fewer than `min-teachers` pass.
+        """
+        log_event("started", name=self.config.name, rounds=self.rounds, timeout=self.config.timeout)
+        deadline, refused = time.monotonic() + self.config.timeout, dict[str, str]()
+        while True:
+            wait_for_nodes(grid, self.config)
+            refused |= self.welcome(grid, transfer)
+            enough, all_met = len(self.joined()) >= self.config.min_teachers, self._online <= self._met
+            if enough or all_met or time.monotonic() > deadline:
+                break
+        self.require(len(self.joined()), refused, "passed the handshake")
+
+    def welcome(self, grid: Grid, transfer: TransferSet) -> dict[str, str]:
+        """Shake hands with the nodes that came since, and note which clients are away.
+
+        A node that was restarted takes its client's place again, unless the node that held it still answers.
+
+        Returns
+        -------
+        refused
+            Reason by client name, or by `node <number>` where there is no usable name.
+        """
+        self.look(grid)
+        for record in self.joined():
+            if record.node_id not in self._online:
+                record.status = AWAY
+        newcomers = sorted(self._online - self._met)
+        if not newcomers:
+            return {}
+        accepted, refused = self._greet(grid, newcomers, transfer)
+        places = {name: self.outcome.clients[name].node_id for name in accepted if name in self.outcome.clients}
+        held = self._greet(grid, sorted(set(places.values()) & self._online), transfer)[0] if places else {}
+        for name, (node_id, handshake) in sorted(accepted.items()):
+            if name in held:
+                refused[f"node {node_id}"] = f"calls itself {name}, as another node does; give each node its own name"
+            else:
+                self._enter(name, node_id, holds_transfer_set=bool(handshake.fingerprint))
+        for label, reason in sorted(refused.items()):
+            logger.warning("handshake: %s %s", label, reason)
+            self.outcome.clients[label] = ClientRecord(label, 0, status=f"refused: {reason}")
+        return refused
+
+    def look(self, grid: Grid) -> None:
+        """Note which nodes are connected."""
+        self._online = set(grid.get_node_ids())
+
+    def _greet(
+        self, grid: Grid, node_ids: list[int], transfer: TransferSet
+    ) -> tuple[dict[str, tuple[int, exchange.Handshake]], dict[str, str]]:
+        labels = exchange.canonical_labels(self.config.label_space())
+        ours = exchange.Handshake(envelope.PROTOCOL, labels, transfer.fingerprint)
+        accepted, refused, silent = shake_hands(grid, node_ids, ours, timeout=self.config.timeout)
+        self._met |= set(node_ids) - silent
+        return accepted, refused
+
+    def _enter(self, name: str, node_id: int, *, holds_transfer_set: bool) -> None:
+        known = self.outcome.clients.get(name)
+        record = known or ClientRecord(name, node_id)
+        record.node_id, record.status, record.holds_transfer_set = node_id, "joined", holds_transfer_set
+        if known is None:
+            self.outcome.clients.pop(f"node {node_id}", None)
+        else:
+            logger.info("%s is back", name)
+        self.outcome.clients[name] = record
+
+    def restore(self, clients: dict[str, ClientRecord]) -> None:
+        """Count on from the records of a run cut short; a client that is not back keeps its record."""
+        for name, kept in clients.items():
+            here = self.outcome.clients.get(name)
+            place = (here.node_id, here.holds_transfer_set) if here else (0, False)
+            self.outcome.clients[name] = replace(kept, node_id=place[0], holds_transfer_set=place[1])
+
+    def joined(self) -> list[ClientRecord]:
+        """Return the clients that passed the handshake, by name."""
+        return [record for _, record in sorted(self.outcome.clients.items()) if record.node_id]
+
+    def present(self) -> list[ClientRecord]:
+        """Return the clients that passed the handshake and were connected at the last look, by name."""
+        return [record for record in self.joined() if record.node_id in self._online]
+
+    def message(self, content: RecordDict, record: ClientRecord, kind: str) -> Message:
+        """Address a message to a client, count its bytes, and log it."""
+        record.bytes_down += envelope.count_bytes(content)
+        message = Message(content, dst_node_id=record.node_id, message_type=kind)
+        self._asked.append(message.metadata)
+        record.asked_at = time.monotonic()
+        log_crossing("sent", message, node=record.name, round_number=self.round)
+        return message
+
+    def log_reply(self, reply: Message, record: ClientRecord, *, outcome: str) -> None:
+        """Log what came back and what was made of it."""
+        seconds = time.monotonic() - record.asked_at
+        log_crossing("received", reply, node=record.name, round_number=self.round, seconds=seconds, outcome=outcome)
+
+    def by_client(self, replies: Iterable[Message]) -> list[tuple[ClientRecord, Message]]:
+        """Match replies with what was asked since the last call, count their bytes, and sort them by client's name."""
+        answers = matched(self._asked, replies)
+        self._asked.clear()
+        pairs = [(record, answers[record.node_id]) for record in self.joined() if record.node_id in answers]
+        for record, reply in pairs:
+            record.bytes_up += envelope.count_bytes(reply.content) if reply.has_content() else 0
+        return pairs
+
+    def ask_again(
+        self, grid: Grid, messages: Sequence[Message], replies: Iterable[Message], *, timeout: float
+    ) -> list[Message]:
+        """Ask those clients once more whose process ended, one at a time, and return all replies.
+
+        A simulation gives requests to a process that was killed for as long as another one is busy.
+        """
+        given = list(replies)
+        ended = {reply.metadata.src_node_id for reply in given if not reply.has_content() and reply.error.code in ENDED}
+        records = {record.node_id: record for record in self.joined() if record.node_id in ended}
+        for asked in messages:
+            record = records.get(asked.metadata.dst_node_id)
+            if record is not None:
+                logger.warning("%s: its process ended before it answered; it is asked once more", record.name)
+                message = self.message(asked.content, record, asked.metadata.message_type)
+                given += grid.send_and_receive([message], timeout=timeout)
+        return given
+
+    def require(self, count: int, refused: dict[str, str], what: str) -> None:
+        """Refuse to go on with fewer than `min-teachers` clients.
+
+        Raises
+        ------
+        FederationError
+            With the reasons of the first clients that are out.
+        """
+        if count < self.config.min_teachers:
+            told = [f"{name}: {reason}" for name, reason in sorted(refused.items())[:MOST_TOLD]]
+            told += [f"and {len(refused) - MOST_TOLD} more"] * (len(refused) > MOST_TOLD)
+            listed = "; ".join(told) or "no client answered"
+            raise FederationError(
+                f"{count} client(s) {what}, min-teachers is {self.config.min_teachers} ({listed});"
+                " mend these clients or lower min-teachers"
+            )
+
+    def log_round(self, answered: int, *, asked: int, how: str = "") -> None:
+        """Log how many of all clients answered the round under way, and how many were asked where that was not all."""
+        clients = len(self.outcome.clients)
+        told = answered_in_words(answered, clients) + (f", {asked} were asked" if asked < clients else "")
+        logger.info("round %d: %s%s", self.round, told, how)
+
+    def ask_metrics(self, spec: str, student: ArrayRecord, *, temperature: float) -> list[Message]:
+        """Ask every client to judge the student, given by its specification (JSON), its arrays and its temperature."""
+        return [
+            self.message(student_wire.pack_student(spec, student, temperature=temperature), record, "evaluate")
+            for record in self.present()
+        ]
+
+    def read_metrics(self, replies: Iterable[Message], domains: dict[str, Metrics]) -> None:
+        """Enter the metrics under the clients' names; why a client gave none is logged and entered in its record."""
+        replied = self.by_client(replies)
+        for record, reply in replied:
+            try:
+                domains[record.name] = student_wire.unpack_metrics(content_of(reply), labels=self.config.label_space())
+                self.log_reply(reply, record, outcome="ok")
+            except WireError as error:
+                self.log_reply(reply, record, outcome=f"rejected: {error}")
+                logger.warning("%s: evaluation: %s", record.name, error)
+                record.unmeasured = str(error)
+        for record in self.present():
+            if record.name not in domains:
+                record.unmeasured = record.unmeasured or "gave no metrics in time"

@@ -1,0 +1,1 @@
+"""Record keys, dtypes, sizes and bounds of all messages."""

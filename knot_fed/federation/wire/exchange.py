@@ -1,0 +1,264 @@
+"""The wire format of the exchange: handshake, requests, transfer set and soft labels.
+
+With `envelope`, `student_wire` and `secure_wire` the only code that knows record keys, dtypes and the protocol version.
+Every `unpack_` function raises `WireError` and nothing else, whatever the peer sent, and looks at sizes before values.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from jaxtyping import Float
+
+from knot_fed.config import MOST_DELTA, PrivacyConfig
+from knot_fed.data.partition import CLIENT_NAME
+from knot_fed.data.transfer_set import TransferSet
+from knot_fed.errors import SoftLabelsError, WireError
+from knot_fed.federation.wire.checks import printable, read_array, read_count, read_record, read_seconds, read_value
+from knot_fed.federation.wire.envelope import ABOUT, PROTOCOL, check_protocol, pack_arrays
+from knot_fed.labels import LabelSpace, check_soft_labels
+from knot_fed.privacy.compression import compress, decompress, layout
+from knot_fed.types import MEAN, SoftLabels, Text
+
+TEXTS = "texts"
+ANSWER = "answer"
+SOFT_LABELS = "soft-labels"
+CONFIDENCE = "confidence"
+COLUMNS = ("column-0", "column-1")
+MOST_TEXTS = 1_000_000
+LONGEST_TEXT = 100_000
+MOST_LETTERS = 1 << 26
+LARGEST_CONFIDENCE = 2.0
+LARGEST_EPSILON = 1e6
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """What both sides compare before any training: protocol, labels, transfer set, and who is speaking."""
+
+    protocol: int
+    labels: str
+    fingerprint: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """A slice of the transfer set to label, and the texts themselves where the client does not hold them yet."""
+
+    round: int
+    fingerprint: str
+    start: int
+    stop: int
+    transfer: TransferSet | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a client says of its answers in this run so far; without a guarantee epsilon is infinite."""
+
+    mechanism: str
+    epsilon: float
+    delta: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainReply:
+    """One teacher's soft labels for the slice asked, float32 (examples, classes), and how it weighs."""
+
+    soft_labels: SoftLabels
+    confidence: Float[np.ndarray, "examples"]
+    examples: int
+    reused: bool
+    seconds: float
+    claim: Claim
+
+
+def pack_handshake(handshake: Handshake) -> RecordDict:
+    """Pack either side of the handshake."""
+    about = ConfigRecord({"protocol": handshake.protocol, "labels": handshake.labels, "name": handshake.name})
+    about["fingerprint"] = handshake.fingerprint
+    return RecordDict({ABOUT: about})
+
+
+def unpack_handshake(content: RecordDict) -> Handshake:
+    """Read either side of the handshake; names are checked by `check_handshake`."""
+    keys = {"protocol", "labels", "fingerprint", "name"}
+    about = read_record(content, ABOUT, ConfigRecord, records={ABOUT}, keys=keys)
+    return Handshake(
+        protocol=read_value(about, "protocol", int),
+        labels=read_value(about, "labels", str),
+        fingerprint=read_value(about, "fingerprint", str),
+        name=read_value(about, "name", str),
+    )
+
+
+def check_handshake(ours: Handshake, theirs: Handshake) -> None:
+    """Refuse a peer that cannot take part.
+
+    Raises
+    ------
+    WireError
+        If protocol version, label space or transfer set differ, or fingerprint or name do not have their form.
+    """
+    check_protocol(theirs.protocol, ours.protocol)
+    if theirs.labels != ours.labels:
+        raise WireError(
+            f"has labels {printable(theirs.labels, 200)}, expected {ours.labels[:200]}; agree on one label space"
+        )
+    if theirs.fingerprint and not _FINGERPRINT.fullmatch(theirs.fingerprint):
+        raise WireError("names its transfer set by something that is no SHA-256; use TransferSet.fingerprint")
+    if theirs.fingerprint and ours.fingerprint and theirs.fingerprint != ours.fingerprint:
+        raise WireError(
+            f"holds transfer set {printable(theirs.fingerprint, 12)}, expected {ours.fingerprint[:12]};"
+            " give it the server's file"
+        )
+    if theirs.name and not CLIENT_NAME.fullmatch(theirs.name):
+        raise WireError("has a name that is not 1 to 64 letters, digits, dots, dashes or underscores; rename the node")
+    if theirs.name == MEAN:
+        raise WireError(f"is called {MEAN}, as the mean over all clients is in every table; rename the node")
+
+
+def pack_train_request(request: TrainRequest) -> RecordDict:
+    """Pack what a client is asked in one round."""
+    about = ConfigRecord({"protocol": PROTOCOL, "round": request.round, "start": request.start, "stop": request.stop})
+    about["fingerprint"] = request.fingerprint
+    content = RecordDict({ABOUT: about})
+    if request.transfer is not None:
+        content[TEXTS] = pack_transfer_set(request.transfer)
+    return content
+
+
+def unpack_train_request(content: RecordDict) -> TrainRequest:
+    """Read what the server asks, and check the texts, if they came along, against their fingerprint."""
+    keys = {"protocol", "round", "fingerprint", "start", "stop"}
+    about = read_record(content, ABOUT, ConfigRecord, records={ABOUT, TEXTS}, keys=keys)
+    check_protocol(read_value(about, "protocol", int), PROTOCOL)
+    texts = read_record(content, TEXTS, ConfigRecord, records={ABOUT, TEXTS}) if TEXTS in content else None
+    request = TrainRequest(
+        round=read_value(about, "round", int),
+        fingerprint=read_value(about, "fingerprint", str),
+        start=read_value(about, "start", int),
+        stop=read_value(about, "stop", int),
+        transfer=None if texts is None else unpack_transfer_set(texts),
+    )
+    if not _FINGERPRINT.fullmatch(request.fingerprint):
+        raise WireError("names its transfer set by something that is no SHA-256; use TransferSet.fingerprint")
+    if not 0 < request.round <= MOST_TEXTS:
+        raise WireError(f"asks in round {request.round}, expected 1 to {MOST_TEXTS}; count rounds from 1")
+    if not 0 <= request.start < request.stop <= MOST_TEXTS:
+        raise WireError(f"asks for rows that are not a slice of 1 to {MOST_TEXTS} texts; ask for a non-empty slice")
+    if request.transfer is not None and request.transfer.fingerprint != request.fingerprint:
+        raise WireError("the transfer texts do not have the fingerprint that the server names; send them again")
+    return request
+
+
+def pack_transfer_set(transfer: TransferSet) -> ConfigRecord:
+    """Pack ordered texts; pairs travel as two lists."""
+    columns = list(zip(*transfer.texts, strict=True)) if transfer.paired else [list(transfer.texts)]
+    return ConfigRecord({name: list(column) for name, column in zip(COLUMNS, columns, strict=False)})
+
+
+def unpack_transfer_set(record: ConfigRecord) -> TransferSet:
+    """Read ordered texts, neither none nor endless ones."""
+    if set(record) not in ({COLUMNS[0]}, set(COLUMNS)):
+        raise WireError("the transfer texts are not one column or two; send them again")
+    columns = [_texts(record[name]) for name in COLUMNS if name in record]
+    if len({len(column) for column in columns}) > 1:
+        raise WireError(f"{len(columns[0])} first texts and {len(columns[1])} second ones; send pairs")
+    rows: list[Text] = list(zip(*columns, strict=True)) if len(columns) > 1 else list(columns[0])
+    transfer = TransferSet(tuple(rows))
+    if len(np.unique(transfer.keys, axis=0)) < len(rows):
+        raise WireError("the transfer texts repeat a text, which would count it twice; send distinct_texts")
+    return transfer
+
+
+def _texts(column: object) -> list[str]:
+    if not isinstance(column, list) or not all(isinstance(text, str) for text in column):
+        raise WireError("the transfer texts are not lists of strings; send them again")
+    if not 0 < len(column) <= MOST_TEXTS:
+        raise WireError(f"{len(column)} transfer texts, expected 1 to {MOST_TEXTS}; send fewer")
+    if max(map(len, column)) > LONGEST_TEXT or sum(map(len, column)) > MOST_LETTERS:
+        raise WireError(
+            f"a transfer text is longer than {LONGEST_TEXT} letters, or all are longer than {MOST_LETTERS}; cut them"
+        )
+    return column
+
+
+def pack_soft_labels(reply: TrainReply, *, round_number: int, privacy: PrivacyConfig) -> RecordDict:
+    """Pack one teacher's answer, compressed as the run asks; nothing else about the teacher leaves."""
+    answer = {"protocol": PROTOCOL, "round": round_number, "examples": reply.examples}
+    about = ConfigRecord({**answer, "reused": reply.reused, "seconds": reply.seconds})
+    about["mechanism"], about["epsilon"], about["delta"] = reply.claim.mechanism, reply.claim.epsilon, reply.claim.delta
+    arrays = compress(reply.soft_labels, privacy.compression, top_k=privacy.top_k)
+    arrays[CONFIDENCE] = reply.confidence.astype(np.float32)
+    return RecordDict({SOFT_LABELS: pack_arrays(arrays), ANSWER: about})
+
+
+def unpack_soft_labels(
+    content: RecordDict, *, round_number: int, examples: int, labels: LabelSpace, privacy: PrivacyConfig
+) -> TrainReply:
+    """Read one teacher's answer and refuse anything but distributions of the shape asked.
+
+    Parameters
+    ----------
+    content
+        The reply's records.
+    round_number, examples, labels
+        The round, the number of texts and the label space that were asked.
+    privacy
+        The mechanism that was asked, which the client must claim, and the compression.
+
+    Raises
+    ------
+    WireError
+        If records, dtype, shape, size, round or values differ from what was asked.
+    """
+    keys = {"protocol", "round", "examples", "reused", "seconds", "mechanism", "epsilon", "delta"}
+    answer = read_record(content, ANSWER, ConfigRecord, records={ANSWER, SOFT_LABELS}, keys=keys)
+    check_protocol(read_value(answer, "protocol", int), PROTOCOL)
+    if read_value(answer, "round", int) != round_number:
+        raise WireError(f"answers another round than {round_number}; drop the old reply")
+    expected = layout(privacy.compression, examples=examples, classes=len(labels), top_k=privacy.top_k)
+    names = {*expected, CONFIDENCE}
+    arrays = read_record(content, SOFT_LABELS, ArrayRecord, records={ANSWER, SOFT_LABELS}, keys=names)
+    sent = {name: read_array(arrays[name], shape=shape, dtype=dtype) for name, (shape, dtype) in expected.items()}
+    confidence = read_array(arrays[CONFIDENCE], shape=(examples,))
+    try:
+        soft_labels = decompress(sent, privacy.compression, classes=len(labels))
+        check_soft_labels(soft_labels)
+    except SoftLabelsError as error:
+        raise WireError(str(error)) from None
+    if not ((confidence >= 0) & (confidence <= LARGEST_CONFIDENCE)).all():
+        raise WireError(f"has a confidence outside 0..{LARGEST_CONFIDENCE:g}; send the scores of teacher_scores")
+    return TrainReply(
+        soft_labels,
+        confidence,
+        examples=read_count(answer, "examples", least=0),
+        reused=read_value(answer, "reused", bool),
+        seconds=read_seconds(answer, "seconds"),
+        claim=read_claim(answer, asked=privacy.mechanism),
+    )
+
+
+def read_claim(answer: ConfigRecord, *, asked: str) -> Claim:
+    """Read what a client says of its answers, which must be the mechanism asked."""
+    mechanism, epsilon, delta = (
+        read_value(answer, "mechanism", str), read_value(answer, "epsilon", float), read_value(answer, "delta", float)
+    )  # fmt: skip
+    if mechanism != asked:
+        raise WireError(
+            f"claims mechanism {printable(mechanism, 20)!r}, expected {asked!r}; use the run's configuration"
+        )
+    bounded = epsilon == np.inf if asked == "none" else 0 <= epsilon <= LARGEST_EPSILON
+    if not (bounded and 0 <= delta <= MOST_DELTA):
+        raise WireError("claims an epsilon or a delta that is none; send what the ledger composes")
+    return Claim(mechanism, epsilon, delta)
+
+
+def canonical_labels(labels: LabelSpace) -> str:
+    """Return the label space as the handshake compares it."""
+    return json.dumps(json.loads(labels.to_json()), sort_keys=True)

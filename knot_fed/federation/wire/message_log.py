@@ -1,0 +1,83 @@
+"""One line in the log for each message that crosses a boundary, the same on the server and on a client."""
+
+import logging
+import time
+from collections.abc import Callable
+
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+
+from knot_fed.federation.wire import envelope, exchange
+from knot_fed.runs.log import log_event, log_to
+
+
+def log_crossing(
+    event: str,
+    message: Message,
+    *,
+    node: str,
+    round_number: int | None = None,
+    seconds: float | None = None,
+    outcome: str = "ok",
+) -> None:
+    """Log one message that was sent or received; nothing of its content but counts.
+
+    Parameters
+    ----------
+    event
+        `sent` or `received`.
+    message
+        The message, of a peer that need not follow the protocol.
+    node
+        Name of the client.
+    round_number
+        The round, where the message does not say it itself.
+    seconds
+        How long the answer took.
+    outcome
+        `ok`, or why not.
+    """
+    content = message.content if message.has_content() else RecordDict()
+    said_round, texts = _counts(content)
+    log_event(
+        event,
+        logging.INFO if outcome == "ok" else logging.WARNING,
+        message=message.metadata.message_type,
+        run=message.metadata.run_id,
+        round=round_number if said_round is None else said_round,
+        node=node,
+        # The server app is node 1; the other end of every message is a client.
+        node_id=max(message.metadata.src_node_id, message.metadata.dst_node_id),
+        texts=texts,
+        bytes=envelope.count_bytes(content),
+        seconds=seconds,
+        outcome=outcome,
+    )
+
+
+def log_crossings(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
+    """Log a request when it comes and its reply when it leaves: a mod of client apps."""
+    if not logging.getLogger("knot_fed").hasHandlers():
+        log_to()
+    node = str(context.node_config.get("name") or f"partition-{context.node_config.get('partition-id', 0)}")
+    log_crossing("received", message, node=node)
+    started = time.monotonic()
+    reply = call_next(message, context)
+    reason = envelope.refusal_of(reply.content)
+    outcome = "ok" if reason is None else f"refused: {reason}"
+    log_crossing("sent", reply, node=node, seconds=time.monotonic() - started, outcome=outcome)
+    return reply
+
+
+def _counts(content: RecordDict) -> tuple[int | None, int | None]:
+    """Return round and number of texts, as far as the records of any peer tell them."""
+    about = content.get(envelope.ABOUT, content.get(exchange.ANSWER))
+    if not isinstance(about, ConfigRecord):
+        return None, None
+    arrays = content.get(exchange.SOFT_LABELS)
+    start, stop, texts = about.get("start"), about.get("stop"), None
+    if isinstance(start, int) and isinstance(stop, int):
+        texts = stop - start
+    elif isinstance(arrays, ArrayRecord) and exchange.SOFT_LABELS in arrays:
+        texts = int(arrays[exchange.SOFT_LABELS].shape[0]) if arrays[exchange.SOFT_LABELS].shape else 0
+    said = about.get("round", about.get("server-round"))
+    return said if isinstance(said, int) else None, texts

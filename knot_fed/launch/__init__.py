@@ -1,0 +1,1 @@
+"""Handing the app to Flower, and watching its runs."""

@@ -1,0 +1,170 @@
+"""A private SuperLink of this machine for virtual clients: started and stopped, with nothing left behind."""
+
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from knot_fed.errors import ConfigError, FederationError, shown
+from knot_fed.launch.bundle import stage_app
+from knot_fed.launch.submission import Connection, Submitter, flower_home
+from knot_fed.system.machine import LONGEST_SOCKET, socket_folder, usable_cpus, visible_gpus
+from knot_fed.system.processes import private_folder, script, stop
+
+START_SECONDS = 60.0
+MOST_RESOURCES = 100_000
+KINDS: dict[str, dict[str, tuple[Any, float]]] = {
+    "client_resources": {"num_cpus": (int, 1), "num_gpus": (float | int, 0)},
+    "init_args": {"num_cpus": (int, 1), "num_gpus": (int, 0), "logging_level": (str, 0), "log_to_driver": (bool, 0)},
+}
+"""The settings that Flower reads, each with its type and the least value."""
+SOCKET = "ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1"
+"""Where Ray puts its longest socket below its folder of temporary files."""
+
+
+@contextmanager
+def simulator(app: Path | None, *, strategy: str = "knot") -> Iterator[Submitter]:
+    """Start a private SuperLink for an app, and stop it with all that it started, however this process ends.
+
+    Parameters
+    ----------
+    app
+        Folder of an app of the user's own; None: the installed one.
+    strategy
+        `knot`: the app's own components; `fedavg`: the reference line's.
+
+    Raises
+    ------
+    ConfigError
+        If the app does not say which files belong to it.
+    FederationError
+        If the SuperLink does not start.
+    """
+    with private_folder() as home:
+        bundle = stage_app(app, home / "app", strategy=strategy)
+        with superlink(home) as environment:
+            yield Submitter(bundle, home, environment)
+
+
+def federation_settings(backend_config: str, *, num_supernodes: int) -> str:
+    """Translate the old `--backend-config` JSON into Flower's federation settings.
+
+    Raises
+    ------
+    ConfigError
+        If the text is not a JSON object, holds an unknown setting or a value of another kind, or asks for more CPUs or
+        GPUs than this machine has.
+    """
+    try:
+        parsed = json.loads(backend_config)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"--backend-config is not JSON ({error}); quote it in single quotes") from None
+    if not isinstance(parsed, dict) or not all(isinstance(value, dict) for value in parsed.values()):
+        raise ConfigError(
+            '--backend-config is not an object of objects; write \'{"client_resources": {"num_cpus": 1}}\''
+        )
+    parsed.setdefault("client_resources", {}).setdefault("num_cpus", 1)
+    settings: dict[str, object] = {"num-supernodes": num_supernodes}
+    for section, values in parsed.items():
+        if section not in KINDS:
+            raise ConfigError(f"--backend-config: unknown key {shown(section)}; known: {', '.join(KINDS)}")
+        for key, value in values.items():
+            _check_setting(section, key, value)
+            settings[f"{section}-{key}".replace("_", "-")] = value
+    _check_resources(parsed["client_resources"], parsed.get("init_args", {}))
+    return " ".join(f"{key}={json.dumps(value)}" for key, value in settings.items())
+
+
+def _check_setting(section: str, key: str, value: object) -> None:
+    """Refuse what Flower or Ray would refuse, once they had been started."""
+    if key not in KINDS[section]:
+        known = ", ".join(KINDS[section])
+        raise ConfigError(f"--backend-config: unknown key {shown(key)} in {section}; known: {known}")
+    wanted, least = KINDS[section][key]
+    if isinstance(value, bool) != (wanted is bool) or not isinstance(value, wanted):
+        kind = {int: "a whole number", float | int: "a number", bool: "true or false", str: "a string"}[wanted]
+        raise ConfigError(f"--backend-config: {section}.{key} = {shown(value)} is not {kind}; write {kind}")
+    if isinstance(value, int | float) and not least <= value < MOST_RESOURCES:
+        raise ConfigError(
+            f"--backend-config: {section}.{key} = {shown(value)} is out of range; use {least} to {MOST_RESOURCES}"
+        )
+
+
+def _check_resources(client: dict[str, Any], machine: dict[str, Any]) -> None:
+    """Refuse clients that no CPU or GPU is left for; a Ray cluster elsewhere is not known here."""
+    if os.environ.get("RAY_ADDRESS"):
+        return
+    gpus = client.get("num_gpus", 0)
+    if gpus > 1 and gpus != int(gpus):
+        raise ConfigError(
+            f"--backend-config: client_resources.num_gpus = {gpus:g} is neither a share of one GPU nor a whole number;"
+            " use 1 or less, or a whole number"
+        )
+    cpus = machine.get("num_cpus", max(usable_cpus(), os.cpu_count() or 1))
+    for key, asked, there, unit in (
+        ("client_resources.num_cpus", client["num_cpus"], cpus, "CPU(s)"),
+        ("client_resources.num_gpus", gpus, machine.get("num_gpus", visible_gpus() if gpus else 0), "GPU(s)"),
+        ("init_args.num_gpus", machine.get("num_gpus", 0), visible_gpus() if machine.get("num_gpus") else 0, "GPU(s)"),
+    ):
+        if asked > there:
+            advice = f"use {there} at most" if there else "leave it out"
+            raise ConfigError(f"--backend-config: {key} = {asked:g}, but this machine has {there} {unit}; {advice}")
+
+
+@contextmanager
+def superlink(home: Path) -> Iterator[dict[str, str]]:
+    """Run a SuperLink for simulations on a free loopback port; yields the environment that reaches it."""
+    port = _free_port()
+    environment = flower_home(home, Connection(f"127.0.0.1:{port}", insecure=True))
+    environment |= {"RAY_DEDUP_LOGS": "0", "RAY_TMPDIR": _ray_folder(environment)}
+    command = [script("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"]
+    command += ["--disable-runtime-dependency-installation", "--host", "127.0.0.1", "--port", str(port)]
+    with (home / "superlink.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            _wait_for_port(process, port)
+            yield environment
+        finally:
+            stop(process)
+
+
+def _ray_folder(environment: Mapping[str, str]) -> str:
+    """Choose where Ray keeps its sockets: the user's folder of temporary files where their names stay short enough.
+
+    Raises
+    ------
+    ConfigError
+        If no folder will do.
+    """
+    folder = socket_folder(environment, below=SOCKET)
+    if folder is None:
+        raise ConfigError(
+            f"no folder for Ray's sockets: names below TMPDIR are longer than {LONGEST_SOCKET} letters, and /tmp cannot"
+            " be written; set RAY_TMPDIR to a short folder"
+        )
+    return folder
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for_port(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise FederationError(
+        f"the SuperLink did not open port {port} in {START_SECONDS:g} s; run flower-superlink by hand"
+    )

@@ -1,0 +1,1 @@
+"""Pretrained transformers models, whole or as frozen encoders under a small head."""

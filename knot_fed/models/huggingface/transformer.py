@@ -1,0 +1,167 @@
+"""Whole transformers classifiers: any pretrained one, and tiny-bert, built from scratch."""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+import torch
+import transformers
+from jaxtyping import Float
+from torch import nn
+from typing_extensions import override
+
+from knot_fed.errors import ModelError
+from knot_fed.models.huggingface.label_order import match_head, output_layer
+from knot_fed.models.huggingface.pretrained import load_weights, read_config, unusable
+from knot_fed.models.huggingface.text_tokens import cut_notes, load_tokenizer, random_token_items, tokenize
+from knot_fed.models.text_classifier import Item, ModelSpec, TextClassifier
+from knot_fed.types import Text
+
+VOCABULARY_SIZE = 8000
+TINY_BERT_POSITIONS = 512
+"""Tokens that tiny-bert can read whatever its specification says; more only where that says so."""
+NO_CLASSIFIER = "use trainable = 'head', or another model"
+SPECIAL = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+
+
+class TransformerClassifier(TextClassifier):
+    """A transformers sequence classifier with its tokenizer, trained whole."""
+
+    def __init__(
+        self, spec: ModelSpec, network: Any, tokenizer: Any, *, learning_rate: float, notes: Sequence[str] = ()
+    ) -> None:
+        super().__init__(spec)
+        self._notes = [*notes, *cut_notes(tokenizer, spec)]
+        self.network = network
+        self.tokenizer = tokenizer
+        self.default_learning_rate = learning_rate
+        self.left_alone_by_dp_sgd = (f"network.{network.base_model_prefix}.embeddings.",)
+        self._pad = transformers.DataCollatorWithPadding(tokenizer)
+
+    @override
+    def encode(self, texts: Sequence[Text]) -> list[Item]:
+        return tokenize(self.tokenizer, texts, max_length=self.spec.max_length)
+
+    @override
+    def readings(self, texts: Sequence[Text]) -> list[object]:
+        return [item["input_ids"] for item in self.encode(texts)]
+
+    @override
+    def collate(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
+        return dict(self._pad(list(items)))
+
+    @override
+    def item_length(self, item: Item) -> int:
+        return len(item["input_ids"])
+
+    @override
+    def random_items(self, generator: np.random.Generator, count: int) -> list[Item]:
+        return random_token_items(self.tokenizer, generator, count)
+
+    @property
+    @override
+    def output_layer(self) -> nn.Linear | None:
+        layer, summary = (
+            output_layer(self.network, len(self.spec.labels)),
+            getattr(self.network, "sequence_summary", None),
+        )
+        bent = summary is not None and layer is summary.summary and not isinstance(summary.activation, nn.Identity)
+        return None if bent else layer  # XLM and FlauBERT may have a tanh behind it
+
+    @override
+    def forward(self, **batch: torch.Tensor) -> Float[torch.Tensor, "examples classes"]:
+        logits: torch.Tensor = self.network(**batch).logits
+        return logits
+
+    @override
+    def notes(self) -> list[str]:
+        return list(self._notes)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write network and tokenizer so that transformers loads them without this package."""
+        self.network.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+def build_pretrained(spec: ModelSpec) -> TransformerClassifier:
+    """Load a pretrained classifier, its labels matched by name; an encoder, or one of other size, gets a fresh head.
+
+    Raises
+    ------
+    ModelError
+        If the name is not a hub id that can be reached or a folder with a model that can be used, or its trained head
+        gives other labels.
+    """
+    config = read_config(spec.name)
+    tokenizer = load_tokenizer(spec.name, config)
+    if type(config) not in transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise unusable(spec.name, f"transformers has no classifier of type {config.model_type!r}", NO_CLASSIFIER)
+    wanted = copy.deepcopy(config)
+    wanted.id2label = dict(enumerate(spec.labels))
+    wanted.label2id = {name: index for index, name in wanted.id2label.items()}
+    wanted.problem_type = None
+    network, missing = load_weights(transformers.AutoModelForSequenceClassification, spec.name, wanted)
+    network.config.pad_token_id = network.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    notes = []
+    if all(key.startswith(f"{network.base_model_prefix}.") for key in missing):
+        match_head(network, config, spec.labels, name=spec.name)
+    elif any("ForSequenceClassification" in kind for kind in config.architectures or ()):
+        notes = [f"its head of {config.num_labels} label(s) is replaced by a fresh one of {len(spec.labels)}"]
+    return TransformerClassifier(spec, network, tokenizer, learning_rate=5e-5, notes=notes)
+
+
+def build_tiny_bert(spec: ModelSpec) -> TransformerClassifier:
+    """Build a BERT of 2 layers, 128 wide, over the specification's own vocabulary.
+
+    Raises
+    ------
+    ModelError
+        If the specification has no vocabulary.
+    """
+    if not spec.vocabulary:
+        raise ModelError("tiny-bert: the specification has no vocabulary; make one with train_vocabulary")
+    names = dict(enumerate(spec.labels))
+    config = transformers.BertConfig(  # type: ignore[call-arg]
+        vocab_size=len(spec.vocabulary),
+        hidden_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=512,
+        max_position_embeddings=max(TINY_BERT_POSITIONS, spec.max_length),
+        num_labels=len(names),
+        id2label=names,
+        label2id={name: index for index, name in names.items()},
+    )
+    wordpiece = tokenizers.BertWordPieceTokenizer({word: index for index, word in enumerate(spec.vocabulary)})
+    tokenizer = transformers.PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=wordpiece._tokenizer, model_max_length=spec.max_length, **SPECIAL
+    )
+    return TransformerClassifier(
+        spec, transformers.BertForSequenceClassification(config), tokenizer, learning_rate=5e-4
+    )
+
+
+def train_vocabulary(texts: Sequence[Text], size: int = VOCABULARY_SIZE) -> tuple[str, ...]:
+    """Train a WordPiece vocabulary on public texts; the same texts give the same vocabulary.
+
+    The trainer numbers characters within words in the order of a hash map, and breaks ties by number; naming them
+    before it starts makes it repeatable.
+    """
+    wordpiece = tokenizers.BertWordPieceTokenizer()
+    singles = [part for text in texts for part in ((text,) if isinstance(text, str) else text)]
+    letters = sorted(
+        {letter for part in singles for letter in wordpiece.normalizer.normalize_str(part) if not letter.isspace()}
+    )
+    first = [*SPECIAL.values(), *(f"##{letter}" for letter in letters)]
+    wordpiece.train_from_iterator(singles, vocab_size=size, min_frequency=2, special_tokens=first, show_progress=False)
+    vocabulary = wordpiece.get_vocab()
+    return tuple(sorted(vocabulary, key=vocabulary.__getitem__))

@@ -1,0 +1,125 @@
+"""One trial forward pass of a pretrained model, before anything is started with it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import huggingface_hub
+import numpy as np
+
+from knot_fed.errors import ModelError
+from knot_fed.models.huggingface.pretrained import HF, cached_folder, is_path, unusable
+from knot_fed.models.huggingface.text_tokens import all_unknown
+from knot_fed.models.inference import predict_logits
+from knot_fed.models.storage import build_classifier
+from knot_fed.models.text_classifier import ModelSpec, TextClassifier
+from knot_fed.types import Text
+
+LONGEST = 1024
+"""Words of the trial's long text, about, at most."""
+FEW = 4
+"""Of a user's own texts that are read beside those of the trial."""
+TOLERANCE = 1e-3
+"""Between logits of a text alone and in a batch, in units of the largest one."""
+SAME = 1e-6
+"""Between logits of different texts, in the same units, that float32 could not tell."""
+SHORT = "good"
+LONG = "The battery lasts two days, and the screen is bright enough to read outside. "
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a trial shows: parameters to train, and what a user would not expect of the model."""
+
+    parameters: int
+    notes: tuple[str, ...]
+
+
+def try_model(spec: ModelSpec, texts: tuple[Text, ...] = ()) -> Trial | None:
+    """Build a classifier and let it read a short and a long text, alone and in a batch.
+
+    Parameters
+    ----------
+    spec
+        What to build.
+    texts
+        A few of the public texts that it is to read.
+
+    Returns
+    -------
+    trial
+        None: the model has to be asked from the hub first.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be built, knows no part of the texts, fails on one, or reads a text otherwise in a batch than
+        alone.
+    """
+    if not spec.name.startswith(HF) or is_path(spec.name.removeprefix(HF)):
+        return _tried(spec, texts)
+    folder = cached_folder(spec.name)
+    if folder is None and huggingface_hub.constants.HF_HUB_OFFLINE:
+        return _tried(spec, texts)
+    if folder is None:
+        return None
+    try:
+        return _tried(replace(spec, name=f"{HF}{folder}"), texts)
+    except ModelError as error:
+        error.args = (str(error).replace(f"{HF}{folder}", spec.name),)
+        raise
+
+
+@lru_cache(maxsize=64)
+def _tried(spec: ModelSpec, texts: tuple[Text, ...]) -> Trial:
+    model = build_classifier(spec, seed=0, device="cpu").eval()
+    try:
+        if spec.name.startswith(HF):
+            _check_known(model, texts)
+            _check_answers(model, [*_trial_texts(spec), *texts[:FEW]])
+        notes = model.notes()
+    except ModelError:
+        raise
+    except Exception as error:
+        remedy = "use trainable = 'head', or another model" if spec.trainable == "all" else "use another model"
+        raise unusable(spec.name, f"it fails on a batch of trial texts ({type(error).__name__})", remedy) from None
+    count = sum(parameter.numel() for parameter in model.parameters())
+    return Trial(count, tuple(notes))
+
+
+def _trial_texts(spec: ModelSpec) -> list[Text]:
+    long = LONG * (1 + min(spec.max_length, LONGEST) // len(LONG.split()))
+    singles = [SHORT, long, LONG, "<s> [SEP] </s> <|endoftext|> good"]
+    return list(zip(singles, singles[::-1], strict=True)) if spec.paired else list(singles)
+
+
+def _check_known(model: TextClassifier, texts: Sequence[Text]) -> None:
+    """Refuse a tokenizer for which all of a user's texts are the same."""
+    tokenizer = getattr(model, "tokenizer", None)
+    parts = [part for text in texts for part in ((text,) if isinstance(text, str) else text)]
+    if parts and tokenizer is not None and all_unknown(tokenizer, parts):
+        raise unusable(
+            model.spec.name,
+            f"its tokenizer knows no part of the first {len(texts)} transfer texts",
+            "use a model of their language",
+        )
+
+
+def _check_answers(model: TextClassifier, texts: Sequence[Text]) -> None:
+    """Refuse a model to which it matters what else is in a batch and not what a text says, or without finite logits."""
+    items = model.encode(texts)
+    together = predict_logits(model, items)
+    alone = np.concatenate([predict_logits(model, model.encode([text])) for text in texts])
+    drawn = predict_logits(model, model.random_items(np.random.default_rng(0), 2))
+    if not (np.isfinite(together).all() and np.isfinite(alone).all() and np.isfinite(drawn).all()):
+        raise unusable(
+            model.spec.name, "its logits are not finite", "save its weights in float32, or use another model"
+        )
+    if np.abs(together - alone).max() > TOLERANCE * np.abs(alone).max():
+        raise unusable(
+            model.spec.name,
+            "it answers otherwise for a text in a batch than for the text alone",
+            "use a model that masks its padding",
+        )
+    if np.ptp(together, axis=0).max() <= SAME * np.abs(together).max():
+        raise unusable(model.spec.name, "it answers the same for every text", "use another model")

@@ -1,0 +1,37 @@
+"""Logits of a classifier for many items, and the threads that torch computes them with."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from knot_fed.models.text_classifier import Item, TextClassifier
+from knot_fed.system.machine import usable_cpus
+
+
+def use_threads(count: int) -> None:
+    """Give torch the CPUs that this process was given.
+
+    Parameters
+    ----------
+    count
+        Number of threads; 0: `OMP_NUM_THREADS`, which Ray sets, or else the CPUs of this process.
+    """
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    torch.set_num_threads(count or (int(given) if given.isdigit() and int(given) else usable_cpus()))
+
+
+def predict_logits(
+    model: TextClassifier, items: Sequence[Item], *, batch_size: int = 256
+) -> Float[np.ndarray, "examples classes"]:
+    """Return float32 logits for items, batched by length, in the order given."""
+    logits = np.zeros((len(items), len(model.spec.labels)), dtype=np.float32)
+    order = sorted(range(len(items)), key=lambda row: -model.item_length(items[row]))
+    model.eval()
+    with torch.no_grad():
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            logits[rows] = model.logits([items[row] for row in rows]).float().cpu().numpy()
+    return logits

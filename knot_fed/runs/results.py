@@ -1,0 +1,164 @@
+"""Results of several runs or of a sweep as one tidy frame: a row for each cell, seed, line and domain."""
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from knot_fed.config import flattened
+from knot_fed.errors import RunFolderError
+from knot_fed.files import shorten_paths
+from knot_fed.runs.run_folder import RunFolder
+from knot_fed.runs.tables import COLUMNS
+from knot_fed.types import MEAN
+
+SETTING_KEYS = {
+    "loss": "distill.loss",
+    "objective": "distill.objective",
+    "weights": "weights.scheme",
+    "cost": "transport.cost",
+}
+"""The four settings that every result names, and the configuration keys behind them."""
+SETTINGS = tuple(SETTING_KEYS)
+MEASURES = tuple(measure for measure, _ in COLUMNS)
+TRAFFIC = ("bytes_up", "bytes_down", "seconds")
+RESULTS = ("cell", "seed", *SETTINGS, "line", "domain", *MEASURES, "examples", *TRAFFIC)
+COMPARISON = (*SETTINGS, "domain", "metric", "seeds", "difference", "low", "high", "verdict")
+NOT_COMPARED = ("seed", "name", "runs-dir", "state-dir", "threads", "timeout")
+"""Configuration keys by which no two runs are told apart."""
+FACTS = ("task", "model", "rounds", "data.clients", "data.public", "data.transfer")
+BEFORE, AFTER, FEDAVG = "student before", "student after", "fedavg"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Results:
+    """What a comparing report shows.
+
+    Parameters
+    ----------
+    title
+        Heading of the report.
+    facts
+        What was run.
+    frame
+        Columns `RESULTS`, then one column for each further key that differs between cells; settings are words.
+    comparison
+        Paired differences from the entropy baseline, columns `COMPARISON` and the further keys; may be empty.
+    """
+
+    title: str
+    facts: Sequence[tuple[str, str]]
+    frame: pd.DataFrame
+    comparison: pd.DataFrame
+
+    @property
+    def further_keys(self) -> list[str]:
+        """Return the grid's keys beyond the four settings."""
+        return [column for column in self.frame.columns if column not in RESULTS]
+
+
+def is_sweep(folder: Path) -> bool:
+    """Tell whether a sweep wrote here."""
+    return (folder / "sweep.toml").is_file() or (folder / "results.csv").is_file()
+
+
+def read_sweep(folder: Path) -> Results:
+    """Read what a sweep left.
+
+    Raises
+    ------
+    RunFolderError
+        If one of the three files is missing, broken or lacks a column.
+    """
+    frame = _read_table(folder / "results.csv", RESULTS)
+    if not ((frame["line"] == AFTER) & (frame["domain"] == MEAN)).any():
+        raise RunFolderError(f"{folder / 'results.csv'}: no row of a {AFTER!r} on the {MEAN!r}; finish the sweep first")
+    comparison = _read_table(folder / "comparison.csv", COMPARISON)
+    try:
+        sweep = tomllib.loads((folder / "sweep.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise RunFolderError(f"{folder}: no readable sweep.toml; give the folder that the sweep printed") from None
+    config = sweep.get("config", {})
+    facts = [
+        *((key, shorten_paths(str(config[key]))) for key in FACTS if config.get(key)),
+        *((key, ", ".join(map(str, values))) for key, values in sweep.get("grid", {}).items()),
+        ("seeds", ", ".join(map(str, sorted(frame["seed"].unique())))),
+    ]
+    return Results(folder.resolve().name, facts, _without_repeats(frame), comparison)
+
+
+def collect_runs(folders: Sequence[RunFolder]) -> Results:
+    """Put the summaries of several runs side by side; runs that differ in nothing but the seed are one cell.
+
+    A run of FedAvg is a reference line.
+
+    Raises
+    ------
+    RunFolderError
+        If a run left no readable summary, or failed, or none distilled.
+    """
+    configs = [flattened(folder.read_config()) for folder in folders]
+    keys = sorted({key for config in configs for key in config} - {*SETTING_KEYS.values(), *NOT_COMPARED, "wait-for"})
+    differing = [key for key in keys if len({str(config.get(key)) for config in configs}) > 1]
+    rows = [
+        {**row, **{key: str(config.get(key, "")) for key in differing}}
+        for folder, config in zip(folders, configs, strict=True)
+        for row in _rows(folder)
+    ]
+    frame = pd.DataFrame(rows)
+    frame.insert(0, "cell", frame[[*SETTINGS, *differing]].agg(" ".join, axis=1))
+    if not (frame["line"] == AFTER).any():
+        raise RunFolderError("none of these runs distilled a student; give one beside those of FedAvg")
+    facts = [("runs", ", ".join(folder.path.resolve().name for folder in folders))]
+    return Results(f"{len(folders)} runs", facts, _without_repeats(frame), pd.DataFrame(columns=list(COMPARISON)))
+
+
+def traffic(summary: dict[str, Any]) -> dict[str, float]:
+    """Return bytes and seconds of a client: the mean over those that answered, or over all if none did."""
+    answered = [client for client in summary["clients"] if client["status"] == "ok"] or summary["clients"]
+    return {key: float(np.mean([client[key] for client in answered])) for key in TRAFFIC}
+
+
+def _rows(folder: RunFolder) -> list[dict[str, Any]]:
+    summary = folder.read_summary()
+    if summary["error"] or not summary["domains"]:
+        raise RunFolderError(
+            f"{folder.path}: the run failed and has nothing to compare; start it again or leave it out"
+        )
+    after, settings = FEDAVG, dict.fromkeys(SETTINGS, "")
+    if "distillation" in summary:
+        after, settings = AFTER, {key: summary["distillation"][key] for key in SETTINGS}
+    measured = {**summary["domains"], MEAN: summary["student"]}
+    return [
+        {"seed": summary["seed"], **settings, "line": line, "domain": domain, **metrics[when], **spent}
+        for domain, metrics in measured.items()
+        for line, when, spent in ((BEFORE, "before", {}), (after, "after", traffic(summary)))
+    ]
+
+
+def _read_table(file: Path, columns: Sequence[str]) -> pd.DataFrame:
+    words = dict.fromkeys(("cell", *SETTINGS, "line", "domain", "metric", "verdict"), "str")
+    numbers = dict.fromkeys((*MEASURES, *TRAFFIC, "difference", "low", "high"), "float")
+    try:
+        frame = pd.read_csv(file, dtype={**words, **numbers})
+    except (OSError, ValueError):
+        raise RunFolderError(f"{file}: cannot be read as a table; run the sweep again") from None
+    missing = [column for column in columns if column not in frame.columns]
+    if missing:
+        raise RunFolderError(f"{file}: column(s) {', '.join(missing)} missing; run the sweep again")
+    further = [column for column in frame.columns if column not in (*RESULTS, *COMPARISON)]
+    worded = [column for column in (*words, *further) if column in frame.columns]
+    frame[worded] = frame[worded].astype("str").where(frame[worded].notna(), "")
+    return frame
+
+
+def _without_repeats(frame: pd.DataFrame) -> pd.DataFrame:
+    """Keep one start of the student for each seed: it depends on none of the settings."""
+    start = frame["line"] == BEFORE
+    frame.loc[frame["line"].isin([BEFORE, FEDAVG]), ["cell", *SETTINGS]] = ""
+    further = [column for column in frame.columns if column not in RESULTS]
+    return frame[~(start & frame.duplicated(["seed", "line", "domain", *further]))].reset_index(drop=True)

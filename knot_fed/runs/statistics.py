@@ -1,0 +1,91 @@
+"""What a comparing report computes from tidy results: means with intervals, and the share of the gap closed."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy.stats import t as student_t
+
+from knot_fed.files import shorten_paths
+from knot_fed.runs.results import AFTER, BEFORE, MEASURES, SETTINGS, TRAFFIC
+from knot_fed.types import MEAN
+
+CENTRALISED, ENSEMBLE = "centralised", "ensemble"
+
+
+def half_interval(values: Float[np.ndarray, "seeds"]) -> float:
+    """Return half the width of the 95 % interval of the mean (Student's t); NaN for fewer than two values.
+
+    Examples
+    --------
+    >>> round(half_interval(np.array([0.0, 1.0, 2.0])), 3)
+    2.484
+    """
+    count = len(values)
+    if count < 2:
+        return float("nan")
+    return float(student_t.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count))
+
+
+def summarise_lines(frame: pd.DataFrame, further: Sequence[str]) -> pd.DataFrame:
+    """Average each line of each cell over the seeds, on the mean of the domains; runs of one seed count once.
+
+    Parameters
+    ----------
+    frame
+        Tidy results.
+    further
+        Keys that tell cells apart beside the four settings.
+
+    Returns
+    -------
+    lines
+        Columns `line`, the settings and further keys, `seeds`, `name` (what tells the cell apart), the measures, each
+        with its half interval as `<measure>_half`, traffic, and `closed_sd`, `closed_macro_f1`; best SD first.
+    """
+    means = frame[frame["domain"] == MEAN]
+    keys = ["line", *SETTINGS, *further]
+    rows = [
+        {
+            **dict(zip(keys, named, strict=True)),
+            "seeds": len(group),
+            **{measure: group[measure].mean() for measure in (*MEASURES, *TRAFFIC)},
+            **{f"{measure}_half": half_interval(group[measure].to_numpy(np.float64)) for measure in MEASURES},
+        }
+        for named, group in means.groupby([*keys, "seed"])[[*MEASURES, *TRAFFIC]].mean().groupby(keys)
+    ]
+    lines = pd.DataFrame(rows)
+    cells = lines[lines["line"] == AFTER]
+    telling = [key for key in keys[1:] if cells[key].nunique() > 1] or ["loss"]
+    lines["name"] = [shorten_paths(" ".join(filter(None, told))) for told in lines[telling].itertuples(index=False)]
+    for measure in ("sd", "macro_f1"):
+        lines[f"closed_{measure}"] = [
+            gap_closed(means, line, [*SETTINGS, *further], measure) for line in lines.to_dict("records")
+        ]
+    return lines.sort_values(["sd", "name"], kind="stable").reset_index(drop=True)
+
+
+def gap_closed(means: pd.DataFrame, line: Mapping[Hashable, Any], keys: Sequence[str], measure: str) -> float:
+    """Return which share of the way from the student's start to the reference a cell's student went.
+
+    The reference is a student trained on everybody's texts at one place where there is one, else the teachers'
+    ensemble; NaN where a line is missing, where the reference is no better than the start, and for other lines.
+    """
+    if line["line"] != AFTER:
+        return float("nan")
+    start, after, centralised, ensemble = (
+        _matching(means, name, line, keys)[measure].mean() for name in (BEFORE, AFTER, CENTRALISED, ENSEMBLE)
+    )
+    way = (ensemble if np.isnan(centralised) else centralised) - start
+    forward = way < 0 if measure == "sd" else way > 0
+    return float((after - start) / way) if forward else float("nan")
+
+
+def _matching(means: pd.DataFrame, name: str, line: Mapping[Hashable, Any], keys: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of a line that agree with a cell wherever they name a setting at all."""
+    rows = means[means["line"] == name]
+    for key in keys:
+        rows = rows[(rows[key] == "") | (rows[key] == line[key])]
+    return rows

@@ -1,0 +1,110 @@
+"""The tables of a sweep, for the terminal."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from knot_fed.runs.method import weighting_in_words
+from knot_fed.runs.narrow import narrow_table, plain, rounded
+from knot_fed.runs.results import AFTER, SETTINGS, Results
+from knot_fed.runs.statistics import summarise_lines
+from knot_fed.types import MEAN
+
+COMPARED = (("sd", "SD ↓"), ("sd_calibrated", "SD cal. ↓"), ("accuracy", "accuracy ↑"), ("macro_f1", "macro-F1 ↑"))
+
+
+def sweep_tables(found: Results, extra: list[str]) -> Group:
+    """Return every line's mean over seeds and domains, and the differences from the baseline.
+
+    Parameters
+    ----------
+    found
+        The sweep.
+    extra
+        Keys of the grid beside those that every line has.
+    """
+    lines = summarise_lines(found.frame, extra)
+    cells = lines[lines["line"] == AFTER]
+    keys = [key for key in (*SETTINGS, *extra) if cells[key].nunique() > 1] or ["loss"]
+    shared = setting_in_words(cells.iloc[0].to_dict(), [key for key in (*SETTINGS, *extra) if key not in keys])
+    parts: list[RenderableType] = [
+        plain("Means over seeds and domains ± half the 95 % interval over the seeds."),
+        *([plain(f"All runs: {shared}.")] if shared else []),
+        *_lines(lines, keys),
+    ]
+    if len(found.comparison):
+        parts += [
+            plain("Differences from the entropy loss of the same weighting, objective and seed, on the mean."),
+            _differences(found.comparison, [*SETTINGS, *extra], keys),
+        ]
+    return Group(*parts)
+
+
+def setting_in_words(cell: Mapping[Any, Any], keys: Sequence[str]) -> str:
+    """Tell a cell's settings; those that a line does not have are left out.
+
+    Examples
+    --------
+    >>> setting_in_words({"loss": "ot", "weights": "size", "cost": "", "rounds": "2"}, ["loss", "weights", "rounds"])
+    'ot, size weights, rounds 2'
+    """
+    told = []
+    for key in keys:
+        value = str(cell[key])
+        if value and key == "weights":
+            told.append(weighting_in_words(value))
+        elif value:
+            told.append(value if key == "loss" else f"{value} {key}" if key in SETTINGS else f"{key} {value}")
+    return ", ".join(told)
+
+
+def _lines(lines: pd.DataFrame, keys: Sequence[str]) -> list[Table]:
+    rows = lines.to_dict("records")
+    named = [_named(line, keys) for line in rows]
+    measures = ("sd", "macro_f1", "sd_calibrated", "accuracy", "ece")
+    shown = {measure: [_measured(line, measure) for line in rows] for measure in measures}
+    closed = [_shown(line["closed_sd"], "{:.0%}".format) for line in rows]
+    sent = [_shown(line["bytes_up"] / 1e3, "{:.0f}".format) for line in rows]
+    seeds = [line["seeds"] for line in rows]
+    return [
+        narrow_table(
+            ["line"], ["seeds", "SD ↓", "macro-F1 ↑", "closed"],
+            rows=zip(named, seeds, shown["sd"], shown["macro_f1"], closed, strict=True),
+            caption="closed: share of the gap in SD from the start to the centralised model, or else the ensemble",
+        ),
+        narrow_table(
+            ["line"], ["SD cal. ↓", "accuracy ↑", "ECE ↓", "kB up"],
+            rows=zip(named, shown["sd_calibrated"], shown["accuracy"], shown["ece"], sent, strict=True),
+            caption="SD cal.: at the temperature of the public validation split; kB up: of one client in one run",
+        ),
+    ]  # fmt: skip
+
+
+def _named(line: Mapping[Any, Any], keys: Sequence[str]) -> str:
+    settings = setting_in_words(line, keys)
+    return settings if line["line"] == AFTER else ", ".join(filter(None, [line["line"], settings]))
+
+
+def _differences(comparison: pd.DataFrame, settings: Sequence[str], keys: Sequence[str]) -> Table:
+    rows = []
+    for setting, group in comparison[comparison["domain"] == MEAN].groupby(list(settings), sort=False):
+        cell = dict(zip(settings, setting, strict=True))
+        for metric, named in COMPARED:
+            for row in group[group["metric"] == metric].to_dict("records"):
+                interval = f"[{row['low']:+.3f}, {row['high']:+.3f}]"
+                rows.append(
+                    [setting_in_words(cell, keys), named, row["verdict"], f"{row['difference']:+.3f}", interval]
+                )
+    return narrow_table(["line", "metric", "verdict"], ["difference", "95 % interval"], rows=rows)
+
+
+def _measured(line: Mapping[Any, Any], measure: str) -> str:
+    half = _shown(line[f"{measure}_half"])
+    return _shown(line[measure]) + (f" ± {half}" if half else "")
+
+
+def _shown(value: float, told: Callable[[float], str] = rounded) -> str:
+    return "" if pd.isna(value) else told(value)

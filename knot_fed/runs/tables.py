@@ -1,0 +1,83 @@
+"""The tables of a run, for the terminal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from knot_fed.runs.method import clients_answered, method_of
+from knot_fed.runs.narrow import cause, narrow_table, plain, reasons, rounded
+from knot_fed.types import MEAN
+
+DISTANCES = (("sd", "SD ↓"), ("sd_calibrated", "SD cal. ↓"), ("w1", "W1 ↓"))
+SCORES = (("accuracy", "accuracy ↑"), ("macro_f1", "macro-F1 ↑"), ("ece", "ECE ↓"))
+COLUMNS = (*DISTANCES, *SCORES)
+
+_READ = ("task", "student", "domains", "clients", "distillation", "fedavg")
+
+
+def table_facts(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a summary that `summary_table` reads."""
+    return {key: summary[key] for key in _READ if key in summary}
+
+
+def summary_table(summary: dict[str, Any]) -> Group:
+    """Return how the student was trained, two tables of metrics before and after the run by domain, and the clients."""
+    parts: list[RenderableType] = [plain(f"{summary['task']}: {method_of(summary)}")]
+    if summary["domains"]:
+        parts.append(_metrics_table(summary, DISTANCES))
+        parts.append(_metrics_table(summary, SCORES, counted=True, caption="before → after"))
+    clients, unmeasured = summary["clients"], unmeasured_clients(summary)
+    parts.append(_clients_table(clients, unmeasured))
+    parts += reasons((client["name"], client_state(client, unmeasured)) for client in clients)
+    return Group(*parts, plain(clients_answered(summary)))
+
+
+def _metrics_table(
+    summary: dict[str, Any], columns: Sequence[tuple[str, str]], *, counted: bool = False, caption: str = ""
+) -> Table:
+    headings = [heading for _, heading in columns] + ["examples"] * counted
+    rows = [[name, *_cells(metrics, columns, counted)] for name, metrics in sorted(summary["domains"].items())]
+    rows += [[client["name"], "not measured", *[""] * (len(headings) - 1)] for client in unmeasured_clients(summary)]
+    table = narrow_table(["domain"], headings, rows=rows, caption=caption)
+    table.add_section()
+    if summary["student"]["before"] and summary["student"]["after"]:
+        table.add_row(MEAN, *_cells(summary["student"], columns, counted), style="bold")
+    return table
+
+
+def unmeasured_clients(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the clients that took part and have no metrics; each tells why under `unmeasured`."""
+    return [
+        client for client in summary["clients"] if client.get("unmeasured") and client["name"] not in summary["domains"]
+    ]
+
+
+def client_state(client: dict[str, Any], unmeasured: Sequence[dict[str, Any]]) -> str:
+    """Tell what became of a client, the same in every table: its answers, and its metrics if it gave none."""
+    return f"{client['status']}; not measured: {client['unmeasured']}" if client in unmeasured else client["status"]
+
+
+def _cells(metrics: dict[str, Any], columns: Sequence[tuple[str, str]], counted: bool) -> list[str]:
+    before, after = metrics["before"], metrics["after"]
+    shown = [f"{rounded(before[key])} → {rounded(after[key])}" for key, _ in columns]
+    return shown + [str(after["examples"])] * counted
+
+
+def _clients_table(clients: Sequence[dict[str, Any]], unmeasured: Sequence[dict[str, Any]]) -> Table:
+    rows = [
+        [
+            client["name"],
+            cause(client_state(client, unmeasured)),
+            client.get("rounds", ""),
+            client["examples"],
+            f"{client['bytes_up'] / 1e3:.1f}",
+            f"{client['bytes_down'] / 1e3:.1f}",
+            f"{client['seconds']:.1f}",
+        ]
+        for client in clients
+    ]
+    return narrow_table(
+        ["client", "status"], ["rounds", "examples", "kB up", "kB down", "seconds"], rows=rows, title="clients"
+    )

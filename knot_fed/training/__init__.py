@@ -1,0 +1,1 @@
+"""Teachers and students: trained, asked, distilled and measured."""

@@ -1,0 +1,224 @@
+"""The student learns from the teachers' soft labels on the transfer set."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.special import softmax
+
+from knot_fed.config import DistillConfig, RunConfig
+from knot_fed.losses import TRANSPORT_KEYS, Loss
+from knot_fed.models import Item, TextClassifier, predict_logits
+from knot_fed.training.cross_entropy import ClassWeights, CrossEntropy
+from knot_fed.training.fitting import FitState, Schedule, fit
+from knot_fed.types import LabelledTexts, Text
+
+EVALUATION_BATCH = 512
+SATURATED = 0.99
+"""Top probability above which the softmax passes next to no gradient on: `p (f - <p, f>)` in transport."""
+
+
+@dataclass(frozen=True, slots=True)
+class DistillationResult:
+    """How one distillation went.
+
+    Parameters
+    ----------
+    epochs_run, best_epoch
+        Epochs trained, and the one kept; 0 is the start.
+    train_losses, validation_losses
+        By epoch, the held-out ones from epoch 0.
+    saturated
+        Share of the transfer texts to which the student that was kept gives a top probability above .99.
+    seconds, seconds_in_loss
+        Wall time.
+    """
+
+    epochs_run: int
+    best_epoch: int
+    train_losses: tuple[float, ...]
+    validation_losses: tuple[float, ...]
+    saturated: float
+    seconds: float
+    seconds_in_loss: float
+
+    @property
+    def unmoved(self) -> bool:
+        """Whether the student is what it was before: no epoch lowered its held-out loss."""
+        return self.best_epoch == 0
+
+
+def distillation_settings(config: RunConfig) -> dict[str, str | float]:
+    """Return the settings of a distillation, as `summary.json` holds them; a setting that nothing reads is empty."""
+    read = TRANSPORT_KEYS.get(config.distill.loss, frozenset())
+    return {
+        "loss": config.distill.loss,
+        "objective": config.distill.objective,
+        "weights": config.weights.weighting,
+        "cost": config.ground_cost if "transport.cost" in read else "",
+        "agreement": config.distill.agreement,
+        "supervised": config.distill.supervised,
+    }
+
+
+class PublicCrossEntropy:
+    """Weighted cross-entropy of the student on the server's public labelled examples, a fresh batch at each call.
+
+    Parameters
+    ----------
+    student
+        The student.
+    examples
+        The public training examples.
+    weight
+        What the cross-entropy is multiplied by.
+    weigh_classes
+        As `teacher.class-weights`.
+    seed
+        Of the batches, which are drawn with replacement.
+    """
+
+    def __init__(
+        self,
+        student: TextClassifier,
+        examples: LabelledTexts,
+        *,
+        weight: float,
+        weigh_classes: ClassWeights,
+        seed: int,
+    ) -> None:
+        self.weight = weight
+        self._student = student
+        self._items = student.encode(examples.texts)
+        self._cross_entropy = CrossEntropy(examples.labels, len(student.spec.labels), weigh_classes)
+        self._generator = np.random.default_rng(seed)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the next batches depend on; JSON holds it exactly."""
+        return dict(self._generator.bit_generator.state)
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        self._generator.bit_generator.state = state
+
+    def __call__(self, size: int) -> Float[torch.Tensor, ""]:
+        """Return the loss of a batch of that size; differentiable in the student's parameters."""
+        rows = self._generator.integers(len(self._items), size=size)
+        return self.weight * self._cross_entropy(self._student.logits([self._items[row] for row in rows]), rows)
+
+
+def distil_student(
+    student: TextClassifier,
+    texts: Sequence[Text],
+    soft_labels: Float[np.ndarray, "teachers examples classes"],
+    weights: Float[np.ndarray, "teachers examples"],
+    loss: Loss,
+    settings: DistillConfig,
+    *,
+    seed: int,
+    supervision: PublicCrossEntropy | None = None,
+    start: FitState | None = None,
+    keep: Callable[[FitState], None] | None = None,
+) -> DistillationResult:
+    """Train the student on the teachers' soft labels; held-out texts choose the epoch by the same loss.
+
+    Parameters
+    ----------
+    student
+        Trained in place; its start is a candidate, so that distillation never makes the held-out loss worse.
+    texts
+        The transfer texts that the teachers labelled, at least 2.
+    soft_labels, weights
+        What the teachers said, and how much each counts on each text; pooled soft labels are one teacher of weight 1.
+        The weights of a text need not sum to 1: losses are linear in them, so that the sum says how much it counts.
+    loss
+        Called with logits (B, L), soft labels (B, K, L) and weights (B, K).
+    settings
+        Epochs, patience, batch size, learning rate and the held-out share.
+    seed
+        Of the held-out share, order and dropout.
+    supervision
+        Added to the loss of each batch, with as many public examples; it takes no part in the choice of the epoch.
+    start, keep
+        As in `fit`: where a distillation cut short goes on from, and who keeps its state at each epoch.
+
+    Raises
+    ------
+    ModelError
+        If the loss is not finite.
+    OwnCodeError
+        If a user's own loss cannot be used.
+    """
+    started, targets = time.monotonic(), _Targets(soft_labels, weights, loss)
+    train_rows, held_rows = _hold_out(len(texts), settings.validation, seed)
+    items = student.encode(texts)
+
+    def batch_loss(logits: torch.Tensor, positions: Int[np.ndarray, "batch"]) -> torch.Tensor:
+        value = targets.loss(logits, train_rows[positions])
+        return value if supervision is None else value + supervision(len(positions))
+
+    def held_out_score() -> float:
+        student.eval()
+        total = 0.0
+        with torch.no_grad():
+            for start in range(0, len(held_rows), EVALUATION_BATCH):
+                rows = held_rows[start : start + EVALUATION_BATCH]
+                total += float(targets.loss(student.logits([items[row] for row in rows]), rows)) * len(rows)
+        return -total / len(held_rows)
+
+    schedule = Schedule(
+        settings.epochs, settings.patience, settings.batch_size, settings.learning_rate, loss=settings.loss
+    )
+    train_items = [items[row] for row in train_rows]
+    result = fit(
+        student, train_items, batch_loss, held_out_score, schedule, seed=seed, start=start, keep=keep
+    )  # fmt: skip
+    return DistillationResult(
+        epochs_run=len(result.train_losses),
+        best_epoch=result.best_epoch,
+        train_losses=result.train_losses,
+        validation_losses=tuple(-score for score in result.scores),
+        saturated=_saturated(student, items),
+        seconds=time.monotonic() - started,
+        seconds_in_loss=targets.seconds,
+    )
+
+
+class _Targets:
+    """The teachers' answers as tensors, the loss against them, and the seconds spent in it."""
+
+    def __init__(
+        self,
+        soft_labels: Float[np.ndarray, "teachers examples classes"],
+        weights: Float[np.ndarray, "teachers examples"],
+        loss: Loss,
+    ) -> None:
+        self.seconds = 0.0
+        self._soft_labels = torch.from_numpy(soft_labels.transpose(1, 0, 2).astype(np.float32))
+        self._weights = torch.from_numpy(weights.T.astype(np.float32))
+        self._loss = loss
+
+    def loss(
+        self, logits: Float[torch.Tensor, "batch classes"], rows: Int[np.ndarray, "batch"]
+    ) -> Float[torch.Tensor, ""]:
+        """Return the loss of the student's logits for the texts at these rows."""
+        started = time.monotonic()
+        value = self._loss(logits, self._soft_labels[rows].to(logits.device), self._weights[rows].to(logits.device))
+        self.seconds += time.monotonic() - started
+        return value
+
+
+def _saturated(student: TextClassifier, items: Sequence[Item]) -> float:
+    top = softmax(predict_logits(student, items), axis=1).max(axis=1)
+    return float((top > SATURATED).mean())
+
+
+def _hold_out(count: int, share: float, seed: int) -> tuple[Int[np.ndarray, "train"], Int[np.ndarray, "held"]]:
+    order = np.random.default_rng(seed).permutation(count)
+    held = min(max(1, round(share * count)), count - 1)
+    return np.sort(order[held:]), np.sort(order[:held])

@@ -1,0 +1,242 @@
+"""DP-SGD: the training loop whose result says little about any one example, by Opacus."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from knot_fed.errors import KnotError, PrivacyError
+from knot_fed.models.text_classifier import Item, TextClassifier
+from knot_fed.privacy.noise import NoiseSource
+from knot_fed.types import Text
+
+PHYSICAL_BATCH = 64
+"""Examples whose gradients are held at once; a sampled batch may be larger."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateSchedule:
+    """How DP-SGD trains: nothing in it may depend on the examples, their number included.
+
+    Parameters
+    ----------
+    steps
+        Of the optimiser.
+    sampling_rate
+        Probability with which each example takes part in a step.
+    clipping_norm
+        Largest L2 norm of one example's gradient.
+    noise_multiplier
+        Standard deviation of the noise over `clipping_norm`.
+    learning_rate
+        Of AdamW, to which the gradient's scale is nothing.
+    """
+
+    steps: int
+    sampling_rate: float
+    clipping_norm: float
+    noise_multiplier: float
+    learning_rate: float
+
+
+TRIED = PrivateSchedule(steps=1, sampling_rate=1.0, clipping_norm=1.0, noise_multiplier=1.0, learning_rate=0.0)
+"""What a model is tried with; none of it is done."""
+
+
+def fit_privately(
+    model: TextClassifier,
+    items: Sequence[Item],
+    labels: Int[np.ndarray, "examples"],
+    schedule: PrivateSchedule,
+    *,
+    source: NoiseSource,
+) -> None:
+    """Train by DP-SGD (Abadi et al. 2016): sums of clipped gradients of Poisson samples, with Gaussian noise.
+
+    Unit: one example. Neighbouring relation: one example more or less. Sensitivity: `clipping_norm` for each sum.
+    Accountant: `dp_sgd_epsilon` of `knot_fed.privacy.accounting`. All steps are done and the last parameters are kept:
+    nothing is chosen by a validation split. Sums are not divided by a batch size, since that would need the number of
+    examples. There is no dropout, since the noise is regulariser enough, and `left_alone_by_dp_sgd` keeps its values.
+    An example whose gradient is not finite counts as nothing.
+
+    Parameters
+    ----------
+    model
+        Trained in place, from parameters that do not depend on the examples.
+    items, labels
+        Encoded training examples and their labels.
+    schedule
+        Steps, rate, clipping and noise.
+    source
+        Of sampling and noise.
+
+    Raises
+    ------
+    PrivacyError
+        If Opacus is not installed or cannot treat a layer, or the model draws random numbers as it trains; nothing is
+        trained then.
+    """
+    targets = torch.from_numpy(np.asarray(labels, dtype=np.int64))
+    with _only_private_layers(model), _without_dropout(model), _per_example_gradients(model):
+        optimiser = _optimiser(model, schedule, source)
+        model.train()
+        _check_same_twice(model, items[:1])
+        for _ in range(schedule.steps):
+            rows = np.flatnonzero(source.coins(len(items), probability=schedule.sampling_rate))
+            with _untreatable_if_it_fails(model):
+                _step(model, items, targets, rows, optimiser)
+    model.eval()
+
+
+def check_treatable(model: TextClassifier, texts: Sequence[Text]) -> None:
+    """Refuse DP-SGD of a model before anything is charged or trained; reads the first of these public texts only.
+
+    That text, twice in a batch, shows whether each example has a gradient of its own; no parameter is changed.
+
+    Raises
+    ------
+    PrivacyError
+        As `fit_privately`.
+    """
+    with _only_private_layers(model), _without_dropout(model), _per_example_gradients(model):
+        optimiser, items = _optimiser(model, TRIED, NoiseSource()), model.encode(texts[:1]) * 2
+        model.train()
+        _check_same_twice(model, items)
+        with _untreatable_if_it_fails(model):
+            model.logits(items).sum().backward()  # type: ignore[no-untyped-call]
+            optimiser.clip_and_accumulate()
+        optimiser.zero_grad()
+    model.eval()
+
+
+def check_opacus() -> None:
+    """Refuse DP-SGD where Opacus is missing.
+
+    Raises
+    ------
+    PrivacyError
+        With the command that installs it.
+    """
+    if find_spec("opacus") is None:
+        raise PrivacyError("DP-SGD needs Opacus, which is not installed; pip install 'knot-fed[privacy]'")
+
+
+def _optimiser(model: TextClassifier, schedule: PrivateSchedule, source: NoiseSource) -> Any:
+    from knot_fed.training.dp_optimiser import ExactDPOptimizer
+
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return ExactDPOptimizer(
+        torch.optim.AdamW(trained, lr=schedule.learning_rate, weight_decay=0.0),
+        noise_multiplier=schedule.noise_multiplier,
+        max_grad_norm=schedule.clipping_norm,
+        source=source,
+    )
+
+
+def _step(
+    model: TextClassifier, items: Sequence[Item], targets: torch.Tensor, rows: Int[np.ndarray, "batch"], optimiser: Any
+) -> None:
+    """Do one step on a sampled batch, in physical batches; an empty one still gets its noise."""
+    parts = [rows[start : start + PHYSICAL_BATCH] for start in range(0, max(1, len(rows)), PHYSICAL_BATCH)]
+    for part in parts:
+        if len(part):
+            logits = model.logits([items[row] for row in part])
+            loss = nn.functional.cross_entropy(logits, targets[part].to(logits.device), reduction="sum")
+            loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            for parameter in optimiser.params:
+                parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))
+        optimiser.signal_skip_step(do_skip=part is not parts[-1])
+        optimiser.step()
+        optimiser.zero_grad()
+
+
+@contextmanager
+def _only_private_layers(model: TextClassifier) -> Iterator[None]:
+    """Let no gradient into the layers that DP-SGD leaves alone, for a while."""
+    left_alone = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and name.startswith(model.left_alone_by_dp_sgd)
+    ]
+    for parameter in left_alone:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in left_alone:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def _without_dropout(model: TextClassifier) -> Iterator[None]:
+    """Switch dropout off for a while, as modules and as rates that a module's own code reads, such as attention's."""
+    rates = [
+        (module, name, value)
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if isinstance(value, float) and ("dropout" in name or (name == "p" and isinstance(module, _DropoutNd)))
+    ]
+    for module, name, _ in rates:
+        setattr(module, name, 0.0)
+    try:
+        yield
+    finally:
+        for module, name, value in rates:
+            setattr(module, name, value)
+
+
+def _check_same_twice(model: TextClassifier, items: Sequence[Item]) -> None:
+    """Refuse a model that still draws random numbers as it trains."""
+    with torch.no_grad():
+        if items and not torch.equal(model.logits(items), model.logits(items)):
+            raise _untreatable(model, "one that draws random numbers")
+
+
+@contextmanager
+def _per_example_gradients(model: TextClassifier) -> Iterator[None]:
+    """Let Opacus read the gradient of each example for a while."""
+    check_opacus()
+    from opacus import GradSampleModule
+    from opacus.validators import ModuleValidator
+
+    model.train()
+    unfit = [type(error).__name__ for error in ModuleValidator.validate(model)]
+    try:
+        watched = GradSampleModule(model, loss_reduction="sum")
+    except NotImplementedError:
+        unfit.append("a trained layer with buffers")
+    if unfit:
+        raise _untreatable(model, unfit[0])
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Full backward hook is firing")
+            yield
+    finally:
+        watched.cleanup()
+
+
+@contextmanager
+def _untreatable_if_it_fails(model: TextClassifier) -> Iterator[None]:
+    """Tell of what Opacus raises inside a layer, which may be of any kind."""
+    try:
+        yield
+    except KnotError:
+        raise
+    except Exception as error:
+        raise _untreatable(model, type(error).__name__) from None
+
+
+def _untreatable(model: TextClassifier, found: str) -> PrivacyError:
+    return PrivacyError(
+        f"{model.spec.name}: Opacus cannot treat a layer ({found});"
+        " use ngram-bag, tiny-bert, or an hf: model with trainable = 'head'"
+    )

@@ -1,0 +1,174 @@
+"""How well soft labels fit true labels: Semantic Distance, W1-to-truth, accuracy, macro-F1, calibration, details."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from sklearn.metrics import f1_score
+
+from knot_fed.labels import LabelSpace
+from knot_fed.training.calibration import temper
+from knot_fed.types import Metrics, SoftLabels
+
+BINS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """One occupied bin of the top probability: its mean, the share of right answers, and how many answers it holds."""
+
+    confidence: float
+    accuracy: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EvaluationDetails:
+    """What lies behind the metrics of one test set.
+
+    Parameters
+    ----------
+    mean_predictions
+        Mean predicted distribution of the examples of each true label (rows); zero where a label does not occur.
+    confusion
+        Count of examples by true label (rows) and arg-max prediction (columns).
+    reliability
+        The occupied bins of the top probability, in order.
+    """
+
+    mean_predictions: Float[np.ndarray, "classes classes"]
+    confusion: Int[np.ndarray, "classes classes"]
+    reliability: tuple[ReliabilityBin, ...]
+
+    def to_mapping(self) -> dict[str, object]:
+        """Return the details as `summary.json` holds them."""
+        return {
+            "mean_predictions": self.mean_predictions.tolist(),
+            "confusion": self.confusion.tolist(),
+            "reliability": [asdict(held) for held in self.reliability],
+        }
+
+
+def evaluate_classifier(
+    soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"], label_space: LabelSpace, *, temperature: float = 1.0
+) -> Metrics:
+    """Measure soft labels against true labels.
+
+    Parameters
+    ----------
+    soft_labels
+        One distribution for each example.
+    labels
+        True labels; SD, W1 and macro-F1 are means over the labels that occur here.
+    label_space
+        Gives the coordinates of SD and W1.
+    temperature
+        Of `sd_calibrated` only, as `fit_temperature` found it on other examples.
+
+    Returns
+    -------
+    metrics
+        All zero, with `examples = 0`, for an empty test set.
+
+    Examples
+    --------
+    >>> evaluate_classifier(np.eye(3)[[0, 2]], np.array([0, 1]), LabelSpace.preset("nli")).sd
+    0.5
+    """
+    if len(labels) == 0:
+        return Metrics(sd=0.0, sd_calibrated=0.0, w1=0.0, accuracy=0.0, macro_f1=0.0, ece=0.0, examples=0)
+    predicted = soft_labels.argmax(axis=1)
+    present = np.unique(labels)
+    return Metrics(
+        sd=_macro(semantic_distances(soft_labels, labels, label_space), labels),
+        sd_calibrated=_macro(semantic_distances(temper(soft_labels, temperature), labels, label_space), labels),
+        w1=_macro(distances_to_truth(soft_labels, labels, label_space), labels),
+        accuracy=float((predicted == labels).mean()),
+        macro_f1=float(f1_score(labels, predicted, labels=present, average="macro", zero_division=0.0)),
+        ece=calibration_error(soft_labels, labels),
+        examples=len(labels),
+    )
+
+
+def mean_metrics(metrics: Sequence[Metrics]) -> Metrics:
+    """Average over domains, each counting the same; examples are added up."""
+    fields = ("sd", "sd_calibrated", "w1", "accuracy", "macro_f1", "ece")
+    means = {field: float(np.mean([getattr(domain, field) for domain in metrics])) for field in fields}
+    return Metrics(**means, examples=sum(domain.examples for domain in metrics))
+
+
+def semantic_distances(
+    soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"], label_space: LabelSpace
+) -> Float[np.ndarray, "examples"]:
+    """Return `|| sum_k p_k x_k - x_c ||`: how far the mean prediction is from the truth (KNOT, COLING 2022).
+
+    Labels without coordinates are the corners of a simplex with edges of length one, so that it is
+    `|| p - e_c || / sqrt(2)`, from 0 to 1.
+    """
+    if not label_space.ordered:
+        right = soft_labels[np.arange(len(labels)), labels]
+        squared = ((soft_labels**2).sum(axis=1) - 2 * right + 1) / 2
+        to_corner: Float[np.ndarray, examples] = np.sqrt(np.maximum(squared, 0.0))
+        return to_corner
+    coordinates = label_space.coordinates
+    distances: Float[np.ndarray, examples] = np.linalg.norm(soft_labels @ coordinates - coordinates[labels], axis=1)
+    return distances
+
+
+def distances_to_truth(
+    soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"], label_space: LabelSpace
+) -> Float[np.ndarray, "examples"]:
+    """Return `sum_k p_k || x_k - x_c ||`: the cost of moving all mass to the truth, which SD never exceeds."""
+    distances: Float[np.ndarray, examples] = (soft_labels * label_space.distances[labels]).sum(axis=1)
+    return distances
+
+
+def calibration_error(soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"]) -> float:
+    """Return the expected calibration error over 15 equal bins of the top probability (Guo et al. 2017)."""
+    bins = reliability_bins(soft_labels, labels)
+    return sum(held.count * abs(held.accuracy - held.confidence) for held in bins) / len(labels)
+
+
+def reliability_bins(soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"]) -> tuple[ReliabilityBin, ...]:
+    """Return the occupied ones of 15 equal bins of the top probability: what a reliability diagram shows."""
+    top = soft_labels.max(axis=1).astype(np.float64)
+    right = soft_labels.argmax(axis=1) == labels
+    bins = np.clip((top * BINS).astype(np.int64), 0, BINS - 1)
+    return tuple(
+        ReliabilityBin(float(top[held].mean()), float(right[held].mean()), int(held.sum()))
+        for held in (bins == number for number in np.unique(bins))
+    )
+
+
+def evaluation_details(
+    soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"], label_space: LabelSpace
+) -> EvaluationDetails:
+    """Tell which labels are taken for which, and how far confidence can be trusted.
+
+    Parameters
+    ----------
+    soft_labels
+        One distribution for each example.
+    labels
+        True labels.
+    label_space
+        Gives the number of labels.
+
+    Examples
+    --------
+    >>> evaluation_details(np.eye(3)[[0, 2]], np.array([0, 1]), LabelSpace.preset("nli")).confusion.tolist()
+    [[1, 0, 0], [0, 0, 1], [0, 0, 0]]
+    """
+    truth = np.eye(len(label_space))[labels]
+    counts = truth.sum(axis=0)[:, None]
+    predicted = np.eye(len(label_space))[soft_labels.argmax(axis=1)]
+    return EvaluationDetails(
+        mean_predictions=truth.T @ soft_labels / np.maximum(counts, 1),
+        confusion=(truth.T @ predicted).astype(np.int64),
+        reliability=reliability_bins(soft_labels, labels),
+    )
+
+
+def _macro(values: Float[np.ndarray, "examples"], labels: Int[np.ndarray, "examples"]) -> float:
+    return float(np.mean([values[labels == label].mean() for label in np.unique(labels)]))

@@ -1,0 +1,179 @@
+"""One training loop with early stopping, for teachers and students alike."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from knot_fed.errors import ModelError
+from knot_fed.models.storage import load_trained_state, seeded, trained_state
+from knot_fed.models.text_classifier import Item, TextClassifier
+
+BatchLoss = Callable[[Float[torch.Tensor, "examples classes"], Int[np.ndarray, "examples"]], Float[torch.Tensor, ""]]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long and how fast to train, and what messages call the loss."""
+
+    epochs: int
+    patience: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float = 0.0
+    loss: str = "cross-entropy"
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What a training run has seen: mean training loss and validation score of each epoch, and the epoch kept."""
+
+    train_losses: tuple[float, ...]
+    scores: tuple[float, ...]
+    best_epoch: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FitState:
+    """All that training needs to go on from the end of an epoch: arrays by name, and facts that JSON holds exactly."""
+
+    arrays: dict[str, np.ndarray]
+    facts: dict[str, Any]
+
+
+def fit(
+    model: TextClassifier,
+    items: Sequence[Item],
+    batch_loss: BatchLoss,
+    score: Callable[[], float],
+    schedule: Schedule,
+    *,
+    seed: int,
+    start: FitState | None = None,
+    keep: Callable[[FitState], None] | None = None,
+) -> Fit:
+    """Train with AdamW until the score has not risen for `patience` epochs, and keep the best epoch's parameters.
+
+    Parameters
+    ----------
+    model
+        Trained in place; the parameters that it starts with are epoch 0 and a candidate.
+    items
+        Encoded training examples.
+    batch_loss
+        Loss of a batch, from its logits and the positions of its items.
+    score
+        Quality of the model as it stands, higher is better.
+    schedule
+        Epochs, patience, batch size, learning rate (0: the model's default) and weight decay.
+    seed
+        Of order and dropout.
+    start
+        What `keep` was given by training cut short; it goes on from there, to the same parameters. None: epoch 0.
+    keep
+        Called before the first epoch and after each that another one follows.
+
+    Raises
+    ------
+    ModelError
+        If the loss is not finite; the message names the step.
+    """
+    with seeded(seed):
+        training = _Training(model, items, batch_loss, schedule, seed=seed)
+        if start is None:
+            scores, losses, best, best_state = [score()], list[float](), 0, trained_state(model)
+        else:
+            best_state = training.go_on(start)
+            scores, losses, best = list(start.facts["scores"]), list(start.facts["losses"]), start.facts["best"]
+        while len(losses) - best < schedule.patience and len(losses) < schedule.epochs:
+            if keep is not None:
+                keep(training.state(best_state, scores=tuple(scores), losses=tuple(losses), best=best))
+            losses.append(training.epoch(len(losses) + 1))
+            scores.append(score())
+            if scores[-1] > scores[best]:
+                best, best_state = len(losses), trained_state(model)
+    load_trained_state(model, best_state)
+    model.eval()
+    return Fit(tuple(losses), tuple(scores), best)
+
+
+def fit_all_epochs(
+    model: TextClassifier, items: Sequence[Item], batch_loss: BatchLoss, schedule: Schedule, *, seed: int
+) -> tuple[float, ...]:
+    """Train as `fit` does, but for all epochs, keep the last one's parameters, and return the mean loss of each."""
+    with seeded(seed):
+        training = _Training(model, items, batch_loss, schedule, seed=seed)
+        losses = tuple(training.epoch(number) for number in range(1, schedule.epochs + 1))
+    model.eval()
+    return losses
+
+
+class _Training:
+    """Epochs of AdamW over items in a seeded order; its state can be taken and put back between two epochs."""
+
+    def __init__(
+        self, model: TextClassifier, items: Sequence[Item], batch_loss: BatchLoss, schedule: Schedule, *, seed: int
+    ) -> None:
+        self._rate = schedule.learning_rate or model.default_learning_rate
+        self._optimiser = torch.optim.AdamW(
+            model.parameters(), lr=self._rate, weight_decay=schedule.weight_decay, fused=True
+        )
+        self._generator = np.random.default_rng(seed)
+        self._model, self._items, self._batch_loss, self._batch_size = model, items, batch_loss, schedule.batch_size
+        self._loss = schedule.loss
+
+    def epoch(self, number: int) -> float:
+        """Train one epoch, counted from 1, and return the mean loss."""
+        self._model.train()
+        order, total = self._generator.permutation(len(self._items)), 0.0
+        for start in range(0, len(order), self._batch_size):
+            rows = order[start : start + self._batch_size]
+            self._optimiser.zero_grad()
+            loss = self._batch_loss(self._model.logits([self._items[row] for row in rows]), rows)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimiser.step()
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise self._not_finite(value, f"step {start // self._batch_size + 1} of epoch {number}")
+            total += value * len(rows)
+        return total / len(order)
+
+    def _not_finite(self, value: float, place: str) -> ModelError:
+        return ModelError(
+            f"training {self._model.spec.name}: the loss {self._loss} is {value} in {place}, at a learning rate of"
+            f" {self._rate:g}; use a lower rate, or mend the loss",
+            refusal="training did not stay finite; lower the learning rate",
+        )
+
+    def state(self, best_state: dict[str, np.ndarray], **facts: Any) -> FitState:
+        """Take parameters, optimiser and random state."""
+        arrays = {f"model/{name}": value for name, value in trained_state(self._model).items()}
+        arrays |= {f"best/{name}": value for name, value in best_state.items()}
+        for place, values in self._optimiser.state_dict()["state"].items():
+            arrays |= {f"optimiser/{place}/{name}": value.cpu().numpy().copy() for name, value in values.items()}
+        arrays["random/cpu"] = torch.get_rng_state().numpy()
+        if torch.cuda.is_available():
+            arrays["random/cuda"] = torch.cuda.get_rng_state().numpy()
+        return FitState(arrays, {**facts, "generator": self._generator.bit_generator.state})
+
+    def go_on(self, start: FitState) -> dict[str, np.ndarray]:
+        """Put back what `state` took, and return the best epoch's parameters."""
+        parts: dict[str, dict[str, np.ndarray]] = {"model": {}, "best": {}, "optimiser": {}, "random": {}}
+        for name, value in start.arrays.items():
+            part, _, rest = name.partition("/")
+            parts[part][rest] = value
+        load_trained_state(self._model, parts["model"])
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in parts["optimiser"].items():
+            place, _, moment = name.partition("/")
+            moments.setdefault(int(place), {})[moment] = torch.from_numpy(np.array(value))
+        self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": moments})
+        self._generator.bit_generator.state = start.facts["generator"]
+        torch.set_rng_state(torch.from_numpy(np.array(parts["random"]["cpu"])))
+        if torch.cuda.is_available():
+            torch.cuda.set_rng_state(torch.from_numpy(np.array(parts["random"]["cuda"])))
+        return parts["best"]

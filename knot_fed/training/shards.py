@@ -1,0 +1,97 @@
+"""PATE inside one client: teachers on disjoint shards of its records, which a record can change only one of."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from knot_fed.config import TeacherConfig
+from knot_fed.models import ModelSpec, TextClassifier, build_classifier
+from knot_fed.training.kept_teachers import NOT_OF_TRAINING, digest_of_training, load_or_train
+from knot_fed.training.teacher import predict_soft_labels, train_further
+from knot_fed.types import LabelledTexts, Text
+
+UNREAD = {*NOT_OF_TRAINING, "patience"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShardTeachers:
+    """One teacher for each shard of an owner's records; only `noisy_votes` of what they say may leave.
+
+    Parameters
+    ----------
+    models
+        The teachers; None for a shard without records.
+    classes
+        Number of labels.
+    """
+
+    models: Sequence[TextClassifier | None]
+    classes: int
+
+    def __call__(self, texts: Sequence[Text], *, temperature: float) -> Float[np.ndarray, "shards examples classes"]:
+        """Ask each of them; a shard without records answers with flat rows."""
+        answers = np.full((len(self.models), len(texts), self.classes), 1 / self.classes)
+        for shard, model in enumerate(self.models):
+            if model is not None:
+                answers[shard] = predict_soft_labels(model, texts, temperature=temperature)
+        return answers
+
+
+def train_shards(
+    spec: ModelSpec,
+    train: LabelledTexts,
+    settings: TeacherConfig,
+    *,
+    shards: int,
+    seed: int,
+    folder: Path | None,
+    feature_cache: Path | None = None,
+) -> ShardTeachers:
+    """Train one teacher for each shard, or load those that are kept.
+
+    Each record goes to the shard that its own text names, so that one more moves no other. All epochs are done, and no
+    validation split is read, since one of its records would shape all teachers.
+
+    Parameters
+    ----------
+    spec, settings, seed, feature_cache
+        As in `train_teacher`; patience is not read.
+    train
+        The owner's training examples.
+    shards
+        Number of teachers, >= 2.
+    folder
+        Where they are kept, each under its digest; None: nowhere.
+    """
+    places = _shard_of_each(train.texts, shards)
+    models: list[TextClassifier | None] = []
+    for shard in range(shards):
+        part = train.select(np.flatnonzero(places == shard))
+        fresh = partial(_trained, spec, part, settings, seed=seed, feature_cache=feature_cache)
+        if not len(part):
+            models.append(None)
+        elif folder is None:
+            models.append(fresh())
+        else:
+            digest = digest_of_training(spec, [part], settings.model_dump(exclude=UNREAD), seed)
+            models.append(load_or_train(folder / f"shard-{digest}", fresh, feature_cache=feature_cache)[0])
+    return ShardTeachers(models, len(spec.labels))
+
+
+def _trained(
+    spec: ModelSpec, train: LabelledTexts, settings: TeacherConfig, *, seed: int, feature_cache: Path | None
+) -> TextClassifier:
+    teacher = build_classifier(spec, seed=seed, feature_cache=feature_cache)
+    train_further(teacher, train, settings, seed=seed)
+    return teacher
+
+
+def _shard_of_each(texts: Sequence[Text], shards: int) -> Int[np.ndarray, "examples"]:
+    digests = (hashlib.sha256(json.dumps(text).encode()).digest()[:8] for text in texts)
+    return np.array([int.from_bytes(digest) % shards for digest in digests], dtype=np.int64)

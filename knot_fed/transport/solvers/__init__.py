@@ -1,0 +1,1 @@
+"""Solvers of the transport problem: exact ones, Sinkhorn, and their compiled loops."""
