@@ -20,8 +20,8 @@ from knot_fed.federation.wire import envelope, exchange
 from tests.deployment.certificates import Certificates
 from tests.deployment.hostile_node import Builder, HostileNode, Objects
 from tests.deployment.processes import CONNECTION, Federation, federation
-from tests.federation.hostile import ANSWERS, HANDSHAKES, MARKER
-from tests.federation.test_hostile_clients import honest_answer
+from tests.federation.server.hostile import ANSWERS, HANDSHAKES, MARKER
+from tests.federation.server.test_hostile_clients import honest_answer
 
 pytestmark = pytest.mark.slow
 QUICK = {"data.limit": 60, "teacher.epochs": 1, "distill.epochs": 1, "distill.loss": "mse", "timeout": 60.0}

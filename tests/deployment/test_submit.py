@@ -13,7 +13,7 @@ from knot_fed.federation.wire import envelope
 from tests.deployment.certificates import Certificates
 from tests.deployment.hostile_node import HostileNode
 from tests.deployment.processes import BIN, ROOT, Federation, federation, free_port
-from tests.federation.test_forged_logs import REFUSALS
+from tests.federation.server.test_forged_logs import REFUSALS
 
 SMALL = (
     "wait-for=2 threads=1 timeout=60.0 teacher.epochs=2 distill.epochs=2 student.pretrain=false data.limit=400"

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.deployment.processes import MARK, command_line, left_over, until
-from tests.test_machine import like_macos
+from tests.system.test_machine import like_macos
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

@@ -20,7 +20,7 @@ from knot_fed.privacy.policy_checks import (
     stricter_settings,
 )
 from knot_fed.types import Metrics, TeacherAnswer
-from tests.test_config import leaves
+from tests.config.test_config import leaves
 
 ROWS = np.full((4, 2), 0.5, dtype=np.float32)
 
