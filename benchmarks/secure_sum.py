@@ -12,6 +12,7 @@ from knot_fed.federation.secure.peer import KeyList, Peer, deal_shares, mask_val
 from knot_fed.federation.secure.round import unmask_sum
 from knot_fed.federation.wire import envelope, exchange
 from knot_fed.privacy.secure_sum import Quantisation, default_threshold, dequantise, quantise
+from knot_fed.types import TeacherAnswer
 
 ROUND = 1
 CLAIM = exchange.Claim("none", float("inf"), 0.0)
@@ -46,7 +47,7 @@ def plain_cost(soft_labels):
     cost = Cost()
     cost.sent(exchange.pack_train_request(exchange.TrainRequest(ROUND, "f" * 64, 0, len(soft_labels))), up=False)
     confidence = np.zeros(len(soft_labels), dtype=np.float32)
-    reply = exchange.TrainReply(soft_labels, confidence, 9, False, 0.0, CLAIM)
+    reply = exchange.TrainReply(TeacherAnswer(soft_labels, confidence, 9), False, 0.0, CLAIM)
     cost.sent(exchange.pack_soft_labels(reply, round_number=ROUND, privacy=PLAIN), up=True)
     return cost
 

@@ -206,9 +206,8 @@ def public_teacher(run: RunConfig, student: TextClassifier, public: Sequence[Tex
     return OwnTeacher(run.model_copy(update={"privacy": plain}), student, None, public, run.seed)
 
 
-def as_received(soft_labels: SoftLabels, privacy: PrivacyConfig) -> SoftLabels:
-    """Return soft labels as the server reads them after compression."""
-    classes = soft_labels.shape[1]
-    return decompress(
-        compress(soft_labels, privacy.compression, top_k=privacy.top_k), privacy.compression, classes=classes
-    )
+def as_received(answer: TeacherAnswer, privacy: PrivacyConfig) -> TeacherAnswer:
+    """Return an answer as the server reads it: its soft labels compressed and brought back, its scores in float32."""
+    sent = compress(answer.soft_labels, privacy.compression, top_k=privacy.top_k)
+    received = decompress(sent, privacy.compression, classes=answer.soft_labels.shape[1])
+    return TeacherAnswer(received, answer.scores.astype(np.float32), answer.examples)

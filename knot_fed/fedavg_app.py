@@ -16,6 +16,7 @@ from knot_fed.federation.client.guard import only_declared_records, redact_error
 from knot_fed.federation.client.settings import Client, answer_evaluation, answer_handshake
 from knot_fed.federation.flower.bounded_grid import bounded
 from knot_fed.federation.server.averaging import CountedFedAvg
+from knot_fed.federation.server.learning import round_seed
 from knot_fed.federation.server.run import (
     Judge,
     read_server_data,
@@ -24,7 +25,6 @@ from knot_fed.federation.server.run import (
     start_student,
     summarise,
 )
-from knot_fed.federation.server.strategy import round_seed
 from knot_fed.federation.wire import envelope, student_wire
 from knot_fed.federation.wire.message_log import log_crossings
 from knot_fed.models import (

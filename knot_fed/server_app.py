@@ -9,7 +9,7 @@ from knot_fed.answers import public_teacher
 from knot_fed.config import RunConfig
 from knot_fed.errors import KnotError, phase
 from knot_fed.federation.flower.bounded_grid import bounded
-from knot_fed.federation.secure.strategy import reply_bounds, strategy_of
+from knot_fed.federation.secure.collecting import make_collector, reply_bounds
 from knot_fed.federation.server.privacy_summary import privacy_facts
 from knot_fed.federation.server.run import (
     Judge,
@@ -20,6 +20,7 @@ from knot_fed.federation.server.run import (
     run_in_folder,
     summarise,
 )
+from knot_fed.federation.server.strategy import KnotStrategy
 from knot_fed.models import save_classifier, use_threads
 from knot_fed.reporting.report import write_report
 from knot_fed.runs.run_folder import RunFolder
@@ -52,7 +53,7 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
         answer = own.answer(transfer.texts) if own else None
         calibrate_start(config, student, public.val)
         grid = bounded(grid, reply_bounds(config, texts=len(transfer)))
-        strategy = strategy_of(config)(config, student, transfer, folder, answer, public)
+        strategy = KnotStrategy(config, student, transfer, folder, public, make_collector(config, transfer, answer))
     outcome = strategy.roster.outcome
     failure = run_between_measurements(lambda: strategy.run(grid), student, Judge(config, public), outcome)
     facts = {

@@ -109,3 +109,9 @@ class TeacherAnswer:
     soft_labels: SoftLabels
     scores: Float[np.ndarray, "examples"]
     examples: int
+
+    def select(self, rows: range) -> "TeacherAnswer":
+        """Return the answer for some of the texts."""
+        return TeacherAnswer(
+            self.soft_labels[rows.start : rows.stop], self.scores[rows.start : rows.stop], self.examples
+        )

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from jaxtyping import Float
 
-from knot_fed.aggregation import agreement_weights, client_weights, pool_soft_labels
+from knot_fed.aggregation import Consensus, find_consensus
 from knot_fed.answers import OwnTeacher, TeacherPlan, as_received, public_teacher
 from knot_fed.config import NodeConfig, RunConfig, Scalar
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.federation.client.release import TEACHERS, teacher_plan
 from knot_fed.federation.client.settings import Client
+from knot_fed.federation.server.learning import round_seed
 from knot_fed.federation.server.run import pretrained_student, read_server_data, start_student
-from knot_fed.federation.server.strategy import round_seed
 from knot_fed.losses import make_loss
 from knot_fed.models import TextClassifier
 from knot_fed.training.distillation import distil_student
@@ -43,8 +43,7 @@ class Teacher:
 
     def answer(self, texts: Sequence[Text]) -> TeacherAnswer:
         """Answer for these texts as the client would, after compression."""
-        answer = self.own.answer(texts, rows=self._rows)
-        return replace(answer, soft_labels=as_received(answer.soft_labels, self.own.run.privacy))
+        return as_received(self.own.answer(texts, rows=self._rows), self.own.run.privacy)
 
     def _rows(self, texts: Sequence[Text]) -> SoftLabels:
         new = [text for text in dict.fromkeys(texts) if text not in self.given]
@@ -146,28 +145,17 @@ class Federation:
             return None
         return public_teacher(self.config, self.pretrained(), self.public.train.texts).answer(texts)
 
-    def weights(self, answers: Sequence[TeacherAnswer]) -> Float[np.ndarray, "teachers texts"]:
-        """Weigh the teachers as the server would."""
-        return client_weights(
-            self.config.weights.scheme,
-            examples=np.array([answer.examples for answer in answers]),
-            confidences=np.stack([answer.scores for answer in answers]).astype(np.float64),
-            soft_labels=stacked(answers),
-            power=self.config.weights.power,
-        )
+    def consensus(self, answers: Sequence[TeacherAnswer]) -> Consensus:
+        """Weigh and pool the answers as the server would."""
+        return find_consensus(answers, self.config.weights, self.config.distill)
 
     def distil(self, texts: Sequence[Text], answers: Sequence[TeacherAnswer]) -> TextClassifier:
         """Distil a student as the server would, from all texts in one round; without supervision by public labels."""
-        settings, student = self.config.distill, self.start()
-        soft_labels, weights = stacked(answers), self.weights(answers)
-        pooled = pool_soft_labels(
-            soft_labels, weights, pooling=self.config.weights.pooling, trim=self.config.weights.trim
-        )
-        shares = agreement_weights(soft_labels, weights, pooled, power=settings.agreement)
-        if settings.objective == "pooled":
-            soft_labels, weights = pooled[None], np.ones((1, len(pooled)))
-        seed = round_seed(self.config.seed, 1)
-        distil_student(student, texts, soft_labels, weights * shares, make_loss(self.config), settings, seed=seed)
+        student, found = self.start(), self.consensus(answers)
+        distil_student(
+            student, texts, found.targets, found.weights, make_loss(self.config), self.config.distill,
+            seed=round_seed(self.config.seed, 1),
+        )  # fmt: skip
         return student
 
     def judge(self, student: TextClassifier) -> Metrics:
@@ -177,8 +165,3 @@ class Federation:
         return mean_metrics(
             [evaluate_classifier(predict_soft_labels(student, test.texts), test.labels, labels) for test in tests]
         )
-
-
-def stacked(answers: Sequence[TeacherAnswer]) -> Float[np.ndarray, "teachers texts classes"]:
-    """Put soft labels of several teachers in one array."""
-    return np.stack([answer.soft_labels for answer in answers]).astype(np.float64)

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from knot_fed.aggregation import SCHEMES, client_weights
+from knot_fed.aggregation import SCHEMES, TeacherAnswers, client_weights
 from knot_fed.config import RunConfig
 from knot_fed.errors import OwnCodeError
 from knot_fed.losses import BUILDERS, make_loss, try_loss
@@ -67,14 +67,9 @@ def try_own_functions(config: RunConfig) -> None:
         try_loss(loss, labels=labels, name=config.distill.loss)
     if config.weights.scheme not in SCHEMES:
         generator = np.random.default_rng(1)
-        soft_labels = generator.dirichlet(np.ones(labels), size=(3, 4))
-        client_weights(
-            config.weights.scheme,
-            examples=np.array([10, 20, 30]),
-            confidences=generator.uniform(size=(3, 4)),
-            soft_labels=soft_labels,
-            power=config.weights.power,
-        )
+        soft_labels, scores = generator.dirichlet(np.ones(labels), size=(3, 4)), generator.uniform(size=(3, 4))
+        answers = TeacherAnswers(np.array([10, 20, 30]), scores, soft_labels)
+        client_weights(config.weights.scheme, answers, power=config.weights.power)
 
 
 def _own_functions(config: RunConfig) -> list[str]:

@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from knot_fed.aggregation import client_weights, pool_soft_labels
+from knot_fed.aggregation import find_consensus
 from knot_fed.answers import OwnTeacher, as_received, public_teacher
 from knot_fed.config import NodeConfig, RunConfig, WeightsConfig
 from knot_fed.data.private import join_examples
@@ -35,8 +33,7 @@ class _Owner:
     def answer(self, texts: Sequence[Text], *, weights: WeightsConfig) -> TeacherAnswer:
         """Answer for texts as the server would read it in a run of a weighting."""
         teacher = replace(self.teacher, run=self.teacher.run.model_copy(update={"weights": weights}))
-        answer = teacher.answer(texts)
-        return replace(answer, soft_labels=as_received(answer.soft_labels, teacher.run.privacy))
+        return as_received(teacher.answer(texts), teacher.run.privacy)
 
 
 def reference_rows(config: RunConfig, *, clients: int, weightings: Sequence[WeightsConfig]) -> list[Row]:
@@ -94,17 +91,8 @@ def _answers(
     answers = {(f"teacher {owner.name}", ""): answer.soft_labels for owner, answer in zip(owners, first, strict=True)}
     for chosen in weightings:
         alone = [owner.answer(test.texts, weights=chosen) for owner in owners]
-        stacked = np.stack([answer.soft_labels for answer in alone]).astype(np.float64)
-        weights = client_weights(
-            chosen.scheme,
-            examples=np.array([answer.examples for answer in alone]),
-            confidences=np.stack([answer.scores for answer in alone]).astype(np.float64),
-            soft_labels=stacked,
-            power=chosen.power,
-        )
-        answers[ENSEMBLE, chosen.weighting] = pool_soft_labels(
-            stacked, weights, pooling=chosen.pooling, trim=chosen.trim
-        )
+        settings = owners[0].teacher.run.distill
+        answers[ENSEMBLE, chosen.weighting] = find_consensus(alone, chosen, settings).pooled
     answers[CENTRALISED, ""] = predict_soft_labels(centralised, test.texts)
     return answers
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.stats import entropy
 
 from knot_fed import aggregation, config
-from knot_fed.aggregation import agreement_weights, client_weights, middle_of_teachers, pool_soft_labels
+from knot_fed.aggregation import TeacherAnswers, agreement_weights, client_weights, middle_of_teachers, pool_soft_labels
 from knot_fed.errors import ConfigError
 
 seeds = st.integers(0, 2**32 - 1)
@@ -17,19 +17,19 @@ def random_teachers(seed, clients=3, texts=4, classes=5):
     """Draw soft labels, and what weighs them."""
     generator = np.random.default_rng(seed)
     soft_labels = generator.dirichlet(np.ones(classes), size=(clients, texts))
-    told = {"examples": generator.integers(0, 9, size=clients), "confidences": generator.random((clients, texts))}
-    return soft_labels, told | {"soft_labels": soft_labels}
+    examples, confidences = generator.integers(0, 9, size=clients), generator.random((clients, texts))
+    return soft_labels, TeacherAnswers(examples, confidences, soft_labels)
 
 
 def ordered(answers, order):
-    return {name: values[order] for name, values in answers.items()}
+    return TeacherAnswers(answers.examples[order], answers.confidences[order], answers.soft_labels[order])
 
 
-def told(confidences):
-    """Answers of teachers of which only the confidences matter."""
+def told(confidences, examples=None):
+    """Answers of teachers of which only confidences and sizes matter."""
     confidences = np.asarray(confidences, dtype=float)
     flat = np.full((*confidences.shape, 2), 0.5)
-    return {"examples": np.ones(len(confidences), dtype=int), "confidences": confidences, "soft_labels": flat}
+    return TeacherAnswers(np.asarray(examples or [1] * len(confidences)), confidences, flat)
 
 
 def test_the_configuration_knows_the_schemes_that_there_are():
@@ -39,7 +39,7 @@ def test_the_configuration_knows_the_schemes_that_there_are():
 @given(seeds, schemes, st.floats(0, 50))
 def test_weights_of_each_text_sum_to_one(seed, scheme, power):
     _, answers = random_teachers(seed)
-    weights = client_weights(scheme, **answers, power=power)
+    weights = client_weights(scheme, answers, power=power)
     np.testing.assert_allclose(weights.sum(axis=0), 1.0, atol=1e-12)
     assert (weights >= 0).all()
 
@@ -47,7 +47,7 @@ def test_weights_of_each_text_sum_to_one(seed, scheme, power):
 @given(seeds, schemes, poolings)
 def test_pooled_rows_stay_on_the_simplex(seed, scheme, pooling):
     soft_labels, answers = random_teachers(seed)
-    pooled = pool_soft_labels(soft_labels, client_weights(scheme, **answers), pooling=pooling)
+    pooled = pool_soft_labels(soft_labels, client_weights(scheme, answers), pooling=pooling)
     np.testing.assert_allclose(pooled.sum(axis=1), 1.0, atol=1e-12)
     assert (pooled >= 0).all()
 
@@ -56,16 +56,16 @@ def test_pooled_rows_stay_on_the_simplex(seed, scheme, pooling):
 def test_pooling_ignores_client_order(seed, scheme, pooling):
     soft_labels, answers = random_teachers(seed)
     order = np.array([2, 0, 1])
-    pooled = pool_soft_labels(soft_labels, client_weights(scheme, **answers), pooling=pooling)
-    shuffled = client_weights(scheme, **ordered(answers, order))
+    pooled = pool_soft_labels(soft_labels, client_weights(scheme, answers), pooling=pooling)
+    shuffled = client_weights(scheme, ordered(answers, order))
     np.testing.assert_allclose(pool_soft_labels(soft_labels[order], shuffled, pooling=pooling), pooled, atol=1e-12)
 
 
 @given(seeds, schemes)
 def test_power_sharpens_the_weights_and_zero_makes_them_the_same(seed, scheme):
     _, answers = random_teachers(seed)
-    plain, squared = (client_weights(scheme, **answers, power=power) for power in (1.0, 2.0))
-    np.testing.assert_allclose(client_weights(scheme, **answers, power=0.0), 1 / 3)
+    plain, squared = (client_weights(scheme, answers, power=power) for power in (1.0, 2.0))
+    np.testing.assert_allclose(client_weights(scheme, answers, power=0.0), 1 / 3)
     np.testing.assert_allclose(squared, plain**2 / (plain**2).sum(axis=0), atol=1e-12)
     assert (squared.max(axis=0) >= plain.max(axis=0) - 1e-12).all()
 
@@ -74,23 +74,23 @@ def test_power_sharpens_the_weights_and_zero_makes_them_the_same(seed, scheme):
 def test_certainty_falls_with_entropy(seed):
     soft_labels, answers = random_teachers(seed)
     by_scipy = 1 - entropy(soft_labels, axis=2) / np.log(5)
-    np.testing.assert_allclose(client_weights("certainty", **answers), by_scipy / by_scipy.sum(axis=0), atol=1e-9)
+    np.testing.assert_allclose(client_weights("certainty", answers), by_scipy / by_scipy.sum(axis=0), atol=1e-9)
 
 
 def test_one_hot_teachers_count_and_flat_ones_do_not():
     soft_labels = np.array([[[1.0, 0.0]], [[0.5, 0.5]]])
-    answers = {"examples": np.array([1, 1]), "confidences": np.zeros((2, 1)), "soft_labels": soft_labels}
-    np.testing.assert_allclose(client_weights("certainty", **answers), [[1.0], [0.0]], atol=1e-12)
+    answers = TeacherAnswers(np.array([1, 1]), np.zeros((2, 1)), soft_labels)
+    np.testing.assert_allclose(client_weights("certainty", answers), [[1.0], [0.0]], atol=1e-12)
 
 
 def test_a_text_without_confidence_is_weighed_uniformly():
-    weights = client_weights("confidence", **told([[0.0, 1.0], [0.0, 3.0]]))
+    weights = client_weights("confidence", told([[0.0, 1.0], [0.0, 3.0]]))
     np.testing.assert_allclose(weights, [[0.5, 0.25], [0.5, 0.75]])
 
 
 def test_a_client_that_keeps_its_size_counts_as_the_mean():
-    answers = told(np.zeros((3, 1))) | {"examples": np.array([0, 1, 3])}
-    np.testing.assert_allclose(client_weights("size", **answers)[:, 0], [1 / 3, 1 / 6, 1 / 2])
+    answers = told(np.zeros((3, 1)), examples=[0, 1, 3])
+    np.testing.assert_allclose(client_weights("size", answers)[:, 0], [1 / 3, 1 / 6, 1 / 2])
 
 
 def log_size(answers):
@@ -107,8 +107,8 @@ def of_wrong_sign(answers):
 
 
 def test_a_users_own_function_is_the_scheme():
-    answers = told(np.zeros((2, 3))) | {"examples": np.array([1, 3])}
-    weights = client_weights("tests.aggregation.test_aggregation:log_size", **answers)
+    answers = told(np.zeros((2, 3)), examples=[1, 3])
+    weights = client_weights("tests.aggregation.test_aggregation:log_size", answers)
     np.testing.assert_allclose(weights, np.repeat([[1 / 3], [2 / 3]], 3, axis=1))
 
 
@@ -123,7 +123,7 @@ def test_a_users_own_function_is_the_scheme():
 )
 def test_a_scheme_that_cannot_weigh_is_refused(scheme, reason):
     with pytest.raises(ConfigError, match=reason):
-        client_weights(scheme, **told(np.ones((2, 3))))
+        client_weights(scheme, told(np.ones((2, 3))))
 
 
 def with_adversary(seed, classes):
@@ -167,7 +167,7 @@ def test_teachers_without_a_common_label_are_pooled_by_their_mean():
 @given(seeds, st.floats(0, 20))
 def test_texts_weighed_by_agreement_have_a_mean_of_one(seed, power):
     soft_labels, answers = random_teachers(seed)
-    weights = client_weights("uniform", **answers)
+    weights = client_weights("uniform", answers)
     shares = agreement_weights(soft_labels, weights, pool_soft_labels(soft_labels, weights), power=power)
     assert shares.mean() == pytest.approx(1)
     assert (shares >= 0).all()

@@ -38,7 +38,8 @@ OTHER = {
     "deployment/credentials.py": {"ec.generate_private_key": 3, "x509.random_serial_number": 1},
     "training/distillation.py": {"np.random.default_rng": 2},
     "federation/client/settings.py": {"np.random.SeedSequence": 1},
-    "federation/server/strategy.py": {"np.random.default_rng": 1, "np.random.SeedSequence": 1},
+    "federation/server/collecting.py": {"np.random.default_rng": 1},
+    "federation/server/learning.py": {"np.random.SeedSequence": 1},
     "losses/own.py": {"torch.Generator": 1, "torch.randn": 3},  # a small batch on which a user's loss is tried
     "preflight/own.py": {"np.random.default_rng": 1},  # the same for a user's weights
     "training/fitting.py": {"np.random.default_rng": 1},

@@ -33,7 +33,7 @@ def answered(config, federation):
     (reply,) = grid.send_and_receive([Message(request, dst_node_id=100, message_type="train")])
     return exchange.unpack_soft_labels(
         content_of(reply), round_number=1, examples=len(transfer), labels=LABELS, privacy=config.privacy
-    )
+    ).answer
 
 
 @pytest.mark.parametrize("compression", ["none", "float16", "uint8", "top-k", "hard"])
@@ -48,7 +48,7 @@ def test_run_audit_and_baseline_agree_to_the_last_bit(small, mechanism, compress
     baseline = _client(config, federation.transfer, 0, 3).answer(texts, weights=config.weights)
     for other in (audited, baseline):
         np.testing.assert_array_equal(other.soft_labels, in_run.soft_labels)
-        np.testing.assert_array_equal(other.scores, in_run.confidence)
+        np.testing.assert_array_equal(other.scores, in_run.scores)
         assert other.examples == in_run.examples
     if compression == "hard":
         assert set(np.unique(audited.soft_labels)) == {0.0, 1.0}
@@ -65,7 +65,7 @@ def test_under_noise_on_rows_all_of_them_are_noisy_and_none_sends_a_score(small,
     teacher = federation.subjects[0].run_teacher()
     audited, again = teacher.answer(texts), teacher.answer(texts)
     baseline = _client(config, federation.transfer, 0, 3).answer(texts, weights=config.weights)
-    for scores in (in_run.confidence, audited.scores, baseline.scores):
+    for scores in (in_run.scores, audited.scores, baseline.scores):
         assert not scores.any()
     assert {in_run.examples, audited.examples, baseline.examples} == {0}
     np.testing.assert_array_equal(audited.soft_labels, again.soft_labels)

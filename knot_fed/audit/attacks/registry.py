@@ -6,7 +6,6 @@ from functools import partial
 
 import numpy as np
 
-from knot_fed.aggregation import pool_soft_labels
 from knot_fed.audit.attacks.epsilon_bound import audit_guesses
 from knot_fed.audit.attacks.findings import Effort, Finding, Findings, exact, membership_findings
 from knot_fed.audit.attacks.label_mix import inferred_mixes, mix_errors, trilaterated_bias, true_mix
@@ -20,7 +19,7 @@ from knot_fed.audit.attacks.shadows import (
     split_candidates,
     train_shadows,
 )
-from knot_fed.audit.subject import Federation, Subject, Teacher, stacked
+from knot_fed.audit.subject import Federation, Subject, Teacher
 from knot_fed.losses.catalogue import configured_ground_cost
 from knot_fed.training.confidence import prediction_confidence
 from knot_fed.training.teacher import predict_soft_labels
@@ -90,7 +89,7 @@ def infer_label_mix(federation: Federation, *_: object) -> Findings:
     public_answers = predict_soft_labels(federation.pretrained(), texts)
     teachers = [subject.run_teacher() for subject in federation.subjects]
     answers = [teacher.answer(texts) for teacher in teachers]
-    pooled = pool_soft_labels(stacked(answers), federation.weights(answers))
+    pooled = federation.consensus(answers).pooled
     found = []
     for subject, teacher, answer in zip(federation.subjects, teachers, answers, strict=True):
         known = {"public_answers": public_answers, "public_mix": public_mix}

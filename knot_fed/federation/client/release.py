@@ -72,11 +72,8 @@ def answer(
             client.ledger.take_back(charge)
         raise
     covered = release.privacy.mechanism != "none"
-    released = release_answer(answered, policy=client.policy)
     return exchange.TrainReply(
-        soft_labels=released.soft_labels,
-        confidence=released.scores,
-        examples=released.examples,
+        release_answer(answered, policy=client.policy),
         reused=reused,
         seconds=0.0 if covered else time.monotonic() - started,
         claim=release.claim(charge.entries),

@@ -59,11 +59,8 @@ def masked_answer(answer: Answer) -> Callable[[Message, Context], Message]:
         received = receive_shares(begun, sealed, least_clients=client.policy.least_clients)
         quantisation = _quantisation(client, clients=len(received.seal_keys))
         reply = answer(client, request, context)
-        weights = single_weights(
-            client.run.weights.scheme, examples=reply.examples, scores=reply.confidence,
-            soft_labels=reply.soft_labels, power=client.run.weights.power,
-        )  # fmt: skip
-        masked = mask_values(received, quantise(reply.soft_labels, weights, quantisation))
+        weights = single_weights(client.run.weights.scheme, reply.answer, power=client.run.weights.power)
+        masked = mask_values(received, quantise(reply.answer.soft_labels, weights, quantisation))
         _keep_peer(masked.peer, context)
         content = sum_wire.MaskedAnswer(
             masked.values, masked.commitment, reused=reply.reused, seconds=reply.seconds, claim=reply.claim

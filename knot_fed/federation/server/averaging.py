@@ -90,7 +90,7 @@ class CountedFedAvg(FedAvg):
         for message in super().configure_train(server_round, arrays, config, grid):
             record = records.get(message.metadata.dst_node_id)
             if record is not None:
-                record.status = "no answer"
+                record.status, record.asked_in = "no answer", server_round
                 messages.append(self.roster.message(message.content, record, "train"))
         return messages
 
@@ -115,5 +115,5 @@ class CountedFedAvg(FedAvg):
             self.roster.log_reply(reply, record, outcome=record.status)
         rejected = {name: r.status for name, r in self.roster.outcome.clients.items() if name not in answers}
         self.roster.require(len(answers), rejected, f"answered round {server_round}")
-        self.roster.log_round(len(answers), asked=len(self.roster.joined()))
+        self.roster.log_round(len(answers))
         return super().aggregate_train(server_round, answers.values())

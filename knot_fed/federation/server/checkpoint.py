@@ -1,21 +1,19 @@
-"""What a run needs to go on in the middle of distillation: kept at each epoch, read by `resume`."""
+"""What a run needs to resume in the middle of distillation: kept at each epoch, read by `resume`."""
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from knot_fed.config import PrivacyConfig
+from knot_fed.aggregation import Consensus
 from knot_fed.errors import RunFolderError
 from knot_fed.federation.server.roster import ClientRecord, Outcome
-from knot_fed.federation.wire import envelope, exchange
+from knot_fed.federation.wire import exchange
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.training.distillation import DistillationResult
 from knot_fed.training.fitting import FitState
@@ -23,8 +21,7 @@ from knot_fed.types import Metrics
 
 FACTS = "facts"
 DIGEST = "digest"
-ANSWER = "answer/"
-POOLED = "pooled-soft-labels"
+CONSENSUS = ("targets", "weights", "pooled")
 Teachers: TypeAlias = dict[str, dict[str, bool | float]]
 
 
@@ -36,15 +33,12 @@ class Received:
     ----------
     teachers
         By client, whether its teacher was kept from before, and the seconds that it took.
-    answers
-        The valid replies by client, as `pack_answers` makes them; none in a secure sum.
-    pooled
-        Pooled soft labels (texts, classes) of a secure sum, which shows no single ones.
+    consensus
+        What the student learns from.
     """
 
     teachers: Teachers
-    answers: dict[str, bytes] = field(default_factory=dict)
-    pooled: Float[np.ndarray, "texts classes"] | None = None
+    consensus: Consensus
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,12 +95,8 @@ class Checkpoint:
             "supervision": self.supervision,
             "fit": self.fit.facts,
         }
-        arrays = {
-            ANSWER + name: np.frombuffer(packed, dtype=np.uint8) for name, packed in self.received.answers.items()
-        }
-        if self.received.pooled is not None:
-            arrays[POOLED] = self.received.pooled
-        arrays |= {name: np.ascontiguousarray(value) for name, value in self.fit.arrays.items()}
+        arrays = {name: getattr(self.received.consensus, name) for name in CONSENSUS} | self.fit.arrays
+        arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
         told = json.dumps(facts)
         folder.write_checkpoint(save(arrays, {FACTS: told, DIGEST: _digest(told, arrays)}))
 
@@ -126,37 +116,20 @@ class Checkpoint:
             if digest != _digest(told, arrays):
                 raise ValueError
             facts = json.loads(told)
+            consensus = Consensus(**{name: arrays.pop(name) for name in CONSENSUS})
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             raise RunFolderError(
                 f"{file}: the checkpoint is damaged, so the run cannot go on; delete the run folder and start it again"
             ) from None
-        pooled = arrays.pop(POOLED, None)
-        answers = {n.removeprefix(ANSWER): arrays.pop(n).tobytes() for n in sorted(arrays) if n.startswith(ANSWER)}
         return cls(
             round=facts["round"],
-            received=Received(facts["teachers"], answers, pooled),
+            received=Received(facts["teachers"], consensus),
             clients={name: _client(**record) for name, record in facts["clients"].items()},
             before={name: Metrics(**metrics) for name, metrics in facts["before"].items()},
             distillations=[_distillation(**kept) for kept in facts["distillations"]],
             supervision=facts["supervision"],
             fit=FitState(arrays, facts["fit"]),
         )
-
-
-def pack_answers(
-    server_round: int, answers: Mapping[str, exchange.TrainReply], privacy: PrivacyConfig
-) -> dict[str, bytes]:
-    """Pack valid replies as they were read, for `unpack_soft_labels` with `kept_privacy`."""
-    kept = kept_privacy(privacy)
-    return {
-        name: envelope.content_to_bytes(exchange.pack_soft_labels(answer, round_number=server_round, privacy=kept))
-        for name, answer in answers.items()
-    }
-
-
-def kept_privacy(privacy: PrivacyConfig) -> PrivacyConfig:
-    """Return the run's privacy settings without compression, since answers are kept as they were read."""
-    return privacy.model_copy(update={"compression": "none"})
 
 
 def _client(*, claim: dict[str, Any] | None, **rest: Any) -> ClientRecord:

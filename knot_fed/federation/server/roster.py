@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from flwr.app import ArrayRecord, Message, Metadata, RecordDict
@@ -31,13 +31,17 @@ logger = logging.getLogger("knot_fed")
 
 @dataclass(slots=True)
 class ClientRecord:
-    """What the run tells about one client: its answers' state, the rounds that it answered, and its traffic."""
+    """What the run tells about one client: its answers' state, the rounds that it answered, and its traffic.
+
+    `asked_in` is the last round that it was asked in.
+    """
 
     name: str
     node_id: int
     examples: int = 0
     status: str = "joined"
     rounds: int = 0
+    asked_in: int = 0
     bytes_up: int = 0
     bytes_down: int = 0
     seconds: float = 0.0
@@ -50,6 +54,12 @@ class ClientRecord:
         """Return the record as `summary.json` holds it; node numbers are drawn anew each run and stay out."""
         told = ("name", "examples", "status", "rounds", "bytes_up", "bytes_down", "seconds", "unmeasured")
         return {key: getattr(self, key) for key in told}
+
+    def enter(self, claim: exchange.Claim, *, seconds: float) -> None:
+        """Enter a valid answer."""
+        self.status, self.claim, self.holds_transfer_set = "ok", claim, True
+        self.rounds += 1
+        self.seconds += seconds
 
 
 @dataclass(slots=True)
@@ -159,12 +169,19 @@ class Roster:
             logger.info("%s is back", name)
         self.outcome.clients[name] = record
 
-    def restore(self, clients: dict[str, ClientRecord]) -> None:
-        """Count on from the records of a run cut short; a client that is not back keeps its record."""
+    def resume(
+        self,
+        clients: Mapping[str, ClientRecord],
+        before: Mapping[str, Metrics],
+        distillations: Sequence[DistillationResult],
+    ) -> None:
+        """Count on from what an interrupted run had computed; a client that is not back keeps its record."""
         for name, kept in clients.items():
             here = self.outcome.clients.get(name)
             place = (here.node_id, here.holds_transfer_set) if here else (0, False)
             self.outcome.clients[name] = replace(kept, node_id=place[0], holds_transfer_set=place[1])
+        self.outcome.before |= before
+        self.outcome.distillations += distillations
 
     def joined(self) -> list[ClientRecord]:
         """Return the clients that passed the handshake, by name."""
@@ -232,9 +249,10 @@ class Roster:
                 " mend these clients or lower min-teachers"
             )
 
-    def log_round(self, answered: int, *, asked: int, how: str = "") -> None:
+    def log_round(self, answered: int, *, how: str = "") -> None:
         """Log how many of all clients answered the round under way, and how many were asked where that was not all."""
         clients = len(self.outcome.clients)
+        asked = sum(record.asked_in == self.round for record in self.outcome.clients.values())
         told = answered_in_words(answered, clients) + (f", {asked} were asked" if asked < clients else "")
         logger.info("round %d: %s%s", self.round, told, how)
 

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
-from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 
 from knot_fed.errors import WireError
 from knot_fed.federation.wire.checks import printable
@@ -58,16 +56,6 @@ def refusal_of(content: RecordDict) -> str | None:
     record = content[REFUSAL]
     reason = record.get("reason") if isinstance(record, ConfigRecord) else None
     return printable(reason, LONGEST_REFUSAL) if isinstance(reason, str) else "refused and gave no reason"
-
-
-def content_to_bytes(content: RecordDict) -> bytes:
-    """Serialise records as they travel, to be kept."""
-    return bytes(recorddict_to_proto(content).SerializeToString())
-
-
-def content_from_bytes(kept: bytes) -> RecordDict:
-    """Read what `content_to_bytes` wrote; the matching unpack_ function checks it."""
-    return recorddict_from_proto(ProtoRecordDict.FromString(kept))
 
 
 def count_bytes(content: RecordDict) -> int:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
-from jaxtyping import Float
 
 from knot_fed.config import MOST_DELTA, PrivacyConfig
 from knot_fed.data.partition import CLIENT_NAME
@@ -20,7 +19,7 @@ from knot_fed.federation.wire.checks import printable, read_array, read_count, r
 from knot_fed.federation.wire.envelope import ABOUT, PROTOCOL, check_protocol, pack_arrays
 from knot_fed.labels import LabelSpace, check_soft_labels
 from knot_fed.privacy.compression import compress, decompress, layout
-from knot_fed.types import MEAN, SoftLabels, Text
+from knot_fed.types import MEAN, TeacherAnswer, Text
 
 TEXTS = "texts"
 ANSWER = "answer"
@@ -67,11 +66,9 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainReply:
-    """One teacher's soft labels for the slice asked, float32 (examples, classes), and how it weighs."""
+    """One teacher's answer for the slice asked, and how it came about."""
 
-    soft_labels: SoftLabels
-    confidence: Float[np.ndarray, "examples"]
-    examples: int
+    answer: TeacherAnswer
     reused: bool
     seconds: float
     claim: Claim
@@ -190,11 +187,11 @@ def _texts(column: object) -> list[str]:
 
 def pack_soft_labels(reply: TrainReply, *, round_number: int, privacy: PrivacyConfig) -> RecordDict:
     """Pack one teacher's answer, compressed as the run asks; nothing else about the teacher leaves."""
-    answer = {"protocol": PROTOCOL, "round": round_number, "examples": reply.examples}
-    about = ConfigRecord({**answer, "reused": reply.reused, "seconds": reply.seconds})
+    about = ConfigRecord({"protocol": PROTOCOL, "round": round_number, "examples": reply.answer.examples})
+    about["reused"], about["seconds"] = reply.reused, reply.seconds
     about["mechanism"], about["epsilon"], about["delta"] = reply.claim.mechanism, reply.claim.epsilon, reply.claim.delta
-    arrays = compress(reply.soft_labels, privacy.compression, top_k=privacy.top_k)
-    arrays[CONFIDENCE] = reply.confidence.astype(np.float32)
+    arrays = compress(reply.answer.soft_labels, privacy.compression, top_k=privacy.top_k)
+    arrays[CONFIDENCE] = reply.answer.scores.astype(np.float32)
     return RecordDict({SOFT_LABELS: pack_arrays(arrays), ANSWER: about})
 
 
@@ -235,9 +232,7 @@ def unpack_soft_labels(
     if not ((confidence >= 0) & (confidence <= LARGEST_CONFIDENCE)).all():
         raise WireError(f"has a confidence outside 0..{LARGEST_CONFIDENCE:g}; send the scores of teacher_scores")
     return TrainReply(
-        soft_labels,
-        confidence,
-        examples=read_count(answer, "examples", least=0),
+        TeacherAnswer(soft_labels, confidence, read_count(answer, "examples", least=0)),
         reused=read_value(answer, "reused", bool),
         seconds=read_seconds(answer, "seconds"),
         claim=read_claim(answer, asked=privacy.mechanism),

@@ -43,7 +43,7 @@ def test_a_setting_that_the_answer_does_not_read_draws_no_noise_anew(tmp_path_fa
     asked = {"privacy.mechanism": name} | ({"privacy.votes": votes[0]} if votes else {})
     first = owner.run(1, keys=asked).soft_labels()
     again = owner.run(2, keys=asked | {key: value}).soft_labels()
-    np.testing.assert_array_equal(again.soft_labels, first.soft_labels)
+    np.testing.assert_array_equal(again.answer.soft_labels, first.answer.soft_labels)
     assert [entry.fresh for entry in owner.entries() if entry.run == "2" and entry.texts][-1:] == [0]
 
 
@@ -58,7 +58,7 @@ def _owner(tmp_path_factory, mechanism):
 
 def test_compression_is_done_to_the_kept_release(tmp_path):
     owner = Owner(tmp_path / "mine").run(keys=GAUSSIAN)
-    plain = owner.soft_labels().soft_labels
+    plain = owner.soft_labels().answer.soft_labels
     for scheme in ("float16", "uint8", "top-k", "hard"):
         sent = owner.run(keys=GAUSSIAN | {"privacy.compression": scheme}).ask("train", request())
         arrays = {name: array.numpy() for name, array in sent["soft-labels"].items() if name != "confidence"}
@@ -71,23 +71,23 @@ def test_compression_is_done_to_the_kept_release(tmp_path):
 def test_a_text_gets_its_row_again_whatever_is_asked_with_it(tmp_path, keys):
     """Averaging 150 requests brought the error down to a ninth; here they are one row."""
     owner = Owner(tmp_path / "mine").run(keys=keys)
-    whole = owner.soft_labels().soft_labels
+    whole = owner.soft_labels().answer.soft_labels
     for start, stop in ((0, 5), (3, 9), (17, 18)):
-        np.testing.assert_array_equal(owner.soft_labels(start=start, stop=stop).soft_labels, whole[start:stop])
+        np.testing.assert_array_equal(owner.soft_labels(start=start, stop=stop).answer.soft_labels, whole[start:stop])
     reversed_set = TransferSet(PUBLIC.texts[::-1])
-    np.testing.assert_array_equal(owner.run(8, keys=keys).soft_labels(reversed_set).soft_labels, whole[::-1])
+    np.testing.assert_array_equal(owner.run(8, keys=keys).soft_labels(reversed_set).answer.soft_labels, whole[::-1])
     assert sum(entry.fresh for entry in owner.entries()) == len(PUBLIC)
     more = TransferSet((*PUBLIC.texts[:-1], "a new text"))
-    rows = owner.run(9, keys=keys).soft_labels(more).soft_labels
+    rows = owner.run(9, keys=keys).soft_labels(more).answer.soft_labels
     np.testing.assert_array_equal(rows[:-1], whole[:-1])
     assert sum(entry.fresh for entry in owner.entries()) == len(PUBLIC) + 1
 
 
 def test_another_teacher_or_noise_is_another_release_and_is_charged(tmp_path):
     owner = Owner(tmp_path / "mine").run(keys=GAUSSIAN)
-    first = owner.soft_labels().soft_labels
+    first = owner.soft_labels().answer.soft_labels
     for number, change in enumerate(({"seed": 2}, {"privacy.epsilon": 4.0}, {"teacher.temperature": 1.5}), start=8):
-        other = owner.run(number, keys=GAUSSIAN | change).soft_labels().soft_labels
+        other = owner.run(number, keys=GAUSSIAN | change).soft_labels().answer.soft_labels
         assert not np.array_equal(other, first)
     assert sum(entry.fresh for entry in owner.entries()) == 4 * len(PUBLIC)
 
@@ -114,12 +114,12 @@ def files_in(folder):
 @pytest.mark.parametrize("kept", [TEACHERS, "answers"])
 def test_damage_to_what_can_be_computed_again_heals_itself_with_a_line(tmp_path, caplog, kept, damage):
     owner = Owner(tmp_path / "mine")
-    first = owner.soft_labels().soft_labels
+    first = owner.soft_labels().answer.soft_labels
     for file in files_in(owner.state / kept):
         DAMAGES[damage](file)
         with caplog.at_level(logging.WARNING, logger="knot_fed"):
             caplog.clear()
-            np.testing.assert_array_equal(owner.soft_labels().soft_labels, first)
+            np.testing.assert_array_equal(owner.soft_labels().answer.soft_labels, first)
         assert "damaged" in caplog.text
 
 
@@ -140,14 +140,14 @@ def test_damage_to_a_noisy_release_is_told_and_nothing_is_drawn_anew(tmp_path, c
     owner.state.joinpath(kept).mkdir(exist_ok=True)
     for name, content in before.items():
         name.write_bytes(content)
-    assert owner.soft_labels().soft_labels.shape == (len(PUBLIC), 5)
+    assert owner.soft_labels().answer.soft_labels.shape == (len(PUBLIC), 5)
 
 
 @pytest.mark.parametrize(("keys", "kept"), [(GAUSSIAN, RELEASES), (PATE, RELEASES), (DP_SGD, TEACHERS), ({}, TEACHERS)])
 def test_a_kept_folder_in_the_place_of_another_is_never_used(tmp_path, keys, kept):
     """Each is whole and has its digests; only its name is another's."""
     owner = Owner(tmp_path / "mine")
-    first = owner.run(1, keys=keys).soft_labels().soft_labels
+    first = owner.run(1, keys=keys).soft_labels().answer.soft_labels
     owner.run(2, keys=keys | {"seed": 2}).soft_labels()
     one, other = sorted(path for path in (owner.state / kept).iterdir() if path.is_dir())
     for a, b in ((one, tmp_path / "aside"), (other, one), (tmp_path / "aside", other)):
@@ -155,7 +155,7 @@ def test_a_kept_folder_in_the_place_of_another_is_never_used(tmp_path, keys, kep
     if keys:
         assert "a kept noisy release of this client is damaged" in owner.run(1, keys=keys).refusal("train", request())
     else:
-        np.testing.assert_array_equal(owner.run(1, keys=keys).soft_labels().soft_labels, first)
+        np.testing.assert_array_equal(owner.run(1, keys=keys).soft_labels().answer.soft_labels, first)
 
 
 @pytest.mark.parametrize("keys", [GAUSSIAN, DP_SGD])
@@ -170,9 +170,9 @@ def test_what_is_drawn_again_in_a_run_counts_again_against_its_limit(tmp_path, k
 
 def test_a_noisy_release_that_its_owner_removed_is_another_one_and_is_charged(tmp_path):
     owner = Owner(tmp_path / "mine").run(keys=GAUSSIAN)
-    first = owner.soft_labels().soft_labels
+    first = owner.soft_labels().answer.soft_labels
     shutil.rmtree(owner.state / RELEASES)
-    assert not np.array_equal(owner.soft_labels().soft_labels, first)
+    assert not np.array_equal(owner.soft_labels().answer.soft_labels, first)
     assert sum(entry.fresh for entry in owner.entries()) == 2 * len(PUBLIC)
 
 
@@ -201,7 +201,7 @@ def test_a_release_that_is_removed_between_charge_and_answer_is_not_drawn_for_no
         patch.setattr(Ledger, "charge", charged_and_removed)
         assert "removed while" in owner.refusal("train", request())
     assert not list((owner.state / kept).rglob("*.npy"))
-    assert owner.soft_labels().soft_labels.shape == (len(PUBLIC), 5)
+    assert owner.soft_labels().answer.soft_labels.shape == (len(PUBLIC), 5)
 
 
 def test_a_dp_sgd_teacher_that_cannot_be_loaded_is_not_trained_again(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from knot_fed.federation.secure.round import SecureRound
 from knot_fed.federation.server.roster import ClientRecord, Roster
 from knot_fed.federation.wire import exchange
 from knot_fed.privacy.secure_sum import Quantisation, dequantise
+from knot_fed.types import TeacherAnswer
 from tests.fakes import InProcessGrid, context
 
 TEXTS, CLASSES = 8, 5
@@ -61,15 +62,13 @@ def confidence_of(node_id, texts=TEXTS):
     return scores
 
 
+def answer_of(node_id, texts=TEXTS):
+    return TeacherAnswer(teacher_of(node_id, texts), confidence_of(node_id, texts), node_id)
+
+
 def made_up_labels(client, request, run_context):
-    return exchange.TrainReply(
-        soft_labels=teacher_of(run_context.node_id, request.stop - request.start),
-        confidence=confidence_of(run_context.node_id, request.stop - request.start),
-        examples=run_context.node_id,
-        reused=False,
-        seconds=0.1,
-        claim=CLAIM,
-    )
+    count, node_id = request.stop - request.start, run_context.node_id
+    return exchange.TrainReply(answer_of(node_id, count), reused=False, seconds=0.1, claim=CLAIM)
 
 
 def parties(config, clients, *, policy="", **grid_options):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
-from knot_fed.aggregation import SCORE_BOUNDS, client_weights, pool_soft_labels
+from knot_fed.aggregation import SCORE_BOUNDS, TeacherAnswers, client_weights, pool_soft_labels
 from knot_fed.errors import ConfigError, FederationError
 from knot_fed.federation.secure import sum_wire
 from knot_fed.federation.secure.client import STATE
@@ -23,7 +23,7 @@ from tests.federation.secure.secure_parties import (
     TEXTS,
     UNMASK,
     LossyGrid,
-    confidence_of,
+    answer_of,
     parties,
     request_of,
     scale_of,
@@ -76,14 +76,10 @@ def test_weights_that_each_client_computes_alone_pool_as_the_servers_do(run_conf
     keys = SECURE | {"weights.scheme": scheme, "weights.power": power}
     roster, grid = parties(run_config(keys=keys), 4)
     weighted, weights = secure_sum(roster, grid)
-    nodes = range(100, 104)
-    soft_labels = np.stack([teacher_of(node) for node in nodes]).astype(np.float64)
-    plain = client_weights(
-        scheme, examples=np.asarray(nodes), confidences=np.stack([confidence_of(node) for node in nodes]),
-        soft_labels=soft_labels, power=power,
-    )  # fmt: skip
-    assert np.abs(weighted / weights[:, None] - pool_soft_labels(soft_labels, plain)).max() < 1e-4
-    assert np.abs(weighted / weights[:, None] - pool_soft_labels(soft_labels, plain))[1:].max() < 1e-6
+    answers = TeacherAnswers.stack([answer_of(node) for node in range(100, 104)])
+    plain = pool_soft_labels(answers.soft_labels, client_weights(scheme, answers, power=power))
+    assert np.abs(weighted / weights[:, None] - plain).max() < 1e-4
+    assert np.abs(weighted / weights[:, None] - plain)[1:].max() < 1e-6
 
 
 def expected_sum(nodes):

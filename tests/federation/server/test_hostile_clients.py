@@ -14,7 +14,7 @@ from knot_fed.runs.run_folder import RunFolder
 from knot_fed.runs.tables import summary_table
 from knot_fed.server_app import federate
 from knot_fed.system.terminal import make_console
-from knot_fed.types import Metrics
+from knot_fed.types import Metrics, TeacherAnswer
 from tests.conftest import small_config
 from tests.fakes import InProcessGrid, context
 from tests.federation.server.hostile import ANSWERS, HANDSHAKES, MARKER, METRICS
@@ -35,9 +35,8 @@ def honest_answer(message, name):
         return student_wire.pack_metrics(Metrics(0.5, 0.55, 0.6, 0.5, 0.5, 0.1, 20))
     request = exchange.unpack_train_request(message.content)
     count = request.stop - request.start
-    reply = exchange.TrainReply(
-        np.full((count, 5), 0.2, np.float32), np.zeros(count, np.float32), 9, reused=False, seconds=0.1, claim=CLAIM
-    )
+    flat = TeacherAnswer(np.full((count, 5), 0.2, np.float32), np.zeros(count, np.float32), 9)
+    reply = exchange.TrainReply(flat, reused=False, seconds=0.1, claim=CLAIM)
     return exchange.pack_soft_labels(reply, round_number=request.round, privacy=small_config(Path(), {}).privacy)
 
 

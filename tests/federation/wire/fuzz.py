@@ -23,7 +23,7 @@ from knot_fed.errors import ModelError, WireError
 from knot_fed.federation.wire import envelope, exchange, student_wire
 from knot_fed.labels import LabelSpace
 from knot_fed.models import ModelSpec
-from knot_fed.types import Metrics
+from knot_fed.types import Metrics, TeacherAnswer
 from tests.conftest import small_config
 from tests.federation.wire import fuzz_lines
 from tests.privacy import fuzz_ledger
@@ -40,7 +40,7 @@ STATE = {
 OURS = exchange.Handshake(envelope.PROTOCOL, exchange.canonical_labels(LABELS), TRANSFER.fingerprint, "phones")
 ROWS = np.full((3, 5), 0.2, np.float32)
 CLAIM = exchange.Claim("none", float("inf"), 0.0)
-REPLY = exchange.TrainReply(ROWS, np.ones(3, np.float32), 9, reused=False, seconds=0.5, claim=CLAIM)
+REPLY = exchange.TrainReply(TeacherAnswer(ROWS, np.ones(3, np.float32), 9), reused=False, seconds=0.5, claim=CLAIM)
 NOISY = replace(REPLY, claim=exchange.Claim("gaussian", 8.0, 1e-5))
 PLAIN = small_config(Path(), {}).privacy
 COMPRESSED = [PLAIN.model_copy(update={"compression": name}) for name in ("float16", "uint8", "top-k", "hard")]

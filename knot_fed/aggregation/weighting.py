@@ -1,6 +1,6 @@
-"""How much each teacher counts on each text, and the mean, median or trimmed mean of their soft labels."""
+"""How much each teacher counts on each text."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -10,12 +10,12 @@ from scipy.special import entr
 
 from knot_fed.config.plugins import resolve_own
 from knot_fed.errors import ConfigError
-from knot_fed.types import SoftLabels
+from knot_fed.types import TeacherAnswer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TeacherAnswers:
-    """What the server knows of its teachers when it weighs them.
+    """What the server knows of its teachers when it weighs them: their answers, stacked.
 
     Parameters
     ----------
@@ -32,6 +32,15 @@ class TeacherAnswers:
     examples: Int[np.ndarray, "clients"]
     confidences: Float[np.ndarray, "clients texts"]
     soft_labels: Float[np.ndarray, "clients texts classes"]
+
+    @classmethod
+    def stack(cls, answers: Sequence[TeacherAnswer]) -> "TeacherAnswers":
+        """Stack single answers in the order given, as float64."""
+        return cls(
+            np.array([answer.examples for answer in answers]),
+            np.stack([answer.scores for answer in answers]).astype(np.float64),
+            np.stack([answer.soft_labels for answer in answers]).astype(np.float64),
+        )
 
 
 Scheme: TypeAlias = Callable[[TeacherAnswers], Float[np.ndarray, "clients texts"]]
@@ -96,22 +105,15 @@ def find_scheme(name: str) -> Scheme:
     return SCHEMES[name] if name in SCHEMES else resolve_own(name, key="weights.scheme", known=tuple(SCHEMES))
 
 
-def client_weights(
-    scheme: str,
-    *,
-    examples: Int[np.ndarray, "clients"],
-    confidences: Float[np.ndarray, "clients texts"],
-    soft_labels: Float[np.ndarray, "clients texts classes"],
-    power: float = 1.0,
-) -> Float[np.ndarray, "clients texts"]:
+def client_weights(scheme: str, answers: TeacherAnswers, *, power: float = 1.0) -> Float[np.ndarray, "clients texts"]:
     """Weigh the teachers on each text: `w_k = s_k^power / sum_j s_j^power`, s the scheme's scores.
 
     Parameters
     ----------
     scheme
         A name of `SCHEMES`, or a user's own `package.module:function` of `TeacherAnswers`.
-    examples, confidences, soft_labels
-        As in `TeacherAnswers`.
+    answers
+        Of all teachers.
     power
         >= 0; above 1 sharpens the weights, 0 makes them all the same.
 
@@ -127,14 +129,14 @@ def client_weights(
 
     Examples
     --------
-    >>> answers = {"confidences": np.zeros((2, 1)), "soft_labels": np.full((2, 1, 2), 0.5)}
-    >>> client_weights("size", examples=np.array([1, 3]), **answers).tolist()
+    >>> answers = TeacherAnswers(np.array([1, 3]), np.zeros((2, 1)), np.full((2, 1, 2), 0.5))
+    >>> client_weights("size", answers).tolist()
     [[0.25], [0.75]]
     """
-    scores = _read_scores(find_scheme(scheme)(TeacherAnswers(examples, confidences, soft_labels)), scheme)
-    if scores.shape != confidences.shape:
+    scores, expected = _read_scores(find_scheme(scheme)(answers), scheme), answers.confidences.shape
+    if scores.shape != expected:
         raise ConfigError(
-            f"weights.scheme = {scheme!r}: gave scores of shape {scores.shape}, expected {confidences.shape};"
+            f"weights.scheme = {scheme!r}: gave scores of shape {scores.shape}, expected {expected};"
             " return one row for each teacher"
         )
     wrong = int((~(np.isfinite(scores) & (scores >= 0))).sum())
@@ -159,22 +161,15 @@ def _read_scores(scores: object, scheme: str) -> Float[np.ndarray, "..."]:
         ) from None
 
 
-def single_weights(
-    scheme: str,
-    *,
-    examples: int,
-    scores: Float[np.ndarray, "texts"],
-    soft_labels: SoftLabels,
-    power: float = 1.0,
-) -> Float[np.ndarray, "texts"]:
+def single_weights(scheme: str, answer: TeacherAnswer, *, power: float = 1.0) -> Float[np.ndarray, "texts"]:
     """Weigh one teacher alone, as its owner can: `s^power`, not divided by the sum over teachers.
 
     Parameters
     ----------
     scheme
         A name of `SCORE_BOUNDS`.
-    examples, scores, soft_labels
-        The teacher's row of `TeacherAnswers`.
+    answer
+        Of that teacher.
     power
         As in `client_weights`.
 
@@ -183,102 +178,10 @@ def single_weights(
     weights
         float64, in [0, `weight_bound(scheme)`], but for a `size` beyond it.
     """
-    answers = TeacherAnswers(np.asarray([examples]), scores[None].astype(np.float64), soft_labels[None])
-    weights: Float[np.ndarray, texts] = SCHEMES[scheme](answers)[0] ** power
+    weights: Float[np.ndarray, texts] = SCHEMES[scheme](TeacherAnswers.stack([answer]))[0] ** power
     return weights
 
 
 def weight_bound(scheme: str, *, power: float) -> float:
     """Return the largest weight that `single_weights` gives under a scheme, at least 1."""
     return float(2.0 ** min(power * np.log2(SCORE_BOUNDS[scheme]), 1000.0))
-
-
-def pool_soft_labels(
-    soft_labels: Float[np.ndarray, "clients examples classes"],
-    weights: Float[np.ndarray, "clients examples"],
-    *,
-    pooling: str = "mean",
-    trim: float = 0.2,
-) -> SoftLabels:
-    """Average the teachers' soft labels on each text.
-
-    Parameters
-    ----------
-    soft_labels
-        One distribution for each teacher and text.
-    weights
-        As `client_weights` gives them; read by `mean` only.
-    pooling
-        `mean`: `sum_k w_k[t] q_k[t]`, added up in the order given. `median` or `trimmed-mean`, label by label and
-        unweighted, bear with a minority of teachers that send anything (Yin et al. 2018, for gradients); rows are
-        then brought back onto the simplex. Where a row has no mass left, as where all teachers name another label
-        with certainty, the weighted mean stands in.
-    trim
-        Of `trimmed-mean`, in (0, 0.5): share of the teachers cut off at each end, at least one and at most all but
-        one or two.
-
-    Returns
-    -------
-    pooled
-        float64 rows on the simplex.
-
-    Examples
-    --------
-    >>> teachers = np.array([[[1.0, 0.0]], [[0.0, 1.0]], [[0.25, 0.75]]])
-    >>> pool_soft_labels(teachers, np.array([[0.5], [0.5], [0.0]])).tolist()
-    [[0.5, 0.5]]
-    >>> pool_soft_labels(teachers, np.full((3, 1), 1 / 3), pooling="median").tolist()
-    [[0.25, 0.75]]
-    """
-    mean = np.zeros(soft_labels.shape[1:])
-    for teacher, weight in zip(soft_labels, weights, strict=True):
-        mean += weight[:, None] * teacher
-    if pooling == "mean":
-        return mean
-    centre = middle_of_teachers(soft_labels, trim=0.5 if pooling == "median" else trim)
-    mass = centre.sum(axis=1, keepdims=True)
-    pooled: SoftLabels = np.where(mass > 0, centre / np.where(mass > 0, mass, 1.0), mean)
-    return pooled
-
-
-def middle_of_teachers(
-    soft_labels: Float[np.ndarray, "clients examples classes"], *, trim: float
-) -> Float[np.ndarray, "examples classes"]:
-    """Return the mean over teachers, label by label, without the lowest and the highest share; 0.5: the median.
-
-    Values lie between the lowest and the highest of the honest teachers as long as no more teachers than are cut off
-    at one end are not honest. Rows need not sum to 1.
-    """
-    teachers = len(soft_labels)
-    cut = min(max(1, int(trim * teachers)), (teachers - 1) // 2)
-    middle: Float[np.ndarray, "examples classes"] = np.sort(soft_labels, axis=0)[cut : teachers - cut].mean(axis=0)
-    return middle
-
-
-def agreement_weights(
-    soft_labels: Float[np.ndarray, "clients examples classes"],
-    weights: Float[np.ndarray, "clients examples"],
-    pooled: SoftLabels,
-    *,
-    power: float,
-) -> Float[np.ndarray, "examples"]:
-    """Weigh the texts by how far the teachers agree: `(1 - sum_k w_k TV(q_k, pooled))^power`, brought to a mean of 1.
-
-    Parameters
-    ----------
-    soft_labels, weights, pooled
-        As above; TV is the total variation, in [0, 1].
-    power
-        >= 0; 0 makes all texts count the same.
-
-    Examples
-    --------
-    >>> teachers = np.array([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]])
-    >>> weights = np.full((2, 2), 0.5)
-    >>> agreement_weights(teachers, weights, pool_soft_labels(teachers, weights), power=2.0).round(3).tolist()
-    [1.6, 0.4]
-    """
-    variations = np.abs(soft_labels - pooled).sum(axis=2) / 2
-    agreement = np.clip(1 - (weights * variations).sum(axis=0), 0.0, 1.0) ** power
-    shares: Float[np.ndarray, examples] = agreement / agreement.mean() if agreement.any() else np.ones(len(pooled))
-    return shares

@@ -1,0 +1,29 @@
+"""From the teachers' answers to what the student learns from: weighing, pooling, and both together."""
+
+from knot_fed.aggregation.consensus import Consensus, consensus_of_pooled, find_consensus
+from knot_fed.aggregation.pooling import agreement_weights, middle_of_teachers, pool_soft_labels
+from knot_fed.aggregation.weighting import (
+    SCHEMES,
+    SCORE_BOUNDS,
+    TeacherAnswers,
+    client_weights,
+    find_scheme,
+    single_weights,
+    weight_bound,
+)
+
+__all__ = [
+    "SCHEMES",
+    "SCORE_BOUNDS",
+    "Consensus",
+    "TeacherAnswers",
+    "agreement_weights",
+    "client_weights",
+    "consensus_of_pooled",
+    "find_consensus",
+    "find_scheme",
+    "middle_of_teachers",
+    "pool_soft_labels",
+    "single_weights",
+    "weight_bound",
+]

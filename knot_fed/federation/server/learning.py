@@ -1,0 +1,133 @@
+"""What a round teaches the student: distillation from the consensus, with checkpoints, warnings and a line a round."""
+
+import logging
+import time
+
+import numpy as np
+
+from knot_fed.config import RunConfig
+from knot_fed.data.transfer_set import TransferSet
+from knot_fed.errors import phase
+from knot_fed.federation.server.checkpoint import Checkpoint, Received
+from knot_fed.federation.server.roster import Outcome
+from knot_fed.losses import make_loss
+from knot_fed.models import TextClassifier
+from knot_fed.runs.run_folder import RunFolder
+from knot_fed.training.distillation import SATURATED, DistillationResult, PublicCrossEntropy, distil_student
+from knot_fed.training.fitting import FitState
+from knot_fed.types import LabelledTexts
+
+REMEDY = "try another distill.learning-rate, a larger distill.patience, or a start trained for fewer teacher.epochs"
+"""For a student that keeps its start."""
+
+logger = logging.getLogger("knot_fed")
+
+
+class Learner:
+    """Distils the student, round after round.
+
+    Parameters
+    ----------
+    config
+        The run's configuration.
+    student
+        Distilled in place.
+    transfer
+        The shared unlabelled texts.
+    folder
+        Where pooled soft labels, checkpoints and rounds are written.
+    public
+        The public labelled training examples, read where `distill.supervised` is above 0.
+
+    Raises
+    ------
+    ConfigError
+        If a user's own loss cannot be imported.
+    GroundCostError
+        If the ground cost does not fit.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        student: TextClassifier,
+        transfer: TransferSet,
+        folder: RunFolder,
+        public: LabelledTexts,
+    ) -> None:
+        self.config = config
+        self.student = student
+        self.transfer = transfer
+        self.folder = folder
+        self.loss = make_loss(config)
+        self.supervision = _supervision(config, student, public)
+
+    def learn(self, server_round: int, received: Received, outcome: Outcome, *, start: FitState | None = None) -> None:
+        """Distil the student from a round's consensus, and enter the result in the outcome.
+
+        Parameters
+        ----------
+        server_round
+            From 1.
+        received
+            What the round brought.
+        outcome
+            Of the run; each checkpoint holds it.
+        start
+            Where an interrupted distillation resumes from.
+        """
+        rows, found = self.transfer.slice(server_round, self.config.rounds), received.consensus
+        self.folder.save_pooled(server_round, found.pooled)
+        with phase(f"distillation of round {server_round}"):
+            distillation = distil_student(
+                self.student, self.transfer.texts[rows.start : rows.stop], found.targets, found.weights, self.loss,
+                self.config.distill, seed=round_seed(self.config.seed, server_round), supervision=self.supervision,
+                start=start, keep=lambda state: self._keep(server_round, received, outcome, state),
+            )  # fmt: skip
+        if distillation.unmoved:
+            logger.warning(
+                "round %d: the student kept its start, no epoch of %d lowered its held-out loss; %.0f %% of the"
+                " transfer texts have a top probability above %g: %s",
+                server_round, distillation.epochs_run, 100 * distillation.saturated, SATURATED, REMEDY,
+            )  # fmt: skip
+        outcome.distillations.append(distillation)
+        self.folder.append_round(_round_facts(server_round, received, distillation))
+
+    def resume(self, resumed: Checkpoint, outcome: Outcome) -> None:
+        """Resume the distillation of a checkpoint."""
+        if self.supervision is not None and resumed.supervision is not None:
+            self.supervision.state = resumed.supervision
+        self.folder.keep_rounds(before=resumed.round)
+        logger.info("round %d resumes from epoch %d", resumed.round, len(resumed.fit.facts["losses"]))
+        self.learn(resumed.round, resumed.received, outcome, start=resumed.fit)
+
+    def _keep(self, server_round: int, received: Received, outcome: Outcome, state: FitState) -> None:
+        supervision = self.supervision.state if self.supervision is not None else None
+        Checkpoint.of(server_round, received, outcome, supervision, state).save(self.folder)
+
+
+def round_seed(seed: int, server_round: int) -> int:
+    """Derive one round's seed from the run's."""
+    return int(np.random.SeedSequence([seed, server_round]).generate_state(1)[0])
+
+
+def _round_facts(server_round: int, received: Received, distillation: DistillationResult) -> dict[str, object]:
+    return {
+        "round": server_round,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "teachers": received.teachers,
+        "train_losses": list(distillation.train_losses),
+        "validation_losses": list(distillation.validation_losses),
+        "best_epoch": distillation.best_epoch,
+        "unmoved": distillation.unmoved,
+        "saturated": distillation.saturated,
+        "seconds": distillation.seconds,
+    }
+
+
+def _supervision(config: RunConfig, student: TextClassifier, public: LabelledTexts) -> PublicCrossEntropy | None:
+    if not config.distill.supervised:
+        return None
+    return PublicCrossEntropy(
+        student, public, weight=config.distill.supervised, weigh_classes=config.teacher.class_weights, seed=config.seed
+    )
