@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from knot_fed.errors import FederationError
-from knot_fed.federation.server import strategy
+from knot_fed.federation.server import collecting
 from knot_fed.privacy.ledger.ledger import Ledger
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.server_app import federate
@@ -112,7 +112,7 @@ def test_a_client_that_is_gone_is_not_asked_and_told_as_away(small):
 
 
 def test_where_too_few_answered_the_rest_are_asked_again(small, monkeypatch):
-    monkeypatch.setattr(strategy, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(collecting, "POLL_SECONDS", 0.0)
     config = small(keys=KEYS | {"min-teachers": 3, "rounds": 1})
 
     def wakes(grid, kind, count):
@@ -128,7 +128,7 @@ def test_where_too_few_answered_the_rest_are_asked_again(small, monkeypatch):
 
 
 def test_a_round_that_stays_short_of_answers_ends_the_run_with_a_sentence(small, monkeypatch):
-    monkeypatch.setattr(strategy, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(collecting, "POLL_SECONDS", 0.0)
     config = small(keys=KEYS | {"min-teachers": 3, "rounds": 1})
 
     def falls_silent(grid, kind, count):
