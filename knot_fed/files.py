@@ -12,9 +12,12 @@ from pathlib import Path
 from knot_fed.errors import ConfigError, DamagedError, writing_failed
 
 DIGESTS = "SHA256SUMS"
-_FOLDERS = re.compile(r"(?<![\w.…])/(?:[^/,;]+/)+(?=[^/,;]+/[^/,;]+)")
 """In a kept folder: whose it is, and one line for each other file, as sha256sum writes and checks them."""
 PRIVATE, PUBLIC = 0o700, 0o755
+"""Modes of folders."""
+OWNERS, SHARED = 0o600, 0o666
+"""Modes of files: for their owner only, or for whomever the umask lets."""
+_FOLDERS = re.compile(r"(?<![\w.…])/(?:[^/,;]+/)+(?=[^/,;]+/[^/,;]+)")
 
 
 def make_folder(path: Path, *, mode: int = PRIVATE) -> Path:
@@ -56,27 +59,33 @@ def check_writable(path: Path, *, key: str) -> None:
 
 def open_privately(path: str, flags: int) -> int:
     """Open a file that only its owner may read, if it is made anew; an `opener` for `open`."""
-    return os.open(path, flags, 0o600)
+    return os.open(path, flags, OWNERS)
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all, for its owner only; it is on disk when this returns.
+def write_file(path: Path, content: bytes, *, mode: int = OWNERS) -> None:
+    """Write a file, whole or not at all; it is on disk when this returns.
+
+    Parameters
+    ----------
+    path
+        The file; one that is there is replaced.
+    content
+        All of it.
+    mode
+        `OWNERS` or `SHARED`; the umask takes bits away, and never the owner's.
 
     Raises
     ------
     OSError
         If the disk is full, for example; a file of before is left as it was.
     """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
+        draft = Path(folder) / path.name
+        with open(draft, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).rename(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        draft.rename(path)
     sync_folder(path.parent)
 
 

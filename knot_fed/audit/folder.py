@@ -1,7 +1,6 @@
 """The folder of an audit: what is attacked, one file for each attack and seed, and the tables."""
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pandas as pd
 from knot_fed.audit.attacks.findings import COLUMNS, Effort, Findings, Scores
 from knot_fed.audit.attacks.registry import ATTACKS
 from knot_fed.config import RunConfig
+from knot_fed.files import SHARED, write_file
 from knot_fed.runs.results import NOT_COMPARED
 from knot_fed.runs.study_folder import open_study
 from knot_fed.sweep.content import CONTENT, content_digests
@@ -56,9 +56,7 @@ class AuditFolder:
             | asdict(found.estimate) | {"count": found.count}
             for found in findings.found
         ]  # fmt: skip
-        partial = self._part(attack, seed, f"{os.getpid()}.partial")
-        partial.write_text(json.dumps(rows), encoding="utf-8")
-        partial.rename(self._part(attack, seed, "json"))
+        write_file(self._part(attack, seed, "json"), json.dumps(rows).encode(), mode=SHARED)
 
     def parts(self) -> list[tuple[str, int]]:
         """Return the attack and the seed of each part that was completed, by whichever call, in the attacks' order."""

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from knot_fed.errors import CredentialsError
-from knot_fed.files import PRIVATE, PUBLIC, make_folder
+from knot_fed.files import PRIVATE, PUBLIC, make_folder, write_file
 
 HOSTS = ("localhost", "127.0.0.1", "superlink")
 AUTHORITY_DAYS = 3650
@@ -302,11 +302,8 @@ def _make(folder: Path, *, mode: int) -> None:
 
 def _write(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Write a file at once, of exactly this mode; a key is never readable by others, not even for a moment."""
-    draft = path.with_name(f".{path.name}.new")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-        os.fchmod(file.fileno(), mode)
-    draft.replace(path)
+    write_file(path, content)
+    path.chmod(mode)
 
 
 def _give_away(*paths: Path) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from knot_fed.config import Scalar, flattened, nested
 from knot_fed.errors import RunFolderError, writing_failed
-from knot_fed.files import PUBLIC, make_folder, open_privately
+from knot_fed.files import OWNERS, PUBLIC, SHARED, make_folder, write_file
 
 _SUMMARY = {
     "error", "task", "seed", "labels", "clients", "student", "domains", "privacy", "versions",
@@ -168,7 +168,7 @@ class RunFolder:
 
     def write_checkpoint(self, checkpoint: bytes) -> None:
         """Keep where distillation goes on from; it holds the single answers of clients."""
-        self._write(CHECKPOINT, checkpoint, opener=open_privately)
+        self._write(CHECKPOINT, checkpoint, mode=OWNERS)
 
     def write_assignment(self, client: str, assignment: Mapping[str, list[int]]) -> None:
         """Keep which rows of a shared file one virtual client holds."""
@@ -231,17 +231,10 @@ class RunFolder:
     def _write_rounds(self, rounds: Sequence[Mapping[str, object]]) -> None:
         self._write("rounds.jsonl", "".join(json.dumps(facts, sort_keys=True) + "\n" for facts in rounds).encode())
 
-    def _write(self, name: str, content: bytes, *, opener: Callable[[str, int], int] | None = None) -> None:
-        """Write a file, whole and on disk, or leave the one before as it was."""
-        partial = self.path / f"{name}.partial"
+    def _write(self, name: str, content: bytes, *, mode: int = SHARED) -> None:
         try:
-            with open(partial, "wb", opener=opener) as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.rename(self.path / name)
+            write_file(self.path / name, content, mode=mode)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise RunFolderError(
                 f"{self.path / name}: cannot be written: {writing_failed(error, then='resume the run')}"
             ) from None

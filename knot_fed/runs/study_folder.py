@@ -8,6 +8,7 @@ from typing import Any
 import tomli_w
 
 from knot_fed.errors import RunFolderError
+from knot_fed.files import SHARED, write_file
 
 
 def open_study(
@@ -40,7 +41,7 @@ def open_study(
     told = {part: value for part, value in described.items() if part not in unknown}
     try:
         path.mkdir(parents=True, exist_ok=True)
-        (path / file).write_text(tomli_w.dumps(told), encoding="utf-8")
+        write_file(path / file, tomli_w.dumps(told).encode(), mode=SHARED)
     except OSError as error:
         raise _no_folder(path, error) from None
 

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from knot_fed.config import RunConfig, Scalar, flattened
 from knot_fed.errors import RunFolderError
+from knot_fed.files import SHARED, write_file
 from knot_fed.runs.results import NOT_COMPARED
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.runs.study_folder import check_study, open_study
@@ -135,9 +136,7 @@ class SweepFolder:
         """Keep reference lines, whole or not at all."""
         file = self._references(name)
         file.parent.mkdir(exist_ok=True)
-        partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps(rows), encoding="utf-8")
-        partial.rename(file)
+        write_file(file, json.dumps(rows).encode(), mode=SHARED)
 
     def _references(self, name: str) -> Path:
         return self.path / "references" / f"{name}.json"

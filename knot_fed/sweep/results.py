@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from knot_fed.files import SHARED, write_file
 from knot_fed.losses import TRANSPORT_KEYS
 from knot_fed.runs.results import AFTER, BEFORE, FEDAVG, MEASURES, RESULTS, SETTING_KEYS, traffic
 from knot_fed.sweep.grid import Cell
@@ -59,6 +60,4 @@ def tidy(rows: Iterable[Row]) -> pd.DataFrame:
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a csv file, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    table.to_csv(partial, index=False)
-    partial.rename(path)
+    write_file(path, table.to_csv(index=False).encode(), mode=SHARED)
