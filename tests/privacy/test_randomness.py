@@ -40,7 +40,7 @@ OTHER = {
     "federation/client/settings.py": {"np.random.SeedSequence": 1},
     "federation/server/collecting.py": {"np.random.default_rng": 1},
     "federation/server/learning.py": {"np.random.SeedSequence": 1},
-    "losses/own.py": {"torch.Generator": 1, "torch.randn": 3},  # a small batch on which a user's loss is tried
+    "losses.py": {"torch.Generator": 1, "torch.randn": 3},  # a small batch on which a user's loss is tried
     "preflight/own.py": {"np.random.default_rng": 1},  # the same for a user's weights
     "training/dp_sgd.py": {"NoiseSource": 1},  # a step on public texts, by which a model is tried
     "training/fitting.py": {"np.random.default_rng": 1},

@@ -20,7 +20,7 @@ from knot_fed.audit.attacks.shadows import (
     train_shadows,
 )
 from knot_fed.audit.subject import Federation, Subject, Teacher
-from knot_fed.losses.catalogue import configured_ground_cost
+from knot_fed.losses import configured_ground_cost
 from knot_fed.training.confidence import prediction_confidence
 from knot_fed.training.teacher import predict_soft_labels
 from knot_fed.types import LabelledTexts, Text

@@ -148,7 +148,7 @@ NOT_A_FUNCTION = 3
 
 
 def test_a_users_own_function_is_the_loss(run_config):
-    loss = make_loss(run_config(**{"distill.loss": "tests.losses.test_losses:total_variation"}))
+    loss = make_loss(run_config(**{"distill.loss": "tests.test_losses:total_variation"}))
     logits, soft_labels, weights = problem(0)
     assert float(loss(logits, soft_labels, weights)) == float(total_variation(logits, soft_labels, weights))
 
@@ -164,8 +164,8 @@ def test_an_unknown_loss_is_refused_when_the_configuration_is_read(run_config):
     ("name", "reason"),
     [
         ("nowhere.at.all:loss", "cannot be imported"),
-        ("tests.losses.test_losses:missing", "cannot be imported"),
-        ("tests.losses.test_losses:NOT_A_FUNCTION", "is of type int, not a function"),
+        ("tests.test_losses:missing", "cannot be imported"),
+        ("tests.test_losses:NOT_A_FUNCTION", "is of type int, not a function"),
     ],
 )
 def test_a_users_own_function_that_is_none_is_refused_with_the_known_names(run_config, name, reason):

@@ -1,0 +1,252 @@
+"""The distillation losses: one interface, every loss, a user's own, and the registry by which a run names them."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import nn
+from typing_extensions import override
+
+from knot_fed.config import RunConfig
+from knot_fed.config.plugins import resolve_own
+from knot_fed.errors import GroundCostError, OwnCodeError
+from knot_fed.transport import Accuracy, GroundCost, OTLoss, check_ground_cost, make_ground_cost, sinkhorn_divergence
+from knot_fed.transport.checks import Batch, check_prepared
+
+Loss: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Logits (B, L), soft labels (B, K, L) and weights (B, K) to a scalar, differentiable in the logits.
+
+The scalar is the mean over examples of `sum_k w_k D(a, q_k)`, a = softmax(logits). A row of weights may sum to any
+number >= 0, and the loss is linear in it: this is how one text counts for more than another. A user's own function
+does the same.
+"""
+
+_LogStudent: TypeAlias = Float[torch.Tensor, "examples classes"]
+_TeacherRows: TypeAlias = Float[torch.Tensor, "examples teachers classes"]
+_Divergences: TypeAlias = Float[torch.Tensor, "examples teachers"]
+SMALLEST_PROBABILITY = 1e-8
+"""Soft labels below it are read as this where a divergence takes their logarithm."""
+
+
+class PairwiseLoss(nn.Module):
+    """Mean over examples of `sum_k w_k D(a, q_k)`, for a divergence D that a subclass gives.
+
+    Computed in float64 for float64 logits, else in float32; differentiable in the logits. An empty batch has the
+    loss 0.
+    """
+
+    classes: int | None = None
+    """Number of labels that the divergence is for; None: any."""
+
+    def forward(
+        self,
+        logits: Float[torch.Tensor, "examples classes"],
+        soft_labels: Float[torch.Tensor, "examples *teachers classes"] | Int[torch.Tensor, "examples"],
+        weights: torch.Tensor | None = None,
+    ) -> Float[torch.Tensor, ""]:
+        """Return the loss of the arguments that `OTLoss` takes.
+
+        Raises
+        ------
+        ValueError, TypeError, IndexError
+            If shapes, devices, types or hard labels do not fit, as `knot_fed.transport.checks.Batch` says.
+        """
+        batch = Batch(logits, soft_labels, weights, classes=self.classes)
+        log_student = torch.log_softmax(batch.logits, dim=1)
+        rows = (batch.weights * self.divergences(log_student, batch.soft_labels)).sum(dim=1)
+        return rows.mean() if batch.examples else rows.sum()
+
+    def divergences(self, log_student: _LogStudent, soft_labels: _TeacherRows) -> _Divergences:
+        """Return D of the student's distribution, given by its logarithm, and each teacher's."""
+        raise NotImplementedError
+
+
+class SymmetrisedKL(PairwiseLoss):
+    """`D(a, q) = (KL(a || q) + KL(q || a)) / 2`: the entropy-based baseline of KNOT's public code."""
+
+    @override
+    def divergences(self, log_student: _LogStudent, soft_labels: _TeacherRows) -> _Divergences:
+        log_teachers = soft_labels.clamp(min=SMALLEST_PROBABILITY).log()
+        student = log_student.exp()[:, None]
+        return ((student - soft_labels) * (log_student[:, None] - log_teachers)).sum(dim=2) / 2
+
+
+class ForwardKL(PairwiseLoss):
+    """`D(a, q) = KL(q || a)`: distillation by cross-entropy to the teacher's soft labels (Hinton et al. 2015).
+
+    Its gradient is that of `KL(sum_k w_k q_k || a)`, so that both objectives, pooled and per teacher, are the same.
+    """
+
+    @override
+    def divergences(self, log_student: _LogStudent, soft_labels: _TeacherRows) -> _Divergences:
+        return (torch.xlogy(soft_labels, soft_labels) - soft_labels * log_student[:, None]).sum(dim=2)
+
+
+class ReverseKL(PairwiseLoss):
+    """`D(a, q) = KL(a || q)`: large where the student has mass and the teacher none (MiniLLM, Gu et al. 2024)."""
+
+    @override
+    def divergences(self, log_student: _LogStudent, soft_labels: _TeacherRows) -> _Divergences:
+        log_teachers = soft_labels.clamp(min=SMALLEST_PROBABILITY).log()
+        return (log_student.exp()[:, None] * (log_student[:, None] - log_teachers)).sum(dim=2)
+
+
+class JensenShannon(PairwiseLoss):
+    """`D(a, q) = (KL(a || m) + KL(q || m)) / 2` with `m = (a + q) / 2`, in [0, ln 2] (Lin 1991)."""
+
+    @override
+    def divergences(self, log_student: _LogStudent, soft_labels: _TeacherRows) -> _Divergences:
+        student = log_student.exp()[:, None]
+        log_middle = ((student + soft_labels) / 2).clamp(min=torch.finfo(student.dtype).tiny).log()
+        from_student = student * (log_student[:, None] - log_middle)
+        from_teachers = torch.xlogy(soft_labels, soft_labels) - soft_labels * log_middle
+        return (from_student + from_teachers).sum(dim=2) / 2
+
+
+class MeanSquaredError(PairwiseLoss):
+    """`D(a, q) = |a - q|^2 / classes`, of probabilities and not of logits, which clients never send."""
+
+    @override
+    def divergences(self, log_student: _LogStudent, soft_labels: _TeacherRows) -> _Divergences:
+        return (log_student.exp()[:, None] - soft_labels).square().mean(dim=2)
+
+
+class SinkhornDivergence(PairwiseLoss):
+    """`D(a, q) = OT_eps(a, q) - OT_eps(a, a) / 2 - OT_eps(q, q) / 2` (Feydy et al. 2019).
+
+    Parameters
+    ----------
+    ground_cost
+        Prepared ground cost.
+    entropic_epsilon
+        As a share of the largest ground cost, > 0. Towards 0 this is the transport loss, which is had exactly and
+        faster; the blur is what sets this loss apart.
+    """
+
+    def __init__(self, ground_cost: GroundCost, *, entropic_epsilon: float) -> None:
+        super().__init__()
+        check_prepared(ground_cost)
+        self.ground_cost = ground_cost
+        self.classes = len(ground_cost)
+        self.entropic_epsilon = entropic_epsilon
+
+    @override
+    def divergences(self, log_student: _LogStudent, soft_labels: _TeacherRows) -> _Divergences:
+        return sinkhorn_divergence(
+            log_student.exp(), soft_labels, self.ground_cost, entropic_epsilon=self.entropic_epsilon
+        )
+
+
+def configured_ground_cost(config: RunConfig) -> GroundCost:
+    """Prepare the ground cost that `transport.cost` names, or that its file holds.
+
+    Raises
+    ------
+    GroundCostError
+        If it is not a metric on the run's labels, or its file cannot be read.
+    """
+    path, labels = Path(config.transport.cost), config.label_space()
+    if path.suffix not in (".npy", ".csv"):
+        return make_ground_cost(config.transport.cost, labels)
+    try:
+        matrix = (
+            np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, delimiter=",", ndmin=2)
+        )
+    except (OSError, ValueError):
+        raise GroundCostError(
+            f"{path.name}: cannot be read as a matrix; give a .npy or a .csv file of numbers"
+        ) from None
+    return check_ground_cost(matrix, names=labels.names)
+
+
+def _optimal_transport(config: RunConfig) -> Loss:
+    accuracy = Accuracy(config.transport.entropic_epsilon, config.transport.marginal_error)
+    return OTLoss(configured_ground_cost(config), solver=config.transport.solver, accuracy=accuracy)
+
+
+BUILDERS: Mapping[str, Callable[[RunConfig], Loss]] = {
+    "ot": _optimal_transport,
+    "sinkhorn-divergence": lambda config: SinkhornDivergence(
+        configured_ground_cost(config), entropic_epsilon=config.transport.divergence_epsilon
+    ),
+    "entropy": lambda _: SymmetrisedKL(),
+    "kl": lambda _: ForwardKL(),
+    "reverse-kl": lambda _: ReverseKL(),
+    "jensen-shannon": lambda _: JensenShannon(),
+    "mse": lambda _: MeanSquaredError(),
+}
+TRANSPORT_KEYS: Mapping[str, frozenset[str]] = {
+    "ot": frozenset(f"transport.{key}" for key in ("cost", "solver", "entropic-epsilon", "marginal-error")),
+    "sinkhorn-divergence": frozenset({"transport.cost", "transport.divergence-epsilon"}),
+}
+"""What a loss reads of `transport`; those not listed, a user's own among them, are built from nothing of it."""
+
+
+def make_loss(config: RunConfig) -> Loss:
+    """Build the loss that `distill.loss` names, or import the user's own.
+
+    Raises
+    ------
+    ConfigError
+        If the user's own cannot be imported or is not callable.
+    GroundCostError
+        If the ground cost is not a metric on the run's labels, its file cannot be read, or the solver does not apply.
+    """
+    name = config.distill.loss
+    if name in BUILDERS:
+        return BUILDERS[name](config)
+    return checked_loss(resolve_own(name, key="distill.loss", known=tuple(BUILDERS)), name=name)
+
+
+NO_GRADIENT = "your function's result has no gradient in the logits; compute it by torch"
+
+
+def checked_loss(function: Loss, *, name: str) -> Loss:
+    """Return the function, which is then refused where it does not return one number that depends on the logits.
+
+    Parameters
+    ----------
+    function, name
+        The loss, and what the configuration calls it.
+    """
+
+    def checked(logits: torch.Tensor, soft_labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        value = function(logits, soft_labels, weights)
+        if not isinstance(value, torch.Tensor) or value.ndim or not value.is_floating_point():
+            found = (
+                f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+            )
+            raise OwnCodeError(
+                f"distill.loss = {name!r}: your function returned {found}; return one number, the mean over examples"
+            )
+        if torch.is_grad_enabled() and logits.requires_grad and not value.requires_grad:
+            raise OwnCodeError(f"distill.loss = {name!r}: {NO_GRADIENT}")
+        return value
+
+    return checked
+
+
+def try_loss(loss: Loss, *, labels: int, name: str) -> None:
+    """Call a loss on a small batch, forwards and backwards, before a run depends on it.
+
+    Raises
+    ------
+    OwnCodeError
+        If it raises, does not return one number, or returns or leads to a number that is not finite.
+    """
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(4, labels, generator=generator, requires_grad=True)
+    soft_labels = torch.softmax(torch.randn(4, 3, labels, generator=generator), dim=2)
+    weights = torch.softmax(torch.randn(4, 3, generator=generator), dim=1)
+    value = loss(logits, soft_labels, weights)
+    value.backward()  # type: ignore[no-untyped-call]
+    if logits.grad is None:
+        raise OwnCodeError(f"distill.loss = {name!r}: {NO_GRADIENT}")
+    if not torch.isfinite(value) or not torch.isfinite(logits.grad).all():
+        raise OwnCodeError(
+            f"distill.loss = {name!r}: on a small batch your function returned {float(value.detach()):g}, or a"
+            " gradient that is not finite; mend it"
+        )
