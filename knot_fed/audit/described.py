@@ -26,7 +26,7 @@ MOST_NAMED = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Description:
+class StudyDescription:
     """A folder's own description.
 
     Parameters
@@ -78,7 +78,7 @@ class Description:
         return told if self.content is None else _by_content(told, run, self.content)
 
 
-def read_description(file: Path) -> Description:
+def read_description(file: Path) -> StudyDescription:
     """Read `sweep.toml` or `audit.toml`.
 
     Raises
@@ -95,10 +95,10 @@ def read_description(file: Path) -> Description:
     attacked |= {"client": found["client"]} if "client" in found else {}
     names = str(config.get("data.clients", RunConfig().data.clients)).split(",")
     clients = int(found.get("clients", len(names)))
-    return Description(file.parent, config, found.get("grid", {}), clients, found.get(CONTENT), attacked)
+    return StudyDescription(file.parent, config, found.get("grid", {}), clients, found.get(CONTENT), attacked)
 
 
-def settle_unknown(described: Sequence[Description]) -> tuple[list[Description], list[str]]:
+def settle_unknown(described: Sequence[StudyDescription]) -> tuple[list[StudyDescription], list[str]]:
     """Take unknown contents for those that the same paths had in another folder, if that is one; tell what is unknown.
 
     Returns

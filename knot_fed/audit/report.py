@@ -9,7 +9,7 @@ import pandas as pd
 from knot_fed.audit.attacks.findings import Scores
 from knot_fed.audit.attacks.metrics import roc_curve
 from knot_fed.reporting.figures import BLUE, GREEN, LINE, ORANGE, PURPLE, SKY, VERMILLION, Canvas
-from knot_fed.reporting.page import Cell, Page, Picture, Section, Table, number, words, write_page
+from knot_fed.reporting.page import Page, PageSection, PageTable, Picture, TableCell, number, words, write_page
 
 CURVES = ((BLUE, "-"), (BLUE, "--"), (VERMILLION, "-"), (VERMILLION, "--"), (GREEN, "-"), (GREEN, "--"))
 MORE_CURVES = ((ORANGE, "-"), (PURPLE, "-"), (SKY, "-"))
@@ -53,7 +53,7 @@ def write_audit_report(
     """
     found = summarise_findings(table)
     sections = [
-        Section(
+        PageSection(
             HEADINGS.get(attack, attack),
             tables=[_table(found[found["attack"] == attack])],
             figures=[roc_figure(scores[attack], attack)] if scores.get(attack) and attack != "canaries" else (),
@@ -90,8 +90,8 @@ def _rate(scores: np.ndarray, members: np.ndarray) -> float:
     return float(true[false <= 0.01].max())
 
 
-def _table(found: pd.DataFrame) -> Table:
-    heads = [words("case"), words("client"), words("measure"), *map(Cell, ("mean", "lowest", "highest", "seeds"))]
+def _table(found: pd.DataFrame) -> PageTable:
+    heads = [words("case"), words("client"), words("measure"), *map(TableCell, ("mean", "lowest", "highest", "seeds"))]
     rows = [
         [
             *(words(row[key]) for key in ("case", "client", "measure")),
@@ -100,4 +100,4 @@ def _table(found: pd.DataFrame) -> Table:
         ]
         for row in found.to_dict("records")
     ]
-    return Table("Mean, lowest and highest over the seeds", heads, rows)
+    return PageTable("Mean, lowest and highest over the seeds", heads, rows)

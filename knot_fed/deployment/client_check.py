@@ -31,7 +31,7 @@ OK, PROBLEM, NOT_CHECKED = "ok", "problem", "not checked"
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """One check, its outcome, and a detail with counts and never a text.
 
     The outcome is `ok`, `problem`, or `not checked` where an earlier problem or the network stands before it.
@@ -42,7 +42,7 @@ class Finding:
     detail: str
 
 
-def check_client(run: RunConfig, settings: Mapping[str, Scalar]) -> list[Finding]:
+def check_client(run: RunConfig, settings: Mapping[str, Scalar]) -> list[CheckResult]:
     """Check a client's settings, file, model, policy and state folder for one kind of run.
 
     Parameters
@@ -60,26 +60,26 @@ def check_client(run: RunConfig, settings: Mapping[str, Scalar]) -> list[Finding
     node, findings = _check_settings(settings)
     findings.append(_finding("policy", lambda: _told(read_policy(node.policy))))
     if not node.data:
-        return [*findings, Finding("private file", PROBLEM, "data is missing; give the absolute path of the file")]
+        return [*findings, CheckResult("private file", PROBLEM, "data is missing; give the absolute path of the file")]
     client = Client.from_configs(run, node.model_copy(update={"policy": "", "state_dir": node.state_dir or "/"}))
     findings += _check_file(client)
     findings += _check_transfer(client)
     if not node.state_dir:
         missing = "state-dir is missing; give the absolute path of a folder that keeps teachers and the ledger"
-        return [*findings, Finding("state folder", PROBLEM, missing)]
+        return [*findings, CheckResult("state folder", PROBLEM, missing)]
     findings.append(_finding("state folder", lambda: _check_state(client.state)))
     findings.append(_finding("releases so far", lambda: _check_ledger(client, node)))
     return findings
 
 
-def _finding(check: str, work: Callable[[], str]) -> Finding:
+def _finding(check: str, work: Callable[[], str]) -> CheckResult:
     try:
-        return Finding(check, OK, work())
+        return CheckResult(check, OK, work())
     except KnotError as error:
-        return Finding(check, PROBLEM, str(error))
+        return CheckResult(check, PROBLEM, str(error))
 
 
-def _check_settings(settings: Mapping[str, Scalar]) -> tuple[NodeConfig, list[Finding]]:
+def _check_settings(settings: Mapping[str, Scalar]) -> tuple[NodeConfig, list[CheckResult]]:
     """Check each key on its own, and go on with those that are right."""
     right: dict[str, Scalar] = {}
     findings = []
@@ -87,11 +87,11 @@ def _check_settings(settings: Mapping[str, Scalar]) -> tuple[NodeConfig, list[Fi
         try:
             NodeConfig.from_mapping({key: value})
         except ConfigError as error:
-            findings.append(Finding("settings", PROBLEM, str(error)))
+            findings.append(CheckResult("settings", PROBLEM, str(error)))
         else:
             right[key] = value
     if not findings:
-        findings.append(Finding("settings", OK, ", ".join(sorted(settings)) or "none"))
+        findings.append(CheckResult("settings", OK, ", ".join(sorted(settings)) or "none"))
     node = NodeConfig.from_mapping(right)
     return node, [*findings, _finding("name", lambda: _check_name(node.name))]
 
@@ -108,7 +108,7 @@ def _told(policy: ReleasePolicy) -> str:
     return ", ".join(f"{key} = {str(value).lower()}" for key, value in policy.model_dump(by_alias=True).items())
 
 
-def _check_file(client: Client) -> list[Finding]:
+def _check_file(client: Client) -> list[CheckResult]:
     """Check the file by column, so that one problem does not hide another, and then as a whole."""
     columns, labels, name = client.columns(), client.run.label_space(), short_name(client.files[0])
     try:
@@ -119,7 +119,7 @@ def _check_file(client: Client) -> list[Finding]:
             split=columns.split,
         )
     except KnotError as error:
-        return [Finding("private file", PROBLEM, str(error))]
+        return [CheckResult("private file", PROBLEM, str(error))]
 
     def of_labels() -> str:
         indices, how = read_labels(table, columns.label, labels, name=name)
@@ -134,7 +134,7 @@ def _check_file(client: Client) -> list[Finding]:
     known = ", ".join(sorted(table.columns)) or "no known column"
     rows = table.layout or f"{len(table)} rows"
     findings = [
-        Finding("private file", OK, f"{name}: {rows}; columns {known}"),
+        CheckResult("private file", OK, f"{name}: {rows}; columns {known}"),
         _finding("texts", lambda: f"{len(texts_of(table, columns, name=name))} texts"),
         _finding("labels", of_labels),
         _finding("splits in the file", of_splits),
@@ -154,16 +154,16 @@ def _examples(client: Client) -> str:
     return f"about {counts}; " + (f"{classes} classes to train on" if classes > 1 else ONE_LABEL)
 
 
-def _check_transfer(client: Client) -> list[Finding]:
+def _check_transfer(client: Client) -> list[CheckResult]:
     """Check the own copy of the transfer set, and the model that will read it."""
     try:
         transfer = client.transfer_set()
     except KnotError as error:
-        return [Finding("transfer set", PROBLEM, str(error)), Finding("model", NOT_CHECKED, client.model)]
+        return [CheckResult("transfer set", PROBLEM, str(error)), CheckResult("model", NOT_CHECKED, client.model)]
     if transfer is None:
-        held = Finding("transfer set", OK, "no own copy; the server sends the texts")
+        held = CheckResult("transfer set", OK, "no own copy; the server sends the texts")
         return [held, _check_model(client, TransferSet(tuple(_sample(client))), ())]
-    held = Finding("transfer set", OK, f"{len(transfer)} texts, fingerprint {transfer.fingerprint[:12]}")
+    held = CheckResult("transfer set", OK, f"{len(transfer)} texts, fingerprint {transfer.fingerprint[:12]}")
     return [held, _check_model(client, transfer, transfer.texts[:SAMPLE])]
 
 
@@ -179,16 +179,16 @@ def _sample(client: Client) -> list[str | tuple[str, str]]:
     return [("a", "b")] if paired else ["a"]
 
 
-def _check_model(client: Client, transfer: TransferSet, read: tuple[Text, ...]) -> Finding:
+def _check_model(client: Client, transfer: TransferSet, read: tuple[Text, ...]) -> CheckResult:
     try:
         check_model_name(client.model)
         trial = try_model(client.spec(transfer), read)
     except KnotError as error:
-        return Finding("model", PROBLEM, str(error))
+        return CheckResult("model", PROBLEM, str(error))
     if trial is None:
-        return Finding("model", NOT_CHECKED, f"{client.model}: a hub id is asked over the network at its first use")
+        return CheckResult("model", NOT_CHECKED, f"{client.model}: a hub id is asked over the network at its first use")
     tried = f"{client.model}: tried, {trial.parameters / 1e6:.1f} million parameters to train"
-    return Finding("model", OK, "; ".join([tried, *trial.notes]))
+    return CheckResult("model", OK, "; ".join([tried, *trial.notes]))
 
 
 def _check_state(folder: Path) -> str:

@@ -11,12 +11,12 @@ from knot_fed.privacy.ledger.entry import LedgerEntry
 from knot_fed.runs.narrow import narrow_table
 
 if TYPE_CHECKING:
-    from knot_fed.deployment.client_check import Finding
+    pass
 
 STYLES = {"ok": "green", "problem": "bold red", "not checked": "yellow"}
 
 
-def findings_table(findings: Sequence["Finding"]) -> Table:
+def findings_table(findings: Sequence["CheckResult"]) -> Table:
     """Return what the check of a client found."""
     rows = [[finding.check, finding.outcome, finding.detail] for finding in findings]
     table = narrow_table(["check", "outcome", "detail"], rows=rows, title="this client")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from knot_fed.reporting.comparison_figures import domain_bars, gap_bars, scatter
-from knot_fed.reporting.page import Cell, Page, Picture, Section, Table, number, words, write_page
+from knot_fed.reporting.page import Page, PageSection, PageTable, Picture, TableCell, number, words, write_page
 from knot_fed.runs.results import AFTER, COMPARISON, FEDAVG, MEASURES, SETTINGS, Results
 from knot_fed.runs.statistics import summarise_lines
 from knot_fed.runs.tables import COLUMNS
@@ -30,7 +30,7 @@ def write_comparison(results: Results, file: Path) -> None:
     write_page(Page(results.title, results.facts, sections), file)
 
 
-def _sections(results: Results, task: str) -> list[Section]:
+def _sections(results: Results, task: str) -> list[PageSection]:
     frame, comparison = (
         table[table[TASK] == task] if task and TASK in table else table for table in (results.frame, results.comparison)
     )
@@ -47,16 +47,16 @@ def _sections(results: Results, task: str) -> list[Section]:
                        caption="Means over the domains; lines are 95 % intervals over the seeds."),
                *([gap] if gap else [])]  # fmt: skip
     parts = [
-        Section(_heading(task, "SD and macro-F1"), text=found, figures=figures),
-        Section(
+        PageSection(_heading(task, "SD and macro-F1"), text=found, figures=figures),
+        PageSection(
             _heading(task, "All cells"),
             text=f"All share {shared}." if shared else "",
             tables=[_cells_table(lines, keys)],
         ),
-        Section(_heading(task, "By domain"), figures=domain_bars(frame)),
+        PageSection(_heading(task, "By domain"), figures=domain_bars(frame)),
     ]
     if lines["bytes"].notna().any():
-        parts.append(Section(_heading(task, "What it costs"), figures=_costs(lines)))
+        parts.append(PageSection(_heading(task, "What it costs"), figures=_costs(lines)))
     if len(comparison):
         parts.insert(2, _differences(comparison, task))
     return parts
@@ -82,9 +82,9 @@ def _differing(table: pd.DataFrame, keys: Sequence[str]) -> list[str]:
     return [key for key in keys if table[key].nunique() > 1]
 
 
-def _cells_table(lines: pd.DataFrame, keys: Sequence[str]) -> Table:
-    heads = [*map(words, ("line", *keys)), Cell("seeds"), *(Cell(heading) for _, heading in COLUMNS)]
-    heads += [Cell(text) for text in ("SD gap closed", "F1 gap closed", "kB up", "kB down", "seconds")]
+def _cells_table(lines: pd.DataFrame, keys: Sequence[str]) -> PageTable:
+    heads = [*map(words, ("line", *keys)), TableCell("seeds"), *(TableCell(heading) for _, heading in COLUMNS)]
+    heads += [TableCell(text) for text in ("SD gap closed", "F1 gap closed", "kB up", "kB down", "seconds")]
     rows = [
         [
             *(words(line[key]) for key in ("line", *keys)),
@@ -98,16 +98,16 @@ def _cells_table(lines: pd.DataFrame, keys: Sequence[str]) -> Table:
         ]
         for line in lines.to_dict("records")
     ]
-    return Table("Mean of the domains over the seeds, ± 95 % interval; traffic and time of one client", heads, rows)
+    return PageTable("Mean of the domains over the seeds, ± 95 % interval; traffic and time of one client", heads, rows)
 
 
 def _plus_minus(half: float) -> str:
     return "" if pd.isna(half) else f" ± {half:.3f}"
 
 
-def _differences(comparison: pd.DataFrame, task: str) -> Section:
+def _differences(comparison: pd.DataFrame, task: str) -> PageSection:
     mean = comparison["domain"] == MEAN
-    return Section(
+    return PageSection(
         _heading(task, "Differences from the entropy loss"),
         text="Paired by seed, against the entropy loss of the same weighting and objective."
         " A verdict stands where the interval leaves out zero.",
@@ -118,17 +118,17 @@ def _differences(comparison: pd.DataFrame, task: str) -> Section:
     )
 
 
-def _differences_table(comparison: pd.DataFrame, caption: str, *, folded: bool) -> Table:
+def _differences_table(comparison: pd.DataFrame, caption: str, *, folded: bool) -> PageTable:
     further = [key for key in comparison.columns if key not in COMPARISON]
     keys = ["loss", *_differing(comparison, [*SETTINGS[1:], *further, "domain"]), "metric"]
-    heads = [*map(words, keys), *(Cell(head) for head in ("seeds", "difference", "low", "high")), words("verdict")]
+    heads = [*map(words, keys), *(TableCell(head) for head in ("seeds", "difference", "low", "high")), words("verdict")]
     rows = [
         [
             *(words(row[key]) for key in keys),
             number(row["seeds"], 0),
             *(number(row[key], signed=True) for key in ("difference", "low", "high")),
-            Cell(MARKS.get(row["verdict"], row["verdict"]), row["verdict"], f"words {row['verdict']}"),
+            TableCell(MARKS.get(row["verdict"], row["verdict"]), row["verdict"], f"words {row['verdict']}"),
         ]
         for row in comparison.to_dict("records")
     ]
-    return Table(caption, heads, rows, folded=folded)
+    return PageTable(caption, heads, rows, folded=folded)

@@ -118,7 +118,7 @@ TEMPLATE = """
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class TableCell:
     """One cell: what it shows, what it is sorted by (a number or words; empty goes last), and its style."""
 
     text: str
@@ -127,13 +127,13 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class PageTable:
     """A table whose columns sort; the first cell of a row is its head, and the foot stays below."""
 
     caption: str
-    heads: Sequence[Cell]
-    rows: Sequence[Sequence[Cell]]
-    foot: Sequence[Cell] = ()
+    heads: Sequence[TableCell]
+    rows: Sequence[Sequence[TableCell]]
+    foot: Sequence[TableCell] = ()
     folded: bool = False
 
 
@@ -147,12 +147,12 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class PageSection:
     """A heading with its tables and figures."""
 
     heading: str
     text: str = ""
-    tables: Sequence[Table] = ()
+    tables: Sequence[PageTable] = ()
     figures: Sequence[Picture] = ()
 
 
@@ -165,7 +165,7 @@ class Page:
 
     title: str
     facts: Facts
-    sections: Sequence[Section]
+    sections: Sequence[PageSection]
     error: str = field(default="")
 
 
@@ -176,23 +176,23 @@ def render(page: Page) -> str:
     return template.render(page=page, generator=Markup(GENERATOR), style=Markup(STYLE), script=Markup(SCRIPT))
 
 
-def words(text: object) -> Cell:
+def words(text: object) -> TableCell:
     """Return a cell of words, sorted by the alphabet."""
     shown = shorten_paths(str(text))
-    return Cell(shown, shown, "words")
+    return TableCell(shown, shown, "words")
 
 
-def number(value: float | int | None, digits: int = 3, *, signed: bool = False, suffix: str = "") -> Cell:
+def number(value: float | int | None, digits: int = 3, *, signed: bool = False, suffix: str = "") -> TableCell:
     """Return a cell of one number; empty for None and what is not finite.
 
     Examples
     --------
     >>> number(0.25, suffix=" ± 0.1")
-    Cell(text='0.250 ± 0.1', key='0.25', style='')
+    TableCell(text='0.250 ± 0.1', key='0.25', style='')
     """
     if value is None or not math.isfinite(value):
-        return Cell("")
-    return Cell(f"{value:{'+' if signed else ''},.{digits}f}{suffix}", repr(float(value)))
+        return TableCell("")
+    return TableCell(f"{value:{'+' if signed else ''},.{digits}f}{suffix}", repr(float(value)))
 
 
 def write_page(page: Page, file: Path) -> None:

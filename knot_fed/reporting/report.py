@@ -7,7 +7,7 @@ import numpy as np
 
 from knot_fed.files import shorten_paths
 from knot_fed.reporting import run_figures
-from knot_fed.reporting.page import Cell, Facts, Page, Section, Table, number, words, write_page
+from knot_fed.reporting.page import Facts, Page, PageSection, PageTable, TableCell, number, words, write_page
 from knot_fed.runs.method import clients_answered, method_of
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.runs.tables import COLUMNS, client_state, unmeasured_clients
@@ -70,50 +70,52 @@ def _time(summary: dict[str, Any], method: float) -> str:
     return f"{summary['wall_seconds']:.0f} s, of them {method:.1f} s in the method"
 
 
-def _results(summary: dict[str, Any]) -> list[Section]:
+def _results(summary: dict[str, Any]) -> list[PageSection]:
     if not summary["domains"]:
-        return [Section("Clients", text=f"{clients_answered(summary)}.", tables=[_clients(summary)])]
+        return [PageSection("Clients", text=f"{clients_answered(summary)}.", tables=[_clients(summary)])]
     return [
-        Section(
+        PageSection(
             "Before and after",
             text="SD: how far the mean prediction is from the truth in label space; W1: the cost of moving all"
             " probability to the truth. Arrows at the heads tell which way is better.",
             tables=[_metrics(summary)],
-            figures=run_figures.domain_bars(summary),
+            figures=run_figures.before_and_after_bars(summary),
         ),
-        Section(
+        PageSection(
             "Clients",
             text=f"{clients_answered(summary)}.",
             tables=[_clients(summary)],
-            figures=[run_figures.traffic(summary)],
+            figures=[run_figures.traffic_bars(summary)],
         ),
     ]
 
 
-def _details(summary: dict[str, Any]) -> list[Section]:
+def _details(summary: dict[str, Any]) -> list[PageSection]:
     details = summary.get("details", {})
     if "after" not in details or not np.sum(details["after"]["confusion"]):
         return []
     of_whom = f"On the server's own test set ({details['domain']})."
     return [
-        Section("Label space", text=of_whom, figures=run_figures.label_space(summary)),
-        Section("Confusion", text=of_whom, figures=run_figures.confusions(summary, "after")),
-        Section("Calibration", text=of_whom, figures=[run_figures.reliability_curves(summary)]),
+        PageSection("Label space", text=of_whom, figures=run_figures.label_space(summary)),
+        PageSection("Confusion", text=of_whom, figures=run_figures.confusions(summary, "after")),
+        PageSection("Calibration", text=of_whom, figures=[run_figures.reliability_curves(summary)]),
     ]
 
 
-def _course(rounds: list[dict[str, Any]]) -> list[Section]:
-    return [Section("Course of the distillation", figures=[run_figures.distillation_losses(rounds)])] if rounds else []
+def _course(rounds: list[dict[str, Any]]) -> list[PageSection]:
+    return (
+        [PageSection("Course of the distillation", figures=[run_figures.distillation_losses(rounds)])] if rounds else []
+    )
 
 
-def _metrics(summary: dict[str, Any]) -> Table:
-    heads = [words("domain"), *(Cell(heading) for _, heading in COLUMNS), Cell("examples")]
+def _metrics(summary: dict[str, Any]) -> PageTable:
+    heads = [words("domain"), *(TableCell(heading) for _, heading in COLUMNS), TableCell("examples")]
     rows = [_metrics_row(name, metrics) for name, metrics in sorted(summary["domains"].items())]
     rows += [
-        [words(client["name"]), *[Cell("not measured")] * len(COLUMNS), Cell("")]
+        [words(client["name"]), *[TableCell("not measured")] * len(COLUMNS), TableCell("")]
         for client in unmeasured_clients(summary)
     ]
-    return Table(
+    return PageTable(
         "Metrics before → after; a column sorts by the value after",
         heads,
         rows,
@@ -121,15 +123,15 @@ def _metrics(summary: dict[str, Any]) -> Table:
     )
 
 
-def _metrics_row(name: str, metrics: dict[str, Any]) -> Sequence[Cell]:
+def _metrics_row(name: str, metrics: dict[str, Any]) -> Sequence[TableCell]:
     before, after = metrics["before"], metrics["after"]
-    values = [Cell(f"{before[key]:.3f} → {after[key]:.3f}", repr(after[key])) for key, _ in COLUMNS]
+    values = [TableCell(f"{before[key]:.3f} → {after[key]:.3f}", repr(after[key])) for key, _ in COLUMNS]
     return [words(name), *values, number(after["examples"], 0)]
 
 
-def _clients(summary: dict[str, Any]) -> Table:
+def _clients(summary: dict[str, Any]) -> PageTable:
     unmeasured = unmeasured_clients(summary)
-    heads = [words("client"), words("status"), *map(Cell, ("examples", "kB up", "kB down", "seconds"))]
+    heads = [words("client"), words("status"), *map(TableCell, ("examples", "kB up", "kB down", "seconds"))]
     rows = [
         [
             words(client["name"]),
@@ -141,4 +143,4 @@ def _clients(summary: dict[str, Any]) -> Table:
         ]
         for client in summary["clients"]
     ]
-    return Table("What each client answered and how much was sent", heads, rows)
+    return PageTable("What each client answered and how much was sent", heads, rows)

@@ -18,7 +18,7 @@ HEAT = "#0072b3"
 SHADES = LinearSegmentedColormap.from_list("shades", [to_rgba(HEAT, 0.0), to_rgba(HEAT, 1.0)])
 
 
-def domain_bars(summary: dict[str, Any]) -> list[Picture]:
+def before_and_after_bars(summary: dict[str, Any]) -> list[Picture]:
     """Draw SD and macro-F1 of each domain, before and after."""
     names = sorted(summary["domains"])
     pictures = []
@@ -228,7 +228,7 @@ def distillation_losses(rounds: list[dict[str, Any]]) -> Picture:
     )
 
 
-def traffic(summary: dict[str, Any]) -> Picture:
+def traffic_bars(summary: dict[str, Any]) -> Picture:
     """Draw what each client sent."""
     clients = summary["clients"]
     sent = [client["bytes_up"] / 1e3 for client in clients]

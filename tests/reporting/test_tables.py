@@ -14,7 +14,7 @@ from rich.console import Console
 
 from knot_fed.audit.attacks.findings import COLUMNS
 from knot_fed.audit.tables import audit_tables
-from knot_fed.deployment.client_check import Finding
+from knot_fed.deployment.client_check import CheckResult
 from knot_fed.deployment.credentials import Credential
 from knot_fed.deployment.owner_tables import credentials_table, findings_table, ledger_tables
 from knot_fed.deployment.status_tables import status_tables
@@ -166,7 +166,7 @@ def test_credentials_and_the_check_of_a_client_fit_80_columns():
     until = datetime.now(UTC) + timedelta(days=12)
     text = shown(credentials_table([Credential(LONG, place, until), Credential("b", place, None)]))
     assert f"{until:%Y-%m-%d %H:%M} UTC" in text
-    told = shown(findings_table([Finding("splits in the file", "not checked", f"{place} {REASON}")]))
+    told = shown(findings_table([CheckResult("splits in the file", "not checked", f"{place} {REASON}")]))
     assert "not checked" in told
     assert unfolded(REASON) in unfolded(told)
 

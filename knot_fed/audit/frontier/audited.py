@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from knot_fed.audit.described import Description, Shape, differences, told_differences
+from knot_fed.audit.described import Shape, StudyDescription, differences, told_differences
 from knot_fed.audit.folder import TABLE_FILE
 from knot_fed.errors import RunFolderError
 
@@ -23,7 +23,9 @@ MEASURED = {
 TRIAL = ["seed", "client", "attack", "case", "measure"]
 
 
-def join_audits(rows: Sequence[dict[str, Any]], audits: Sequence[Description], shapes: Mapping[str, Shape]) -> None:
+def join_audits(
+    rows: Sequence[dict[str, Any]], audits: Sequence[StudyDescription], shapes: Mapping[str, Shape]
+) -> None:
     """Enter what audits measured into the rows of the run that each attacked.
 
     The loss shapes the student only: what was measured on soft labels stands beside each loss, and what was measured on
@@ -61,7 +63,9 @@ def _of_teachers(shape: Shape) -> Shape:
     return {key: value for key, value in shape.items() if key != "distill.loss" and not key.startswith("transport.")}
 
 
-def _stranger(audit: Description, shape: Shape, rows: Sequence[Mapping[str, Any]], shapes: Mapping[str, Shape]) -> str:
+def _stranger(
+    audit: StudyDescription, shape: Shape, rows: Sequence[Mapping[str, Any]], shapes: Mapping[str, Shape]
+) -> str:
     """Say from which row an audit differs least, and in what; empty where it belongs to one."""
     ours = _of_teachers(shape)
     nearest = min((_of_teachers(_whole(row, shapes)) for row in rows), key=lambda row: len(differences(ours, row)))
@@ -69,7 +73,7 @@ def _stranger(audit: Description, shape: Shape, rows: Sequence[Mapping[str, Any]
     return f"{audit.folder}: an audit of another run than those of the sweeps: differs in {told}" if told else ""
 
 
-def _refuse_other_efforts(audits: Sequence[Description]) -> None:
+def _refuse_other_efforts(audits: Sequence[StudyDescription]) -> None:
     for other in audits[1:]:
         first = audits[0]
         keys = sorted(

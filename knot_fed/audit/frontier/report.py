@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator
 
 from knot_fed.files import shorten_paths
 from knot_fed.reporting.figures import BLUE, GREEN, VERMILLION, Canvas
-from knot_fed.reporting.page import Cell, Page, Picture, Section, Table, number, words, write_page
+from knot_fed.reporting.page import Page, PageSection, PageTable, Picture, TableCell, number, words, write_page
 
 COLOURS = {"ot": BLUE, "entropy": VERMILLION}
 MARKS = {"dp-sgd": "o", "pate": "s", "gaussian": "^", "none": "*"}
@@ -73,7 +73,7 @@ def write_frontier(table: pd.DataFrame, file: Path, names: Sequence[str], notes:
         If the file cannot be written.
     """
     named = headings(table)
-    heads = [*map(words, named), *(Cell(heading) for _, heading, _ in COLUMNS)]
+    heads = [*map(words, named), *(TableCell(heading) for _, heading, _ in COLUMNS)]
     rows = [
         [
             *map(words, words_of(line, named)),
@@ -89,8 +89,8 @@ def write_frontier(table: pd.DataFrame, file: Path, names: Sequence[str], notes:
         " as a share of that without a mechanism; lead is by how much SD lies under that of the entropy loss."
     )
     sections = [
-        Section("Guarantee, price and attacks", text=text, tables=[Table("Means over the seeds", heads, rows)]),
-        Section("Frontiers", figures=figures),
+        PageSection("Guarantee, price and attacks", text=text, tables=[PageTable("Means over the seeds", heads, rows)]),
+        PageSection("Frontiers", figures=figures),
     ]
     facts = [("from", ", ".join(names)), *(("note", shorten_paths(note)) for note in notes)]
     write_page(Page("The price of privacy", facts, sections), file)
@@ -131,7 +131,7 @@ def _frontier(table: pd.DataFrame, leak: str, measure: str) -> Picture:
     )
 
 
-def shown(line: Mapping[Hashable, Any], key: str, digits: int) -> str:
+def shown_leak(line: Mapping[Hashable, Any], key: str, digits: int) -> str:
     """Return a measure with its interval; empty where there is none."""
     return "" if pd.isna(line[key]) else f"{line[key]:.{digits}f}{_half(line, key)}"
 

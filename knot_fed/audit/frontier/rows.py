@@ -15,8 +15,8 @@ from jaxtyping import Float
 from knot_fed.audit.described import (
     GUARANTEE,
     OF_MECHANISM,
-    Description,
     Shape,
+    StudyDescription,
     differences,
     read_description,
     settle_unknown,
@@ -86,7 +86,7 @@ def price_of_privacy(folders: Sequence[Path]) -> Frontier:
     return Frontier(ordered.reset_index(drop=True), [*told, *notes])
 
 
-def _students(study: Description, shapes: dict[str, Shape]) -> pd.DataFrame:
+def _students(study: StudyDescription, shapes: dict[str, Shape]) -> pd.DataFrame:
     """Return a row for each cell of a sweep: its settings, seed, shape, and the student's metrics before and after."""
     frame = read_sweep(study.folder).frame
     mean = frame[frame["domain"] == MEAN]
@@ -106,7 +106,7 @@ def _students(study: Description, shapes: dict[str, Shape]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _values(study: Description, cell: Mapping[Any, Any]) -> dict[str, Scalar]:
+def _values(study: StudyDescription, cell: Mapping[Any, Any]) -> dict[str, Scalar]:
     """Return what the grid gives a cell, as it was typed; a key that the cell does not read stays as it is."""
     values: dict[str, Scalar | None] = {}
     columns = {key: setting for setting, key in SETTING_KEYS.items()}

@@ -9,7 +9,7 @@ from flwr.app import Context, Message, UserConfig
 
 from knot_fed.errors import KnotError, told_error
 from knot_fed.federation.client.redaction import without_folders
-from knot_fed.federation.wire.checks import printable
+from knot_fed.federation.wire.checks import cut_printable
 from knot_fed.federation.wire.envelope import REFUSAL, pack_refusal
 
 LONGEST_LOGGED = 2000
@@ -34,7 +34,7 @@ def redact_errors(handler: Handler) -> Handler:
         except KnotError as error:
             reason = refusal_for_peer(error, context.node_config) if has_owner(context.node_config) else str(error)
             if reason != str(error):
-                logger.warning("a %s was refused: %s", kind, printable(str(error), LONGEST_LOGGED))
+                logger.warning("a %s was refused: %s", kind, cut_printable(str(error), LONGEST_LOGGED))
         except Exception as error:
             reason = f"the client failed with {type(error).__name__}; see the client's own log"
             logger.warning("%s", told_error(error, of=f"a {kind}"))

@@ -17,7 +17,7 @@ from knot_fed.data.transfer_set import TransferSet, keep_transfer_set, kept_tran
 from knot_fed.errors import ConfigError, PolicyError, WireError
 from knot_fed.federation.client.guard import only_declared_records, redact_errors
 from knot_fed.federation.wire import envelope, exchange, student_wire
-from knot_fed.federation.wire.checks import printable
+from knot_fed.federation.wire.checks import cut_printable
 from knot_fed.models import (
     TINY_BERT_POSITIONS,
     ModelSpec,
@@ -195,7 +195,7 @@ class Client:
         """
         if self.node.data and needs_permission(name) and name not in (self.node.model, *self.policy.models):
             raise PolicyError(
-                f"the model {printable(name, 80)!r} is named by the server only; add it to models in the policy"
+                f"the model {cut_printable(name, 80)!r} is named by the server only; add it to models in the policy"
             )
 
     def build_student(self, spec: str, arrays: ArrayRecord) -> TextClassifier:

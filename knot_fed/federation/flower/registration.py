@@ -14,7 +14,7 @@ from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpI
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 from knot_fed.errors import CredentialsError, FederationError
-from knot_fed.federation.wire.checks import printable
+from knot_fed.federation.wire.checks import cut_printable
 
 
 def register_nodes(keys: Mapping[str, ec.EllipticCurvePublicKey], *, superlink: str, authority: Path) -> dict[str, str]:
@@ -63,7 +63,7 @@ def _register(control: ControlHttpClient, name: str, key: bytes, known: Sequence
     if node is not None and node.status == NodeStatus.UNREGISTERED:
         return "was unregistered, and Flower takes no key twice; give the node a new one"
     if node is not None and node.name != name:
-        other = printable(node.name, 64) or "a node without a name"
+        other = cut_printable(node.name, 64) or "a node without a name"
         return f"known already as {other}, and Flower renames no node; unregister it and give it a new key"
     if node is not None:
         return "known already"

@@ -92,5 +92,5 @@ def make_collector(config: RunConfig, transfer: TransferSet, public_teacher: Tea
 
 def reply_bounds(config: RunConfig, *, texts: int) -> envelope.ReplyBounds:
     """Bound the replies to the requests of that collector."""
-    bounds = sum_wire.reply_bounds if config.privacy.secure_sum else envelope.ReplyBounds.of_soft_labels
+    bounds = sum_wire.sum_reply_bounds if config.privacy.secure_sum else envelope.ReplyBounds.of_soft_labels
     return bounds(texts, len(config.label_space()))

@@ -152,7 +152,7 @@ def unpack_masked(
     )  # fmt: skip
 
 
-def reply_bounds(examples: int, classes: int) -> envelope.ReplyBounds:
+def sum_reply_bounds(examples: int, classes: int) -> envelope.ReplyBounds:
     """Bound one client's reply: the masked values in the longest words, or what it seals for all others."""
     return envelope.ReplyBounds.of_arrays([max(8 * examples * (classes + 1), MOST_CLIENTS_IN_SUM * SEALED_BYTES)])
 

@@ -14,7 +14,7 @@ from knot_fed.config import RunConfig
 from knot_fed.errors import FederationError, WireError
 from knot_fed.federation.flower.bounded_grid import UNREADABLE
 from knot_fed.federation.wire import envelope, exchange
-from knot_fed.federation.wire.checks import printable
+from knot_fed.federation.wire.checks import cut_printable
 from knot_fed.federation.wire.message_log import log_crossing
 
 FAILURES = {
@@ -136,7 +136,7 @@ def check_registered_name(claimed: str, node_id: int, registered: Mapping[int, s
     name = registered[node_id]
     if name and name != claimed:
         raise WireError(
-            f"calls itself {claimed}, and its key is registered as {printable(name, 64)}; set that name in its node"
+            f"calls itself {claimed}, and its key is registered as {cut_printable(name, 64)}; set that name in its node"
             " configuration"
         )
     if not name and any(registered.values()):
@@ -186,7 +186,7 @@ def content_of(reply: Message) -> RecordDict:
     """
     if not reply.has_content():
         if reply.error.code == UNREADABLE:
-            raise WireError(printable(reply.error.reason or "", envelope.LONGEST_REFUSAL))
+            raise WireError(cut_printable(reply.error.reason or "", envelope.LONGEST_REFUSAL))
         raise WireError(f"{_told_failure(reply)}; see the client's log")
     reason = envelope.refusal_of(reply.content)
     if reason is not None:

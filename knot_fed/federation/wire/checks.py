@@ -91,11 +91,11 @@ def read_array(array: Array, *, shape: tuple[int, ...], dtype: np.dtype[Any] = F
     wanted = f"{dtype} of shape {shape}, in C order"
     size = math.prod(shape) * dtype.itemsize
     if array.stype != NUMPY:
-        raise WireError(f"is not a NumPy array but {printable(array.stype, 20)!r}; send {wanted}")
+        raise WireError(f"is not a NumPy array but {cut_printable(array.stype, 20)!r}; send {wanted}")
     if len(array.data) > size + HEADER_BYTES:
         raise WireError(f"holds {len(array.data)} bytes, expected {size}; send {wanted}")
     if array.dtype != str(dtype) or tuple(array.shape) != shape:
-        claimed = f"{printable(array.dtype, 20)} with {len(array.shape)} dimension(s)"
+        claimed = f"{cut_printable(array.dtype, 20)} with {len(array.shape)} dimension(s)"
         raise WireError(f"is {claimed}, expected {dtype} {shape}; send {wanted}")
     stream = BytesIO(array.data)
     try:
@@ -121,12 +121,12 @@ def read_arrays(record: ArrayRecord, expected: Mapping[str, np.ndarray], *, larg
     return arrays
 
 
-def printable(text: str, length: int) -> str:
+def cut_printable(text: str, length: int) -> str:
     r"""Cut a peer's text and drop what a terminal would act on.
 
     Examples
     --------
-    >>> printable("\x1b[31mred\n", 20)
+    >>> cut_printable("\x1b[31mred\n", 20)
     '[31mred'
     """
     return log.printable(text[:length])

@@ -7,7 +7,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from knot_fed.errors import WireError
-from knot_fed.federation.wire.checks import printable
+from knot_fed.federation.wire.checks import cut_printable
 
 PROTOCOL = 3
 ABOUT = "about"
@@ -46,7 +46,7 @@ def pack_arrays(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
 
 def pack_refusal(reason: str) -> RecordDict:
     """Pack one sentence that holds no private content."""
-    return RecordDict({REFUSAL: ConfigRecord({"reason": printable(reason, LONGEST_REFUSAL)})})
+    return RecordDict({REFUSAL: ConfigRecord({"reason": cut_printable(reason, LONGEST_REFUSAL)})})
 
 
 def refusal_of(content: RecordDict) -> str | None:
@@ -55,7 +55,7 @@ def refusal_of(content: RecordDict) -> str | None:
         return None
     record = content[REFUSAL]
     reason = record.get("reason") if isinstance(record, ConfigRecord) else None
-    return printable(reason, LONGEST_REFUSAL) if isinstance(reason, str) else "refused and gave no reason"
+    return cut_printable(reason, LONGEST_REFUSAL) if isinstance(reason, str) else "refused and gave no reason"
 
 
 def count_bytes(content: RecordDict) -> int:

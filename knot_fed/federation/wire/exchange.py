@@ -15,7 +15,7 @@ from knot_fed.config import MOST_DELTA, PrivacyConfig
 from knot_fed.data.partition import CLIENT_NAME
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import SoftLabelsError, WireError
-from knot_fed.federation.wire.checks import printable, read_array, read_count, read_record, read_seconds, read_value
+from knot_fed.federation.wire.checks import cut_printable, read_array, read_count, read_record, read_seconds, read_value
 from knot_fed.federation.wire.envelope import ABOUT, PROTOCOL, check_protocol, pack_arrays
 from knot_fed.labels import LabelSpace, check_soft_labels
 from knot_fed.privacy.compression import compress, decompress, layout
@@ -104,13 +104,13 @@ def check_handshake(ours: Handshake, theirs: Handshake) -> None:
     check_protocol(theirs.protocol, ours.protocol)
     if theirs.labels != ours.labels:
         raise WireError(
-            f"has labels {printable(theirs.labels, 200)}, expected {ours.labels[:200]}; agree on one label space"
+            f"has labels {cut_printable(theirs.labels, 200)}, expected {ours.labels[:200]}; agree on one label space"
         )
     if theirs.fingerprint and not _FINGERPRINT.fullmatch(theirs.fingerprint):
         raise WireError("names its transfer set by something that is no SHA-256; use TransferSet.fingerprint")
     if theirs.fingerprint and ours.fingerprint and theirs.fingerprint != ours.fingerprint:
         raise WireError(
-            f"holds transfer set {printable(theirs.fingerprint, 12)}, expected {ours.fingerprint[:12]};"
+            f"holds transfer set {cut_printable(theirs.fingerprint, 12)}, expected {ours.fingerprint[:12]};"
             " give it the server's file"
         )
     if theirs.name and not CLIENT_NAME.fullmatch(theirs.name):
@@ -246,7 +246,7 @@ def read_claim(answer: ConfigRecord, *, asked: str) -> Claim:
     )  # fmt: skip
     if mechanism != asked:
         raise WireError(
-            f"claims mechanism {printable(mechanism, 20)!r}, expected {asked!r}; use the run's configuration"
+            f"claims mechanism {cut_printable(mechanism, 20)!r}, expected {asked!r}; use the run's configuration"
         )
     bounded = epsilon == np.inf if asked == "none" else 0 <= epsilon <= LARGEST_EPSILON
     if not (bounded and 0 <= delta <= MOST_DELTA):
