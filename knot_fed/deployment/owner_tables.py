@@ -11,7 +11,7 @@ from knot_fed.privacy.ledger.entry import LedgerEntry
 from knot_fed.runs.narrow import narrow_table
 
 if TYPE_CHECKING:
-    pass
+    from knot_fed.deployment.client_check import CheckResult
 
 STYLES = {"ok": "green", "problem": "bold red", "not checked": "yellow"}
 

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from rich.table import Table
 
-from knot_fed.audit.frontier.report import guarantee, shown
+from knot_fed.audit.frontier.report import guarantee, shown_leak
 from knot_fed.runs.narrow import narrow_table
 
 PRICE = (("sd", "SD ↓", 3), ("macro_f1", "macro-F1 ↑", 3))
@@ -45,7 +45,7 @@ def _table(
         [
             _named(line),
             *([guarantee(line)] if claimed else []),
-            *(shown(line, key, digits) for key, _, digits in columns),
+            *(shown_leak(line, key, digits) for key, _, digits in columns),
         ]
         for line in lines
     ]
