@@ -8,8 +8,9 @@ from flwr.clientapp import ClientApp
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import WireError
 from knot_fed.federation.client.guard import only_declared_records, redact_errors
+from knot_fed.federation.client.handlers import answer_evaluation, answer_handshake
 from knot_fed.federation.client.release import answer
-from knot_fed.federation.client.settings import HELD_TEXTS, Client, answer_evaluation, answer_handshake
+from knot_fed.federation.client.settings import HELD_TEXTS, Client
 from knot_fed.federation.secure import sum_wire
 from knot_fed.federation.secure.client import answer_keys, answer_shares, answer_unmask, masked_answer
 from knot_fed.federation.wire import exchange

@@ -13,7 +13,8 @@ from knot_fed.config import RunConfig
 from knot_fed.errors import PolicyError, phase
 from knot_fed.federation.client.costs import averaging_cost, check_cost
 from knot_fed.federation.client.guard import only_declared_records, redact_errors
-from knot_fed.federation.client.settings import Client, answer_evaluation, answer_handshake
+from knot_fed.federation.client.handlers import answer_evaluation, answer_handshake
+from knot_fed.federation.client.settings import Client
 from knot_fed.federation.flower.bounded_grid import bounded
 from knot_fed.federation.server.averaging import CountedFedAvg
 from knot_fed.federation.server.learning import round_seed

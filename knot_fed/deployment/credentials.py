@@ -1,6 +1,5 @@
 """A federation's credentials: its authority, the server's certificate, and one key pair for each node."""
 
-import ipaddress
 import os
 import re
 import stat
@@ -12,17 +11,16 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from knot_fed.deployment.certificates import authority_certificate, new_key, private_pem, server_certificate
 from knot_fed.errors import CredentialsError
 from knot_fed.files import PRIVATE, PUBLIC, make_folder, write_file
 
 HOSTS = ("localhost", "127.0.0.1", "superlink")
 AUTHORITY_DAYS = 3650
 WARN_DAYS = 30
-CLOCK_SKEW = timedelta(hours=1)
 CONTAINER_USER = (10001, 10001)
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -160,15 +158,9 @@ def read_public_key(path: Path) -> ec.EllipticCurvePublicKey:
 
 
 def _write_authority(folder: Path) -> None:
-    key = ec.generate_private_key(ec.SECP384R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "knot_fed federation")])
-    certificate = (
-        _certificate(name, name, key.public_key(), days=AUTHORITY_DAYS)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(sign_certificates=True), critical=True)
-        .sign(key, hashes.SHA384())
-    )
-    _write(folder / "ca.key", _private_pem(key), mode=0o600)
+    key = new_key()
+    certificate = authority_certificate(key, days=AUTHORITY_DAYS)
+    _write(folder / "ca.key", private_pem(key), mode=0o600)
     _write(folder / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM))
     _write(folder / "superlink" / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM))
 
@@ -177,18 +169,11 @@ def _write_server_certificate(folder: Path, hosts: Sequence[str], *, days: int) 
     authority, authority_key = _read_certificate(folder / "ca.crt"), _read_authority_key(folder / "ca.key")
     if datetime.now(UTC) + timedelta(days=days) > authority.not_valid_after_utc:
         raise CredentialsError(f"--days {days}: is beyond the authority's own end; ask for fewer days")
-    key = ec.generate_private_key(ec.SECP384R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "superlink")])
-    certificate = (
-        _certificate(subject, authority.subject, key.public_key(), days=days)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(sign_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName([_general_name(host) for host in dict.fromkeys(hosts)]), False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
-        .sign(authority_key, hashes.SHA384())
+    key = new_key()
+    certificate = server_certificate(
+        key.public_key(), hosts, authority=authority, authority_key=authority_key, days=days
     )
-    _write(folder / "superlink" / "server.key", _private_pem(key), mode=0o600)
+    _write(folder / "superlink" / "server.key", private_pem(key), mode=0o600)
     _write(folder / "superlink" / "server.crt", certificate.public_bytes(serialization.Encoding.PEM))
 
 
@@ -196,7 +181,7 @@ def _write_node(folder: Path, name: str) -> None:
     """Write a node's own folder, and its public key where the server's operator registers from."""
     own = folder / "clients" / name
     _make(own, mode=PRIVATE)
-    key = ec.generate_private_key(ec.SECP384R1())
+    key = new_key()
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
     )
@@ -205,54 +190,6 @@ def _write_node(folder: Path, name: str) -> None:
     _write(own / "node.pub", public)
     _write(own / "ca.crt", (folder / "ca.crt").read_bytes())
     _write(folder / "superlink" / "nodes" / f"{name}.pub", public)
-
-
-def _certificate(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, *, days: int
-) -> x509.CertificateBuilder:
-    """Start a certificate; its first hour lies in the past, for clocks that are late."""
-    now = datetime.now(UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - CLOCK_SKEW)
-        .not_valid_after(now + timedelta(days=days))
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-    )
-
-
-def _key_usage(*, sign_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not sign_certificates,
-        key_cert_sign=sign_certificates,
-        crl_sign=sign_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _general_name(host: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        pass
-    try:
-        return x509.DNSName(host)
-    except ValueError:
-        raise CredentialsError(f"--host {host!r}: is neither an address nor a name in ASCII; write one") from None
-
-
-def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
 
 
 def _read_certificate(path: Path) -> x509.Certificate:

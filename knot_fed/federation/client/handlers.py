@@ -1,0 +1,77 @@
+"""What every app answers: the handshake, and the student's metrics on the private test split."""
+
+import logging
+from pathlib import Path
+
+from flwr.app import Context, Message
+
+from knot_fed.data.private import untold
+from knot_fed.errors import WireError
+from knot_fed.federation.client.guard import only_declared_records, redact_errors
+from knot_fed.federation.client.settings import HELD_TEXTS, Client
+from knot_fed.federation.wire import envelope, exchange, student_wire
+from knot_fed.models import use_threads
+from knot_fed.privacy.ledger.entry import LedgerEntry
+from knot_fed.privacy.policy_checks import check_evaluations, check_test_size, rounded_metrics
+from knot_fed.runs.run_folder import RunFolder
+from knot_fed.training.evaluation import evaluate_classifier
+from knot_fed.training.teacher import predict_soft_labels
+
+logger = logging.getLogger("knot_fed")
+
+
+def _tell_owner(name: str, sentence: str) -> None:
+    logger.info("%s: %s", name, sentence)
+
+
+@redact_errors
+@only_declared_records(envelope.ABOUT)
+def answer_handshake(message: Message, context: Context) -> Message:
+    """Compare protocol, labels and transfer set, and check the private file, before any training."""
+    client = Client.from_context(context)
+    server = exchange.unpack_handshake(message.content)
+    held = client.transfer_set() or client.kept_texts(server.fingerprint)
+    ours = exchange.Handshake(
+        protocol=envelope.PROTOCOL,
+        labels=exchange.canonical_labels(client.run.label_space()),
+        fingerprint=held.fingerprint if held else "",
+        name=client.name,
+    )
+    exchange.check_handshake(ours, server)
+    if not server.fingerprint:
+        raise WireError("the server names no transfer set; name the one that this run is about")
+    client.check_model(client.model)
+    client.bind(str(context.run_id), server.fingerprint)
+    _, assignment = client.examples(tell=_tell_owner if client.node.data else untold)
+    if client.shard[1] > 1 and client.run.name:
+        RunFolder.open(Path(client.run.runs_dir) / client.run.name).write_assignment(client.name, assignment)
+    if held:
+        context.state[HELD_TEXTS] = exchange.pack_transfer_set(held)
+    return Message(exchange.pack_handshake(ours), reply_to=message)
+
+
+@redact_errors
+@only_declared_records(student_wire.METRICS)
+def answer_evaluation(message: Message, context: Context) -> Message:
+    """Judge the student on the private test split; only metrics leave, rounded as the policy says.
+
+    A student is not counted before it could be built. That it was distilled in this run cannot be verified: a crafted
+    one is measured like any other, and only the policy's limits bound what its metrics tell.
+    """
+    client = Client.from_context(context)
+    run, ledger, policy = str(context.run_id), client.ledger, client.policy
+    check_evaluations(*ledger.evaluated(run), policy=policy)
+    use_threads(client.run.threads)
+    spec, arrays, temperature = student_wire.unpack_student(message.content)
+    student = client.build_student(spec, arrays)
+    test = client.examples()[0].test
+    check_test_size(len(test), policy=policy)
+    with ledger.locked():
+        check_evaluations(*ledger.evaluated(run), policy=policy)
+        ledger.record(LedgerEntry(run=run, evaluations=1))
+    labels = client.run.label_space()
+    metrics = evaluate_classifier(
+        predict_soft_labels(student, test.texts), test.labels, labels, temperature=temperature
+    )
+    told = rounded_metrics(metrics, diameter=labels.diameter, policy=policy)
+    return Message(student_wire.pack_metrics(told), reply_to=message)
