@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from knot_fed.cli.main import app
-from knot_fed.deployment import credentials
+from knot_fed.deployment import certificates, credentials
 from knot_fed.deployment.credentials import add_node, create_credentials, list_credentials, renew_server_certificate
 from knot_fed.deployment.environment import add_settings
 from knot_fed.errors import CredentialsError
@@ -161,7 +161,7 @@ def test_renew_gives_the_server_a_new_key_for_the_same_names_and_keeps_the_autho
 
 @pytest.mark.parametrize(("days", "said"), [(365, "ok"), (29, "expires in 29 days"), (-1, "EXPIRED")])
 def test_show_tells_of_the_end_thirty_days_before(tmp_path, monkeypatch, days, said):
-    monkeypatch.setattr(credentials, "CLOCK_SKEW", timedelta(days=3))
+    monkeypatch.setattr(certificates, "CLOCK_SKEW", timedelta(days=3))
     create_credentials(tmp_path / "credentials", NAMES, days=days)
     assert said in call("show", "--out", tmp_path / "credentials").output
     server = list_credentials(tmp_path / "credentials")[1]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from knot_fed.deployment import credentials
+from knot_fed.deployment import certificates
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -240,7 +240,7 @@ def test_a_node_that_trusts_another_authority_does_not_join(host):
 
 
 def test_an_expired_certificate_is_refused_until_it_is_renewed(host, monkeypatch):
-    monkeypatch.setattr(credentials, "CLOCK_SKEW", timedelta(days=3))
+    monkeypatch.setattr(certificates, "CLOCK_SKEW", timedelta(days=3))
     folder = host.folder / "credentials"
     credentials._write_server_certificate(folder, credentials.HOSTS, days=-1)
     credentials._give_away(folder / "superlink")
