@@ -163,13 +163,7 @@ def distil_student(
         return value if supervision is None else value + supervision(len(positions))
 
     def held_out_score() -> float:
-        student.eval()
-        total = 0.0
-        with torch.no_grad():
-            for start in range(0, len(held_rows), EVALUATION_BATCH):
-                rows = held_rows[start : start + EVALUATION_BATCH]
-                total += float(targets.loss(student.logits([items[row] for row in rows]), rows)) * len(rows)
-        return -total / len(held_rows)
+        return -targets.mean_loss(student, items, held_rows)
 
     schedule = Schedule(
         settings.epochs, settings.patience, settings.batch_size, settings.learning_rate, loss=settings.loss
@@ -211,6 +205,16 @@ class _Targets:
         value = self._loss(logits, self._soft_labels[rows].to(logits.device), self._weights[rows].to(logits.device))
         self.seconds += time.monotonic() - started
         return value
+
+    def mean_loss(self, student: TextClassifier, items: Sequence[Item], rows: Int[np.ndarray, "held"]) -> float:
+        """Return the student's mean loss on the texts at these rows, without a gradient."""
+        student.eval()
+        total = 0.0
+        with torch.no_grad():
+            for start in range(0, len(rows), EVALUATION_BATCH):
+                batch = rows[start : start + EVALUATION_BATCH]
+                total += float(self.loss(student.logits([items[row] for row in batch]), batch)) * len(batch)
+        return total / len(rows)
 
 
 def _saturated(student: TextClassifier, items: Sequence[Item]) -> float:

@@ -11,6 +11,7 @@ from knot_fed.errors import ConfigError
 from knot_fed.system.terminal import echo_line, make_console, progress_on
 
 if TYPE_CHECKING:
+    from knot_fed.audit.folder import AuditFolder
     from knot_fed.config import RunConfig as Config
 
 console = make_console()
@@ -37,17 +38,12 @@ def audit(
 ) -> None:
     """Attack what a run of this configuration lets out; called again, it goes on where it stopped."""
     from knot_fed.audit.attacks.findings import Effort
-    from knot_fed.audit.folder import TABLE_FILE, AuditFolder
-    from knot_fed.audit.report import write_audit_report
+    from knot_fed.audit.folder import AuditFolder
     from knot_fed.audit.study import Audit, parse_attacks, run_audit
-    from knot_fed.audit.tables import audit_tables
     from knot_fed.config.overrides import resolve_config
-    from knot_fed.files import shorten_paths
     from knot_fed.preflight import check_run
     from knot_fed.preflight.unread import unread_settings
-    from knot_fed.runs.results import FACTS
     from knot_fed.sweep.grid import parse_seeds
-    from knot_fed.sweep.results import write_table
     from knot_fed.system.machine import usable_cpus
 
     if math.isnan(delta):
@@ -65,9 +61,19 @@ def audit(
     plan = Audit(folder, config, clients, attacked, wanted, chosen, effort, jobs or usable_cpus())
     with progress_on(console, "audit") as progress:
         run_audit(plan, progress=progress)
-    table = folder.table()
+    _write_results(folder, config, attacked)
+
+
+def _write_results(folder: "AuditFolder", config: "Config", attacked: str) -> None:
+    from knot_fed.audit.folder import TABLE_FILE
+    from knot_fed.audit.report import write_audit_report
+    from knot_fed.audit.tables import audit_tables
+    from knot_fed.files import shorten_paths
+    from knot_fed.runs.results import FACTS
+    from knot_fed.sweep.results import write_table
+
+    table, flat = folder.table(), config.to_mapping()
     write_table(table, folder.path / TABLE_FILE)
-    flat = config.to_mapping()
     facts = [(key, shorten_paths(str(flat[key]))) for key in FACTS] + [("attacked", attacked)]
     scores = {attack: folder.scores(attack) for attack in table["attack"].unique()}
     write_audit_report(folder.path / "report.html", table, scores, facts)
