@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import roc_curve
 
 from knot_fed.audit.attacks.findings import Scores
-from knot_fed.audit.attacks.metrics import roc_curve
 from knot_fed.reporting.figures import BLUE, GREEN, LINE, ORANGE, PURPLE, SKY, VERMILLION, Canvas
 from knot_fed.reporting.page import Page, PageSection, PageTable, Picture, TableCell, number, words, write_page
 
@@ -68,7 +68,7 @@ def roc_figure(scores: Mapping[str, Scores], attack: str) -> Picture:
     with Canvas(height=4.4) as canvas:
         axes = canvas.axes
         for (case, (scored, members)), (colour, style) in zip(scores.items(), (*CURVES, *MORE_CURVES), strict=False):
-            false, true = roc_curve(scored, members)
+            false, true, _ = roc_curve(members.ravel(), scored.ravel())
             axes.plot(false, true, color=colour, linestyle=style, drawstyle="steps-post", label=case)
         axes.plot([LOWEST_RATE, 1], [LOWEST_RATE, 1], color=LINE, linewidth=1)
         canvas.logarithmic("x", "y")
@@ -86,7 +86,7 @@ def roc_figure(scores: Mapping[str, Scores], attack: str) -> Picture:
 
 
 def _rate(scores: np.ndarray, members: np.ndarray) -> float:
-    false, true = roc_curve(scores, members)
+    false, true, _ = roc_curve(members.ravel(), scores.ravel(), drop_intermediate=False)
     return float(true[false <= 0.01].max())
 
 

@@ -1,10 +1,11 @@
-"""How well scores tell members from others: the true-positive rate at few false positives, the ROC and its area."""
+"""How well scores tell members from others: the true-positive rate at few false positives, and the area of the ROC."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import binomtest, rankdata
+from scipy.stats import binomtest
+from sklearn.metrics import roc_auc_score
 
 RESAMPLES = 400
 
@@ -70,20 +71,5 @@ def area_under_curve(
     return Estimate(_area(scores.ravel(), members.ravel()), float(low), float(high))
 
 
-def roc_curve(
-    scores: Float[np.ndarray, "*trials"], members: Bool[np.ndarray, "*trials"]
-) -> tuple[Float[np.ndarray, "steps"], Float[np.ndarray, "steps"]]:
-    """Return false- and true-positive rates as the threshold falls past each distinct score, from (0, 0) to (1, 1)."""
-    order = np.argsort(-scores.ravel(), kind="stable")
-    ranked, truth = scores.ravel()[order], members.ravel()[order]
-    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
-    false, true = np.cumsum(~truth)[last] / (~truth).sum(), np.cumsum(truth)[last] / truth.sum()
-    return np.concatenate([[0.0], false]), np.concatenate([[0.0], true])
-
-
 def _area(scores: Float[np.ndarray, "trials"], members: Bool[np.ndarray, "trials"]) -> float:
-    inside, outside = int(members.sum()), int((~members).sum())
-    if not inside or not outside:
-        return float("nan")
-    ranks = rankdata(scores)[members].sum()
-    return float((ranks - inside * (inside + 1) / 2) / (inside * outside))
+    return float(roc_auc_score(members, scores)) if 0 < members.sum() < members.size else float("nan")
