@@ -365,6 +365,23 @@ REFUSED = {
         parquet(text=[b"a", b"b"], label=["x", "y"]),
         "2 of 2 rows have no text; write strings",
     ),
+    "a mark never closed among quoted fields": (
+        "a.csv",
+        separated(STAY, quoting=csv.QUOTE_ALL) + b'"never closed,good\n',
+        "line 62: a quotation mark opens a field that is never closed",
+    ),
+    "backslashes before marks among quoted fields": (
+        "a.csv",
+        separated([*STAY, ("so they say", "good")], quoting=csv.QUOTE_ALL).replace(
+            b"so they say", b'so \\"they\\" say'
+        ),
+        "line 62: a quoted field continues after its closing mark",
+    ),
+    "labels of numbers and words": (
+        "a.csv",
+        separated(made((1, 2, "three", "NaN"))),
+        "labels are partly numbers (1, 2) and partly words (NaN, three); mend them",
+    ),
     "a folder": (".", b"", "no such file; give a csv, tsv, jsonl or parquet file"),
     "another kind": ("a.docx", b"text", "a.docx: unknown kind of file; use one of .jsonl.gz"),
     "header and no rows": ("a.csv", b"text,label\n", "0 rows"),

@@ -14,7 +14,7 @@ from knot_fed.data.inspection.survey import Survey, class_counts, survey_texts
 from knot_fed.data.partition import CLIENT_NAME
 from knot_fed.data.private import Columns, parts_of, read_labelled_texts, seed_key, texts_of
 from knot_fed.data.reading.files import SUFFIXES, short_name
-from knot_fed.data.reading.label_values import labels_of, read_labels
+from knot_fed.data.reading.label_values import labels_of, number_of, read_labels
 from knot_fed.errors import DataError
 from knot_fed.types import SplitExamples, Text
 
@@ -23,6 +23,7 @@ UNPLACED = (
     "labels stand in the order of the alphabet, every two equally far apart; where some are nearer than others, give"
     " labels.coordinates"
 )
+MOST_NAMED = 5
 FIELDS = tuple(field.name for field in fields(Columns))
 
 
@@ -123,6 +124,13 @@ def _label_settings(path: Path, values: list[object], given: Mapping[str, object
         return {"task": given.get("task", _stem(path)), "labels": named}
     if task or "task" in given:
         return {"task": given.get("task", task)}
+    numbers = [name for name in names if number_of(name) is not None]
+    if 0 < len(numbers) < len(names):
+        words = [name for name in names if name not in numbers]
+        raise DataError(
+            f"{short_name(str(path))}: labels are partly numbers ({', '.join(numbers[:MOST_NAMED])}) and partly words"
+            f" ({', '.join(words[:MOST_NAMED])}); mend them, or give all names by labels.names"
+        )
     if len(names) < 2 or any("," in name for name in names):
         what = f"{len(names)} distinct label" if len(names) < 2 else "labels with a comma"
         raise DataError(

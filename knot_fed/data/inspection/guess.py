@@ -94,11 +94,20 @@ def _guess_dialect(path: str, delimiter: str, quoting: str) -> tuple[Table, Dial
     for dialect in others:
         with suppress(DataError):
             table = read_table(path, None, dialect=dialect)
-            if len(table.names) > 1:
+            if len(table.names) > 1 and not _still_quoted(table):
                 return table, dialect
     if single is None:
         raise problem or DataError(f"{path}: cannot be read")
     return single, usual
+
+
+def _still_quoted(table: Table) -> bool:
+    """Tell whether most fields of a column stand between quotation marks: they would become part of the texts."""
+    return any(
+        2 * sum(isinstance(value, str) and len(value) > 1 and value[0] == value[-1] == '"' for value in values)
+        > len(table)
+        for values in table.columns.values()
+    )
 
 
 def _quotings(path: str, delimiter: str, quoting: str) -> tuple[str, ...]:
