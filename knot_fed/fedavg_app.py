@@ -9,7 +9,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from knot_fed.config import RunConfig
+from knot_fed.config import NO_MECHANISM, RunConfig
 from knot_fed.errors import PolicyError, phase
 from knot_fed.federation.client.costs import averaging_cost, check_cost
 from knot_fed.federation.client.guard import only_declared_records, redact_errors
@@ -131,7 +131,7 @@ def check_owner(client: Client) -> None:
     PolicyError
         If a node with a private file does not allow it, or the run asks for a privacy mechanism.
     """
-    if client.run.privacy.mechanism != "none":
+    if client.run.privacy.mechanism != NO_MECHANISM:
         raise PolicyError(
             f"privacy.mechanism = {client.run.privacy.mechanism!r} covers soft labels and not parameters; set it to"
             " none for the reference line, or leave that out with --no-fedavg"

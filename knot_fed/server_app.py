@@ -5,7 +5,6 @@ import time
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from knot_fed.answers import public_teacher
 from knot_fed.config import RunConfig
 from knot_fed.errors import KnotError, phase
 from knot_fed.federation.flower.bounded_grid import bounded
@@ -21,6 +20,7 @@ from knot_fed.federation.server.run import (
     summarise,
 )
 from knot_fed.federation.server.strategy import KnotStrategy
+from knot_fed.mechanisms import mechanism_of, public_teacher
 from knot_fed.models import save_classifier, use_threads
 from knot_fed.reporting.report import write_report
 from knot_fed.runs.run_folder import RunFolder
@@ -50,7 +50,7 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
         transfer, public = read_server_data(config)
         student = pretrained_student(config, public, transfer)
         own = public_teacher(config, student, public.train.texts) if config.student.pretrain else None
-        answer = own.answer(transfer.texts) if own else None
+        answer = mechanism_of(own.run.privacy).answer(own, transfer.texts) if own else None
         calibrate_start(config, student, public.val)
         grid = bounded(grid, reply_bounds(config, texts=len(transfer)))
         strategy = KnotStrategy(config, student, transfer, folder, public, make_collector(config, transfer, answer))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from knot_fed.config import RunConfig, Scalar
+from knot_fed.config import PrivacyConfig, RunConfig, Scalar, kebab, readers_of
 from knot_fed.errors import ConfigError, RunFolderError
 from knot_fed.files import shorten_paths
 from knot_fed.preflight.unread import READERS
@@ -15,11 +15,10 @@ from knot_fed.sweep.folder import NOT_OF_A_RUN
 
 Shape = dict[str, str]
 """What shapes a result, by configuration key and `content of NAME`; settings that nothing reads are not in it."""
-OF_MECHANISM = frozenset(
-    f"privacy.{key}"
-    for key in ("mechanism", "epsilon", "delta", "clipping-norm", "sampling-rate", "epochs", "learning-rate", "shards")
-) | {"privacy.votes"}
 GUARANTEE = ("mechanism", "epsilon", "delta")
+OF_MECHANISM = frozenset(
+    f"privacy.{kebab(name)}" for name in PrivacyConfig.model_fields if name in GUARANTEE or readers_of(name)
+)
 PATHS = ("model", "student.model", "teacher.models", "transport.cost")
 NOT_OF_A_STUDY = NOT_OF_A_RUN | {"seed"}
 MOST_NAMED = 4

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from knot_fed.aggregation import Consensus, find_consensus
-from knot_fed.answers import OwnTeacher, TeacherPlan, as_received, public_teacher
 from knot_fed.config import NodeConfig, RunConfig, Scalar
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.federation.client.release import TEACHERS, teacher_plan
@@ -15,7 +15,9 @@ from knot_fed.federation.client.settings import Client
 from knot_fed.federation.server.learning import round_seed
 from knot_fed.federation.server.run import pretrained_student, read_server_data, start_student
 from knot_fed.losses import make_loss
+from knot_fed.mechanisms import OwnTeacher, mechanism_of, public_teacher
 from knot_fed.models import TextClassifier
+from knot_fed.privacy.compression import as_received
 from knot_fed.training.distillation import distil_student
 from knot_fed.training.evaluation import evaluate_classifier, mean_metrics
 from knot_fed.training.teacher import predict_soft_labels
@@ -43,12 +45,14 @@ class Teacher:
 
     def answer(self, texts: Sequence[Text]) -> TeacherAnswer:
         """Answer for these texts as the client would, after compression."""
-        return as_received(self.own.answer(texts, rows=self._rows), self.own.run.privacy)
+        privacy = self.own.run.privacy
+        return as_received(mechanism_of(privacy).answer(self.own, texts, rows=self._rows), privacy)
 
     def _rows(self, texts: Sequence[Text]) -> SoftLabels:
         new = [text for text in dict.fromkeys(texts) if text not in self.given]
         if new:
-            self.given.update(zip(new, self.own.rows(new), strict=True))
+            drawn = mechanism_of(self.own.run.privacy).rows(self.own, new)
+            self.given.update(zip(new, drawn, strict=True))
         return np.stack([self.given[text] for text in texts])
 
     def bias(self, *, seed: int) -> Float[np.ndarray, "classes"]:
@@ -76,17 +80,16 @@ class Subject:
 
     def train(self, train: LabelledTexts, seed: int) -> Teacher:
         """Train a teacher as the run would, on other examples and by another seed; every attack trains by this."""
-        plan = self._plan(replace(self.examples, train=train), seed)
-        return Teacher(plan.train(folder=None, features=self.client.features)[0])
+        return self._trained(replace(self.examples, train=train), seed, folder=None)
 
     def run_teacher(self) -> Teacher:
         """Return the run's own teacher, trained on all private examples, from the state folder if it is there."""
-        client = self.client
-        plan = self._plan(self.examples, client.seed())
-        return Teacher(plan.train(folder=client.state / TEACHERS, features=client.features)[0])
+        return self._trained(self.examples, self.client.seed(), folder=self.client.state / TEACHERS)
 
-    def _plan(self, examples: SplitExamples, seed: int) -> TeacherPlan:
-        return teacher_plan(self.client, examples, self.transfer, seed=seed, asked=len(self.transfer))
+    def _trained(self, examples: SplitExamples, seed: int, *, folder: Path | None) -> Teacher:
+        plan = teacher_plan(self.client, examples, self.transfer, seed=seed, asked=len(self.transfer))
+        own, _ = mechanism_of(plan.run.privacy).train(plan, folder=folder, features=self.client.features)
+        return Teacher(own)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,7 +146,8 @@ class Federation:
         """Return what the pretrained student says as one more teacher, or None if it is not pretrained."""
         if not self.config.student.pretrain:
             return None
-        return public_teacher(self.config, self.pretrained(), self.public.train.texts).answer(texts)
+        own = public_teacher(self.config, self.pretrained(), self.public.train.texts)
+        return mechanism_of(own.run.privacy).answer(own, texts)
 
     def consensus(self, answers: Sequence[TeacherAnswer]) -> Consensus:
         """Weigh and pool the answers as the server would."""

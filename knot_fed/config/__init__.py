@@ -1,10 +1,10 @@
 """Configuration of a run and of a node: the schema with its defaults, and the ways to write it."""
 
+from knot_fed.config.mechanisms import MECHANISMS, NO_MECHANISM, Guarantee, MechanismFacts, MechanismName, readers_of
 from knot_fed.config.node import NodeConfig
 from knot_fed.config.parsing import Scalar, check_known_keys, flattened, known_keys, nested
 from knot_fed.config.run import MOST_STEPS, RunConfig
 from knot_fed.config.sections import (
-    CONFIDENCES,
     LEAST_DELTA,
     LEAST_EPSILON,
     LONGEST_LIST,
@@ -16,28 +16,31 @@ from knot_fed.config.sections import (
     DataConfig,
     DistillConfig,
     LabelsConfig,
-    Mechanism,
     PrivacyConfig,
     TeacherConfig,
     Trainable,
     WeightsConfig,
+    kebab,
 )
 
 __all__ = [
-    "CONFIDENCES",
     "LEAST_DELTA",
     "LEAST_EPSILON",
     "LONGEST_LIST",
     "LOSSES",
+    "MECHANISMS",
     "MOST_CLIENTS_IN_SUM",
     "MOST_DELTA",
     "MOST_EPSILON",
     "MOST_STEPS",
+    "NO_MECHANISM",
     "SCHEMES",
     "DataConfig",
     "DistillConfig",
+    "Guarantee",
     "LabelsConfig",
-    "Mechanism",
+    "MechanismFacts",
+    "MechanismName",
     "NodeConfig",
     "PrivacyConfig",
     "RunConfig",
@@ -47,6 +50,8 @@ __all__ = [
     "WeightsConfig",
     "check_known_keys",
     "flattened",
+    "kebab",
     "known_keys",
     "nested",
+    "readers_of",
 ]

@@ -6,7 +6,6 @@ from pydantic import Field
 
 from knot_fed.config.parsing import Scalar, check_known_keys, flattened, known_keys, nested, validated
 from knot_fed.config.sections import (
-    CONFIDENCES,
     MOST_CLIENTS,
     SCHEMES,
     Clients,
@@ -113,19 +112,19 @@ class RunConfig(Section):
 def _check_privacy(config: RunConfig) -> None:
     """Refuse settings by which something not covered by the mechanism would shape what leaves."""
     mechanism, scheme, steps = config.privacy.mechanism, config.weights.scheme, config.privacy.steps
-    if mechanism == "none":
+    facts = config.privacy.facts
+    if not facts.has_guarantee:
         return
-    if mechanism == "dp-sgd" and steps > MOST_STEPS:
+    if "steps" in facts.reads and steps > MOST_STEPS:
         raise ConfigError(
             f"run configuration: privacy.epochs = {config.privacy.epochs} at privacy.sampling-rate ="
             f" {config.privacy.sampling_rate:g} are {steps} steps, more than {MOST_STEPS}; use fewer epochs or a higher"
             " rate"
         )
-    covered = ("uniform", "certainty", *(CONFIDENCES if mechanism == "dp-sgd" else ()))
-    if scheme in SCHEMES and scheme not in covered:
+    if scheme in SCHEMES and scheme not in facts.schemes:
         raise ConfigError(
             f"run configuration: weights.scheme = {scheme!r} reads what privacy.mechanism = {mechanism!r} does not"
-            f" cover; use {' or '.join(covered)}"
+            f" cover; use {' or '.join(facts.schemes)}"
         )
     if config.teacher.class_weights not in ("auto", "none"):
         raise ConfigError(

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
+from knot_fed.config.mechanisms import MECHANISMS, NO_MECHANISM, MechanismFacts, MechanismName, described_choices
 from knot_fed.config.plugins import is_own
 from knot_fed.labels import MOST_LABELS
 
@@ -14,9 +15,7 @@ LEAST_DELTA, MOST_DELTA = 1e-12, 0.1
 MOST_CLIENTS = 1_000_000
 MOST_CLIENTS_IN_SUM = 1000
 LONGEST_LIST, LONGEST_STRING, LONGEST_FUNCTION = 20_000, 4096, 200
-CONFIDENCES = ("confidence", "histogram-confidence")
 LOSSES = ("ot", "sinkhorn-divergence", "entropy", "kl", "reverse-kl", "jensen-shannon", "mse")
-Mechanism: TypeAlias = Literal["none", "dp-sgd", "pate", "gaussian"]
 SCHEMES = ("uniform", "size", "confidence", "histogram-confidence", "certainty", "density")
 
 
@@ -270,8 +269,8 @@ class PrivacyConfig(Section):
     A client's policy may ask for more, never less.
     """
 
-    mechanism: Mechanism = Field(
-        "none", description="none, dp-sgd (teachers), pate (shards inside a client) or gaussian (noise on soft labels)"
+    mechanism: MechanismName = Field(
+        NO_MECHANISM, description=described_choices({name: facts.about for name, facts in MECHANISMS.items()})
     )
     epsilon: float = Field(
         8.0,
@@ -318,6 +317,11 @@ class PrivacyConfig(Section):
         le=62,
         description="of the largest weight, as an integer; 24 halves the traffic and does for uniform weights",
     )
+
+    @property
+    def facts(self) -> MechanismFacts:
+        """What is declared of the mechanism."""
+        return MECHANISMS[self.mechanism]
 
     @property
     def steps(self) -> int:

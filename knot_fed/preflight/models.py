@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from knot_fed.config import RunConfig
+from knot_fed.mechanisms import mechanism_of
 from knot_fed.models import ModelSpec, build_classifier, needs_permission, try_model
-from knot_fed.training.dp_sgd import check_opacus, check_treatable
 from knot_fed.types import Text
 
 PAIRED_TASK = "nli"
@@ -44,15 +44,16 @@ def check_models(config: RunConfig, texts: Sequence[Text]) -> list[str]:
         If teachers are to be trained by DP-SGD, and Opacus is missing or cannot treat one.
     """
     paired = not isinstance(texts[0], str) if texts else config.task == PAIRED_TASK
-    private = teacher_models(config) if config.privacy.mechanism == "dp-sgd" else set[str]()
-    if private:
-        check_opacus()
+    mechanism = mechanism_of(config.privacy)
+    private = teacher_models(config) if mechanism.facts.noise_on == "teacher" else set[str]()
+    mechanism.check_installed()
     notes: list[str] = []
     for name in sorted(filter(needs_permission, named_models(config))):
         spec = ModelSpec(name, config.trainable, config.label_space().names, paired, config.teacher.max_length)
         trial = try_model(spec, tuple(texts))
         if trial is not None and name in private:
-            check_treatable(build_classifier(spec, seed=0, device="cpu"), texts or [("a", "b") if paired else "a"])
+            model = build_classifier(spec, seed=0, device="cpu")
+            mechanism.check_model(model, texts or [("a", "b") if paired else "a"])
         if trial is not None:
             notes += [f"model {name!r}: {note}" for note in trial.notes]
     return notes

@@ -78,7 +78,7 @@ def check_shares(config: RunConfig, sizes: Mapping[str, FileSize], *, clients: i
                 " of other mixes"
             )
     rows = [(size.train, name) for name, size in sizes.items() if name in names]
-    if config.privacy.mechanism != "none" and rows and config.privacy.delta * max(rows)[0] >= 1:
+    if config.privacy.facts.has_guarantee and rows and config.privacy.delta * max(rows)[0] >= 1:
         notes.append(
             f"privacy.delta = {config.privacy.delta:g} is not below one over the {max(rows)[0]} training rows of"
             f" {max(rows)[1]}: at such a delta the guarantee allows a record to be published as it is"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from knot_fed.config import RunConfig
+from knot_fed.config import PrivacyConfig, RunConfig, kebab, readers_of
 from knot_fed.losses import TRANSPORT_KEYS
 
 Condition = Callable[[RunConfig], bool]
@@ -12,8 +12,9 @@ def _transport(key: str) -> Condition:
     return lambda run: key in TRANSPORT_KEYS.get(run.distill.loss, frozenset())
 
 
-def _mechanism(*names: str) -> Condition:
-    return lambda run: run.privacy.mechanism in names
+def _mechanism(setting: str) -> tuple[Condition, str]:
+    needs = f"privacy.mechanism = {' or '.join(readers_of(setting))}"
+    return lambda run: setting in run.privacy.facts.reads, needs
 
 
 def _models(run: RunConfig) -> set[str]:
@@ -21,9 +22,7 @@ def _models(run: RunConfig) -> set[str]:
 
 
 FILES: tuple[Condition, str] = (lambda run: run.data.root != "builtin", "data.root other than builtin")
-PATE: tuple[Condition, str] = (_mechanism("pate"), "privacy.mechanism = pate")
-DP_SGD: tuple[Condition, str] = (_mechanism("dp-sgd"), "privacy.mechanism = dp-sgd")
-NOISE: tuple[Condition, str] = (_mechanism("dp-sgd", "pate", "gaussian"), "a privacy.mechanism")
+NOISE: tuple[Condition, str] = (lambda run: run.privacy.facts.has_guarantee, "a privacy.mechanism")
 SUM: tuple[Condition, str] = (lambda run: run.privacy.secure_sum, "privacy.secure-sum = true")
 MEAN: tuple[Condition, str] = (lambda run: run.weights.pooling == "mean", "weights.pooling = mean")
 SOLVER: tuple[Condition, str] = (
@@ -58,9 +57,11 @@ READERS: Mapping[str, tuple[Condition, str]] = {
     "transport.entropic-epsilon": SOLVER,
     "transport.marginal-error": SOLVER,
     **{f"privacy.{key}": NOISE for key in ("epsilon", "delta")},
-    **{f"privacy.{key}": DP_SGD for key in ("clipping-norm", "sampling-rate", "learning-rate")},
-    "privacy.epochs": (_mechanism("dp-sgd", "pate"), "privacy.mechanism = dp-sgd or pate"),
-    **{f"privacy.{key}": PATE for key in ("shards", "votes")},
+    **{
+        f"privacy.{kebab(setting)}": _mechanism(setting)
+        for setting in PrivacyConfig.model_fields
+        if readers_of(setting)
+    },
     "privacy.top-k": (lambda run: run.privacy.compression == "top-k", "privacy.compression = top-k"),
     **{f"privacy.{key}": SUM for key in ("threshold", "sum-bits")},
 }

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from knot_fed.config import PrivacyConfig
 from knot_fed.errors import SoftLabelsError
-from knot_fed.types import SoftLabels
+from knot_fed.types import SoftLabels, TeacherAnswer
 
 VALUES = "soft-labels"
 PLACES = "kept-labels"
@@ -103,3 +104,10 @@ def _spread(values: np.ndarray, places: np.ndarray, classes: int) -> SoftLabels:
     np.put_along_axis(rows, places.astype(np.int64), values, axis=1)
     shared: SoftLabels = (rows / rows.sum(axis=1, keepdims=True)).astype(np.float32)
     return shared
+
+
+def as_received(answer: TeacherAnswer, privacy: PrivacyConfig) -> TeacherAnswer:
+    """Return an answer as the server reads it: its soft labels compressed and brought back, its scores in float32."""
+    sent = compress(answer.soft_labels, privacy.compression, top_k=privacy.top_k)
+    received = decompress(sent, privacy.compression, classes=answer.soft_labels.shape[1])
+    return TeacherAnswer(received, answer.scores.astype(np.float32), answer.examples)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from knot_fed.config import LEAST_DELTA, LEAST_EPSILON, MOST_DELTA, MOST_EPSILON, Mechanism
+from knot_fed.config import LEAST_DELTA, LEAST_EPSILON, MOST_DELTA, MOST_EPSILON, MechanismName
 from knot_fed.errors import PolicyError
 
 MOST = 10**12
@@ -90,7 +90,7 @@ class ReleasePolicy(BaseModel):
     metric_digits: Annotated[int, Field(ge=0, le=15, strict=True)] = 2
     transfer_fingerprint: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     models: tuple[str, ...] = ()
-    require: tuple[Mechanism, ...] = ()
+    require: tuple[MechanismName, ...] = ()
     max_epsilon: Budget = 0.0
     delta: Annotated[float, Field(ge=LEAST_DELTA, le=MOST_DELTA, allow_inf_nan=False)] = 1e-5
     max_epsilon_per_run: Budget = 0.0

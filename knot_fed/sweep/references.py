@@ -5,14 +5,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from knot_fed.aggregation import find_consensus
-from knot_fed.answers import OwnTeacher, as_received, public_teacher
 from knot_fed.config import NodeConfig, RunConfig, WeightsConfig
 from knot_fed.data.private import join_examples
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.federation.client.release import TEACHERS, teacher_plan
 from knot_fed.federation.client.settings import Client
 from knot_fed.federation.server.run import pretrained_student, public_domain, read_server_data, student_spec
+from knot_fed.mechanisms import OwnTeacher, mechanism_of, public_teacher
 from knot_fed.models import TextClassifier, use_threads
+from knot_fed.privacy.compression import as_received
 from knot_fed.runs.statistics import CENTRALISED, ENSEMBLE
 from knot_fed.sweep.results import Row, with_mean
 from knot_fed.training.calibration import fit_temperature
@@ -33,7 +34,8 @@ class _Owner:
     def answer(self, texts: Sequence[Text], *, weights: WeightsConfig) -> TeacherAnswer:
         """Answer for texts as the server would read it in a run of a weighting."""
         teacher = replace(self.teacher, run=self.teacher.run.model_copy(update={"weights": weights}))
-        return as_received(teacher.answer(texts), teacher.run.privacy)
+        privacy = teacher.run.privacy
+        return as_received(mechanism_of(privacy).answer(teacher, texts), privacy)
 
 
 def reference_rows(config: RunConfig, *, clients: int, weightings: Sequence[WeightsConfig]) -> list[Row]:
@@ -101,7 +103,8 @@ def _client(config: RunConfig, transfer: TransferSet, index: int, count: int) ->
     client = Client.from_configs(config, NodeConfig.from_mapping({"partition-id": index, "num-partitions": count}))
     examples, _ = client.examples()
     plan = teacher_plan(client, examples, transfer, seed=client.seed(), asked=len(transfer))
-    teacher, _ = plan.train(folder=client.state / TEACHERS, features=client.features)
+    mechanism = mechanism_of(plan.run.privacy)
+    teacher, _ = mechanism.train(plan, folder=client.state / TEACHERS, features=client.features)
     return _Owner(client.name, teacher, examples)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from knot_fed.config import RunConfig, Scalar
+from knot_fed.config import NO_MECHANISM, RunConfig, Scalar
 from knot_fed.errors import FederationError, KnotError
 from knot_fed.launch.simulation import federation_settings, simulator
 from knot_fed.launch.submission import Submitter
@@ -86,7 +86,7 @@ def _first_cells(sweep: Sweep) -> list[Cell]:
 
 def averaged_cells(sweep: Sweep) -> list[Cell]:
     """Return the cells for which FedAvg is run too: a privacy mechanism covers soft labels, and no parameters."""
-    return [cell for cell in _first_cells(sweep) if sweep.fedavg and cell.config.privacy.mechanism == "none"]
+    return [cell for cell in _first_cells(sweep) if sweep.fedavg and cell.config.privacy.mechanism == NO_MECHANISM]
 
 
 def _fedavg_name(cell: Cell) -> str:

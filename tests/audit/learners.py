@@ -10,8 +10,8 @@ from sklearn.linear_model import LogisticRegression
 
 from knot_fed.models import ModelSpec, TextClassifier
 from knot_fed.privacy.accounting import NoiseEvent
-from knot_fed.privacy.mechanisms import noisy_soft_labels, noisy_votes
 from knot_fed.privacy.noise import NoiseSource
+from knot_fed.privacy.row_noise import noisy_soft_labels, noisy_votes
 from knot_fed.training.dp_sgd import PrivateSchedule, fit_privately
 from knot_fed.training.shards import train_shards
 from knot_fed.training.teacher import predict_soft_labels

@@ -7,7 +7,7 @@ import pytest
 
 from knot_fed.audit.attacks.epsilon_bound import audit_guesses
 from knot_fed.audit.attacks.shadows import canary_scores, train_shadows
-from knot_fed.privacy.mechanisms import noise_event
+from knot_fed.mechanisms import mechanism_of
 from knot_fed.types import LabelledTexts
 from tests.audit.learners import dp_sgd, gaussian, made_up, pate
 
@@ -29,7 +29,7 @@ def audited(teacher, seed):
 def mechanism(request, run_config):
     """Return the noise that the configuration asks for, and what trains by a given noise."""
     config = run_config(keys={**SETTINGS, "privacy.mechanism": request.param, "weights.scheme": "uniform"})
-    event = noise_event(config.privacy, texts=CANARIES, asked=CANARIES)
+    event = mechanism_of(config.privacy).noise_event(config.privacy, texts=CANARIES, asked=CANARIES)
     settings = config.teacher.model_copy(update={"epochs": 10, "learning_rate": 0.05})
     trained_by = {"dp-sgd": dp_sgd, "gaussian": gaussian, "pate": lambda noise: pate(noise, settings, shards=3)}
     return event, trained_by[request.param]

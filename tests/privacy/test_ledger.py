@@ -377,7 +377,7 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 from knot_fed.errors import PolicyError
-from knot_fed.federation.ledger import Ledger
+from knot_fed.privacy.ledger.ledger import Ledger
 from tests.privacy.test_ledger import private
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))

@@ -12,9 +12,10 @@ from scipy.optimize import minimize
 from knot_fed.config import PrivacyConfig
 from knot_fed.errors import PrivacyError
 from knot_fed.labels import check_soft_labels
+from knot_fed.mechanisms import mechanism_of
 from knot_fed.privacy.accounting import composed_epsilon
-from knot_fed.privacy.mechanisms import SQRT2, noise_event, noisy_soft_labels, noisy_votes, project_to_simplex
 from knot_fed.privacy.noise import NoiseSource
+from knot_fed.privacy.row_noise import SQRT2, noisy_soft_labels, noisy_votes, project_to_simplex
 
 ROOT = Path(__file__).parent.parent.parent
 DEFAULTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]["privacy"]
@@ -24,6 +25,10 @@ KEY = bytes(range(32))
 
 def settings_of(**keys):
     return PrivacyConfig.model_validate(DEFAULTS | {key.replace("_", "-"): value for key, value in keys.items()})
+
+
+def noise_event(privacy, **asked):
+    return mechanism_of(privacy).noise_event(privacy, **asked)
 
 
 @settings(max_examples=50)

@@ -12,14 +12,15 @@ import knot_fed
 from knot_fed.federation.secure import key_agreement
 from knot_fed.federation.secure.peer import KeyList, Peer, deal_shares, mask_values, receive_shares
 from knot_fed.models import ModelSpec, build_classifier
-from knot_fed.privacy.mechanisms import noisy_soft_labels, noisy_votes
 from knot_fed.privacy.noise import NoiseSource
+from knot_fed.privacy.row_noise import noisy_soft_labels, noisy_votes
 from knot_fed.training.dp_sgd import PrivateSchedule, fit_privately
 
 PACKAGE = Path(knot_fed.__file__).parent
 PRIVACY = {
     "privacy/noise.py": {"secrets.token_bytes": 2},
-    "answers.py": {"NoiseSource": 2},
+    "mechanisms/gaussian.py": {"NoiseSource": 1},
+    "mechanisms/pate.py": {"NoiseSource": 1},
     "training/kept_teachers.py": {"NoiseSource": 1},
     "privacy/ledger/ledger.py": {"NoiseSource": 1},
     "system/processes.py": {"secrets.token_hex": 1},  # the mark by which a watcher knows what was started here
@@ -29,7 +30,8 @@ PRIVACY = {
 """What protects somebody: noise, Poisson sampling, the owner's secret, seals, keys, seeds, shares of secure sums. Keys
 are OpenSSL's, shares those of Flower's primitives, all others one keystream."""
 OTHER = {
-    "answers.py": {"np.random.default_rng": 2},  # random token sequences, from the run's seed
+    "mechanisms/base.py": {"np.random.default_rng": 1},  # random token sequences, from the run's seed
+    "mechanisms/teachers.py": {"np.random.default_rng": 1},  # the same
     "audit/study.py": {"np.random.default_rng": 1},
     "data/prepare/conversion.py": {"np.random.default_rng": 1},
     "data/shares.py": {"np.random.default_rng": 3},  # who gets which rows in a study, from its seed

@@ -8,12 +8,14 @@ from typing import Any
 import pandas as pd
 from matplotlib.ticker import LogLocator
 
+from knot_fed.config import MECHANISMS
 from knot_fed.files import shorten_paths
 from knot_fed.reporting.figures import BLUE, GREEN, VERMILLION, Canvas
 from knot_fed.reporting.page import Page, PageSection, PageTable, Picture, TableCell, number, words, write_page
 
 COLOURS = {"ot": BLUE, "entropy": VERMILLION}
-MARKS = {"dp-sgd": "o", "pate": "s", "gaussian": "^", "none": "*"}
+MARKS = dict(zip(MECHANISMS, "*os^vP", strict=False))
+"""Of the first mechanisms of the registry, in its order; all others share one."""
 DASHES = ("-", "--", ":", "-.")
 TELLING = ["study", "mechanism", "loss", "settings"]
 COLUMNS = (

@@ -24,9 +24,8 @@ from knot_fed.audit.described import (
 )
 from knot_fed.audit.folder import AUDIT_FILE
 from knot_fed.audit.frontier.audited import MEASURED, join_audits
-from knot_fed.config import Scalar
+from knot_fed.config import MECHANISMS, NO_MECHANISM, Scalar
 from knot_fed.errors import RunFolderError
-from knot_fed.privacy.mechanisms import DESCRIPTIONS
 from knot_fed.runs.results import AFTER, BEFORE, SETTING_KEYS, is_sweep, read_sweep
 from knot_fed.sweep.folder import SWEEP_FILE
 from knot_fed.sweep.statistics import paired_interval
@@ -127,7 +126,7 @@ def _same(told: str, value: Scalar) -> bool:
 
 
 def _settings_of(shape: Shape) -> dict[str, Any]:
-    bounded = shape["privacy.mechanism"] != "none"
+    bounded = MECHANISMS[shape["privacy.mechanism"]].has_guarantee
     claimed = {name: float(shape[f"privacy.{name}"]) if bounded else math.inf for name in GUARANTEE[1:]}
     return {"mechanism": shape["privacy.mechanism"], **claimed, "loss": shape["distill.loss"]}
 
@@ -184,11 +183,11 @@ def _settings(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], shapes:
 
 
 def _line(setting: Mapping[str, Any], group: pd.DataFrame, students: pd.DataFrame) -> dict[str, Any]:
-    plain = students[(students["mechanism"] == "none") & _same_in(students, setting, ["shape", "of_loss"])]
+    plain = students[(students["mechanism"] == NO_MECHANISM) & _same_in(students, setting, ["shape", "of_loss"])]
     fall, possible = (float((cells["sd_before"] - cells["sd"]).mean()) for cells in (group, plain))
     return {
         **setting,
-        "unit": DESCRIPTIONS[setting["mechanism"]].unit,
+        "unit": MECHANISMS[setting["mechanism"]].guarantee.unit,
         "seeds": group["seed"].nunique(),
         **_with_half(group.groupby("seed")["sd"].mean().to_numpy(), "sd"),
         **_with_half(group.groupby("seed")["macro_f1"].mean().to_numpy(), "macro_f1"),
@@ -219,4 +218,4 @@ def _lead(setting: Mapping[str, Any], group: pd.DataFrame, students: pd.DataFram
 
 
 def _none_last(column: pd.Series) -> pd.Series:
-    return column.map(lambda value: (value == "none", value)) if column.name == "mechanism" else column
+    return column.map(lambda value: (value == NO_MECHANISM, value)) if column.name == "mechanism" else column

@@ -7,6 +7,7 @@ import pandas as pd
 from rich.table import Table
 
 from knot_fed.audit.frontier.report import guarantee, shown_leak
+from knot_fed.config import MECHANISMS
 from knot_fed.runs.narrow import narrow_table
 
 PRICE = (("sd", "SD ↓", 3), ("macro_f1", "macro-F1 ↑", 3))
@@ -56,5 +57,5 @@ def _table(
 def _named(line: Mapping[Hashable, Any]) -> str:
     """Name a row by all that tells it from others."""
     study = f"{line['study']}: " if line["study"] else ""
-    epsilon = "" if line["mechanism"] == "none" else f" ε {line['epsilon']:g} δ {line['delta']:g}"
+    epsilon = f" ε {line['epsilon']:g} δ {line['delta']:g}" if MECHANISMS[line["mechanism"]].has_guarantee else ""
     return study + ", ".join(filter(None, [f"{line['mechanism']}{epsilon}", line["loss"], line["settings"]]))

@@ -77,22 +77,26 @@ def cost(
     labels: Annotated[int, typer.Option(min=2, help="Number of labels.")] = 5,
     shards: Annotated[int, typer.Option(min=2, help="Teachers of pate.")] = 20,
 ) -> None:
-    """Say how much noise each soft label needs under gaussian and pate, and how many texts stay legible under it.
+    """Say how much noise each soft label needs under each mechanism, and how many texts stay legible under it.
 
     A soft label can still be read when the noise in each entry is at most as large as a flat entry, 1 / labels.
     """
+    from knot_fed.config import MECHANISMS
+    from knot_fed.mechanisms import noise_in_rows
     from knot_fed.privacy.accounting import gaussian_epsilon, noise_for_gaussian
-    from knot_fed.privacy.mechanisms import SQRT2
     from knot_fed.runs.narrow import narrow_table
 
-    noise = noise_for_gaussian(epsilon=epsilon, delta=delta, sensitivity=SQRT2, releases=texts)
-    spreads = (("gaussian", "client", noise), ("pate, distributions", "record", noise / shards))
-    rows = [[*named, f"{spread:.4g}", str(int(texts / (spread * labels) ** 2))] for *named, spread in spreads]
+    noise = noise_for_gaussian(epsilon=epsilon, delta=delta, sensitivity=1.0, releases=texts)
+    spreads = noise_in_rows(noise, shards=shards)
+    rows = [[label, unit, f"{spread:.4g}", str(int(texts / (spread * labels) ** 2))] for label, unit, spread in spreads]
     table = narrow_table(
         ["mechanism", "unit"], ["noise", "legible texts"], rows=rows, caption="noise: in each entry of a soft label"
     )
     console.print(f"{texts} texts, epsilon {epsilon:g}, delta {delta:g}, {labels} labels, {shards} shards:")
     console.print(table)
-    one = gaussian_epsilon(noise_std=noise, sensitivity=SQRT2, releases=1, delta=delta)
-    console.print(f"one text alone, with the noise of gaussian, costs epsilon {one:.4g}", highlight=False)
-    console.print("dp-sgd: no noise on soft labels; a teacher's epsilon covers any number of texts", highlight=False)
+    one = gaussian_epsilon(noise_std=noise, sensitivity=1.0, releases=1, delta=delta)
+    console.print(f"one text alone, with the noise of {spreads[0][0]}, costs epsilon {one:.4g}", highlight=False)
+    for name, facts in MECHANISMS.items():
+        if facts.noise_on == "teacher":
+            covered = "no noise on soft labels; a teacher's epsilon covers any number of texts"
+            console.print(f"{name}: {covered}", highlight=False)

@@ -23,6 +23,7 @@ def sweep(
     fedavg: Annotated[bool, typer.Option(help="Run FedAvg of the same student, once for each seed.")] = True,
 ) -> None:
     """Run a grid over several seeds; called again, it goes on where it stopped."""
+    from knot_fed.config import NO_MECHANISM
     from knot_fed.config.overrides import resolve_config
     from knot_fed.preflight import check_run
     from knot_fed.preflight.unread import unread_settings
@@ -47,7 +48,7 @@ def sweep(
     place = study_folder("sweeps", overrides, out)
     folder = SweepFolder.open(place, config=base, grid=values, clients=clients, seeds=chosen)
     plan = Sweep(app, folder, cells, clients, jobs or usable_cpus(), fedavg)
-    covered = sum(cell.config.privacy.mechanism != "none" for cell in cells)
+    covered = sum(cell.config.privacy.mechanism != NO_MECHANISM for cell in cells)
     if fedavg and covered:
         which = "" if covered == len(cells) else f" of the {covered} of {len(cells)} runs with one"
         echo_line(console, f"FedAvg is left out beside a privacy mechanism{which}: none of them covers parameters")

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from knot_fed.answers import TeacherPlan
 from knot_fed.config import TeacherConfig
 from knot_fed.errors import PolicyError
+from knot_fed.mechanisms import TeacherPlan, mechanism_of
 from knot_fed.models import TextClassifier
 from knot_fed.privacy.policy import ReleasePolicy
 from knot_fed.types import Text
@@ -47,9 +47,10 @@ def estimate_cost(plan: TeacherPlan, model: TextClassifier, texts: Sequence[Text
     key
         The owner's secret, as `rounded_up` reads it.
     """
-    shards = plan.run.privacy.shards if plan.run.privacy.mechanism == "pate" else 1
+    mechanism = mechanism_of(plan.run.privacy)
+    shards = mechanism.teachers(plan.run.privacy)
     train, val = (rounded_up(len(part), key=key) for part in (plan.examples.train, plan.examples.val))
-    steps, batch = _steps(plan, shards, train)
+    steps, batch = mechanism.steps(plan.run, train)
     size = FLOAT_BYTES * sum(parameter.numel() for parameter in model.parameters())
     answers = FLOAT_BYTES * len(texts) * len(plan.spec.labels) * shards
     to_read, to_train = _trial_seconds(model, _of_all_lengths(texts))
@@ -106,16 +107,6 @@ def _of_all_lengths(texts: Sequence[Text]) -> list[Text]:
     by_length = sorted(texts, key=lambda text: len(text) if isinstance(text, str) else sum(map(len, text)))
     places = np.linspace(len(texts) - 1, 0, min(len(texts), TRIAL_TEXTS)).round().astype(int)
     return [by_length[place] for place in places]
-
-
-def _steps(plan: TeacherPlan, shards: int, examples: int) -> tuple[int, int]:
-    """Return optimiser steps in all, and the examples of one of them."""
-    settings, privacy = plan.run.teacher, plan.run.privacy
-    if privacy.mechanism == "dp-sgd":
-        return privacy.steps, math.ceil(privacy.sampling_rate * examples)
-    each = math.ceil(examples / shards / settings.batch_size)
-    epochs = privacy.epochs if privacy.mechanism == "pate" else settings.epochs
-    return epochs * each * shards, min(settings.batch_size, examples)
 
 
 def _trial_seconds(model: TextClassifier, texts: Sequence[Text]) -> tuple[float, float]:

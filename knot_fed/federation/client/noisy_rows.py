@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from knot_fed.answers import Rows
 from knot_fed.errors import PrivacyError
 from knot_fed.files import keep_folder, make_folder, open_privately
+from knot_fed.mechanisms import Rows
 from knot_fed.training.kept_teachers import check_kept_release
 from knot_fed.types import SoftLabels, Text
 

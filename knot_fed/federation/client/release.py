@@ -5,24 +5,24 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
-from knot_fed.answers import NOISY, TeacherPlan
-from knot_fed.config import PrivacyConfig
+from knot_fed.config import NO_MECHANISM, PrivacyConfig
 from knot_fed.data.transfer_set import TextKeys, TransferSet, keys_of_values
 from knot_fed.errors import PrivacyError
 from knot_fed.federation.client.costs import check_cost, estimate_cost
 from knot_fed.federation.client.noisy_rows import NoisyRows
 from knot_fed.federation.client.settings import Client
 from knot_fed.federation.wire import exchange
+from knot_fed.mechanisms import Mechanism, TeacherPlan, mechanism_of
 from knot_fed.models import build_classifier
 from knot_fed.privacy.accounting import NoiseEvent
 from knot_fed.privacy.ledger.entry import LedgerEntry
 from knot_fed.privacy.ledger.ledger import digest_of_keys, texts_released
 from knot_fed.privacy.ledger.spending import most_sums, of_run, spent_in_life, spent_in_run
-from knot_fed.privacy.mechanisms import DESCRIPTIONS, noise_event
 from knot_fed.privacy.policy_checks import (
     check_epsilon,
     check_limits,
@@ -31,7 +31,6 @@ from knot_fed.privacy.policy_checks import (
     release_answer,
     stricter_settings,
 )
-from knot_fed.training.dp_sgd import check_treatable
 from knot_fed.training.kept_teachers import check_kept_release
 from knot_fed.types import SoftLabels, SplitExamples, TeacherAnswer, Text
 
@@ -71,7 +70,7 @@ def answer(
         if not release.touched:
             client.ledger.take_back(charge)
         raise
-    covered = release.privacy.mechanism != "none"
+    covered = release.privacy.facts.has_guarantee
     return exchange.TrainReply(
         release_answer(answered, policy=client.policy),
         reused=reused,
@@ -106,9 +105,11 @@ def teacher_plan(
         If no noise gives the guarantee.
     """
     privacy = stricter_settings(client.run.privacy, client.policy)
-    noise = noise_event(privacy, texts=len(transfer), asked=asked, least_noise=client.policy.least_noise)
+    noise = mechanism_of(privacy).noise_event(
+        privacy, texts=len(transfer), asked=asked, least_noise=client.policy.least_noise
+    )
     strict = client.run.model_copy(update={"privacy": privacy})
-    if privacy.mechanism != "none":
+    if privacy.facts.has_guarantee:
         covered = strict.teacher.model_copy(update={"class_weights": "none"})
         strict = strict.model_copy(update={"teacher": covered})
     return TeacherPlan(strict, client.spec(transfer), examples, seed, noise)
@@ -151,20 +152,24 @@ class _Release:
         return self.plan_of_teacher.run.privacy
 
     @property
+    def mechanism(self) -> Mechanism:
+        """What answers."""
+        return mechanism_of(self.privacy)
+
+    @property
     def noise(self) -> NoiseEvent | None:
         """What accounting reads for this request."""
         return self.plan_of_teacher.noise
 
     def _check_feasible(self) -> None:
         """Refuse what the teacher's model, its kept files or the owner's machine would not bear."""
-        plan, policy, private = self.plan_of_teacher, self.client.policy, self.privacy.mechanism == "dp-sgd"
-        if self._teacher_kept:
-            if private:
-                check_kept_release(self.client.state / TEACHERS / plan.teacher_digest)
+        plan, policy = self.plan_of_teacher, self.client.policy
+        if self._kept_teacher.is_dir():
+            if self._noisy_teacher:
+                check_kept_release(self._kept_teacher)
             return
         model = build_classifier(plan.spec, seed=0)
-        if private:
-            check_treatable(model, self.texts)
+        self.mechanism.check_model(model, self.texts)
         if policy.limits_cost:
             check_cost(estimate_cost(plan, model, self.texts, key=self.client.secret()), policy=policy)
 
@@ -179,8 +184,8 @@ class _Release:
         claim, mechanism, self.fresh = self._claimed([self.noise]), self.privacy.mechanism, self._count_fresh(before)
         entry = LedgerEntry(
             run=self.run, round=self.request.round, texts=texts, fresh=self.fresh, mechanism=mechanism,
-            unit=DESCRIPTIONS[mechanism].unit, epsilon=claim.epsilon, delta=claim.delta,
-            answer=self.plan_of_teacher.release_digest, noise=self.noise, keys=self.keys, start=self.request.start,
+            unit=self.privacy.facts.guarantee.unit, epsilon=claim.epsilon, delta=claim.delta,
+            answer=self._release_digest, noise=self.noise, keys=self.keys, start=self.request.start,
             stop=self.request.stop, summed=self.summed,
             readings=digest_of_keys(self.readings) if self.summed else "",
         )  # fmt: skip
@@ -201,31 +206,31 @@ class _Release:
 
     def compute(self) -> tuple[TeacherAnswer, bool]:
         """Return the answer as it may leave, and whether it was kept before."""
-        noisy, privacy = self._noisy, self.privacy
+        noisy, mechanism = self._noisy, self.mechanism
         if noisy is not None and not noisy.count_new(self.texts):
             rows = noisy.rows(self.texts, _never, most_new=0)
             return TeacherAnswer(rows, np.zeros(len(rows), dtype=np.float32), 0), True
-        if privacy.mechanism == "dp-sgd" and not self.fresh and not self._teacher_kept:
+        if self._noisy_teacher and not self.fresh and not self._kept_teacher.is_dir():
             raise PrivacyError("the kept teacher was removed while it was asked for; ask again")
         self.touched = True
-        teacher, loaded = self.plan_of_teacher.train(
-            folder=self.client.state / TEACHERS, features=self.client.features, logits=self.client.state / LOGITS
-        )
+        teacher, loaded = mechanism.train(
+            self.plan_of_teacher, folder=self.client.state / TEACHERS, features=self.client.features,
+            logits=self.client.state / LOGITS,
+        )  # fmt: skip
         if noisy is None:
-            return teacher.answer(self.texts), loaded
-        draw = partial(noisy.rows, draw=teacher.rows, most_new=self.fresh)
-        return teacher.answer(self.texts, rows=draw), False
+            return mechanism.answer(teacher, self.texts), loaded
+        draw = partial(noisy.rows, draw=partial(mechanism.rows, teacher), most_new=self.fresh)
+        return mechanism.answer(teacher, self.texts, rows=draw), False
 
     def claim(self, entries: Sequence[LedgerEntry]) -> exchange.Claim:
         """Return what this run's answers guarantee together, as the mechanism's own unit counts."""
-        unit = DESCRIPTIONS[self.privacy.mechanism].unit
-        return self._claimed(self._spent_in_run(of_run(entries, self.run), unit))
+        return self._claimed(self._spent_in_run(of_run(entries, self.run), self.privacy.facts.guarantee.unit))
 
     def _claimed(self, noise: Sequence[NoiseEvent | None]) -> exchange.Claim:
-        epsilon = life_epsilon(noise, self.privacy.delta)
+        epsilon, privacy = life_epsilon(noise, self.privacy.delta), self.privacy
         if math.isinf(epsilon):
-            return exchange.Claim("none", math.inf, 0.0)
-        return exchange.Claim(self.privacy.mechanism, epsilon, self.privacy.delta)
+            return exchange.Claim(NO_MECHANISM if privacy.facts.has_guarantee else privacy.mechanism, math.inf, 0.0)
+        return exchange.Claim(privacy.mechanism, epsilon, privacy.delta)
 
     def _spent_in_run(self, entries: Sequence[LedgerEntry], unit: str) -> list[NoiseEvent | None]:
         return spent_in_run(entries, unit, keys_of=self._keys_of)
@@ -237,20 +242,30 @@ class _Release:
 
     def _count_fresh(self, before: Sequence[LedgerEntry]) -> int:
         """Count the texts of this request that cost something new."""
-        given = any(entry.answer == self.plan_of_teacher.release_digest for entry in before)
+        digest = self._release_digest
+        given = any(entry.answer == digest for entry in before)
         if self._noisy is not None:
             return self._noisy.count_new(self.texts) if given else len(self.texts)
-        return 0 if given and self.privacy.mechanism == "dp-sgd" and self._teacher_kept else len(self.texts)
+        return 0 if given and self._noisy_teacher and self._kept_teacher.is_dir() else len(self.texts)
 
     @property
-    def _teacher_kept(self) -> bool:
-        return (self.client.state / TEACHERS / self.plan_of_teacher.teacher_digest).is_dir()
+    def _noisy_teacher(self) -> bool:
+        """Whether the teacher itself is what costs, so that it costs nothing new while it is kept."""
+        return self.privacy.facts.noise_on == "teacher"
+
+    @property
+    def _kept_teacher(self) -> Path:
+        return self.client.state / TEACHERS / self.mechanism.teacher_digest(self.plan_of_teacher)
+
+    @property
+    def _release_digest(self) -> str:
+        return self.mechanism.release_digest(self.plan_of_teacher)
 
     @property
     def _noisy(self) -> NoisyRows | None:
-        if self.privacy.mechanism not in NOISY:
+        if self.privacy.facts.noise_on != "rows":
             return None
-        return NoisyRows(self.client.state / RELEASES / self.plan_of_teacher.release_digest)
+        return NoisyRows(self.client.state / RELEASES / self._release_digest)
 
 
 def _readings(plan: TeacherPlan, texts: Sequence[Text]) -> TextKeys:

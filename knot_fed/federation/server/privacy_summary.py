@@ -1,13 +1,11 @@
 """What a run's `summary.json` says of privacy: for each client, and for all of them."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict
 
-from knot_fed.config import RunConfig
+from knot_fed.config import PrivacyConfig, RunConfig
 from knot_fed.federation.server.roster import Outcome
 from knot_fed.federation.wire.exchange import Claim
-from knot_fed.privacy.mechanisms import DESCRIPTIONS
 
 
 def privacy_facts(config: RunConfig, outcome: Outcome) -> dict[str, object]:
@@ -19,8 +17,8 @@ def privacy_facts(config: RunConfig, outcome: Outcome) -> dict[str, object]:
     A resumed run has another number, and clients compose only what they answered under it. For such a run the epsilon
     and delta that it asked for are told, for which the noise on all of its texts was solved.
     """
-    mechanism = config.privacy.mechanism
-    described = DESCRIPTIONS[mechanism]
+    privacy = config.privacy
+    described = privacy.facts.guarantee
     claims = {
         name: _of_whole_run(record.claim, config) for name, record in sorted(outcome.clients.items()) if record.claim
     }
@@ -30,15 +28,15 @@ def privacy_facts(config: RunConfig, outcome: Outcome) -> dict[str, object]:
     if math.isfinite(epsilon):
         guarantee = f"epsilon {epsilon:.3g} at delta {delta:g} for each {described.unit}; covers {described.covers}"
     return {
-        "mechanism": mechanism,
+        "mechanism": privacy.mechanism,
         "guarantee": guarantee,
         **asdict(described),
         "epsilon": _finite(epsilon),
         "delta": delta,
         "clients": {name: {"epsilon": _finite(claim.epsilon), "delta": claim.delta} for name, claim in claims.items()},
-        "settings": _settings(config),
-        **(_of_secure_sum(config, guarantee) if config.privacy.secure_sum else {}),
-        "compression": config.privacy.compression,
+        "settings": {name: getattr(privacy, name) for name in privacy.facts.reads},
+        **(_of_secure_sum(privacy, guarantee) if privacy.secure_sum else {}),
+        "compression": privacy.compression,
         "compression_guarantee": "no guarantee",
     }
 
@@ -50,10 +48,9 @@ def _of_whole_run(claim: Claim, config: RunConfig) -> Claim:
     return Claim(claim.mechanism, max(claim.epsilon, asked.epsilon), max(claim.delta, asked.delta))
 
 
-def _of_secure_sum(config: RunConfig, guarantee: str) -> dict[str, object]:
+def _of_secure_sum(privacy: PrivacyConfig, guarantee: str) -> dict[str, object]:
     """Return what a secure sum adds; it is no differential privacy, and takes nothing from a mechanism's guarantee."""
-    privacy = config.privacy
-    noisy = privacy.mechanism != "none"
+    noisy = privacy.facts.has_guarantee
     return {
         "mechanism": f"secure sum of {privacy.mechanism}" if noisy else "secure sum",
         "guarantee": (
@@ -64,17 +61,6 @@ def _of_secure_sum(config: RunConfig, guarantee: str) -> dict[str, object]:
         "threshold": privacy.threshold or "more than two thirds of the clients",
         "sum_bits": privacy.sum_bits,
     }
-
-
-def _settings(config: RunConfig) -> Mapping[str, object]:
-    """Return the run's own settings of its mechanism."""
-    used = {
-        "none": (),
-        "dp-sgd": ("clipping_norm", "sampling_rate", "epochs", "steps", "learning_rate"),
-        "pate": ("shards", "votes", "epochs"),
-        "gaussian": (),
-    }
-    return {name: getattr(config.privacy, name) for name in used[config.privacy.mechanism]}
 
 
 def _finite(epsilon: float) -> float | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from knot_fed.config import MOST_DELTA, PrivacyConfig
+from knot_fed.config import MECHANISMS, MOST_DELTA, PrivacyConfig
 from knot_fed.data.partition import CLIENT_NAME
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import SoftLabelsError, WireError
@@ -248,7 +248,7 @@ def read_claim(answer: ConfigRecord, *, asked: str) -> Claim:
         raise WireError(
             f"claims mechanism {cut_printable(mechanism, 20)!r}, expected {asked!r}; use the run's configuration"
         )
-    bounded = epsilon == np.inf if asked == "none" else 0 <= epsilon <= LARGEST_EPSILON
+    bounded = 0 <= epsilon <= LARGEST_EPSILON if MECHANISMS[asked].has_guarantee else epsilon == np.inf
     if not (bounded and 0 <= delta <= MOST_DELTA):
         raise WireError("claims an epsilon or a delta that is none; send what the ledger composes")
     return Claim(mechanism, epsilon, delta)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from knot_fed.config import MECHANISMS
 from knot_fed.errors import PrivacyError
 from knot_fed.privacy.accounting import NoiseEvent
 
@@ -76,7 +77,13 @@ class LedgerEntry(BaseModel):
         """Return what the fresh texts cost one `record` or the whole `client`; None: no guarantee for that unit."""
         if self.noise is None or (unit == "client" and self.unit != "client"):
             return None
-        return self.noise if self.mechanism == "dp-sgd" else NoiseEvent(self.noise.noise_multiplier, max(self.fresh, 1))
+        return self.noise if self.of_teacher else NoiseEvent(self.noise.noise_multiplier, max(self.fresh, 1))
+
+    @property
+    def of_teacher(self) -> bool:
+        """Whether the noise is a teacher's, and not that of each text; a mechanism that is not known has the latter."""
+        facts = MECHANISMS.get(self.mechanism)
+        return facts is not None and facts.noise_on == "teacher"
 
     def without(self, lost: Collection[str]) -> "LedgerEntry":
         """Return the entry without the digests of keys that were lost."""

@@ -37,7 +37,7 @@ def spent_in_run(entries: Sequence[LedgerEntry], unit: str, *, keys_of: KeysOf) 
     for name in dict.fromkeys(entry.answer for entry in told):
         same = [entry for entry in told if entry.answer == name]
         event = same[0].spent(unit)
-        if event is not None and same[0].mechanism == "dp-sgd":
+        if event is not None and same[0].of_teacher:
             events += [event] * max(sum(entry.fresh > 0 for entry in same), 1)
         elif event is not None:
             events.append(NoiseEvent(event.noise_multiplier, _rows_drawn(same, keys_of)))

@@ -148,7 +148,7 @@ def test_a_charge_is_taken_back_where_nothing_was_computed_and_stays_where_somet
         assert "failed with OSError" in owner.refusal("train", request())
     assert owner.client().ledger.released_in_life() == 0
     with monkeypatch.context() as patch:
-        patch.setattr("knot_fed.answers.load_or_train_teacher", fails)
+        patch.setattr("knot_fed.mechanisms.base.load_or_train_teacher", fails)
         assert "failed with OSError" in owner.refusal("train", request())
     assert owner.client().ledger.released_in_life() == len(PUBLIC)
 

@@ -6,9 +6,10 @@ from flwr.app import Message, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knot_fed import answers, client_app, fedavg_app, server_app
+from knot_fed import client_app, fedavg_app, server_app
 from knot_fed.errors import FederationError
 from knot_fed.federation.wire.message_log import log_crossing
+from knot_fed.mechanisms import base
 from knot_fed.runs.log import LineFormatter, read_line
 from knot_fed.runs.run_folder import RunFolder
 from tests.fakes import InProcessGrid, virtual_clients
@@ -108,8 +109,8 @@ def test_an_error_that_no_rule_foresees_is_told_by_kind_and_place_and_never_by_i
     def quoting(*_, **__):
         raise ValueError("cannot read zugzwang of row 7")
 
-    monkeypatch.setattr(answers, "load_or_train_teacher", quoting)
+    monkeypatch.setattr(base, "load_or_train_teacher", quoting)
     with pytest.raises(FederationError, match="the client failed with ValueError"):
         run(run_config(keys={"student.pretrain": False}), tmp_path)
-    assert "a train failed with ValueError at answers.py:" in caplog.text
+    assert "a train failed with ValueError at base.py:" in caplog.text
     assert "zugzwang" not in caplog.text

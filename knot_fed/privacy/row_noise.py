@@ -1,13 +1,10 @@
 """Noise on what leaves a client: on its soft labels, or on the votes of teachers that share nothing."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from knot_fed.config import Mechanism, PrivacyConfig
-from knot_fed.privacy.accounting import NoiseEvent, noise_for_dp_sgd, noise_for_gaussian
 from knot_fed.privacy.noise import NoiseSource, add_gaussian
 from knot_fed.types import SoftLabels
 
@@ -15,77 +12,6 @@ SQRT2 = math.sqrt(2)
 """L2 sensitivity of a distribution that may turn into any other, and of a histogram in which one vote moves."""
 OF_FLOATS = 1 + 1e-6
 """How much farther two distributions may lie apart whose float32 entries do not sum to 1 exactly."""
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """What a mechanism promises, in the words of `summary.json`."""
-
-    unit: str
-    neighbouring: str
-    sensitivity: str
-    accountant: str
-    covers: str
-
-
-DESCRIPTIONS: dict[Mechanism, Description] = {
-    "none": Description("none", "none", "unbounded", "none", "no guarantee: soft labels leave without noise"),
-    "dp-sgd": Description(
-        unit="record",
-        neighbouring="one record of the training split more or less",
-        sensitivity="clipping-norm for each sum of clipped gradients",
-        accountant="dp-accounting, privacy loss distribution of the Poisson-subsampled Gaussian",
-        covers="any number of texts, and confidences, by post-processing; not the metrics on the test split",
-    ),
-    "pate": Description(
-        unit="record",
-        neighbouring="one record of the training split more or less, which changes one shard",
-        sensitivity="sqrt(2) for the votes on one text, or sqrt(2) / shards for the mean of distributions",
-        accountant="dp-accounting, exact curve of the Gaussian mechanism composed over texts",
-        covers="the texts asked; not the metrics on the test split",
-    ),
-    "gaussian": Description(
-        unit="client",
-        neighbouring="all records of a client replaced by any others",
-        sensitivity="sqrt(2) for one soft label, sqrt(2 T) for T texts",
-        accountant="dp-accounting, exact curve of the Gaussian mechanism composed over texts",
-        covers="the texts asked; not the metrics on the test split",
-    ),
-}
-
-
-def noise_event(privacy: PrivacyConfig, *, texts: int, asked: int, least_noise: float = 0.0) -> NoiseEvent | None:
-    """Work out the noise that keeps one run within its epsilon, and what this request spends of it.
-
-    Parameters
-    ----------
-    privacy
-        Mechanism, epsilon and delta of the run.
-    texts
-        In the whole transfer set; a run asks for each of them once.
-    asked
-        Texts of this request.
-    least_noise
-        Least noise multiplier, whatever the epsilon.
-
-    Returns
-    -------
-    event
-        None for the mechanism `none`, which promises nothing.
-
-    Raises
-    ------
-    PrivacyError
-        If epsilon or delta is out of range, or dp-accounting is not installed.
-    """
-    budget = {"epsilon": privacy.epsilon, "delta": privacy.delta}
-    if privacy.mechanism == "none":
-        return None
-    if privacy.mechanism == "dp-sgd":
-        noise = noise_for_dp_sgd(**budget, sampling_rate=privacy.sampling_rate, steps=privacy.steps)
-        return NoiseEvent(max(noise, least_noise), privacy.steps, privacy.sampling_rate)
-    noise = noise_for_gaussian(**budget, sensitivity=1.0, releases=texts)
-    return NoiseEvent(max(noise, least_noise), asked)
 
 
 def noisy_soft_labels(soft_labels: SoftLabels, *, noise_multiplier: float, source: NoiseSource) -> SoftLabels:

@@ -1,0 +1,57 @@
+"""What mechanisms share that put Gaussian noise on each soft label."""
+
+import hashlib
+import json
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from knot_fed.config import PrivacyConfig, RunConfig
+from knot_fed.mechanisms.base import Mechanism
+from knot_fed.mechanisms.teachers import OwnTeacher, TeacherPlan
+from knot_fed.privacy.accounting import NoiseEvent, noise_for_gaussian
+from knot_fed.types import SoftLabels, Text
+
+
+class RowMechanism(Mechanism):
+    """Noise on the row of each text, composed over texts; the same text has to get the same row again.
+
+    No score leaves: it would be read off the teacher without noise.
+    """
+
+    def noise_event(
+        self, privacy: PrivacyConfig, *, texts: int, asked: int, least_noise: float = 0.0
+    ) -> NoiseEvent | None:
+        """Share epsilon over all texts of the transfer set; this request spends that of its own texts."""
+        noise = noise_for_gaussian(epsilon=privacy.epsilon, delta=privacy.delta, sensitivity=1.0, releases=texts)
+        return NoiseEvent(max(noise, least_noise), asked)
+
+    @abstractmethod
+    def rows(self, teacher: OwnTeacher, texts: Sequence[Text]) -> SoftLabels:
+        """Return one soft label for each text with fresh noise."""
+
+    @abstractmethod
+    def sensitivity(self, privacy: PrivacyConfig) -> float:
+        """Return the L2 sensitivity of one soft label before it is projected."""
+
+    def label(self, privacy: PrivacyConfig) -> str:  # noqa: ARG002
+        """Return its name with what tells two ways to use it apart."""
+        return self.name
+
+    def read_by_rows(self, run: RunConfig) -> tuple[str, float]:
+        """Return what shapes a row beside teacher, mechanism and noise: what is voted with, and the temperature."""
+        return "", run.teacher.temperature
+
+    def scores(
+        self, teacher: OwnTeacher, soft_labels: SoftLabels, texts: Sequence[Text]  # noqa: ARG002
+    ) -> Float[np.ndarray, "examples"]:  # fmt: skip
+        """Return zeros."""
+        return np.zeros(len(texts), dtype=np.float32)
+
+    def release_digest(self, plan: TeacherPlan) -> str:
+        """Return what names a set of noisy rows."""
+        noise = None if plan.noise is None else plan.noise.noise_multiplier
+        determined = [self.teacher_digest(plan), self.name, *self.read_by_rows(plan.run), noise]
+        return hashlib.sha256(json.dumps(determined).encode()).hexdigest()

@@ -1,0 +1,64 @@
+"""PATE inside one client (Papernot et al. 2018): teachers on disjoint shards answer by noisy votes, or a noisy mean."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from knot_fed.config import PrivacyConfig, RunConfig, TeacherConfig
+from knot_fed.mechanisms.noisy_rows import RowMechanism
+from knot_fed.mechanisms.teachers import OwnTeacher, TeacherPlan
+from knot_fed.models import TextClassifier
+from knot_fed.privacy.noise import NoiseSource
+from knot_fed.privacy.row_noise import SQRT2, noisy_votes
+from knot_fed.training.kept_teachers import digest_of_training
+from knot_fed.training.shards import UNREAD, ShardTeachers, train_shards
+from knot_fed.types import SoftLabels, Text
+
+
+class Pate(RowMechanism):
+    """One teacher for each shard of a client's records, and noise on what they say together, as `noisy_votes` puts it.
+
+    Whether a teacher was kept before is not told: some shards may have been.
+    """
+
+    def teachers(self, privacy: PrivacyConfig) -> int:
+        """Return the number of shards."""
+        return privacy.shards
+
+    def training(self, run: RunConfig) -> TeacherConfig:
+        """Return the teacher's settings with the epochs of the mechanism, all of which are done."""
+        return run.teacher.model_copy(update={"epochs": run.privacy.epochs})
+
+    def teacher_digest(self, plan: TeacherPlan) -> str:
+        """Return what names all shards together."""
+        read = self.training(plan.run).model_dump(exclude=UNREAD) | {"shards": plan.run.privacy.shards}
+        return digest_of_training(plan.spec, [plan.examples.train], read, plan.seed)
+
+    def rows(self, teacher: OwnTeacher, texts: Sequence[Text]) -> SoftLabels:
+        """Return noisy votes as one-hot rows, or the noisy mean of the shards' distributions."""
+        ask = ShardTeachers(teacher.models, len(teacher.run.label_space()))
+        return noisy_votes(
+            ask(texts, temperature=teacher.run.teacher.temperature), noise_multiplier=teacher.noise_multiplier,
+            labels_only=teacher.run.privacy.votes == "labels", source=NoiseSource(),
+        )  # fmt: skip
+
+    def sensitivity(self, privacy: PrivacyConfig) -> float:
+        """Return sqrt(2) for a histogram in which one vote moves, and a share of it for the mean of distributions."""
+        return SQRT2 if privacy.votes == "labels" else SQRT2 / privacy.shards
+
+    def label(self, privacy: PrivacyConfig) -> str:
+        """Return its name and what is voted with."""
+        return f"{self.name}, {privacy.votes}"
+
+    def read_by_rows(self, run: RunConfig) -> tuple[str, float]:
+        """Return the kind of votes, and the temperature where they read it."""
+        votes = run.privacy.votes
+        return votes, 1.0 if votes == "labels" else run.teacher.temperature
+
+    def _models(
+        self, plan: TeacherPlan, folder: Path | None, features: Path | None
+    ) -> tuple[Sequence[TextClassifier | None], bool]:
+        shards = train_shards(
+            plan.spec, plan.examples.train, self.training(plan.run), shards=self.teachers(plan.run.privacy),
+            seed=plan.seed, folder=folder, feature_cache=features,
+        )  # fmt: skip
+        return shards.models, False
