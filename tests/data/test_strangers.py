@@ -379,6 +379,11 @@ REFUSED = {
     ),
     "a folder": (".", b"", "no such file; give a csv, tsv, jsonl or parquet file"),
     "another kind": ("a.docx", b"text", "a.docx: unknown kind of file; use one of .jsonl.gz"),
+    "a suffix in capitals": (
+        "A.CSV",
+        plain(STAY),
+        "A.CSV: unknown kind of file; end its name, in small letters, in one of",
+    ),
     "header and no rows": ("a.csv", b"text,label\n", "0 rows"),
 }
 

@@ -23,7 +23,7 @@ UNPLACED = (
     "labels stand in the order of the alphabet, every two equally far apart; where some are nearer than others, give"
     " labels.coordinates"
 )
-MISSING = {"", "na", "n/a", "nan", "null", "none", "inf", "-inf", "#n/a"}
+MISSING = {"na", "n/a", "nan", "null", "none", "inf", "-inf", "#n/a"}
 """What programs write where a value is missing or cannot be computed, in small letters."""
 FIELDS = tuple(field.name for field in fields(Columns))
 
