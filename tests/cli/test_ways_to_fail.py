@@ -211,7 +211,7 @@ CASES = {
     "check of labels with commas": (
         owned('text,label\na,"b, c"\nb,d\nb,d\nb,d\n'),
         ("check-data", OWNED),
-        "labels with a comma; give the names",
+        "labels with a comma, which no label name can have; write them",
     ),
     "two files of one name": (text("data/product.tsv"), SIM, "product.csv and product.tsv are all in data.root"),
     "file with one column": (text("data/product.csv", "text\na\n"), SIM, "product.csv: no column 'label'"),

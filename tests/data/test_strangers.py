@@ -167,6 +167,13 @@ READ = {
         named(made(("Good", "good", "bad"))),
         "in upper and lower case only",
     ),
+    "a missing label among words": (
+        "a.csv",
+        separated(made(("bad", "good", "nan"))),
+        (),
+        named(made(("bad", "good", "nan"))),
+        "nan may stand for a missing label; drop these rows unless it is a class",
+    ),
     "tabs in a csv": ("a.csv", plain(STARS, delimiter="\t"), (), named(STARS), "delimiter '\\t'"),
     "bars": ("a.csv", plain(STARS, delimiter="|"), (), named(STARS), "delimiter '|'"),
     "all fields quoted": ("a.csv", separated(STARS, quoting=csv.QUOTE_ALL), (), named(STARS), "quoting double"),
@@ -343,7 +350,12 @@ REFUSED = {
         "line 1 is Excel's sep= line, not a header; delete it",
     ),
     "each text its label": ("a.csv", separated([(f"t {row}", f"l {row}") for row in range(20)]), "are not classes"),
-    "a label with a comma": ("a.csv", separated(made(("arts, crafts", "food"))), "labels with a comma"),
+    "a label with a comma": ("a.csv", separated(made(("arts, crafts", "food"))), "labels with a comma, which no label"),
+    "a decimal comma": (
+        "a.csv",
+        separated(made(("1,0", "2,0"))),
+        "write them in the file without one, and numbers with a point",
+    ),
     "a comment before the header": (
         "a.csv",
         b"# by hand\n" + plain(STAY),
@@ -384,6 +396,11 @@ REFUSED = {
     ),
     "a folder": (".", b"", "no such file; give a csv, tsv, jsonl or parquet file"),
     "another kind": ("a.docx", b"text", "a.docx: unknown kind of file; use one of .jsonl.gz"),
+    "a suffix in capitals": (
+        "A.CSV",
+        plain(STAY),
+        "A.CSV: unknown kind of file; end its name, in small letters, in one of",
+    ),
     "header and no rows": ("a.csv", b"text,label\n", "0 rows"),
 }
 

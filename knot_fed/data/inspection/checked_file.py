@@ -24,6 +24,8 @@ UNPLACED = (
     " labels.coordinates"
 )
 MOST_NAMED = 5
+MISSING = {"na", "n/a", "nan", "null", "none", "inf", "-inf", "#n/a"}
+"""What programs write where a value is missing or cannot be computed, in small letters."""
 FIELDS = tuple(field.name for field in fields(Columns))
 
 
@@ -107,6 +109,8 @@ def check_file(path: Path, given: Mapping[str, object]) -> CheckedFile:
             notes.append(PLACED if "coordinates" in str(settings["labels"]) else UNPLACED)
     if len({label.casefold() for label in classes}) < len(classes):
         notes.append("some labels differ in upper and lower case only")
+    if missing := [label for label in classes if label.casefold() in MISSING]:
+        notes.append(f"{', '.join(missing)} may stand for a missing label; drop these rows unless it is a class")
     survey = _survey(texts, labels, parts, given)
     return CheckedFile(path, guess, survey, classes, settings, tuple(notes))
 
@@ -131,11 +135,15 @@ def _label_settings(path: Path, values: list[object], given: Mapping[str, object
             f"{short_name(str(path))}: labels are partly numbers ({', '.join(numbers[:MOST_NAMED])}) and partly words"
             f" ({', '.join(words[:MOST_NAMED])}); mend them, or give all names by labels.names"
         )
-    if len(names) < 2 or any("," in name for name in names):
-        what = f"{len(names)} distinct label" if len(names) < 2 else "labels with a comma"
+    if any("," in name for name in names):
         raise DataError(
-            f"{short_name(str(path))}: {what}; give the names that all owners of the run share, without commas, such as"
-            " 'labels.names=\"bad, good\"'"
+            f"{short_name(str(path))}: labels with a comma, which no label name can have; write them in the file"
+            " without one, and numbers with a point"
+        )
+    if len(names) < 2:
+        raise DataError(
+            f"{short_name(str(path))}: {len(names)} distinct label; give the names that all owners of the run share,"
+            " without commas, such as 'labels.names=\"bad, good\"'"
         )
     if len(names) > len(values) // 2:
         raise DataError(

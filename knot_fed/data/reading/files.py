@@ -141,7 +141,10 @@ def read_table(path: str, wanted: Collection[str] | None, *, dialect: Dialect, s
 def _read_file(path: Path, wanted: Collection[str] | None, dialect: Dialect) -> Table:
     kind = file_kind(path.name)
     if not path.name.endswith(SUFFIXES):
-        raise DataError(f"{path.name}: unknown kind of file; use one of {', '.join(SUFFIXES)}", refusal="unknown kind")
+        remedy = "end its name, in small letters, in" if path.name.lower().endswith(SUFFIXES) else "use"
+        raise DataError(
+            f"{path.name}: unknown kind of file; {remedy} one of {', '.join(SUFFIXES)}", refusal="unknown kind"
+        )
     if kind == "parquet":
         return _read_parquet(path, wanted)
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
