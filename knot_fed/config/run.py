@@ -1,9 +1,8 @@
 """A run's whole configuration, parsed once, and what does not go together in it."""
 
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Callable, Mapping
 
-from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from knot_fed.config.parsing import Scalar, check_known_keys, flattened, invalid, known_keys, nested
 from knot_fed.config.sections import (
@@ -70,7 +69,7 @@ class RunConfig(Section):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _check(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def _check(cls, values: object, handler: Callable[[object], "RunConfig"]) -> "RunConfig":
         """Refuse in one sentence what is out of range, or does not go together."""
         try:
             config = handler(values)
