@@ -22,6 +22,7 @@ DEFAULTS = {
     NodeConfig: {"data": "/data/own.csv", "state-dir": "/state"},
 }
 PLAIN = {"model", "model-fields", "model-field", "default", "nullable", "union", "function-after", "bool", "literal"}
+PLAIN |= {"function-wrap"}  # RunConfig tells what pydantic refuses in one sentence
 HOSTILE = [
     math.inf, -math.inf, math.nan, 1e308, -1e308, 10**400, -(10**400), 10**5000, 2**63, -1, "", "x" * 2_000_000,
     "\x1b[2J\n", "9" * 2_000_000,
