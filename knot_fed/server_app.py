@@ -7,21 +7,15 @@ from flwr.serverapp import Grid, ServerApp
 
 from knot_fed.config import RunConfig
 from knot_fed.errors import KnotError, phase
-from knot_fed.federation.flower.bounded_grid import bounded
-from knot_fed.federation.secure.collecting import make_collector, reply_bounds
 from knot_fed.federation.server.privacy_summary import privacy_facts
 from knot_fed.federation.server.run import (
     Judge,
-    calibrate_start,
-    pretrained_student,
-    read_server_data,
     run_between_measurements,
     run_in_folder,
     summarise,
 )
-from knot_fed.federation.server.strategy import KnotStrategy
-from knot_fed.mechanisms import mechanism_of, public_teacher
-from knot_fed.models import save_classifier, use_threads
+from knot_fed.federation.strategy import KnotStrategy
+from knot_fed.models import save_classifier
 from knot_fed.reporting.report import write_report
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.runs.scalars import write_scalars
@@ -45,17 +39,10 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
         If the federation cannot go on; `summary.json` then holds `status = "failed"` and what was computed.
     """
     started = time.monotonic()
-    with phase("preparation"):
-        use_threads(config.threads)
-        transfer, public = read_server_data(config)
-        student = pretrained_student(config, public, transfer)
-        own = public_teacher(config, student, public.train.texts) if config.student.pretrain else None
-        answer = mechanism_of(own.run.privacy).answer(own, transfer.texts) if own else None
-        calibrate_start(config, student, public.val)
-        grid = bounded(grid, reply_bounds(config, texts=len(transfer)))
-        strategy = KnotStrategy(config, student, transfer, folder, public, make_collector(config, transfer, answer))
-    outcome = strategy.roster.outcome
-    failure = run_between_measurements(lambda: strategy.run(grid), student, Judge(config, public), outcome)
+    strategy = KnotStrategy.from_config(config, folder)
+    student, outcome = strategy.student, strategy.roster.outcome
+    judge = Judge(config, strategy.public)
+    failure = run_between_measurements(lambda: strategy.run(grid), student, judge, outcome)
     facts = {
         "distillation": distillation_facts(config, outcome.distillations),
         "privacy": privacy_facts(config, outcome),

@@ -10,7 +10,7 @@ import numpy as np
 from knot_fed.audit.attacks.findings import Effort
 from knot_fed.audit.attacks.registry import ATTACKS
 from knot_fed.audit.folder import AuditFolder
-from knot_fed.audit.subject import Federation
+from knot_fed.audit.subject import OpenedRun
 from knot_fed.config import RunConfig
 from knot_fed.errors import ConfigError
 from knot_fed.models import use_threads
@@ -78,7 +78,7 @@ def run_part(audit: Audit, attack: str, seed: int) -> None:
     """Attack the run of one seed in one way, and keep what was found."""
     use_threads(1)
     config = RunConfig.from_mapping(audit.config.to_mapping() | {"seed": seed})
-    federation = Federation.open(config, clients=audit.clients)
+    federation = OpenedRun.open(config, clients=audit.clients)
     subject = next(subject for subject in federation.subjects if subject.client.name == audit.client)
     draws = SAME_SHADOWS if attack == "student" else attack
     generator = np.random.default_rng([seed, zlib.crc32(draws.encode())])

@@ -93,7 +93,7 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Federation:
+class OpenedRun:
     """A whole run in one process, without messages: its clients, its public data, and its distillation.
 
     Parameters
@@ -112,7 +112,7 @@ class Federation:
     public: SplitExamples
 
     @classmethod
-    def open(cls, config: RunConfig, *, clients: int) -> "Federation":
+    def open(cls, config: RunConfig, *, clients: int) -> "OpenedRun":
         """Read all data of a run of virtual clients.
 
         Raises
@@ -129,10 +129,10 @@ class Federation:
             subjects.append(Subject(client, client.examples()[0], transfer))
         return cls(config, subjects, transfer, public)
 
-    def changed(self, keys: Mapping[str, Scalar]) -> "Federation":
+    def changed(self, keys: Mapping[str, Scalar]) -> "OpenedRun":
         """Return the same run with other settings of weighing and distilling."""
         config = RunConfig.from_mapping(self.config.to_mapping() | dict(keys))
-        return Federation(config, self.subjects, self.transfer, self.public)
+        return OpenedRun(config, self.subjects, self.transfer, self.public)
 
     def start(self) -> TextClassifier:
         """Return a new copy of the student before distillation."""

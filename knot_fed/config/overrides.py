@@ -45,10 +45,23 @@ def resolve_config(app: Path | None, overrides: list[str], *, num_supernodes: in
     """
     if num_supernodes > MOST_CLIENTS:
         raise ConfigError(f"--num-supernodes {num_supernodes}: too many virtual clients; use {MOST_CLIENTS} at most")
-    merged = _merged(app, overrides)
-    clients = num_supernodes or len(RunConfig.from_mapping(merged).data.client_names)
-    merged["wait-for"] = merged["wait-for"] or clients
-    return RunConfig.from_mapping({key: absolute(key, value) for key, value in merged.items()})
+    return for_virtual_clients(RunConfig.from_mapping(_merged(app, overrides)), num_supernodes)
+
+
+def for_virtual_clients(config: RunConfig, count: int) -> RunConfig:
+    """Name a run of virtual clients, have it wait for all of them, and make relative paths absolute.
+
+    Parameters
+    ----------
+    config
+        The run's configuration; a name and a `wait-for` that it has stay.
+    count
+        Virtual clients; 0: one for each private file.
+    """
+    given = config.to_mapping()
+    given["name"] = config.resume or config.name or f"{config.task}-{time.strftime('%Y%m%d-%H%M%S')}"
+    given["wait-for"] = config.wait_for or count or len(config.data.client_names)
+    return RunConfig.from_mapping({key: absolute(key, value) for key, value in given.items()})
 
 
 def deployed_config(app: Path | None, overrides: list[str]) -> RunConfig:

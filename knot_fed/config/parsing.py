@@ -86,13 +86,18 @@ def validated(model: type[_Model], tree: Mapping[str, object], *, where: str, pr
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = shown(".".join(str(part) for part in first["loc"])).strip("'")
-        if first["type"] == "missing":
-            raise ConfigError(f"{where}: {key} is missing; give it a value") from None
-        hidden = private and isinstance(first["input"], str)
-        found = "" if hidden else f" = {shown(first['input'])}"
-        raise ConfigError(f"{where}: {key}{found}: {first['msg'].lower()}") from None
+        raise invalid(error, where=where, private=private) from None
+
+
+def invalid(error: ValidationError, *, where: str, private: bool = False) -> ConfigError:
+    """Describe the first value that a schema refuses, in one sentence; the arguments are those of `validated`."""
+    first = error.errors()[0]
+    key = shown(".".join(str(part) for part in first["loc"])).strip("'")
+    if first["type"] == "missing":
+        return ConfigError(f"{where}: {key} is missing; give it a value")
+    hidden = private and isinstance(first["input"], str)
+    found = "" if hidden else f" = {shown(first['input'])}"
+    return ConfigError(f"{where}: {key}{found}: {first['msg'].lower()}")
 
 
 def defaults_of(model: type[BaseModel]) -> dict[str, Scalar]:

@@ -1,10 +1,10 @@
 """A run's whole configuration, parsed once, and what does not go together in it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 
-from knot_fed.config.parsing import Scalar, check_known_keys, flattened, known_keys, nested, validated
+from knot_fed.config.parsing import Scalar, check_known_keys, flattened, invalid, known_keys, nested
 from knot_fed.config.sections import (
     MOST_CLIENTS,
     SCHEMES,
@@ -26,6 +26,7 @@ from knot_fed.errors import ConfigError
 from knot_fed.labels import LabelSpace
 
 MOST_STEPS = 1_000_000
+WHERE = "run configuration"
 
 
 class RunConfig(Section):
@@ -65,6 +66,17 @@ class RunConfig(Section):
         FedAvgConfig(), description="the reference line, --strategy fedavg; the rest of training is as for teachers"
     )
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check(cls, values: object, handler: Callable[[object], "RunConfig"]) -> "RunConfig":
+        """Refuse in one sentence what is out of range, or does not go together."""
+        try:
+            config = handler(values)
+        except ValidationError as error:
+            raise invalid(error, where=WHERE) from None
+        _check_together(config)
+        return config
+
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Scalar]) -> "RunConfig":
         """Parse a flat mapping with dotted, kebab-case keys, as Flower hands it over; other keys have their defaults.
@@ -75,17 +87,8 @@ class RunConfig(Section):
             If a key is unknown (the nearest known keys are named) or has a value out of range, or two values do not
             go together.
         """
-        check_known_keys(mapping, known=known_keys(cls), where="run configuration")
-        config = validated(cls, nested(mapping), where="run configuration")
-        if config.weights.pooling != "mean" and config.distill.objective != "pooled":
-            raise ConfigError(
-                f"run configuration: weights.pooling = {config.weights.pooling!r} pools nothing under"
-                f" distill.objective = {config.distill.objective!r}; use distill.objective = 'pooled'"
-            )
-        _check_privacy(config)
-        if config.privacy.secure_sum:
-            _check_secure_sum(config)
-        return config
+        check_known_keys(mapping, known=known_keys(cls), where=WHERE)
+        return cls.model_validate(nested(mapping))
 
     def to_mapping(self) -> dict[str, Scalar]:
         """Return the flat mapping that `from_mapping` reads."""
@@ -109,6 +112,17 @@ class RunConfig(Section):
         return self.student.model or self.model
 
 
+def _check_together(config: RunConfig) -> None:
+    if config.weights.pooling != "mean" and config.distill.objective != "pooled":
+        raise ConfigError(
+            f"{WHERE}: weights.pooling = {config.weights.pooling!r} pools nothing under"
+            f" distill.objective = {config.distill.objective!r}; use distill.objective = 'pooled'"
+        )
+    _check_privacy(config)
+    if config.privacy.secure_sum:
+        _check_secure_sum(config)
+
+
 def _check_privacy(config: RunConfig) -> None:
     """Refuse settings by which something not covered by the mechanism would shape what leaves."""
     mechanism, scheme, steps = config.privacy.mechanism, config.weights.scheme, config.privacy.steps
@@ -117,18 +131,18 @@ def _check_privacy(config: RunConfig) -> None:
         return
     if "steps" in facts.reads and steps > MOST_STEPS:
         raise ConfigError(
-            f"run configuration: privacy.epochs = {config.privacy.epochs} at privacy.sampling-rate ="
+            f"{WHERE}: privacy.epochs = {config.privacy.epochs} at privacy.sampling-rate ="
             f" {config.privacy.sampling_rate:g} are {steps} steps, more than {MOST_STEPS}; use fewer epochs or a higher"
             " rate"
         )
     if scheme in SCHEMES and scheme not in facts.schemes:
         raise ConfigError(
-            f"run configuration: weights.scheme = {scheme!r} reads what privacy.mechanism = {mechanism!r} does not"
+            f"{WHERE}: weights.scheme = {scheme!r} reads what privacy.mechanism = {mechanism!r} does not"
             f" cover; use {' or '.join(facts.schemes)}"
         )
     if config.teacher.class_weights not in ("auto", "none"):
         raise ConfigError(
-            f"run configuration: teacher.class-weights = {config.teacher.class_weights!r} tells the private mix of"
+            f"{WHERE}: teacher.class-weights = {config.teacher.class_weights!r} tells the private mix of"
             f" labels beside privacy.mechanism = {mechanism!r}; use none"
         )
 
@@ -144,6 +158,6 @@ def _check_secure_sum(config: RunConfig) -> None:
     ):
         if found not in works:
             raise ConfigError(
-                f"run configuration: {key} = {found!r} needs single soft labels, which privacy.secure-sum = true hides"
+                f"{WHERE}: {key} = {found!r} needs single soft labels, which privacy.secure-sum = true hides"
                 f" from the server; use {' or '.join(map(repr, works))}"
             )

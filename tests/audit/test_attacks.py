@@ -12,7 +12,7 @@ from knot_fed.audit.attacks.registry import ATTACKS, POOLINGS
 from knot_fed.audit.folder import AuditFolder
 from knot_fed.audit.report import roc_figure
 from knot_fed.audit.study import Audit, run_part
-from knot_fed.audit.subject import Federation
+from knot_fed.audit.subject import OpenedRun
 from knot_fed.cli.main import app
 from knot_fed.config import RunConfig
 from knot_fed.data.reviews import builtin_examples
@@ -77,7 +77,7 @@ def test_confidences_tell_the_prediction_bias(audit):
 
 
 def test_an_audited_teacher_is_the_runs_own_and_a_student_is_distilled_anew_each_time(config):
-    federation = Federation.open(config, clients=3)
+    federation = OpenedRun.open(config, clients=3)
     subject = federation.subjects[0]
     texts = federation.transfer.texts[:20]
     again = subject.train(subject.examples.train, subject.client.seed())
@@ -94,7 +94,7 @@ def test_an_audited_teacher_is_the_runs_own_and_a_student_is_distilled_anew_each
 def test_a_teacher_is_attacked_behind_the_runs_own_mechanism(config, mechanism):
     keys = {"privacy.mechanism": mechanism, "privacy.epsilon": 2.0, "privacy.epochs": 1, "weights.scheme": "uniform"}
     private = RunConfig.from_mapping(config.to_mapping() | keys)
-    plain, noisy = (Federation.open(chosen, clients=3).subjects[0] for chosen in (config, private))
+    plain, noisy = (OpenedRun.open(chosen, clients=3).subjects[0] for chosen in (config, private))
     texts = plain.transfer.texts[:10]
     answers = [subject.train(subject.examples.train, 1)(texts) for subject in (plain, noisy, noisy)]
     for answer in answers:

@@ -33,6 +33,7 @@ PLAIN = {
     "bool",
     "literal",
 }
+PLAIN |= {"function-wrap"}  # RunConfig tells what pydantic refuses in one sentence
 HOSTILE = [
     math.inf, -math.inf, math.nan, 1e308, -1e308, 10**400, -(10**400), 10**5000, 2**63, -1, "", "x" * 2_000_000,
     "\x1b[2J\n", "9" * 2_000_000,

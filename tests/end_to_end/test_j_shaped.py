@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.j_shaped import resample_folder
-from knot_fed.audit.subject import Federation
+from knot_fed.audit.subject import OpenedRun
 from knot_fed.config import flattened
 from tests.conftest import ROOT, small_config
 
@@ -27,7 +27,7 @@ def j_shaped(tmp_path_factory):
     def run(seed, loss):
         keys = flattened(tomllib.loads((ROOT / "simulations" / "j-shaped.toml").read_text()))
         keys |= {"model": f"hf:{ENCODER}", "data.root": str(folder / "data"), "distill.loss": loss, "seed": seed}
-        return Federation.open(small_config(folder, {"distill.epochs": 30} | keys), clients=3)
+        return OpenedRun.open(small_config(folder, {"distill.epochs": 30} | keys), clients=3)
 
     return run
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from knot_fed.audit.subject import Federation
+from knot_fed.audit.subject import OpenedRun
 from knot_fed.federation.server.nodes import content_of
 from knot_fed.federation.wire import exchange
 from knot_fed.labels import LabelSpace
@@ -41,7 +41,7 @@ def answered(config, federation):
 def test_run_audit_and_baseline_agree_to_the_last_bit(small, mechanism, compression):
     keys = QUICK | {"privacy.mechanism": mechanism, "privacy.compression": compression}
     config = small(keys | {"weights.scheme": "confidence"})
-    federation = Federation.open(config, clients=3)
+    federation = OpenedRun.open(config, clients=3)
     texts = federation.transfer.texts
     in_run = answered(config, federation)
     audited = federation.subjects[0].run_teacher().answer(texts)
@@ -59,7 +59,7 @@ def test_run_audit_and_baseline_agree_to_the_last_bit(small, mechanism, compress
 @pytest.mark.parametrize("scheme", ["uniform", OWN])
 def test_under_noise_on_rows_all_of_them_are_noisy_and_none_sends_a_score(small, mechanism, scheme):
     config = small(QUICK | {"privacy.mechanism": mechanism, "privacy.compression": "hard", "weights.scheme": scheme})
-    federation = Federation.open(config, clients=3)
+    federation = OpenedRun.open(config, clients=3)
     texts = federation.transfer.texts[:50]
     in_run = answered(config, federation)
     teacher = federation.subjects[0].run_teacher()

@@ -19,7 +19,7 @@ from knot_fed.audit.attacks.shadows import (
     split_candidates,
     train_shadows,
 )
-from knot_fed.audit.subject import Federation, Subject, Teacher
+from knot_fed.audit.subject import OpenedRun, Subject, Teacher
 from knot_fed.losses import configured_ground_cost
 from knot_fed.training.confidence import prediction_confidence
 from knot_fed.training.teacher import predict_soft_labels
@@ -27,11 +27,11 @@ from knot_fed.types import LabelledTexts, Text
 
 HONEST, NOTHING = "honest", "nothing: the public mix"
 POOLINGS = ("mean", "median", "trimmed-mean")
-Attack = Callable[[Federation, Subject, Effort, np.random.Generator], Findings]
+Attack = Callable[[OpenedRun, Subject, Effort, np.random.Generator], Findings]
 
 
 def attack_membership(
-    federation: Federation, subject: Subject, effort: Effort, generator: np.random.Generator
+    federation: OpenedRun, subject: Subject, effort: Effort, generator: np.random.Generator
 ) -> Findings:
     """Guess from released soft labels which texts a teacher was trained on.
 
@@ -44,9 +44,7 @@ def attack_membership(
     return membership_findings(subject.client.name, observations, shadows.members, generator=generator)
 
 
-def attack_student(
-    federation: Federation, subject: Subject, effort: Effort, generator: np.random.Generator
-) -> Findings:
+def attack_student(federation: OpenedRun, subject: Subject, effort: Effort, generator: np.random.Generator) -> Findings:
     """Guess from the released student which texts one of its teachers was trained on (Jagielski et al. 2023).
 
     Cases: `student, texts planted`, the candidates were in the transfer set; `student`, they were not. The other
@@ -59,7 +57,7 @@ def attack_student(
 
 
 def attack_canaries(
-    federation: Federation, subject: Subject, effort: Effort, generator: np.random.Generator
+    federation: OpenedRun, subject: Subject, effort: Effort, generator: np.random.Generator
 ) -> Findings:
     """Bound epsilon from below by one training with canaries: texts of the test split with the most distant label.
 
@@ -82,7 +80,7 @@ def attack_canaries(
     return Findings(found, {"canaries": (scores[None], coins[None])})
 
 
-def infer_label_mix(federation: Federation, *_: object) -> Findings:
+def infer_label_mix(federation: OpenedRun, *_: object) -> Findings:
     """Infer each client's label mix from its soft labels, from confidences, from its bias, and from the pooled rows."""
     texts, classes = federation.transfer.texts, len(federation.config.label_space())
     public_mix = true_mix(federation.public.train.labels, classes)
@@ -108,7 +106,7 @@ def infer_label_mix(federation: Federation, *_: object) -> Findings:
     return Findings(tuple(found))
 
 
-def attack_by_poison(federation: Federation, subject: Subject, _: Effort, generator: np.random.Generator) -> Findings:
+def attack_by_poison(federation: OpenedRun, subject: Subject, _: Effort, generator: np.random.Generator) -> Findings:
     """Measure the student when this client sends poisoned soft labels, under each pooling (pooled objective)."""
     texts = federation.transfer.texts
     honest = [other.run_teacher().answer(texts) for other in federation.subjects]
@@ -146,7 +144,7 @@ def _shadows(subject: Subject, effort: Effort, generator: np.random.Generator) -
 
 
 def _students(
-    federation: Federation, subject: Subject, texts: Sequence[Text], shadows: Shadows[Teacher]
+    federation: OpenedRun, subject: Subject, texts: Sequence[Text], shadows: Shadows[Teacher]
 ) -> Shadows[Answers]:
     """Distil a student from each of the subject's shadow teachers and the run's other teachers."""
     others = [other.run_teacher().answer(texts) for other in federation.subjects if other is not subject]

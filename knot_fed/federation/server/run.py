@@ -36,8 +36,8 @@ flower = logging.getLogger("flwr")
 """Flower's own log: what knot_fed's commands leave out of a run's stream, and `flwr run` and `flwr log` show."""
 
 
-def run_in_folder(grid: Grid, context: Context, federate: Callable[[Grid, RunConfig, RunFolder], None]) -> None:
-    """Make the run folder, or open the one to resume, and federate; a failure is one sentence and ends the run.
+def run_in_folder(grid: Grid, context: Context, federate: Callable[[Grid, RunConfig, RunFolder], None]) -> RunFolder:
+    """Make the run folder, or open the one to resume, federate, and return it; a failure is one sentence.
 
     An unexpected error is told by its phase, its class and where it was raised.
     """
@@ -60,6 +60,7 @@ def run_in_folder(grid: Grid, context: Context, federate: Callable[[Grid, RunCon
             flower.info("%s", printable(line))
         log_event(RESULT, table=json.dumps(table_facts(summary), sort_keys=True))
         folder.checkpoint.unlink(missing_ok=True)
+        return folder
     finally:
         log_to()
 

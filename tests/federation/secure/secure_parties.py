@@ -45,7 +45,7 @@ class LossyGrid(InProcessGrid):
             self.sent.append(place)
             if place not in self.lost:
                 self.alter(message)
-                reply = self._answer(message)
+                reply = self.answer(message)
                 if place not in self.dropped:
                     replies.append(reply)
         return self.order(replies)

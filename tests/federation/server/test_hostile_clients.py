@@ -48,7 +48,7 @@ class HostileGrid(InProcessGrid):
     """Carries honest answers, hostile ones by the node's name, and replies that nobody asked for."""
 
     def send_and_receive(self, messages, *, timeout=None):
-        replies = [self._answer(message) for message in messages]
+        replies = [self.answer(message) for message in messages]
         by_name = {self.contexts[reply.metadata.src_node_id].node_config["name"]: reply for reply in replies}
         if replies[0].metadata.message_type == "train":
             by_name["foreign-sender"].metadata.__dict__["_src_node_id"] = by_name["honest-1"].metadata.src_node_id

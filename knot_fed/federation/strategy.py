@@ -8,15 +8,19 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from typing_extensions import override
 
+from knot_fed.mechanisms import mechanism_of, public_teacher
 from knot_fed.config import RunConfig
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import phase
+from knot_fed.federation.flower.bounded_grid import bounded
+from knot_fed.federation.secure.collecting import make_collector, reply_bounds
 from knot_fed.federation.server.checkpoint import Checkpoint
 from knot_fed.federation.server.collecting import Collector
 from knot_fed.federation.server.learning import Learner
 from knot_fed.federation.server.roster import Roster
+from knot_fed.federation.server.run import calibrate_start, pretrained_student, read_server_data
 from knot_fed.federation.wire import envelope
-from knot_fed.models import TextClassifier, trained_state
+from knot_fed.models import TextClassifier, trained_state, use_threads
 from knot_fed.runs.method import settings_in_words
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.training.distillation import distillation_settings
@@ -28,6 +32,9 @@ logger = logging.getLogger("knot_fed")
 
 class KnotStrategy(Strategy):
     """Federated distillation of a student from clients' soft labels (KNOT, COLING 2022).
+
+    `from_config` builds it from a configuration alone, and `run` runs it: in a `ServerApp` of your own, call `run`
+    instead of Flower's `start`, which knows neither the handshake nor a second request to a client that was away.
 
     Parameters
     ----------
@@ -66,10 +73,35 @@ class KnotStrategy(Strategy):
         self.student = student
         self.transfer = transfer
         self.folder = folder
-        self.public_validation = public.val
+        self.public = public
         self.collector = collector
         self.learner = Learner(config, student, transfer, folder, public.train)
         self.roster = Roster(config, rounds=config.rounds)
+
+    @classmethod
+    def from_config(cls, config: RunConfig, folder: RunFolder) -> "KnotStrategy":
+        """Read the server's data and pretrain the student, as the configuration says.
+
+        Parameters
+        ----------
+        config
+            The run's configuration.
+        folder
+            Where pooled soft labels and rounds are written.
+
+        Raises
+        ------
+        KnotError
+            If a file or a model cannot be used.
+        """
+        with phase("preparation"):
+            use_threads(config.threads)
+            transfer, public = read_server_data(config)
+            student = pretrained_student(config, public, transfer)
+            own = public_teacher(config, student, public.train.texts) if config.student.pretrain else None
+            answer = mechanism_of(own.run.privacy).answer(own, transfer.texts) if own else None
+            calibrate_start(config, student, public.val)
+            return cls(config, student, transfer, folder, public, make_collector(config, transfer, answer))
 
     @override
     def summary(self) -> None:
@@ -83,6 +115,11 @@ class KnotStrategy(Strategy):
     def run(self, grid: Grid) -> None:
         """Shake hands, measure the student, run all rounds, and measure it again; resume an interrupted run.
 
+        Parameters
+        ----------
+        grid
+            The grid of the `ServerApp`; over a network, what its replies may cost is bounded.
+
         Raises
         ------
         FederationError
@@ -90,6 +127,7 @@ class KnotStrategy(Strategy):
         RunFolderError
             If the checkpoint to resume from is damaged, or the disk is full.
         """
+        grid = bounded(grid, reply_bounds(self.config, texts=len(self.transfer)))
         self.summary()
         resumed = Checkpoint.load(self.folder.checkpoint) if self.config.resume else None
         with phase("the handshake"):
@@ -123,7 +161,7 @@ class KnotStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         self.roster.look(grid)
-        temperature = best_temperature(self.student, self.public_validation)
+        temperature = best_temperature(self.student, self.public.val)
         return self.roster.ask_metrics(self.student.spec.to_json(), arrays, temperature=temperature)
 
     @override
