@@ -84,10 +84,12 @@ class OwnCodeError(ConfigError):
         The sentence.
     calls
         The user's own part of the traceback, for her terminal only; empty: there is none.
+    refusal
+        As in `KnotError`.
     """
 
-    def __init__(self, message: str, *, calls: str = "") -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, calls: str = "", refusal: str = "") -> None:
+        super().__init__(message, refusal=refusal)
         self.calls = calls
 
 

@@ -61,8 +61,13 @@ def run_audit(audit: Audit, *, progress: Progress) -> None:
     Raises
     ------
     KnotError
-        If the run of a seed could not be set up, such as for data that breaks a rule.
+        If the run trains no teacher, or that of a seed could not be set up, such as for data that breaks a rule.
     """
+    if not audit.config.teacher.epochs:
+        raise ConfigError(
+            "run configuration: teacher.epochs = 0 trains no teacher, and an audit compares teachers trained with and"
+            " without an example; use teacher.epochs = 1 or more"
+        )
     waiting = [
         (attack, seed) for seed in audit.seeds for attack in audit.attacks if not audit.folder.finished(attack, seed)
     ]

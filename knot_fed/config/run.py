@@ -38,7 +38,9 @@ class RunConfig(Section):
     )
     task: str = Field("sentiment", description="sentiment, emotion, nli, or any name with labels.names given")
     seed: int = Field(1, ge=0, lt=2**63, description="of all that is random in a study; privacy noise has none")
-    model: str = Field("ngram-bag", description="ngram-bag, tiny-bert, or hf:<hub id or absolute folder>")
+    model: str = Field(
+        "ngram-bag", description="ngram-bag, tiny-bert, hf:<hub id or absolute folder>, or your.module:function"
+    )
     trainable: Trainable = Field(
         "all", description="all, or head: train a small head on frozen features of an hf: encoder"
     )
@@ -134,6 +136,11 @@ def _check_privacy(config: RunConfig) -> None:
             f"{WHERE}: privacy.epochs = {config.privacy.epochs} at privacy.sampling-rate ="
             f" {config.privacy.sampling_rate:g} are {steps} steps, more than {MOST_STEPS}; use fewer epochs or a higher"
             " rate"
+        )
+    if "epochs" in facts.reads and not config.teacher.epochs:
+        raise ConfigError(
+            f"{WHERE}: teacher.epochs = 0 uses a ready model, and privacy.mechanism = {mechanism!r} covers"
+            " only teachers that it trains; use teacher.epochs = 1 or more, or another mechanism"
         )
     if scheme in SCHEMES and scheme not in facts.schemes:
         raise ConfigError(

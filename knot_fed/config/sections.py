@@ -157,7 +157,7 @@ class TeacherConfig(Section):
     """How a teacher, or the student on the public labelled set, is trained."""
 
     models: CommaList = Field("", description="one model for each of data.clients, in order; empty: model")
-    epochs: Epochs = Field(30, description="at most")
+    epochs: int = Field(30, ge=0, le=10_000, description="at most; 0: a ready model is used as it is")
     patience: Epochs = Field(5, description="epochs without a better validation macro-F1 before stopping")
     batch_size: BatchSize = Field(64, description="examples in a step")
     learning_rate: Rate = Field(0.0, description="0: the model's own default")

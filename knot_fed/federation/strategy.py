@@ -8,7 +8,6 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from typing_extensions import override
 
-from knot_fed.mechanisms import mechanism_of, public_teacher
 from knot_fed.config import RunConfig
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import phase
@@ -20,6 +19,7 @@ from knot_fed.federation.server.learning import Learner
 from knot_fed.federation.server.roster import Roster
 from knot_fed.federation.server.run import calibrate_start, pretrained_student, read_server_data
 from knot_fed.federation.wire import envelope
+from knot_fed.mechanisms import mechanism_of, public_teacher
 from knot_fed.models import TextClassifier, trained_state, use_threads
 from knot_fed.runs.method import settings_in_words
 from knot_fed.runs.run_folder import RunFolder

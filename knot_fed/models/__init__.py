@@ -5,6 +5,7 @@ from knot_fed.models.huggingface.head import encoder_identity
 from knot_fed.models.huggingface.transformer import TINY_BERT_POSITIONS, train_vocabulary
 from knot_fed.models.huggingface.trial import Trial, try_model
 from knot_fed.models.inference import predict_logits, use_threads
+from knot_fed.models.own import is_own_model, own_identity
 from knot_fed.models.storage import (
     ARCHITECTURES,
     build_classifier,
@@ -17,7 +18,7 @@ from knot_fed.models.storage import (
     save_classifier,
     trained_state,
 )
-from knot_fed.models.text_classifier import Item, ModelSpec, TextClassifier
+from knot_fed.models.text_classifier import Item, ModelSpec, TextClassifier, check_ready
 
 __all__ = [
     "ARCHITECTURES",
@@ -29,12 +30,15 @@ __all__ = [
     "Trial",
     "build_classifier",
     "check_model_name",
+    "check_ready",
     "constant_classifier",
     "encoder_identity",
+    "is_own_model",
     "load_classifier",
     "load_trained_state",
     "model_identity",
     "needs_permission",
+    "own_identity",
     "predict_logits",
     "save_classifier",
     "train_vocabulary",

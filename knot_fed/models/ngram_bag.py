@@ -24,6 +24,7 @@ class NgramBag(TextClassifier):
     """Embedding bag over hashed n-grams: words 1 to 2, characters within words 3 to 5 (after fastText, 2017)."""
 
     default_learning_rate = 5e-3
+    starts_ready = False
     left_alone_by_dp_sgd = ("embedding.",)
 
     def __init__(self, spec: ModelSpec) -> None:

@@ -17,6 +17,7 @@ from knot_fed.models.huggingface.head import FeatureExtractor, HeadClassifier, e
 from knot_fed.models.huggingface.pretrained import HF
 from knot_fed.models.huggingface.transformer import TransformerClassifier, build_pretrained, build_tiny_bert
 from knot_fed.models.ngram_bag import NgramBag
+from knot_fed.models.own import build_own, is_own_model, own_identity
 from knot_fed.models.text_classifier import ModelSpec, TextClassifier
 
 SPEC_FILE = "knot_fed.json"
@@ -159,7 +160,8 @@ def model_identity(spec: ModelSpec) -> list[object]:
     read = {field: value for field, value in sorted(asdict(spec).items()) if field not in left_out}
     if not (needs_permission(spec.name) and spec.trainable == "all"):
         read["labels"] = len(spec.labels)
-    return [ARCHITECTURES, encoder_identity(spec.name), read]
+    name = own_identity(spec.name) if is_own_model(spec.name) else encoder_identity(spec.name)
+    return [ARCHITECTURES, name, read]
 
 
 def check_model_name(name: str) -> None:
@@ -168,15 +170,18 @@ def check_model_name(name: str) -> None:
     Raises
     ------
     ModelError
-        If the name is not `ngram-bag`, `tiny-bert` or `hf:...`.
+        If the name is not `ngram-bag`, `tiny-bert`, `hf:...` or that of a user's own function.
     """
-    if name not in ("ngram-bag", "tiny-bert") and not name.startswith(HF):
-        raise ModelError(f"no model {name!r}; use ngram-bag, tiny-bert, or hf:<hub id or absolute folder>")
+    if name not in ("ngram-bag", "tiny-bert") and not needs_permission(name):
+        raise ModelError(
+            f"no model {name!r}; use ngram-bag, tiny-bert, hf:<hub id or absolute folder>, or your own"
+            " package.module:function"
+        )
 
 
 def needs_permission(name: str) -> bool:
-    """Tell whether building a model of this name reads files or the hub."""
-    return name.startswith(HF)
+    """Tell whether building a model of this name reads files or the hub, or runs a user's own code."""
+    return name.startswith(HF) or is_own_model(name)
 
 
 def _build(spec: ModelSpec, feature_cache: Path | None, device: str) -> TextClassifier:
@@ -187,6 +192,8 @@ def _build(spec: ModelSpec, feature_cache: Path | None, device: str) -> TextClas
         return NgramBag(spec)
     if spec.name == "tiny-bert":
         return build_tiny_bert(spec)
+    if is_own_model(spec.name):
+        return build_own(spec)
     if spec.trainable == "head":
         return HeadClassifier(spec, FeatureExtractor(spec, feature_cache, device))
     return build_pretrained(spec)

@@ -29,7 +29,7 @@ class ModelSpec:
     Parameters
     ----------
     name
-        `ngram-bag`, `tiny-bert`, or `hf:<hub id or absolute folder>`.
+        `ngram-bag`, `tiny-bert`, `hf:<hub id or absolute folder>`, or a user's own `package.module:function`.
     trainable
         `all`, or `head`: a small head on frozen features of an `hf:` encoder; the others are always trained whole.
     labels
@@ -89,6 +89,8 @@ class TextClassifier(nn.Module, ABC):
     """A classifier of single texts or pairs; its state holds exactly what training changes."""
 
     default_learning_rate: float
+    starts_ready: bool = True
+    """Whether it is built trained, so that `teacher.epochs = 0` may use it as it is."""
     left_alone_by_dp_sgd: tuple[str, ...] = ()
     """Beginnings of the names of parameters that DP-SGD keeps as they are: noise on so many would drown the rest."""
 
@@ -148,6 +150,27 @@ class TextClassifier(nn.Module, ABC):
         batch = {key: value.to(device) for key, value in self.collate(items).items()}
         output: torch.Tensor = self(**batch)
         return output
+
+
+def check_ready(name: str, *, ready: bool) -> None:
+    """Refuse a model with random parameters where `teacher.epochs = 0` trains nothing.
+
+    Parameters
+    ----------
+    name, ready
+        Of the model, and its `starts_ready`.
+
+    Raises
+    ------
+    ModelError
+        If not all of its parameters are trained ones.
+    """
+    if not ready:
+        raise ModelError(
+            f"teacher.epochs = 0 uses a model as it is, and {name!r} starts from random parameters; use an"
+            " hf: model with a trained head of the run's labels, or teacher.epochs = 1 or more, or for the student"
+            " student.pretrain = false"
+        )
 
 
 def pair_features(

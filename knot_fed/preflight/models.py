@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from knot_fed.config import RunConfig
 from knot_fed.mechanisms import mechanism_of
-from knot_fed.models import ModelSpec, build_classifier, needs_permission, try_model
+from knot_fed.models import ModelSpec, build_classifier, check_ready, needs_permission, try_model
 from knot_fed.types import Text
 
 PAIRED_TASK = "nli"
@@ -19,6 +19,13 @@ def teacher_models(config: RunConfig) -> set[str]:
     """Return the names of the models that clients train."""
     named = (name.strip() for name in config.teacher.models.split(","))
     return set(filter(None, named)) or {config.model}
+
+
+def _untrained_models(config: RunConfig) -> set[str]:
+    """Return the names of the models that the run uses as they are, the student's where it counts as a teacher."""
+    if config.teacher.epochs:
+        return set()
+    return teacher_models(config) | ({config.student_model} if config.student.pretrain else set())
 
 
 def check_models(config: RunConfig, texts: Sequence[Text]) -> list[str]:
@@ -39,7 +46,7 @@ def check_models(config: RunConfig, texts: Sequence[Text]) -> list[str]:
     Raises
     ------
     ModelError
-        If one cannot be used.
+        If one cannot be used, or starts from random parameters where `teacher.epochs = 0` trains nothing.
     PrivacyError
         If teachers are to be trained by DP-SGD, and Opacus is missing or cannot treat one.
     """
@@ -48,6 +55,10 @@ def check_models(config: RunConfig, texts: Sequence[Text]) -> list[str]:
     private = teacher_models(config) if mechanism.facts.noise_on == "teacher" else set[str]()
     mechanism.check_installed()
     notes: list[str] = []
+    untrained = _untrained_models(config)
+    for name in sorted(untrained):
+        if not needs_permission(name):
+            check_ready(name, ready=False)
     for name in sorted(filter(needs_permission, named_models(config))):
         spec = ModelSpec(name, config.trainable, config.label_space().names, paired, config.teacher.max_length)
         trial = try_model(spec, tuple(texts))
@@ -55,5 +66,6 @@ def check_models(config: RunConfig, texts: Sequence[Text]) -> list[str]:
             model = build_classifier(spec, seed=0, device="cpu")
             mechanism.check_model(model, texts or [("a", "b") if paired else "a"])
         if trial is not None:
+            check_ready(name, ready=trial.ready or name not in untrained)
             notes += [f"model {name!r}: {note}" for note in trial.notes]
     return notes

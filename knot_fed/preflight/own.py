@@ -9,6 +9,8 @@ from knot_fed.aggregation import SCHEMES, TeacherAnswers, client_weights
 from knot_fed.config import RunConfig
 from knot_fed.errors import OwnCodeError
 from knot_fed.losses import BUILDERS, make_loss, try_loss
+from knot_fed.models import ModelSpec, is_own_model, try_model
+from knot_fed.preflight.models import PAIRED_TASK, named_models
 from knot_fed.system.processes import worker_pool
 
 OWN_SECONDS = 120.0
@@ -16,7 +18,7 @@ OWN_SECONDS = 120.0
 
 
 def check_own_functions(config: RunConfig) -> None:
-    """Build the loss, and call a user's own functions on a small batch.
+    """Build the loss, call a user's own functions on a small batch, and build her own models.
 
     Raises
     ------
@@ -33,6 +35,9 @@ def check_own_functions(config: RunConfig) -> None:
             transport=config.transport,
             distill=config.distill,
             weights=config.weights,
+            model=config.model,
+            student=config.student,
+            teacher=config.teacher,
         )
     )
 
@@ -55,7 +60,7 @@ def _try_apart(config: RunConfig) -> None:
 
 
 def try_own_functions(config: RunConfig) -> None:
-    """Call a user's own functions on a small batch, in this process.
+    """Call a user's own functions on a small batch, and build and ask her own models, in this process.
 
     Raises
     ------
@@ -71,7 +76,14 @@ def try_own_functions(config: RunConfig) -> None:
         answers = TeacherAnswers(np.array([10, 20, 30]), scores, soft_labels)
         client_weights(config.weights.scheme, answers, power=config.weights.power)
 
+    for name in sorted(filter(is_own_model, named_models(config))):
+        paired = config.task == PAIRED_TASK
+        try_model(ModelSpec(name, "all", config.label_space().names, paired, config.teacher.max_length))
+
 
 def _own_functions(config: RunConfig) -> list[str]:
     named = (("distill.loss", config.distill.loss, BUILDERS), ("weights.scheme", config.weights.scheme, SCHEMES))
-    return [f"{key} = {name!r}" for key, name, known in named if name not in known]
+    models = sorted(filter(is_own_model, named_models(config)))
+    return [f"{key} = {name!r}" for key, name, known in named if name not in known] + [
+        f"model = {name!r}" for name in models
+    ]

@@ -44,6 +44,10 @@ READERS: Mapping[str, tuple[Condition, str]] = {
     ),
     "data.id": (lambda run: run.data.partition == "natural-id", "data.partition = natural-id"),
     "teacher.max-length": (lambda run: _models(run) != {"ngram-bag"}, "a model other than ngram-bag"),
+    **{
+        f"teacher.{key}": (lambda run: run.teacher.epochs > 0, "teacher.epochs above 0")
+        for key in ("patience", "class-weights")
+    },
     "student.calibrate": (lambda run: run.student.pretrain, "student.pretrain = true"),
     "weights.scheme": MEAN,
     "weights.power": (

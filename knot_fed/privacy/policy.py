@@ -54,7 +54,8 @@ class ReleasePolicy(BaseModel):
     transfer_fingerprint
         SHA-256 of the one transfer set that may be labelled; empty: any, but one in each run.
     models
-        Names of pretrained models (`hf:...`) that a server may name, beside the node's own.
+        Names of pretrained models (`hf:...`) and of functions that build a model (`package.module:function`), which a
+        server may name beside the node's own.
     require
         Mechanisms of `privacy.mechanism`, one of which the run must use; empty: none is needed.
     max_epsilon, delta

@@ -7,11 +7,13 @@ from pathlib import Path
 from knot_fed.config import RunConfig
 from knot_fed.data import reviews
 from knot_fed.data.reading.files import BUILTIN, HUB, data_path
-from knot_fed.models import encoder_identity
+from knot_fed.models import encoder_identity, is_own_model, own_identity
 
 CONTENT = "content"
 """Part of a study's description: digests by name."""
 HF = "hf:"
+OWN = "own:"
+"""Before the name of a user's own model, whose source is read."""
 SEVERAL = "+"
 """Between the digests of one name that stands for several files, where a grid varies their folder."""
 
@@ -53,6 +55,8 @@ def _read_by(config: RunConfig) -> Iterator[tuple[str, str]]:
         folder = Path(model.strip().removeprefix(HF))
         if model.strip().startswith(HF) and folder.is_dir():
             yield f"{HF}{folder.name}", model.strip()
+        elif is_own_model(model.strip()):
+            yield model.strip(), f"{OWN}{model.strip()}"
     cost = Path(config.transport.cost)
     if cost.suffix in (".npy", ".csv") and cost.is_file():
         yield cost.name, str(cost)
@@ -61,6 +65,8 @@ def _read_by(config: RunConfig) -> Iterator[tuple[str, str]]:
 def _digest(path: str) -> str:
     if path.startswith(HF):
         return encoder_identity(path)
+    if path.startswith(OWN):
+        return own_identity(path.removeprefix(OWN))[1]
     if path.startswith(HUB):
         return ""
     with Path(reviews.__file__ if path.startswith(BUILTIN) else path).open("rb") as file:

@@ -57,7 +57,7 @@ def reference_rows(config: RunConfig, *, clients: int, weightings: Sequence[Weig
         all private training examples pooled, and the public ones where the student is pretrained on them. All are
         measured on the domains that a run's student is measured on, the public one among them. Teachers answer for the
         test texts as they answer a server: trained by the run's mechanism, with noise under `pate` and `gaussian`,
-        compressed. `centralised` has no noise.
+        compressed. `centralised` has no noise, and is left out where `teacher.epochs = 0` trains nothing.
     """
     use_threads(config.threads or 1)
     transfer, public = read_server_data(config)
@@ -68,7 +68,8 @@ def reference_rows(config: RunConfig, *, clients: int, weightings: Sequence[Weig
     if config.student.pretrain:
         student = pretrained_student(config, public, transfer)
         owners.append(_Owner(own_domain, public_teacher(config, student, public.train.texts), public))
-    centralised = _trained_on_all(config, transfer, [owner.examples for owner in owners])
+    pooled = [owner.examples for owner in owners]
+    centralised = _trained_on_all(config, transfer, pooled) if config.teacher.epochs else None
     told = _answers(owners, centralised, public.val, weightings)
     temperatures = {line: fit_temperature(soft_labels, public.val.labels) for line, soft_labels in told.items()}
     lines: dict[tuple[str, str], list[Row]] = {}
@@ -86,7 +87,10 @@ def reference_rows(config: RunConfig, *, clients: int, weightings: Sequence[Weig
 
 
 def _answers(
-    owners: Sequence[_Owner], centralised: TextClassifier, test: LabelledTexts, weightings: Sequence[WeightsConfig]
+    owners: Sequence[_Owner],
+    centralised: TextClassifier | None,
+    test: LabelledTexts,
+    weightings: Sequence[WeightsConfig],
 ) -> dict[tuple[str, str], SoftLabels]:
     """Return what each line says of one domain's test texts, by line and weighting."""
     first = [owner.answer(test.texts, weights=owner.teacher.run.weights) for owner in owners]
@@ -95,7 +99,8 @@ def _answers(
         alone = [owner.answer(test.texts, weights=chosen) for owner in owners]
         settings = owners[0].teacher.run.distill
         answers[ENSEMBLE, chosen.weighting] = find_consensus(alone, chosen, settings).pooled
-    answers[CENTRALISED, ""] = predict_soft_labels(centralised, test.texts)
+    if centralised is not None:
+        answers[CENTRALISED, ""] = predict_soft_labels(centralised, test.texts)
     return answers
 
 

@@ -42,7 +42,7 @@ def load_or_train_teacher(
     spec, examples, settings, seed, feature_cache
         As in `train_teacher`.
     folder
-        Where teachers are kept, each under its digest; None: nowhere.
+        Where teachers are kept, each under its digest; None: nowhere. A ready model (`epochs = 0`) is not copied there.
     private
         How DP-SGD trains it; None: without a guarantee, by `train_teacher`.
 
@@ -66,7 +66,7 @@ def load_or_train_teacher(
             spec, examples.train, private, seed=seed, source=NoiseSource(), feature_cache=feature_cache
         )
 
-    if folder is None:
+    if folder is None or not settings.epochs:
         return train(), False
     kept = folder / teacher_digest(spec, examples, settings, seed, private)
     return load_or_train(kept, train, feature_cache=feature_cache, heal=private is None)
@@ -143,6 +143,8 @@ def teacher_digest(
     """Return what names a teacher: a digest of all that shapes it, and of no setting that training does not read."""
     if private is not None:
         return digest_of_training(spec, [examples.train], {"dp-sgd": asdict(private)}, seed)
+    if not settings.epochs:
+        return digest_of_training(spec, [], {"epochs": 0}, seed)
     return digest_of_training(spec, [examples.train, examples.val], settings.model_dump(exclude=NOT_OF_TRAINING), seed)
 
 

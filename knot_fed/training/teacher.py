@@ -20,6 +20,7 @@ from knot_fed.models import (
     ModelSpec,
     TextClassifier,
     build_classifier,
+    check_ready,
     constant_classifier,
     model_identity,
     predict_logits,
@@ -42,7 +43,8 @@ def train_teacher(
 ) -> TextClassifier:
     """Train a classifier by cross-entropy, stopped early by macro-F1 on the owner's own validation split.
 
-    Where all training examples have one label there is nothing to learn, and it is a constant.
+    Where all training examples have one label there is nothing to learn, and it is a constant. With `epochs = 0` a
+    ready model is returned as it was built, and no example is read.
 
     Parameters
     ----------
@@ -60,8 +62,12 @@ def train_teacher(
     Raises
     ------
     ModelError
-        If the model cannot be built, or training diverges.
+        If the model cannot be built, training diverges, or a model that is used as it is starts from random parameters.
     """
+    if not settings.epochs:
+        ready = build_classifier(spec, seed=seed, feature_cache=feature_cache)
+        check_ready(spec.name, ready=ready.starts_ready)
+        return ready.eval()
     present = np.unique(examples.train.labels)
     if len(present) == 1:
         logger.warning(ONE_LABEL)

@@ -18,7 +18,7 @@ from knot_fed.federation.client.noisy_rows import NoisyRows
 from knot_fed.federation.client.settings import Client
 from knot_fed.federation.wire import exchange
 from knot_fed.mechanisms import Mechanism, TeacherPlan, mechanism_of
-from knot_fed.models import build_classifier
+from knot_fed.models import build_classifier, check_ready
 from knot_fed.privacy.accounting import NoiseEvent
 from knot_fed.privacy.ledger.entry import LedgerEntry
 from knot_fed.privacy.ledger.ledger import digest_of_keys, texts_released
@@ -170,6 +170,8 @@ class _Release:
             return
         model = build_classifier(plan.spec, seed=0)
         self.mechanism.check_model(model, self.texts)
+        if not plan.run.teacher.epochs:
+            check_ready(plan.spec.name, ready=model.starts_ready)
         if policy.limits_cost:
             check_cost(estimate_cost(plan, model, self.texts, key=self.client.secret()), policy=policy)
 

@@ -181,7 +181,7 @@ class Client:
                 self.ledger.record(LedgerEntry(run=run, fingerprint=fingerprint))
 
     def check_model(self, name: str) -> None:
-        """Refuse to load a pretrained model that only the server has named.
+        """Refuse to load a pretrained model, or to run a function that builds one, that only the server has named.
 
         Raises
         ------

@@ -33,6 +33,7 @@ class HeadClassifier(TextClassifier):
     """Layer norm, linear, ReLU, dropout, linear on frozen features; a pair is read as u, v, |u - v| and u * v."""
 
     default_learning_rate = 1e-3
+    starts_ready = False
     left_alone_by_dp_sgd = ("head.0.", "head.1.")
 
     def __init__(self, spec: ModelSpec, features: "FeatureExtractor") -> None:

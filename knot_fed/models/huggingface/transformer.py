@@ -37,9 +37,17 @@ class TransformerClassifier(TextClassifier):
     """A transformers sequence classifier with its tokenizer, trained whole."""
 
     def __init__(
-        self, spec: ModelSpec, network: Any, tokenizer: Any, *, learning_rate: float, notes: Sequence[str] = ()
+        self,
+        spec: ModelSpec,
+        network: Any,
+        tokenizer: Any,
+        *,
+        learning_rate: float,
+        ready: bool,
+        notes: Sequence[str] = (),
     ) -> None:
         super().__init__(spec)
+        self.starts_ready = ready
         self._notes = [*notes, *cut_notes(tokenizer, spec)]
         self.network = network
         self.tokenizer = tokenizer
@@ -112,11 +120,12 @@ def build_pretrained(spec: ModelSpec) -> TransformerClassifier:
     network, missing = load_weights(transformers.AutoModelForSequenceClassification, spec.name, wanted)
     network.config.pad_token_id = network.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     notes = []
-    if all(key.startswith(f"{network.base_model_prefix}.") for key in missing):
+    ready = all(key.startswith(f"{network.base_model_prefix}.") for key in missing)
+    if ready:
         match_head(network, config, spec.labels, name=spec.name)
     elif any("ForSequenceClassification" in kind for kind in config.architectures or ()):
         notes = [f"its head of {config.num_labels} label(s) is replaced by a fresh one of {len(spec.labels)}"]
-    return TransformerClassifier(spec, network, tokenizer, learning_rate=5e-5, notes=notes)
+    return TransformerClassifier(spec, network, tokenizer, learning_rate=5e-5, ready=ready, notes=notes)
 
 
 def build_tiny_bert(spec: ModelSpec) -> TransformerClassifier:
@@ -146,7 +155,7 @@ def build_tiny_bert(spec: ModelSpec) -> TransformerClassifier:
         tokenizer_object=wordpiece._tokenizer, model_max_length=spec.max_length, **SPECIAL
     )
     return TransformerClassifier(
-        spec, transformers.BertForSequenceClassification(config), tokenizer, learning_rate=5e-4
+        spec, transformers.BertForSequenceClassification(config), tokenizer, learning_rate=5e-4, ready=False
     )
 
 

@@ -7,11 +7,12 @@ from functools import lru_cache
 import huggingface_hub
 import numpy as np
 
-from knot_fed.errors import ModelError
+from knot_fed.errors import ModelError, OwnCodeError
 from knot_fed.models.huggingface.pretrained import HF, cached_folder, is_path, unusable
 from knot_fed.models.huggingface.text_tokens import all_unknown
 from knot_fed.models.inference import predict_logits
-from knot_fed.models.storage import build_classifier
+from knot_fed.models.own import is_own_model
+from knot_fed.models.storage import build_classifier, load_trained_state, needs_permission, trained_state
 from knot_fed.models.text_classifier import ModelSpec, TextClassifier
 from knot_fed.types import Text
 
@@ -29,9 +30,10 @@ LONG = "The battery lasts two days, and the screen is bright enough to read outs
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a trial shows: parameters to train, and what a user would not expect of the model."""
+    """What a trial shows: parameters to train, whether they are trained ones, and what a user would not expect."""
 
     parameters: int
+    ready: bool
     notes: tuple[str, ...]
 
 
@@ -74,17 +76,19 @@ def try_model(spec: ModelSpec, texts: tuple[Text, ...] = ()) -> Trial | None:
 def _tried(spec: ModelSpec, texts: tuple[Text, ...]) -> Trial:
     model = build_classifier(spec, seed=0, device="cpu").eval()
     try:
-        if spec.name.startswith(HF):
+        if needs_permission(spec.name):
             _check_known(model, texts)
             _check_answers(model, [*_trial_texts(spec), *texts[:FEW]])
+        if is_own_model(spec.name):
+            _check_own(model, _trial_texts(spec))
         notes = model.notes()
-    except ModelError:
+    except (ModelError, OwnCodeError):
         raise
     except Exception as error:
         remedy = "use trainable = 'head', or another model" if spec.trainable == "all" else "use another model"
         raise unusable(spec.name, f"it fails on a batch of trial texts ({type(error).__name__})", remedy) from None
     count = sum(parameter.numel() for parameter in model.parameters())
-    return Trial(count, tuple(notes))
+    return Trial(count, model.starts_ready, tuple(notes))
 
 
 def _trial_texts(spec: ModelSpec) -> list[Text]:
@@ -123,3 +127,20 @@ def _check_answers(model: TextClassifier, texts: Sequence[Text]) -> None:
         )
     if np.ptp(together, axis=0).max() <= SAME * np.abs(together).max():
         raise unusable(model.spec.name, "it answers the same for every text", "use another model")
+
+
+def _check_own(model: TextClassifier, texts: Sequence[Text]) -> None:
+    """Refuse a user's own model that learns nothing, or that is another one once it was saved and loaded."""
+    items, name = model.encode(texts), model.spec.name
+    model.logits(items).square().sum().backward()  # type: ignore[no-untyped-call]
+    if all(parameter.grad is None for parameter in model.parameters()):
+        raise unusable(name, "no parameter has a gradient", "compute the logits from its parameters, by torch")
+    model.zero_grad()
+    again = build_classifier(model.spec, seed=1, device="cpu").eval()
+    load_trained_state(again, trained_state(model))
+    if not np.array_equal(predict_logits(model, items), predict_logits(again, again.encode(texts))):
+        raise unusable(
+            name,
+            "it answers otherwise once it was saved and loaded",
+            "keep all that differs between two of them in parameters and buffers",
+        )
