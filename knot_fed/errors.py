@@ -84,13 +84,20 @@ class OwnCodeError(ConfigError):
         The sentence.
     calls
         The user's own part of the traceback, for her terminal only; empty: there is none.
-    refusal
-        As in `KnotError`.
     """
 
-    def __init__(self, message: str, *, calls: str = "", refusal: str = "") -> None:
-        super().__init__(message, refusal=refusal)
+    def __init__(self, message: str, *, calls: str = "") -> None:
+        super().__init__(message)
         self.calls = calls
+
+
+class OwnModelError(OwnCodeError):
+    """A user's own model that cannot be built; what its code raises may quote what belongs to its owner's machine."""
+
+    @property
+    def refusal(self) -> str:
+        """The sentence that may leave the machine of a data owner."""
+        return "the function of this client's own model cannot be used; its owner finds why in the client's own log"
 
 
 class DataError(KnotError):

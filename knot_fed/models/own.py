@@ -4,13 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 from knot_fed.config.plugins import is_own, resolve_own, source_digest
-from knot_fed.errors import OwnCodeError
+from knot_fed.errors import OwnCodeError, OwnModelError
 from knot_fed.models.huggingface.pretrained import HF
 from knot_fed.models.text_classifier import ModelSpec, TextClassifier
 
 KNOWN = ("ngram-bag", "tiny-bert", "hf:<hub id or absolute folder>")
-ELSEWHERE = "the function of this client's own model cannot be used; its owner finds why in the client's own log"
-"""What a server is told: an owner's code may quote what belongs to its machine."""
 
 
 def is_own_model(name: str) -> bool:
@@ -25,26 +23,42 @@ def build_own(spec: ModelSpec) -> TextClassifier:
 
     Raises
     ------
-    OwnCodeError
+    OwnModelError
         If it cannot be imported, raises, or returns anything but a `TextClassifier` of the specification.
     """
+    function = _function(spec.name)
     try:
-        model = _function(spec.name)(spec)
+        model = function(spec)
     except OwnCodeError as error:
-        raise OwnCodeError(str(error), calls=error.calls, refusal=ELSEWHERE) from None
+        raise OwnModelError(str(error), calls=error.calls) from None
     if not isinstance(model, TextClassifier):
         found = f"returned a {type(model).__name__}, expected a knot_fed.models.TextClassifier"
-        raise OwnCodeError(f"model = {spec.name!r}: your function {found}", refusal=ELSEWHERE)
+        raise OwnModelError(f"model = {spec.name!r}: your function {found}")
     if getattr(model, "spec", None) != spec:
         found = "returned a model of another specification; pass the one that it is given to TextClassifier.__init__"
-        raise OwnCodeError(f"model = {spec.name!r}: your function {found}", refusal=ELSEWHERE)
+        raise OwnModelError(f"model = {spec.name!r}: your function {found}")
     return model
 
 
 def own_identity(name: str) -> list[str]:
-    """Return what tells a user's own model from another, in digests of kept teachers: its name and its source."""
-    return [name, source_digest(_function(name))]
+    """Return what tells a user's own model from another, in digests of kept teachers: its name and its source.
+
+    Raises
+    ------
+    OwnModelError
+        If it cannot be imported, or has no Python source.
+    """
+    try:
+        return [name, source_digest(_function(name))]
+    except (TypeError, OSError):
+        raise OwnModelError(
+            f"model = {name!r}: its source cannot be found, by which kept teachers are told apart; name a function or a"
+            " class in a Python file"
+        ) from None
 
 
 def _function(name: str) -> Callable[..., Any]:
-    return resolve_own(name, key="model", known=KNOWN)
+    try:
+        return resolve_own(name, key="model", known=KNOWN)
+    except OwnCodeError as error:
+        raise OwnModelError(str(error), calls=error.calls) from None

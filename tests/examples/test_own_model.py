@@ -8,7 +8,7 @@ import pytest
 
 from knot_fed import load_student
 from knot_fed.config.plugins import OWN_CODE
-from knot_fed.errors import OwnCodeError, PrivacyError
+from knot_fed.errors import OwnCodeError, OwnModelError, PrivacyError
 from knot_fed.labels import LabelSpace
 from knot_fed.models import ModelSpec, build_classifier, model_identity, trained_state
 from knot_fed.preflight.own import check_own_functions, try_own_functions
@@ -155,8 +155,15 @@ def test_an_owner_names_a_function_in_the_node_configuration_or_the_policy(own, 
     assert (own / "planted.ran").exists()
 
 
-def test_what_an_owners_function_raises_is_told_to_no_server(own, tmp_path):
-    refusal = Owner(tmp_path / "owner", model="bad_model:raises").refusal("train", request())
+def test_a_function_without_source_is_refused(own):
+    with pytest.raises(OwnModelError, match="model = 'math:hypot': its source cannot be found"):
+        model_identity(ModelSpec("math:hypot", "all", SPEC.labels, paired=False, max_length=128))
+
+
+@pytest.mark.parametrize("name", ["bad_model:raises", "bad_import:build"])
+def test_what_an_owners_function_raises_is_told_to_no_server(own, tmp_path, name):
+    (own / "bad_import.py").write_text("raise ValueError('patient 7 in /home/ada')\n")
+    refusal = Owner(tmp_path / "owner", model=name).refusal("train", request())
     assert refusal.startswith("the function of this client's own model cannot be used; its owner finds why in")
     assert "ada" not in refusal
 
