@@ -14,11 +14,11 @@ from knot_fed.federation.client.settings import HELD_TEXTS, Client
 from knot_fed.federation.secure import sum_wire
 from knot_fed.federation.secure.client import answer_keys, answer_shares, answer_unmask, masked_answer
 from knot_fed.federation.wire import exchange
-from knot_fed.federation.wire.message_log import log_crossings
+from knot_fed.federation.wire.message_log import log_messages
 from knot_fed.models import use_threads
 from knot_fed.privacy.policy_checks import check_soft_labels_may_leave_alone
 
-app = ClientApp(mods=[log_crossings])
+app = ClientApp(mods=[log_messages])
 app.query()(answer_handshake)
 app.evaluate()(answer_evaluation)
 

@@ -143,7 +143,7 @@ class PrivacyError(KnotError):
 
 
 class FederationError(KnotError):
-    """A federation that cannot go on, such as one with too few teachers."""
+    """A federation that cannot continue, such as one with too few teachers."""
 
 
 class RunFolderError(KnotError):
@@ -193,10 +193,10 @@ def shown(value: object) -> str:
     Examples
     --------
     >>> shown(0.5), shown("one" * 1000)
-    ('0.5', "'oneoneoneoneoneoneoneone...' (3000 letters)")
+    ('0.5', "'oneoneoneoneoneoneoneone...' (3000 characters)")
     """
     if isinstance(value, str):
-        return repr(value) if len(value) <= 80 else f"{value[:24] + '...'!r} ({len(value)} letters)"
+        return repr(value) if len(value) <= 80 else f"{value[:24] + '...'!r} ({len(value)} characters)"
     if isinstance(value, int) and value.bit_length() > 200:
         return f"a whole number of {value.bit_length()} bits"
     if isinstance(value, bool | int | float):

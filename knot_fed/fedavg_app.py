@@ -27,7 +27,7 @@ from knot_fed.federation.server.run import (
     summarise,
 )
 from knot_fed.federation.wire import envelope, student_wire
-from knot_fed.federation.wire.message_log import log_crossings
+from knot_fed.federation.wire.message_log import log_messages
 from knot_fed.models import (
     save_classifier,
     trained_state,
@@ -41,7 +41,7 @@ from knot_fed.runs.scalars import write_scalars
 from knot_fed.training.teacher import train_further
 
 server_app = ServerApp()
-client_app = ClientApp(mods=[log_crossings])
+client_app = ClientApp(mods=[log_messages])
 client_app.evaluate()(answer_evaluation)
 
 
@@ -57,7 +57,7 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
     Raises
     ------
     KnotError
-        If the federation cannot go on; `summary.json` then holds `status = "failed"` and what was computed.
+        If the federation cannot continue; `summary.json` then holds `status = "failed"` and what was computed.
     """
     started = time.monotonic()
     with phase("preparation"):

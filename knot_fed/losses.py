@@ -11,7 +11,7 @@ from torch import nn
 from typing_extensions import override
 
 from knot_fed.config import RunConfig
-from knot_fed.config.plugins import resolve_own
+from knot_fed.config.plugins import load_plugin
 from knot_fed.errors import GroundCostError, OwnCodeError
 from knot_fed.transport import Accuracy, GroundCost, OTLoss, check_ground_cost, make_ground_cost, sinkhorn_divergence
 from knot_fed.transport.checks import Batch, check_prepared
@@ -198,7 +198,7 @@ def make_loss(config: RunConfig) -> Loss:
     name = config.distill.loss
     if name in BUILDERS:
         return BUILDERS[name](config)
-    return checked_loss(resolve_own(name, key="distill.loss", known=tuple(BUILDERS)), name=name)
+    return checked_loss(load_plugin(name, key="distill.loss", known=tuple(BUILDERS)), name=name)
 
 
 NO_GRADIENT = "your function's result has no gradient in the logits; compute it by torch"

@@ -36,7 +36,7 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
     Raises
     ------
     KnotError
-        If the federation cannot go on; `summary.json` then holds `status = "failed"` and what was computed.
+        If the federation cannot continue; `summary.json` then holds `status = "failed"` and what was computed.
     """
     started = time.monotonic()
     strategy = KnotStrategy.from_config(config, folder)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import entr
 
-from knot_fed.config.plugins import resolve_own
+from knot_fed.config.plugins import load_plugin
 from knot_fed.errors import ConfigError
 from knot_fed.types import TeacherAnswer
 
@@ -59,7 +59,7 @@ def size_scores(answers: TeacherAnswers) -> Float[np.ndarray, "clients texts"]:
     return np.repeat(sizes.astype(np.float64)[:, None], answers.confidences.shape[1], axis=1)
 
 
-def told_scores(answers: TeacherAnswers) -> Float[np.ndarray, "clients texts"]:
+def reported_scores(answers: TeacherAnswers) -> Float[np.ndarray, "clients texts"]:
     """Score by what the owners sent: confidence or density."""
     return answers.confidences.astype(np.float64)
 
@@ -75,10 +75,10 @@ def certainty_scores(answers: TeacherAnswers) -> Float[np.ndarray, "clients text
 SCHEMES: Mapping[str, Scheme] = {
     "uniform": uniform_scores,
     "size": size_scores,
-    "confidence": told_scores,
-    "histogram-confidence": told_scores,
+    "confidence": reported_scores,
+    "histogram-confidence": reported_scores,
     "certainty": certainty_scores,
-    "density": told_scores,
+    "density": reported_scores,
 }
 
 
@@ -102,7 +102,7 @@ def find_scheme(name: str) -> Scheme:
     ConfigError
         If there is none of that name, or the user's own cannot be imported or is not callable.
     """
-    return SCHEMES[name] if name in SCHEMES else resolve_own(name, key="weights.scheme", known=tuple(SCHEMES))
+    return SCHEMES[name] if name in SCHEMES else load_plugin(name, key="weights.scheme", known=tuple(SCHEMES))
 
 
 def client_weights(scheme: str, answers: TeacherAnswers, *, power: float = 1.0) -> Float[np.ndarray, "clients texts"]:

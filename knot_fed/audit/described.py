@@ -62,7 +62,7 @@ class StudyDescription:
         Raises
         ------
         RunFolderError
-            If the configuration is none of this version.
+            If the configuration is not of this version.
         """
         defaults = RunConfig().to_mapping()
         given = {**defaults, **self.config, **values}

@@ -28,7 +28,7 @@ Seeds: TypeAlias = Annotated[
     str, typer.Option(help="How many (5: seeds 1 to 5), or which, with a comma (3,7; '7,' is seed 7 alone).")
 ]
 Resume: TypeAlias = Annotated[
-    str, typer.Option(help="A run cut short, by name or folder, to go on with.", metavar="RUN")
+    str, typer.Option(help="An interrupted run, by name or folder, to resume.", metavar="RUN")
 ]
 Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", help="Show Flower's own log.")]
 SuperLink: TypeAlias = Annotated[str, typer.Option(help="The SuperLink's HTTP API, HOST:PORT.")]

@@ -76,7 +76,7 @@ def deployed_config(app: Path | None, overrides: list[str]) -> RunConfig:
 
 
 def resuming(overrides: list[str], run: str) -> list[str]:
-    """Add the name of a run cut short, if there is one, to what was given as configuration.
+    """Add the name of an interrupted run, if there is one, to what was given as configuration.
 
     The run may be given by its folder too, such as `runs/monday`; the folder above it is then where runs are.
 

@@ -26,7 +26,7 @@ def is_own(name: str) -> bool:
     return bool(module and colon and function)
 
 
-def resolve_own(name: str, *, key: str, known: Sequence[str]) -> Callable[..., Any]:
+def load_plugin(name: str, *, key: str, known: Sequence[str]) -> Callable[..., Any]:
     """Import a user's own function; its module is installed where the server runs, or in the folder of the call.
 
     Parameters
@@ -50,7 +50,7 @@ def resolve_own(name: str, *, key: str, known: Sequence[str]) -> Callable[..., A
 
     Examples
     --------
-    >>> resolve_own("math:hypot", key="distill.loss", known=["ot"])(3, 4)
+    >>> load_plugin("math:hypot", key="distill.loss", known=["ot"])(3, 4)
     5.0
     """
     remedy = f"use {', '.join(known)}, or your own package.module:function"

@@ -34,7 +34,7 @@ class RunConfig(Section):
 
     name: RunName = Field("", description="run folder; empty: the task and the run's number")
     resume: RunName = Field(
-        "", description="name of a run cut short, which then goes on from its last epoch of distillation"
+        "", description="name of an interrupted run, which then resumes from its last epoch of distillation"
     )
     task: str = Field("sentiment", description="sentiment, emotion, nli, or any name with labels.names given")
     seed: int = Field(1, ge=0, lt=2**63, description="of all that is random in a study; privacy noise has none")

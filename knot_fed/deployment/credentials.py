@@ -64,7 +64,7 @@ def create_credentials(
     Raises
     ------
     CredentialsError
-        If the folder is there, or a name is none.
+        If the folder is there, or a name is invalid.
     """
     if folder.exists():
         raise CredentialsError(f"{folder}: is there already; use knot-fed credentials add NAME, or another --out")
@@ -89,7 +89,7 @@ def add_node(folder: Path, name: str, *, public_key: Path | None = None) -> None
     Raises
     ------
     CredentialsError
-        If the folder holds no credentials, the node is there already, or the public key is none.
+        If the folder holds no credentials, the node is there already, or the public key is invalid.
     """
     _read_certificate(folder / "ca.crt")
     _check_names([name])

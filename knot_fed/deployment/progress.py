@@ -100,7 +100,7 @@ def _count(progress: Progress, line: LogLine) -> None:
 
 
 def _seconds(text: str) -> float:
-    """Return a time in seconds since 1970; 0 where it is none."""
+    """Return a time in seconds since 1970; 0 where it is not a number."""
     try:
         return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
     except ValueError:

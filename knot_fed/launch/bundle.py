@@ -23,7 +23,7 @@ COMPONENTS = {
 def stage_app(app: Path | None, folder: Path, *, strategy: str = "knot") -> Path:
     """Copy an app's configuration and code, and return the copy.
 
-    Flower walks the whole folder of an app before it looks at `fab-include`, and refuses to go on where a virtual
+    Flower walks the whole folder of an app before it looks at `fab-include`, and refuses to continue where a virtual
     environment or a data folder in it is nested deeply; the copy holds nothing else.
 
     Parameters

@@ -146,8 +146,8 @@ def _ray_folder(environment: Mapping[str, str]) -> str:
     folder = socket_folder(environment, below=SOCKET)
     if folder is None:
         raise ConfigError(
-            f"no folder for Ray's sockets: names below TMPDIR are longer than {LONGEST_SOCKET} letters, and /tmp cannot"
-            " be written; set RAY_TMPDIR to a short folder"
+            f"no folder for Ray's sockets: names below TMPDIR are longer than {LONGEST_SOCKET} characters, and /tmp"
+            " cannot be written; set RAY_TMPDIR to a short folder"
         )
     return folder
 

@@ -141,7 +141,7 @@ def check_completed(listed: str, watched: Watched) -> None:
         said = " ".join(BOX_DRAWING.sub(" ", " ".join(map(_plain, watched.tail))).split())
         raise FederationError(f"the run never started ({said or 'Flower said nothing'}); use --verbose")
     if not status.startswith("finished"):
-        raise FederationError(f"the run goes on ({status}) but its log broke off; look with knot-fed status")
+        raise FederationError(f"the run continues ({status}) but its log broke off; look with knot-fed status")
     if status != "finished:completed":
         raise FederationError(printable(watched.failure) or unexplained(status, watched.phase, watched.error))
 

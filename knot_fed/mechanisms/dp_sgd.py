@@ -29,7 +29,7 @@ class DpSgd(Mechanism):
         return NoiseEvent(max(noise, least_noise), privacy.steps, privacy.sampling_rate)
 
     def check_installed(self) -> None:
-        """Refuse to go on without Opacus."""
+        """Refuse to run without Opacus."""
         check_opacus()
 
     def check_model(self, model: TextClassifier, texts: Sequence[Text]) -> None:

@@ -25,7 +25,7 @@ class NgramBag(TextClassifier):
 
     default_learning_rate = 5e-3
     starts_ready = False
-    left_alone_by_dp_sgd = ("embedding.",)
+    frozen_under_dp_sgd = ("embedding.",)
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)

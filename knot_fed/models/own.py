@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from knot_fed.config.plugins import is_own, resolve_own, source_digest
+from knot_fed.config.plugins import is_own, load_plugin, source_digest
 from knot_fed.errors import OwnCodeError, OwnModelError
 from knot_fed.models.huggingface.pretrained import HF
 from knot_fed.models.text_classifier import ModelSpec, TextClassifier
@@ -59,6 +59,6 @@ def own_identity(name: str) -> list[str]:
 
 def _function(name: str) -> Callable[..., Any]:
     try:
-        return resolve_own(name, key="model", known=KNOWN)
+        return load_plugin(name, key="model", known=KNOWN)
     except OwnCodeError as error:
         raise OwnModelError(str(error), calls=error.calls) from None

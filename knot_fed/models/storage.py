@@ -101,7 +101,7 @@ def save_classifier(model: TextClassifier, folder: Path) -> None:
     Raises
     ------
     ModelError
-        If the disk is full, say.
+        If the disk is full, for example.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -76,7 +76,7 @@ class ModelSpec:
             raise ModelError(f"the model specification trains no known part, or reads not 1 to {LONGEST_INPUT} tokens")
         if len(spec.name) > LONGEST_NAME:
             raise ModelError(
-                f"the model specification names its model in more than {LONGEST_NAME} letters; cut the name"
+                f"the model specification names its model in more than {LONGEST_NAME} characters; cut the name"
             )
         if len(spec.labels) > MOST_LABELS or len(spec.vocabulary) > LARGEST_VOCABULARY:
             raise ModelError(
@@ -91,7 +91,7 @@ class TextClassifier(nn.Module, ABC):
     default_learning_rate: float
     starts_ready: bool = True
     """Whether it is built trained, so that `teacher.epochs = 0` may use it as it is."""
-    left_alone_by_dp_sgd: tuple[str, ...] = ()
+    frozen_under_dp_sgd: tuple[str, ...] = ()
     """Beginnings of the names of parameters that DP-SGD keeps as they are: noise on so many would drown the rest."""
 
     def __init__(self, spec: ModelSpec) -> None:

@@ -68,7 +68,7 @@ def check_deployed_run(config: RunConfig) -> list[str]:
     if config.trainable == "head" and not all(model.startswith("hf:") for model in named_models(config)):
         others = ", ".join(sorted(model for model in named_models(config) if not model.startswith("hf:")))
         raise ConfigError(
-            f"run configuration: trainable = 'head' trains on a frozen hf: encoder, and {others} is none; use"
+            f"run configuration: trainable = 'head' trains on a frozen hf: encoder, and {others} is not one; use"
             " trainable = 'all', or hf: models"
         )
     return _places_of_labels(config)
@@ -89,7 +89,7 @@ def _places_of_labels(config: RunConfig) -> list[str]:
 
 
 def check_run_folder(config: RunConfig) -> None:
-    """Refuse a name that is taken, or a run to resume that left nothing to go on with.
+    """Refuse a name that is taken, or a run to resume that left nothing to resume.
 
     Raises
     ------

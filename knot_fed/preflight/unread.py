@@ -1,4 +1,4 @@
-"""Settings that were made and that nothing reads in this run; they are told, so that nobody waits for their effect."""
+"""Settings that were made and that nothing reads in this run; they are reported, so that nobody waits for them."""
 
 from collections.abc import Callable, Mapping, Sequence
 

@@ -33,7 +33,7 @@ def noisy_soft_labels(soft_labels: SoftLabels, *, noise_multiplier: float, sourc
     Raises
     ------
     PrivacyError
-        If the noise is none, or a soft label is not finite.
+        If the noise multiplier is not above 0, or a soft label is not finite.
     """
     apart = SQRT2 * OF_FLOATS
     return project_to_simplex(add_gaussian(soft_labels, std=apart * noise_multiplier, sensitivity=apart, source=source))
@@ -68,7 +68,7 @@ def noisy_votes(
     Raises
     ------
     PrivacyError
-        If the noise is none, or an answer is not finite.
+        If the noise multiplier is not above 0, or an answer is not finite.
     """
     shards, classes = len(answers), answers.shape[2]
     if not labels_only:

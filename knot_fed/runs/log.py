@@ -51,11 +51,11 @@ class LogLine:
         return self.facts.get(key, "")
 
     def count(self, key: str) -> int:
-        """Return a value as a number from 0 on; 0 where it is none."""
+        """Return a value as a number from 0 on; 0 where it is not a number."""
         return int(self.text(key)) if _COUNT.fullmatch(self.text(key)) else 0
 
     def number(self, key: str) -> float:
-        """Return a value as a decimal number from 0 on; 0 where it is none."""
+        """Return a value as a decimal number from 0 on; 0 where it is not a number."""
         return float(self.text(key)) if _NUMBER.fullmatch(self.text(key)) else 0.0
 
     def table(self) -> dict[str, Any] | None:

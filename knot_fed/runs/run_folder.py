@@ -91,7 +91,7 @@ class RunFolder:
 
     @classmethod
     def resume(cls, path: Path, config: Mapping[str, Scalar]) -> "RunFolder":
-        """Open the folder of a run cut short, to go on with it.
+        """Open the folder of an interrupted run, to resume it.
 
         Parameters
         ----------
@@ -103,7 +103,7 @@ class RunFolder:
         Raises
         ------
         RunFolderError
-            If there is nothing to go on with, or the run had another configuration.
+            If there is nothing to resume, or the run had another configuration.
         """
         if not (path / CHECKPOINT).is_file():
             state = "is finished" if (path / "summary.json").is_file() else "received no soft labels, or is not there"
@@ -126,7 +126,7 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """Where distillation goes on from, while the run is under way."""
+        """Where distillation resumes from, while the run is under way."""
         return self.path / CHECKPOINT
 
     @property
@@ -167,7 +167,7 @@ class RunFolder:
         self._write(f"pooled-soft-labels-{round_number}.npy", file.getvalue())
 
     def write_checkpoint(self, checkpoint: bytes) -> None:
-        """Keep where distillation goes on from; it holds the single answers of clients."""
+        """Keep where distillation resumes from; it holds the single answers of clients."""
         self._write(CHECKPOINT, checkpoint, mode=OWNERS)
 
     def write_assignment(self, client: str, assignment: Mapping[str, list[int]]) -> None:

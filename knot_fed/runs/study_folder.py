@@ -54,7 +54,7 @@ def check_study(
     Raises
     ------
     RunFolderError
-        If the folder holds anything else, or is none.
+        If the folder holds anything else, or is not a folder.
     """
     description = path / file
     try:

@@ -1,4 +1,4 @@
-"""The folder of a sweep: what is swept, finished runs, and tables; a second call goes on where the first stopped."""
+"""The folder of a sweep: what is swept, finished runs, and tables; a second call resumes where the first stopped."""
 
 import json
 import shutil
@@ -101,7 +101,7 @@ class SweepFolder:
         return summary
 
     def clear(self, runs: Path, name: str) -> None:
-        """Remove what a run that was cut short left, so that it can start again."""
+        """Remove what an interrupted run left, so that it can start again."""
         shutil.rmtree(runs / name, ignore_errors=True)
 
     def record_time(self, run: Path, *, seconds: float) -> None:

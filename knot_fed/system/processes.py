@@ -94,7 +94,7 @@ def stop_children(*, seconds: float = STOP_SECONDS) -> None:
 
 
 def stop(process: subprocess.Popen[Any]) -> None:
-    """Stop a process and all that it started; the SuperLink of a run cut short would leave Ray's behind."""
+    """Stop a process and all that it started; the SuperLink of an interrupted run would leave Ray's behind."""
     with suppress(psutil.NoSuchProcess):
         parent = psutil.Process(process.pid)
         watcher.end_all([parent, *parent.children(recursive=True)], seconds=STOP_SECONDS)

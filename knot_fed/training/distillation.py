@@ -145,7 +145,7 @@ def distil_student(
     supervision
         Added to the loss of each batch, with as many public examples; it takes no part in the choice of the epoch.
     start, keep
-        As in `fit`: where a distillation cut short goes on from, and who keeps its state at each epoch.
+        As in `fit`: where an interrupted distillation resumes from, and who keeps its state at each epoch.
 
     Raises
     ------

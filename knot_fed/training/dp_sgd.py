@@ -64,7 +64,7 @@ def fit_privately(
     Unit: one example. Neighbouring relation: one example more or less. Sensitivity: `clipping_norm` for each sum.
     Accountant: `dp_sgd_epsilon` of `knot_fed.privacy.accounting`. All steps are done and the last parameters are kept:
     nothing is chosen by a validation split. Sums are not divided by a batch size, since that would need the number of
-    examples. There is no dropout, since the noise is regulariser enough, and `left_alone_by_dp_sgd` keeps its values.
+    examples. There is no dropout, since the noise is regulariser enough, and `frozen_under_dp_sgd` keeps its values.
     An example whose gradient is not finite counts as nothing.
 
     Parameters
@@ -165,7 +165,7 @@ def _only_private_layers(model: TextClassifier) -> Iterator[None]:
     left_alone = [
         parameter
         for name, parameter in model.named_parameters()
-        if parameter.requires_grad and name.startswith(model.left_alone_by_dp_sgd)
+        if parameter.requires_grad and name.startswith(model.frozen_under_dp_sgd)
     ]
     for parameter in left_alone:
         parameter.requires_grad_(False)

@@ -39,7 +39,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FitState:
-    """All that training needs to go on from the end of an epoch: arrays by name, and facts that JSON holds exactly."""
+    """All that training needs to resume from the end of an epoch: arrays by name, and facts that JSON holds exactly."""
 
     arrays: dict[str, np.ndarray]
     facts: dict[str, Any]
@@ -73,7 +73,7 @@ def fit(
     seed
         Of order and dropout.
     start
-        What `keep` was given by training cut short; it goes on from there, to the same parameters. None: epoch 0.
+        What `keep` was given by interrupted training; it resumes from there, to the same parameters. None: epoch 0.
     keep
         Called before the first epoch and after each that another one follows.
 

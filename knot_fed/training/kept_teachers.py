@@ -73,7 +73,7 @@ def load_or_train_teacher(
 
 
 def check_kept_release(kept: Path) -> None:
-    """Refuse to go on with a damaged noisy release, which is never drawn again; one that is not there is fine.
+    """Refuse to continue with a damaged noisy release, which is never drawn again; one that is not there is fine.
 
     Raises
     ------

@@ -80,7 +80,7 @@ def test_verbose_shows_every_line_but_the_result_and_nothing_that_a_terminal_act
         ("5", "[]", "went away while run 5 was under way"),
         ("5", '{"runs": [7]}', "went away while run 5 was under way"),
         ("5", "[" * 10**5, "went away while run 5 was under way"),
-        ("5", '{"runs": [{"status": "running"}]}', "the run goes on .running. but its log broke off"),
+        ("5", '{"runs": [{"status": "running"}]}', "the run continues .running. but its log broke off"),
         ("5", '{"runs": [{"status": "finished:failed"}]}', "too few teachers"),
         ("5", '{"runs": [{"status": "finished:stopped"}]}', "too few teachers"),
     ],

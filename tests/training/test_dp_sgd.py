@@ -40,7 +40,7 @@ def test_without_noise_it_learns_what_is_plain_and_leaves_no_trace_of_opacus(nam
     assert (predict_logits(model, model.encode(TEXTS)).argmax(axis=1) == LABELS).all()
     assert all(parameter.requires_grad and not hasattr(parameter, "grad_sample") for parameter in model.parameters())
     assert not any(module.training for module in model.modules())
-    left_alone = [key for key in trained_state(model) if key.startswith(model.left_alone_by_dp_sgd)]
+    left_alone = [key for key in trained_state(model) if key.startswith(model.frozen_under_dp_sgd)]
     start = trained_state(build_classifier(spec(name), seed=1))
     assert left_alone
     assert all(np.array_equal(trained_state(model)[key], start[key]) for key in left_alone)

@@ -36,7 +36,7 @@ def audit(
     out: Annotated[Path | None, typer.Option(help="Folder of the audit; else audits/<name of the TOML file>.")] = None,
     jobs: Jobs = 0,
 ) -> None:
-    """Attack what a run of this configuration lets out; called again, it goes on where it stopped."""
+    """Attack what a run of this configuration lets out; called again, it resumes where it stopped."""
     from knot_fed.audit.attacks.findings import Effort
     from knot_fed.audit.folder import AuditFolder
     from knot_fed.audit.study import Audit, parse_attacks, run_audit

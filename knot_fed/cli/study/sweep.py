@@ -22,7 +22,7 @@ def sweep(
     jobs: Jobs = 0,
     fedavg: Annotated[bool, typer.Option(help="Run FedAvg of the same student, once for each seed.")] = True,
 ) -> None:
-    """Run a grid over several seeds; called again, it goes on where it stopped."""
+    """Run a grid over several seeds; called again, it resumes where it stopped."""
     from knot_fed.config import NO_MECHANISM
     from knot_fed.config.overrides import resolve_config
     from knot_fed.preflight import check_run

@@ -84,7 +84,7 @@ class Checkpoint:
         Raises
         ------
         RunFolderError
-            If the disk is full, say.
+            If the disk is full, for example.
         """
         facts = {
             "round": self.round,
@@ -119,7 +119,8 @@ class Checkpoint:
             consensus = Consensus(**{name: arrays.pop(name) for name in CONSENSUS})
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             raise RunFolderError(
-                f"{file}: the checkpoint is damaged, so the run cannot go on; delete the run folder and start it again"
+                f"{file}: the checkpoint is damaged, so the run cannot continue; delete the run folder and start"
+                " it again"
             ) from None
         return cls(
             round=facts["round"],

@@ -15,7 +15,7 @@ from knot_fed.errors import FederationError, WireError
 from knot_fed.federation.flower.bounded_grid import UNREADABLE
 from knot_fed.federation.wire import envelope, exchange
 from knot_fed.federation.wire.checks import cut_printable
-from knot_fed.federation.wire.message_log import log_crossing
+from knot_fed.federation.wire.message_log import log_message
 
 FAILURES = {
     ErrorCode.UNKNOWN: "its process ended before it answered, killed or out of memory",
@@ -82,7 +82,7 @@ def shake_hands(
     messages = [Message(exchange.pack_handshake(ours), dst_node_id=node, message_type="query") for node in connected]
     started = time.monotonic()
     for message in messages:
-        log_crossing("sent", message, node=f"node {message.metadata.dst_node_id}")
+        log_message("sent", message, node=f"node {message.metadata.dst_node_id}")
     replies = matched([m.metadata for m in messages], grid.send_and_receive(messages, timeout=timeout))
     seconds = time.monotonic() - started
     handshakes: dict[int, exchange.Handshake] = {}
@@ -103,7 +103,7 @@ def shake_hands(
             accepted[theirs.name] = (node_id, theirs)
     for node_id, reply in replies.items():
         node, outcome = _told(node_id, accepted, refused)
-        log_crossing("received", reply, node=node, seconds=seconds, outcome=outcome)
+        log_message("received", reply, node=node, seconds=seconds, outcome=outcome)
     silent = {node_id for node_id in node_ids if node_id not in replies or not replies[node_id].has_content()}
     return accepted, refused, silent
 

@@ -14,7 +14,7 @@ from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import FederationError, WireError
 from knot_fed.federation.server.nodes import content_of, matched, shake_hands, wait_for_nodes
 from knot_fed.federation.wire import envelope, exchange, student_wire
-from knot_fed.federation.wire.message_log import log_crossing
+from knot_fed.federation.wire.message_log import log_message
 from knot_fed.runs.log import log_event
 from knot_fed.runs.method import answered_in_words
 from knot_fed.training.distillation import DistillationResult
@@ -197,13 +197,13 @@ class Roster:
         message = Message(content, dst_node_id=record.node_id, message_type=kind)
         self._asked.append(message.metadata)
         record.asked_at = time.monotonic()
-        log_crossing("sent", message, node=record.name, round_number=self.round)
+        log_message("sent", message, node=record.name, round_number=self.round)
         return message
 
     def log_reply(self, reply: Message, record: ClientRecord, *, outcome: str) -> None:
         """Log what came back and what was made of it."""
         seconds = time.monotonic() - record.asked_at
-        log_crossing("received", reply, node=record.name, round_number=self.round, seconds=seconds, outcome=outcome)
+        log_message("received", reply, node=record.name, round_number=self.round, seconds=seconds, outcome=outcome)
 
     def by_client(self, replies: Iterable[Message]) -> list[tuple[ClientRecord, Message]]:
         """Match replies with what was asked since the last call, count their bytes, and sort them by client's name."""
@@ -233,7 +233,7 @@ class Roster:
         return given
 
     def require(self, count: int, refused: dict[str, str], what: str) -> None:
-        """Refuse to go on with fewer than `min-teachers` clients.
+        """Refuse to continue with fewer than `min-teachers` clients.
 
         Raises
         ------

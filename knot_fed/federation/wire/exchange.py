@@ -180,7 +180,7 @@ def _texts(column: object) -> list[str]:
         raise WireError(f"{len(column)} transfer texts, expected 1 to {MOST_TEXTS}; send fewer")
     if max(map(len, column)) > LONGEST_TEXT or sum(map(len, column)) > MOST_LETTERS:
         raise WireError(
-            f"a transfer text is longer than {LONGEST_TEXT} letters, or all are longer than {MOST_LETTERS}; cut them"
+            f"a transfer text is longer than {LONGEST_TEXT} characters, or all are longer than {MOST_LETTERS}; cut them"
         )
     return column
 
@@ -250,7 +250,7 @@ def read_claim(answer: ConfigRecord, *, asked: str) -> Claim:
         )
     bounded = 0 <= epsilon <= LARGEST_EPSILON if MECHANISMS[asked].has_guarantee else epsilon == np.inf
     if not (bounded and 0 <= delta <= MOST_DELTA):
-        raise WireError("claims an epsilon or a delta that is none; send what the ledger composes")
+        raise WireError("claims an epsilon or a delta out of range; send what the ledger composes")
     return Claim(mechanism, epsilon, delta)
 
 

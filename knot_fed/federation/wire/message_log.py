@@ -10,7 +10,7 @@ from knot_fed.federation.wire import envelope, exchange
 from knot_fed.runs.log import log_event, log_to
 
 
-def log_crossing(
+def log_message(
     event: str,
     message: Message,
     *,
@@ -54,17 +54,17 @@ def log_crossing(
     )
 
 
-def log_crossings(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
+def log_messages(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
     """Log a request when it comes and its reply when it leaves: a mod of client apps."""
     if not logging.getLogger("knot_fed").hasHandlers():
         log_to()
     node = str(context.node_config.get("name") or f"partition-{context.node_config.get('partition-id', 0)}")
-    log_crossing("received", message, node=node)
+    log_message("received", message, node=node)
     started = time.monotonic()
     reply = call_next(message, context)
     reason = envelope.refusal_of(reply.content)
     outcome = "ok" if reason is None else f"refused: {reason}"
-    log_crossing("sent", reply, node=node, seconds=time.monotonic() - started, outcome=outcome)
+    log_message("sent", reply, node=node, seconds=time.monotonic() - started, outcome=outcome)
     return reply
 
 

@@ -61,7 +61,9 @@ def _student(content: RecordDict, *, keys: set[str]) -> tuple[str, ArrayRecord]:
     check_protocol(read_value(about, "protocol", int), PROTOCOL)
     spec = read_value(about, "spec", str)
     if len(spec) > LONGEST_SPEC:
-        raise WireError(f"the student's specification has {len(spec)} letters, expected {LONGEST_SPEC} at most; cut it")
+        raise WireError(
+            f"the student's specification has {len(spec)} characters, expected {LONGEST_SPEC} at most; cut it"
+        )
     return spec, read_record(content, STUDENT, ArrayRecord, records={ABOUT, STUDENT})
 
 

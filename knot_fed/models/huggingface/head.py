@@ -34,7 +34,7 @@ class HeadClassifier(TextClassifier):
 
     default_learning_rate = 1e-3
     starts_ready = False
-    left_alone_by_dp_sgd = ("head.0.", "head.1.")
+    frozen_under_dp_sgd = ("head.0.", "head.1.")
 
     def __init__(self, spec: ModelSpec, features: "FeatureExtractor") -> None:
         super().__init__(spec)

@@ -52,7 +52,7 @@ class TransformerClassifier(TextClassifier):
         self.network = network
         self.tokenizer = tokenizer
         self.default_learning_rate = learning_rate
-        self.left_alone_by_dp_sgd = (f"network.{network.base_model_prefix}.embeddings.",)
+        self.frozen_under_dp_sgd = (f"network.{network.base_model_prefix}.embeddings.",)
         self._pad = transformers.DataCollatorWithPadding(tokenizer)
 
     @override

@@ -173,7 +173,7 @@ class Ledger:
         return keys
 
     def check(self) -> None:
-        """Refuse to go on where the ledger, its secret, or keys of texts that it tells of were changed or lost.
+        """Refuse to continue where the ledger, its secret, or keys of texts that it tells of were changed or lost.
 
         Raises
         ------

@@ -163,7 +163,7 @@ STUDENTS = {
     ),
     "not json": ("{", "is not what ModelSpec.to_json writes"),
     "nested": ("[" * 100_000, "is not what ModelSpec.to_json writes"),
-    "long": ("x" * (1 << 23), "letters, expected"),
+    "long": ("x" * (1 << 23), "characters, expected"),
     "extra field": (SPEC.to_json().replace("{", '{"code": "import os", ', 1), "is not what ModelSpec.to_json writes"),
 }
 
@@ -249,7 +249,7 @@ def texts(*columns):
     ("content", "reason"),
     [
         (lambda: texts([]), "0 transfer texts, expected 1"),
-        (lambda: texts(["x" * 10**8]), "longer than 100000 letters"),
+        (lambda: texts(["x" * 10**8]), "longer than 100000 characters"),
         (lambda: texts([1, 2, 3]), "not lists of strings"),
         (lambda: texts(["a"], ["b", "c"]), "1 first texts and 2 second ones"),
         (lambda: texts(["a"], ["b"], ["c"]), "not one column or two"),

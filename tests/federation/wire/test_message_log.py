@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from knot_fed import client_app, fedavg_app, server_app
 from knot_fed.errors import FederationError
-from knot_fed.federation.wire.message_log import log_crossing
+from knot_fed.federation.wire.message_log import log_message
 from knot_fed.mechanisms import base
 from knot_fed.runs.log import LineFormatter, read_line
 from knot_fed.runs.run_folder import RunFolder
@@ -92,7 +92,7 @@ def test_a_nodes_name_and_a_refusal_stay_in_their_fields(node, outcome):
     logger.setLevel(logging.INFO)
     message = Message(RecordDict(), dst_node_id=9, message_type="query")
     try:
-        log_crossing("received", message, node=node, outcome=outcome)
+        log_message("received", message, node=node, outcome=outcome)
     finally:
         logger.removeHandler(handler)
     (line,) = map(LineFormatter().format, records)

@@ -83,5 +83,5 @@ def test_a_specification_reads_a_whole_number_of_tokens_within_bounds(field):
 
 
 def test_a_specification_names_its_model_in_few_letters():
-    with pytest.raises(ModelError, match="more than 4096 letters"):
+    with pytest.raises(ModelError, match="more than 4096 characters"):
         ModelSpec.from_json(fuzz.SPEC.replace("tiny-bert", "t" * 5000))
