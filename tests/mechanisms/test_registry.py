@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import knot_fed
-from knot_fed.config import MECHANISMS, NO_MECHANISM, SCHEMES, PrivacyConfig, RunConfig
+from knot_fed.config import MECHANISMS, NO_MECHANISM, SCHEMES, PrivacyConfig, RunConfig, WeightsConfig
 from knot_fed.mechanisms import Mechanism, RowMechanism, mechanism_of
 from knot_fed.mechanisms.teachers import TeacherPlan
 from knot_fed.models import ModelSpec
@@ -30,7 +30,8 @@ def test_the_class_of_a_mechanism_does_what_the_registry_declares(name):
     assert mechanism.facts is facts
     assert isinstance(mechanism, RowMechanism) == (facts.noise_on == "rows")
     spec, examples = ModelSpec("ngram-bag", "all", ("a", "b"), False, 16), SplitExamples(FEW, FEW, FEW)
-    plan = TeacherPlan(RunConfig(privacy=privacy), spec, examples, 1, NoiseEvent(1.0))
+    run = RunConfig(privacy=privacy, weights=WeightsConfig(scheme="uniform"))
+    plan = TeacherPlan(run, spec, examples, 1, NoiseEvent(1.0))
     assert (mechanism.schedule(plan) is not None) == (facts.noise_on == "teacher")
     assert (mechanism.noise_event(privacy, texts=3, asked=3) is not None) == facts.has_guarantee
     assert all(hasattr(privacy, setting) for setting in facts.reads)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from knot_fed.audit.subject import Federation
+from knot_fed.audit.subject import OpenedRun
 from knot_fed.config import MECHANISMS, Guarantee, MechanismFacts, RunConfig
 from knot_fed.errors import ConfigError
 from knot_fed.labels import check_soft_labels
@@ -85,7 +85,7 @@ def test_the_same_text_gets_the_same_noisy_row_in_a_run_and_in_an_audit(small, t
     assert not np.allclose(plain.answer.soft_labels, first.answer.soft_labels, atol=0.05)
     assert [entry.mechanism for entry in owner.entries() if entry.texts] == [NAME, NAME, "none"]
 
-    federation = Federation.open(small(QUICK), clients=3)
+    federation = OpenedRun.open(small(QUICK), clients=3)
     teacher, texts = federation.subjects[0].run_teacher(), federation.transfer.texts[:20]
     np.testing.assert_array_equal(teacher(texts), teacher(texts))
 

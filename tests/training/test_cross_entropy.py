@@ -24,8 +24,8 @@ def test_a_classifier_that_knows_nothing_answers_evenly_or_by_frequency(counts):
     for scheme, resting in (("auto", even), ("logit-adjusted", even), ("balanced", even), ("none", frequent)):
         assert np.abs(pull(scheme, labels, resting)).max() < 0.02, scheme
     if max(counts) > 2 * min(counts):
-        assert np.abs(pull("logit-adjusted", labels, frequent)).max() > 0.02
-        assert np.abs(pull("none", labels, even)).max() > 0.02
+        assert np.abs(pull("logit-adjusted", labels, frequent)).max() > 0.01
+        assert np.abs(pull("none", labels, even)).max() > 0.01
 
 
 @pytest.mark.parametrize("scheme", ["auto", "none", "balanced", "logit-adjusted"])

@@ -8,6 +8,7 @@ from knot_fed.audit.folder import AuditFolder
 from knot_fed.audit.study import Audit, run_audit
 from knot_fed.errors import ConfigError, ModelError
 from knot_fed.federation.client.costs import estimate_cost
+from knot_fed.federation.client.release import teacher_plan
 from knot_fed.labels import LabelSpace
 from knot_fed.models import ModelSpec, build_classifier, trained_state
 from knot_fed.preflight.models import check_models
@@ -34,10 +35,10 @@ def test_a_federation_of_ready_models_trains_none_and_keeps_no_copy(run_config, 
 
 
 def test_a_ready_teacher_is_the_model_as_built_whatever_the_examples(run_config, ready, tmp_path):
-    from knot_fed.audit.subject import Federation
+    from knot_fed.audit.subject import OpenedRun
 
     config = run_config(model=ready, keys={"teacher.epochs": 0, "data.limit": 60})
-    first, second = (subject.examples for subject in Federation.open(config, clients=3).subjects[:2])
+    first, second = (subject.examples for subject in OpenedRun.open(config, clients=3).subjects[:2])
     spec = ModelSpec(ready, "all", NAMES, paired=False, max_length=32)
     teacher, reused = load_or_train_teacher(spec, first, config.teacher, seed=1, folder=tmp_path / "kept")
     built = trained_state(build_classifier(spec, seed=1))
@@ -75,11 +76,11 @@ def test_an_owner_refuses_a_random_model_before_anything_is_charged(tmp_path):
 
 
 def test_a_ready_model_costs_no_steps(run_config, ready):
-    from knot_fed.audit.subject import Federation
+    from knot_fed.audit.subject import OpenedRun
 
     config = run_config(model=ready, keys={"teacher.epochs": 0, "data.limit": 60})
-    subject = Federation.open(config, clients=3).subjects[0]
-    plan = subject._plan(subject.examples, 1)
+    subject = OpenedRun.open(config, clients=3).subjects[0]
+    plan = teacher_plan(subject.client, subject.examples, subject.transfer, seed=1, asked=2)
     cost = estimate_cost(plan, build_classifier(plan.spec, seed=0), ["a text", "another"], key=b"secret")
     assert cost.steps == 0
     assert cost.seconds > 0

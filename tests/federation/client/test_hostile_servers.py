@@ -148,7 +148,7 @@ STUDENTS = {
     "a path": (SPEC.to_json().replace("ngram-bag", "hf:/etc"), "named by the server only"),
     "a hub model": (SPEC.to_json().replace("ngram-bag", "hf:evil/model"), "named by the server only"),
     "a path without hf": (SPEC.to_json().replace("ngram-bag", "../../x"), "no model"),
-    "no model": (SPEC.to_json().replace("ngram-bag", "os:system"), "no model"),
+    "a function": (SPEC.to_json().replace("ngram-bag", "os:system"), "named by the server only"),
     "other labels": (SPEC.to_json().replace("very negative", "x"), "other labels than the run"),
     "endless input": (SPEC.to_json().replace("128", "1" + "0" * 30), "reads not 1 to 8192 tokens"),
     "no input": (SPEC.to_json().replace("128", "0"), "reads not 1 to 8192 tokens"),
