@@ -52,7 +52,7 @@ simulation.command()(without_traceback("flower-simulation", simulate))
         ("data.clients=phones,hotels,phones", ConfigError, "data.clients has 'phones' more than once"),
         ("data.clients=../phones", ConfigError, "data.clients = '../phones': use names of files below data.root"),
         ("teacher.models=ngram-bag,ngram-bag", ConfigError, "names 2 models for 3 files"),
-        ("trainable=head", ConfigError, "ngram-bag is none; use trainable = 'all'"),
+        ("trainable=head", ConfigError, "ngram-bag is not one; use trainable = 'all'"),
         ("distill.loss=my.own:loss", OwnCodeError, r"cannot be imported \(No module named 'my'\)"),
         ("distill.loss=math:pi", ConfigError, "is of type float, not a function"),
         ("weights.scheme=math:hypot", OwnCodeError, "your function raised TypeError"),

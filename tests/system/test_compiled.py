@@ -7,7 +7,7 @@ import sys
 import pytest
 
 MODULE = """
-from knot_fed.compiled import compiled
+from knot_fed.system.compiled import compiled
 
 @compiled
 def doubled(value: float) -> float:

@@ -14,8 +14,8 @@ from tests.deployment.processes import MARK, left_over, until
 
 COMMAND = """
 import subprocess, sys, time
-from knot_fed.processes import private_folder
-from knot_fed.stopping import stoppable
+from knot_fed.system.processes import private_folder
+from knot_fed.system.stopping import stoppable
 
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 with stoppable("program"), private_folder() as home:
@@ -77,8 +77,8 @@ def test_a_hangup_that_nohup_ignores_stops_nothing(tmp_path):
 def test_a_task_under_way_in_a_pool_ends_with_the_command(tmp_path):
     code = """
 import time
-from knot_fed.processes import worker_pool
-from knot_fed.stopping import stoppable
+from knot_fed.system.processes import worker_pool
+from knot_fed.system.stopping import stoppable
 
 if __name__ == "__main__":
     with stoppable("program"), worker_pool(2) as pool:

@@ -113,7 +113,7 @@ def test_a_message_of_another_stage_is_refused(name):
         ("masked", "masked", bytes(2**20), "1048576 bytes of masked values, expected 64"),
         ("masked", "seconds", float("nan"), "not a plausible number"),
         ("masked", "mechanism", "none", "claims mechanism 'none', expected 'dp-sgd'"),
-        ("masked", "epsilon", float("inf"), "an epsilon or a delta that is none"),
+        ("masked", "epsilon", float("inf"), "an epsilon or a delta out of range"),
         ("sealed", "sealed", [b"x", b"x", b"x"], "for every client but itself"),
         ("sealed", "sealed", [b"x" * 600, b"", b"x"], "not a byte string of the size"),
         ("shares request", "seal_keys", [bytes(PUBLIC_BYTES)] * 1001, "1 to 1000 entries"),
