@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from knot_fed.deployment import certificates
+from knot_fed.deployment import certificates, credentials
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
