@@ -68,7 +68,7 @@ def run_config(tmp_path):
 @pytest.fixture
 def small(run_config, tmp_path):
     """A configuration on files of a few rows."""
-    from tests.deployment.processes import write_reviews, write_server_files
+    from tests.deployment.review_files import write_reviews, write_server_files
 
     write_server_files(tmp_path / "data")
     names = ("phones", "restaurants", "hotels")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import h11
 
-from tests.deployment.processes import free_port
+from tests.deployment.members import free_port
 
 
 @dataclass

@@ -23,7 +23,8 @@ from knot_fed.errors import CredentialsError
 from knot_fed.federation.flower.gate import OperatorOnly
 from knot_fed.federation.flower.registration import register_nodes
 from tests.deployment.certificates import Certificates
-from tests.deployment.processes import Federation, free_port
+from tests.deployment.members import free_port
+from tests.deployment.real_federation import Federation
 
 NAMES = ["hospital-a", "hospital-b"]
 

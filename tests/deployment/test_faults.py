@@ -10,8 +10,10 @@ import psutil
 import pytest
 
 from knot_fed.privacy.ledger.ledger import Ledger
-from tests.deployment.processes import TEXTS, federation, left_over, until
+from tests.deployment.members import left_over, until
 from tests.deployment.proxy import proxy
+from tests.deployment.real_federation import federation
+from tests.deployment.review_files import TEXTS
 
 TEACHING = {"teacher.epochs": 40, "teacher.patience": 40}
 LEARNING = {"distill.epochs": 12, "distill.patience": 12}

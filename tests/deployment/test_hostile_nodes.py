@@ -19,7 +19,7 @@ from knot_fed.federation.flower.registration import register_nodes
 from knot_fed.federation.wire import envelope, exchange
 from tests.deployment.certificates import Certificates
 from tests.deployment.hostile_node import Builder, HostileNode, Objects
-from tests.deployment.processes import CONNECTION, Federation, federation
+from tests.deployment.real_federation import CONNECTION, Federation, federation
 from tests.federation.server.hostile import ANSWERS, HANDSHAKES, MARKER
 from tests.federation.server.test_hostile_clients import honest_answer
 

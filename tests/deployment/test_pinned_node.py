@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from knot_fed.federation.flower.pinned_node import app_digest
-from tests.deployment.processes import ROOT, federation
+from tests.deployment.members import ROOT
+from tests.deployment.real_federation import federation
 
 pytestmark = pytest.mark.slow
 

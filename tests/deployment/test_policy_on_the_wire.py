@@ -3,7 +3,8 @@
 import pytest
 
 from knot_fed.privacy.ledger.ledger import Ledger
-from tests.deployment.processes import TEXTS, federation
+from tests.deployment.real_federation import federation
+from tests.deployment.review_files import TEXTS
 
 OK = "ok"
 POLICIES = {

@@ -1,6 +1,7 @@
 import pytest
 
-from tests.deployment.processes import federation, left_over
+from tests.deployment.members import left_over
+from tests.deployment.real_federation import federation
 
 
 @pytest.mark.parametrize("tls", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["insecure", "tls"])

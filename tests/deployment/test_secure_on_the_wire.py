@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.deployment.processes import federation
+from tests.deployment.real_federation import federation
 
 NODES = {"phones": "phones", "restaurants": "restaurants", "hotels": "hotels", "forum-b": "books", "phones-b": "phones"}
 POOLED = {"distill.objective": "pooled", "weights.scheme": "uniform", "student.pretrain": True}

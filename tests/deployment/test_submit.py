@@ -12,7 +12,8 @@ from knot_fed.cli.main import app
 from knot_fed.federation.wire import envelope
 from tests.deployment.certificates import Certificates
 from tests.deployment.hostile_node import HostileNode
-from tests.deployment.processes import BIN, ROOT, Federation, federation, free_port
+from tests.deployment.members import BIN, ROOT, free_port
+from tests.deployment.real_federation import Federation, federation
 from tests.federation.server.test_forged_logs import REFUSALS
 
 SMALL = (

@@ -18,8 +18,10 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from knot_fed.data.reviews import builtin_texts
 from knot_fed.data.transfer_set import distinct_texts
 from knot_fed.runs.log import read_line
-from tests.deployment.processes import BIN, ROOT, Federation, until, write_reviews
+from tests.deployment.members import BIN, ROOT, until
+from tests.deployment.real_federation import Federation
 from tests.deployment.recorder import Recorder
+from tests.deployment.review_files import write_reviews
 
 CANARY = "zugzwang"
 CLIENTS = ("phones", "restaurants", "hotels")

@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.deployment.processes import MARK, command_line, left_over, until
+from tests.deployment.members import MARK, command_line, left_over, until
 from tests.system.test_machine import like_macos
 
 ROOT = Path(__file__).parents[2]

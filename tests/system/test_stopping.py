@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from knot_fed.system import watcher
-from tests.deployment.processes import MARK, left_over, until
+from tests.deployment.members import MARK, left_over, until
 
 COMMAND = """
 import subprocess, sys, time

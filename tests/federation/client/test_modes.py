@@ -8,7 +8,7 @@ import pytest
 
 from knot_fed.runs.run_folder import RunFolder
 from tests.conftest import small_config
-from tests.deployment.processes import write_reviews
+from tests.deployment.review_files import write_reviews
 from tests.fakes import context, virtual_clients
 from tests.federation.client.test_hostile_servers import QUICK, ask, handshake, request, student
 from tests.federation.server.test_roster import KEYS, run

@@ -26,7 +26,7 @@ from knot_fed.launch.submission import Submitter
 from knot_fed.runs.log import LOG_FILE, read_line
 from knot_fed.server_app import federate
 from tests.conftest import small_config
-from tests.deployment.processes import write_reviews, write_server_files
+from tests.deployment.review_files import write_reviews, write_server_files
 from tests.deployment.test_credentials import superlink
 from tests.fakes import InProcessGrid, context
 
