@@ -2,7 +2,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.federation.wire.fuzz import NAMES, TARGETS, arbitrary_content, attempt, mutated
+from tests.federation.wire.fuzz import NAMES, attempt
+from tests.federation.wire.messages import TARGETS
+from tests.federation.wire.mutations import arbitrary_content, mutated
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -9,10 +9,10 @@ from knot_fed.errors import ModelError, WireError
 from knot_fed.federation.wire import envelope, exchange, student_wire
 from knot_fed.models import ModelSpec
 from tests.federation.secure.test_sum_wire import MESSAGES, copy
-from tests.federation.wire import fuzz
+from tests.federation.wire import messages
 
 READERS = {
-    **{name: (build, read) for name, (build, read) in fuzz.TARGETS.items() if name != "refusal"},
+    **{name: (build, read) for name, (build, read) in messages.TARGETS.items() if name != "refusal"},
     **{name: (lambda content=content: copy(content), read) for name, (content, read) in MESSAGES.items()},
 }
 EXTREMES = {
@@ -62,7 +62,7 @@ def test_a_request_names_its_transfer_set_by_a_digest(fingerprint):
 
 @pytest.mark.parametrize("round_number", [0, -1, 10**7])
 def test_a_round_of_averaging_seeds_no_generator_unless_it_is_one(round_number):
-    about = {"protocol": envelope.PROTOCOL, "spec": fuzz.SPEC, student_wire.ROUND_OF_FLOWER: round_number}
+    about = {"protocol": envelope.PROTOCOL, "spec": messages.SPEC, student_wire.ROUND_OF_FLOWER: round_number}
     content = RecordDict({student_wire.STUDENT: ArrayRecord(), envelope.ABOUT: ConfigRecord(about)})
     with pytest.raises(WireError, match="expected 1 to 1000000; count rounds from 1"):
         student_wire.unpack_averaging_request(content)
@@ -71,7 +71,7 @@ def test_a_round_of_averaging_seeds_no_generator_unless_it_is_one(round_number):
 @pytest.mark.parametrize("temperature", [0.0, -1.0, 1e9, float("nan")])
 def test_a_student_is_measured_at_no_temperature_out_of_range(temperature):
     with pytest.raises(WireError, match=r"temperature outside 0\.05\.\.20; send what fit_temperature returns"):
-        student_wire.unpack_student(student_wire.pack_student(fuzz.SPEC, ArrayRecord(), temperature=temperature))
+        student_wire.unpack_student(student_wire.pack_student(messages.SPEC, ArrayRecord(), temperature=temperature))
 
 
 @pytest.mark.parametrize(
@@ -79,9 +79,9 @@ def test_a_student_is_measured_at_no_temperature_out_of_range(temperature):
 )
 def test_a_specification_reads_a_whole_number_of_tokens_within_bounds(field):
     with pytest.raises(ModelError):
-        ModelSpec.from_json(fuzz.SPEC.replace('"max_length": 16', field))
+        ModelSpec.from_json(messages.SPEC.replace('"max_length": 16', field))
 
 
 def test_a_specification_names_its_model_in_few_letters():
     with pytest.raises(ModelError, match="more than 4096 characters"):
-        ModelSpec.from_json(fuzz.SPEC.replace("tiny-bert", "t" * 5000))
+        ModelSpec.from_json(messages.SPEC.replace("tiny-bert", "t" * 5000))
