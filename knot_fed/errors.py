@@ -12,7 +12,7 @@ PHASE = "phase: "
 
 @contextmanager
 def phase(name: str) -> Iterator[None]:
-    """Note on an unexpected error in which phase of a run it was raised; the innermost phase counts."""
+    """Note the phase of a run on an unexpected error raised in it; the innermost phase wins."""
     try:
         yield
     except Exception as error:
@@ -22,16 +22,16 @@ def phase(name: str) -> Iterator[None]:
 
 
 def told_error(error: BaseException, package: str = "knot_fed", *, of: str = "the run") -> str:
-    """Tell an unexpected error by phase, class and place, and not by its text, which may quote data.
+    """Describe an unexpected error by phase, class and location; its own text may quote data and is left out.
 
     Parameters
     ----------
     error
-        What was raised; a `phase` around it is named.
+        The exception; its innermost `phase` is named.
     package
-        Whose code the place begins in.
+        The location starts at the last frame in this package.
     of
-        What failed, where no phase says so.
+        What failed, if no phase is known.
 
     Examples
     --------
@@ -56,9 +56,9 @@ class KnotError(Exception):
     Parameters
     ----------
     message
-        The sentence, for whoever runs the machine where it is raised.
+        The sentence for the operator of the machine on which it is raised.
     refusal
-        What a peer is told instead, where the message names what belongs to this machine's owner; empty: the message.
+        The sentence that peers receive instead, if the message names private details; empty: the message.
     """
 
     def __init__(self, message: str, *, refusal: str = "") -> None:
@@ -67,23 +67,23 @@ class KnotError(Exception):
 
     @property
     def refusal(self) -> str:
-        """The sentence that may leave the machine of a data owner."""
+        """The sentence that may leave the data owner's machine."""
         return self._refusal or str(self)
 
 
 class ConfigError(KnotError):
-    """A run or node configuration that cannot be used."""
+    """An invalid run or node configuration."""
 
 
 class OwnCodeError(ConfigError):
-    """A user's own function that cannot be used.
+    """A plug-in function that cannot be loaded or fails.
 
     Parameters
     ----------
     message
         The sentence.
     calls
-        The user's own part of the traceback, for her terminal only; empty: there is none.
+        The part of the traceback in the user's code, for the user's terminal only; may be empty.
     """
 
     def __init__(self, message: str, *, calls: str = "") -> None:
@@ -92,25 +92,25 @@ class OwnCodeError(ConfigError):
 
 
 class OwnModelError(OwnCodeError):
-    """A user's own model that cannot be built; what its code raises may quote what belongs to its owner's machine."""
+    """A plug-in model that cannot be built; the error of its code may quote private data, so peers do not see it."""
 
     @property
     def refusal(self) -> str:
-        """The sentence that may leave the machine of a data owner."""
+        """The sentence that may leave the data owner's machine."""
         return "the function of this client's own model cannot be used; its owner finds why in the client's own log"
 
 
 class DataError(KnotError):
-    """A data file that breaks a rule; the message names file, rule and count of rows, and quotes no text.
+    """An invalid data file; the message gives file, rule and number of rows, never a text.
 
-    Its refusal tells the rule only, with the file and its columns by their roles.
+    The refusal gives the rule only, and names the file and its columns by their roles.
     """
 
     role = "a file of this client"
 
     @property
     def refusal(self) -> str:
-        """The sentence that may leave the machine of a data owner."""
+        """The sentence that may leave the data owner's machine."""
         return f"{self.role}: {self._refusal or 'cannot be used'}; its owner finds the details in the client's own log"
 
 
@@ -119,7 +119,7 @@ class LabelSpaceError(KnotError):
 
 
 class GroundCostError(KnotError):
-    """A ground cost that is not what the solver needs; the message names the pair of labels."""
+    """An invalid ground cost; the message names the pair of labels."""
 
 
 class SoftLabelsError(KnotError):
@@ -135,38 +135,38 @@ class WireError(KnotError):
 
 
 class PolicyError(KnotError):
-    """A request that the client's own release policy refuses."""
+    """A request that the client's release policy refuses."""
 
 
 class PrivacyError(KnotError):
-    """A privacy mechanism that cannot run, or a guarantee that cannot be had; nothing leaves then."""
+    """A privacy mechanism that cannot run, or an unattainable guarantee; nothing leaves the client."""
 
 
 class FederationError(KnotError):
-    """A federation that cannot continue, such as one with too few teachers."""
+    """A federation that cannot continue, for example with too few teachers."""
 
 
 class RunFolderError(KnotError):
-    """A run folder that is missing, incomplete or already taken."""
+    """A run folder that is missing, incomplete or already exists."""
 
 
 class CredentialsError(KnotError):
-    """Keys or certificates that are missing, taken already, or not what they should be."""
+    """Keys or certificates that are missing, invalid or already exist."""
 
 
 class DamagedError(KnotError):
-    """A kept file that is not as it was written."""
+    """A stored file that has changed since it was written."""
 
 
 def writing_failed(error: OSError, *, then: str = "") -> str:
-    """Say why a file could not be written, and what helps: a full disk needs something else than a wrong owner.
+    """Say why a file could not be written, with the remedy for that cause.
 
     Parameters
     ----------
     error
-        What was raised.
+        The exception.
     then
-        What to do once that is mended; empty: nothing more.
+        What to do after the remedy; may be empty.
 
     Examples
     --------
@@ -188,7 +188,7 @@ _REMEDIES = {
 
 
 def shown(value: object) -> str:
-    """Return a value as an error quotes it, cut where it is long; no peer's value fills a message or a log.
+    """Quote a value for an error, truncated, so that no value from a peer fills a message or a log.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Files and folders: private whatever the umask says, written whole or not at all, and checked when read again."""
+"""Files and folders: private whatever the umask, written atomically, and verified by digest when read again."""
 
 import errno
 import hashlib
@@ -12,18 +12,18 @@ from pathlib import Path
 from knot_fed.errors import ConfigError, DamagedError, writing_failed
 
 DIGESTS = "SHA256SUMS"
-"""In a kept folder: whose it is, and one line for each other file, as sha256sum writes and checks them."""
+"""In a stored folder: its identity, then one line for each other file in the format of sha256sum."""
 PRIVATE, PUBLIC = 0o700, 0o755
 """Modes of folders."""
 OWNERS, SHARED = 0o600, 0o666
-"""Modes of files: for their owner only, or for whomever the umask lets."""
+"""Modes of files: for their owner only, or as the umask allows."""
 _FOLDERS = re.compile(r"(?<![\w.…])/(?:[^/,;]+/)+(?=[^/,;]+/[^/,;]+)")
 
 
 def make_folder(path: Path, *, mode: int = PRIVATE) -> Path:
-    """Make a folder and the missing ones above it with this mode at most; one that is there stays as it is.
+    """Create a folder and its missing parents with at most this mode.
 
-    A folder that is there may be a container's volume, which belongs to another user.
+    An existing folder keeps its mode: it may be a container's volume, which belongs to another user.
     """
     for folder in reversed([path, *path.parents]):
         if not folder.is_dir():
@@ -32,19 +32,19 @@ def make_folder(path: Path, *, mode: int = PRIVATE) -> Path:
 
 
 def check_writable(path: Path, *, key: str) -> None:
-    """Refuse a folder that could not be made, or in which no file could be; nothing is left behind.
+    """Check that a folder, which need not exist, can be created and written to; leaves nothing behind.
 
     Parameters
     ----------
     path
-        The folder, which need not be there.
+        The folder.
     key
-        What the configuration calls it, for the message.
+        Its configuration key, for the error.
 
     Raises
     ------
     ConfigError
-        If so.
+        If it is not writable.
     """
     place = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
     try:
@@ -58,26 +58,26 @@ def check_writable(path: Path, *, key: str) -> None:
 
 
 def open_privately(path: str, flags: int) -> int:
-    """Open a file that only its owner may read, if it is made anew; an `opener` for `open`."""
+    """Open a file, a new one with owner-only permissions; an `opener` for `open`."""
     return os.open(path, flags, OWNERS)
 
 
 def write_file(path: Path, content: bytes, *, mode: int = OWNERS) -> None:
-    """Write a file, whole or not at all; it is on disk when this returns.
+    """Write or replace a file atomically, and sync it to disk.
 
     Parameters
     ----------
     path
-        The file; one that is there is replaced.
+        The file.
     content
-        All of it.
+        Its whole content.
     mode
-        `OWNERS` or `SHARED`; the umask takes bits away, and never the owner's.
+        `OWNERS` or `SHARED`; the umask applies.
 
     Raises
     ------
     OSError
-        If the disk is full, for example; a file of before is left as it was.
+        E.g. if the disk is full; an earlier file is left unchanged.
     """
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
         draft = Path(folder) / path.name
@@ -90,7 +90,7 @@ def write_file(path: Path, content: bytes, *, mode: int = OWNERS) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Bring a folder's list of files to disk."""
+    """Sync a folder's list of files to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -99,24 +99,24 @@ def sync_folder(path: Path) -> None:
 
 
 def keep_folder(path: Path, write: Callable[[Path], None]) -> bool:
-    """Make a folder, whole or not at all, with the digests of its files; one that exists by then stays.
+    """Create a folder atomically, with the digests of its files.
 
     Parameters
     ----------
     path
         The folder.
     write
-        Writes files into the folder that it is given.
+        Writes the files into the folder passed to it.
 
     Returns
     -------
-    made
-        Whether the folder is this one, and none that another process has made meanwhile.
+    created
+        False if another process has created the folder in the meantime; its folder then stays.
 
     Raises
     ------
     OSError
-        If the disk is full, for example; nothing is left behind then.
+        E.g. if the disk is full; nothing is left behind.
     """
     make_folder(path.parent)
     partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=".partial-"))
@@ -132,12 +132,12 @@ def keep_folder(path: Path, write: Callable[[Path], None]) -> bool:
 
 
 def check_folder(path: Path) -> None:
-    """Compare a kept folder with its digests.
+    """Verify a stored folder against its digests.
 
     Raises
     ------
     DamagedError
-        If a file is missing, added, or differs in any bit, or the folder was kept in another's place.
+        If a file is missing, added or changed, or the folder was moved from another place.
     """
     try:
         place, *lines = (path / DIGESTS).read_text(encoding="utf-8").splitlines() or [""]
@@ -153,7 +153,7 @@ def check_folder(path: Path) -> None:
 
 
 def _place(path: Path) -> str:
-    """Return the line that binds a folder to its name, and to that of the folder it is in; a comment for sha256sum."""
+    """Return the line that binds a folder to its own name and its parent's; a comment to sha256sum."""
     return f"# {path.parent.name}/{path.name}"
 
 
@@ -177,7 +177,7 @@ def _digest(file: Path) -> str:
 
 
 def shorten_paths(text: str) -> str:
-    """Cut absolute paths down to their last two names: folders of one machine tell others nothing.
+    """Shorten absolute paths to their last two names.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The report of several runs or of a sweep: every cell side by side."""
+"""The report that compares several runs or the cells of a sweep."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ TASK = "task"
 
 
 def write_comparison(results: Results, file: Path) -> None:
-    """Write the report, one part for each task.
+    """Write the report, one section for each task.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def _differences(comparison: pd.DataFrame, task: str) -> PageSection:
     return PageSection(
         _heading(task, "Differences from the entropy loss"),
         text="Paired by seed, against the entropy loss of the same weighting and objective."
-        " A verdict stands where the interval leaves out zero.",
+        " There is a verdict where the interval excludes zero.",
         tables=[
             _differences_table(comparison[mean], "On the mean of the domains", folded=False),
             _differences_table(comparison[~mean], "By domain", folded=True),

@@ -49,7 +49,7 @@ MOST_CELLS = 16
 
 
 def scatter(lines: pd.DataFrame, x: str, y: str, *, description: str, caption: str) -> Picture:
-    """Draw each cell and reference line as a point; measures have their 95 % intervals, bytes a log axis."""
+    """Draw each cell and baseline as a point; metrics have 95 % intervals, bytes a logarithmic axis."""
     with Canvas(height=4.6) as canvas:
         axes = canvas.axes
         shown = lines[lines["line"].isin([AFTER, *REFERENCES]) & lines[x].notna() & lines[y].notna()]
@@ -106,7 +106,7 @@ def _mark(marker: str, label: str, *, fill: str = INK) -> Line2D:
 
 
 def domain_bars(frame: pd.DataFrame) -> list[Picture]:
-    """Draw each domain's SD and macro-F1: the start, each loss over all its cells, and the references."""
+    """Draw SD and macro-F1 of each domain: initial student, mean of each loss over its cells, and baselines."""
     domains = sorted(set(frame["domain"]) - {MEAN})
     groups = [(BEFORE, INK, frame["line"] == BEFORE)]
     after = frame["line"] == AFTER
@@ -135,7 +135,7 @@ def domain_bars(frame: pd.DataFrame) -> list[Picture]:
 
 
 def gap_bars(lines: pd.DataFrame) -> Picture | None:
-    """Draw the share of the gap that each cell closed; None where no reference gives one."""
+    """Draw the share of the gap that each cell closed; None if there is no baseline."""
     cells = lines[(lines["line"] == AFTER) & lines["closed_sd"].notna()].head(MOST_CELLS)
     if cells.empty:
         return None
@@ -145,7 +145,7 @@ def gap_bars(lines: pd.DataFrame) -> Picture | None:
         {"in SD": (BLUE, cells["closed_sd"].tolist()), "in macro-F1": (VERMILLION, cells["closed_macro_f1"].tolist())},
         "share of the gap closed",
         description=f"Share of the gap closed in SD: {'; '.join(closed)}.",
-        caption="From the student's start (0) to the centralised student, or else to the teachers' ensemble (1);"
+        caption="From the initial student (0) to the centralised student, or else to the teachers' ensemble (1);"
         f" the {len(cells)} cells of lowest SD.",
         longest=30,
     )

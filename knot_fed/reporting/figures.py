@@ -1,4 +1,4 @@
-"""Figures as SVG data URIs that follow the light or dark scheme, in colours that the colour-blind tell apart."""
+"""Figures as SVG data URIs that follow the light or dark scheme, in colour-blind safe colours."""
 
 import base64
 import io
@@ -17,7 +17,7 @@ INK, LINE = "#0a0b0c", "#0b0c0d"
 BEFORE, AFTER = VERMILLION, BLUE
 WIDTH, ROW = 4.6, 0.42
 SCHEMES = {INK: ("#1c1e21", "#e8e8e8"), LINE: ("#b9bec6", "#565c66"), BLUE: ("#0072b2", "#3b9fdd")}
-"""Colours that differ between light and dark; matplotlib draws with the key, which is then replaced."""
+"""Colours of the light and dark scheme; matplotlib draws with the key, which is then replaced."""
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "knot_fed",
@@ -41,7 +41,7 @@ SETTINGS: dict[Any, Any] = {
 
 
 class Canvas:
-    """One panel to draw on, inside a `with` block; `picture` then gives the image."""
+    """A panel to draw on, inside a `with` block; `picture` then returns the image."""
 
     def __init__(self, height: float = 3.4) -> None:
         self._settings = mpl.rc_context(SETTINGS)
@@ -64,7 +64,7 @@ class Canvas:
         self.source = f"data:image/svg+xml;base64,{base64.b64encode(drawn.encode()).decode()}"
 
     def logarithmic(self, *names: Literal["x", "y"]) -> None:
-        """Make axes logarithmic, in plain numbers: powers of ten would be shown with their markup."""
+        """Make axes logarithmic with plain numbers; powers of ten would show their markup."""
         for name in names:
             getattr(self.axes, f"set_{name}scale")("log")
             axis = getattr(self.axes, f"{name}axis")
@@ -72,16 +72,16 @@ class Canvas:
             axis.set_minor_formatter(NullFormatter())
 
     def legend_above(self, columns: int = 2) -> None:
-        """Put the legend over the panel, where it covers nothing."""
+        """Put the legend above the panel."""
         self.figure.legend(loc="outside upper left", ncols=columns)
 
     def picture(self, description: str, caption: str) -> Picture:
-        """Return the image with its words."""
+        """Return the image with its description and caption."""
         return Picture(self.source, description, caption)
 
 
 def shortened(name: str, length: int = 18) -> str:
-    """Cut a long name for an axis.
+    """Truncate a long name for an axis.
 
     Examples
     --------
@@ -105,15 +105,15 @@ def grouped_bars(
     Parameters
     ----------
     names
-        What the rows are, from top to bottom.
+        Names of the rows, from top to bottom.
     groups
-        Colour and value of each row, by the name of the bar.
+        Colour and one value for each row, by the name of the bar.
     axis
-        What the values are.
+        Label of the values' axis.
     description, caption
-        Words for those who cannot see the figure, and below it.
+        Text alternative, and text below the figure.
     longest
-        Letters of a name, at most.
+        Characters of a name, at most.
     """
     thick = 0.8 / len(groups)
     with Canvas(height=1.1 + max(ROW, 0.16 * len(groups) + 0.1) * len(names)) as canvas:

@@ -1,4 +1,4 @@
-"""The frame of a report: one HTML file that needs no network, in light and dark, for desk and phone."""
+"""The page of a report: one self-contained HTML file, light and dark, for desktop and phone."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import TypeAlias
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from knot_fed.errors import RunFolderError
+from knot_fed.errors import RunFolderError, writing_failed
 from knot_fed.files import shorten_paths
 
 GENERATOR = "<meta name='generator' content='knot_fed'>"
@@ -119,7 +119,7 @@ TEMPLATE = """
 
 @dataclass(frozen=True, slots=True)
 class TableCell:
-    """One cell: what it shows, what it is sorted by (a number or words; empty goes last), and its style."""
+    """A cell: its text, its sort key (a number or words; empty sorts last) and its style."""
 
     text: str
     key: str = ""
@@ -128,7 +128,7 @@ class TableCell:
 
 @dataclass(frozen=True, slots=True)
 class PageTable:
-    """A table whose columns sort; the first cell of a row is its head, and the foot stays below."""
+    """A sortable table; the first cell of a row is its heading, and the foot stays at the bottom."""
 
     caption: str
     heads: Sequence[TableCell]
@@ -139,7 +139,7 @@ class PageTable:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A figure as a data URI, with words for those who cannot see it."""
+    """A figure as a data URI, with a text alternative."""
 
     source: str
     description: str
@@ -161,7 +161,7 @@ Facts: TypeAlias = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One report; an error is shown before all else."""
+    """A report; an error is shown first."""
 
     title: str
     facts: Facts
@@ -170,20 +170,20 @@ class Page:
 
 
 def render(page: Page) -> str:
-    """Return the page as HTML; all texts are escaped."""
+    """Return the page as HTML, with all texts escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(TEMPLATE)
     return template.render(page=page, generator=Markup(GENERATOR), style=Markup(STYLE), script=Markup(SCRIPT))
 
 
 def words(text: object) -> TableCell:
-    """Return a cell of words, sorted by the alphabet."""
+    """Return a cell of words, sorted alphabetically."""
     shown = shorten_paths(str(text))
     return TableCell(shown, shown, "words")
 
 
 def number(value: float | int | None, digits: int = 3, *, signed: bool = False, suffix: str = "") -> TableCell:
-    """Return a cell of one number; empty for None and what is not finite.
+    """Return a cell with a number; empty for None and non-finite values.
 
     Examples
     --------
@@ -207,16 +207,16 @@ def write_page(page: Page, file: Path) -> None:
     try:
         file.write_text(html, encoding="utf-8")
     except OSError as error:
-        raise RunFolderError(f"{file}: cannot be written ({error.strerror}); see to its folder") from None
+        raise RunFolderError(f"{file}: cannot be written: {writing_failed(error)}") from None
 
 
 def refuse_foreign(file: Path) -> None:
-    """Refuse to write over what is not a report.
+    """Refuse to overwrite a file that is not a knot_fed report.
 
     Raises
     ------
     RunFolderError
-        If the file is there and is not a report of this package.
+        If the file exists and is not one.
     """
     if file.exists() and not (file.is_file() and GENERATOR in file.read_text(encoding="utf-8", errors="replace")):
-        raise RunFolderError(f"{file}: is there and is no report of knot_fed; give another file by --out")
+        raise RunFolderError(f"{file}: already exists and is not a knot_fed report; give another file by --out")

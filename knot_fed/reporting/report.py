@@ -1,4 +1,4 @@
-"""`report.html` of one run: what was run, how far the student came, and where it still errs."""
+"""`report.html` of one run: configuration, metrics before and after, confusion and calibration."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ def write_report(folder: RunFolder) -> None:
     Raises
     ------
     RunFolderError
-        If the run left no readable summary.
+        If the run has no readable summary.
     """
     summary, rounds = folder.read_summary(), folder.read_rounds()
     page = Page(
@@ -54,17 +54,16 @@ def _facts(summary: dict[str, Any], config: dict[str, Any]) -> Facts:
 
 
 def _course_facts(method: dict[str, Any]) -> Facts:
-    """Tell of a student that distillation did not move; a run of an earlier release does not say."""
+    """Describe rounds that left the student unchanged; runs of an earlier version do not record them."""
     if not method.get("unmoved"):
         return []
-    told = f"{method['unmoved']} round(s) left the student as it was: no epoch lowered its held-out loss"
-    return [
-        ("distillation", f"{told}; {method['saturated']:.0%} of the transfer texts have a top probability above .99")
-    ]
+    unmoved = f"{method['unmoved']} round(s) left the student unchanged: no epoch lowered its held-out loss"
+    saturated = f"{method['saturated']:.0%} of the transfer texts have a top probability above .99"
+    return [("distillation", f"{unmoved}; {saturated}")]
 
 
 def _time(summary: dict[str, Any], method: float) -> str:
-    """Tell how long the run took; the method's time of a resumed run is that of all its parts."""
+    """Describe the time of the run; for a resumed one, the method's time covers all its parts."""
     if summary.get("resumed"):
         return f"{summary['wall_seconds']:.0f} s since it was resumed; {method:.1f} s in the method, from its start"
     return f"{summary['wall_seconds']:.0f} s, of them {method:.1f} s in the method"
@@ -76,8 +75,8 @@ def _results(summary: dict[str, Any]) -> list[PageSection]:
     return [
         PageSection(
             "Before and after",
-            text="SD: how far the mean prediction is from the truth in label space; W1: the cost of moving all"
-            " probability to the truth. Arrows at the heads tell which way is better.",
+            text="SD: distance of the mean prediction from the truth in label space; W1: cost of moving all"
+            " probability to the true label. Arrows show which direction is better.",
             tables=[_metrics(summary)],
             figures=run_figures.before_and_after_bars(summary),
         ),

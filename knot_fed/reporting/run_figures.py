@@ -14,7 +14,7 @@ from knot_fed.reporting.page import Picture
 
 MOST_NUMBERED_LABELS = 12
 HEAT = "#0072b3"
-"""Nearly `BLUE`, and the same in both schemes, so that white is legible on it."""
+"""Nearly `BLUE`, but the same in both schemes, so that white stays legible on it."""
 SHADES = LinearSegmentedColormap.from_list("shades", [to_rgba(HEAT, 0.0), to_rgba(HEAT, 1.0)])
 
 
@@ -39,7 +39,7 @@ def before_and_after_bars(summary: dict[str, Any]) -> list[Picture]:
 
 
 def label_space(summary: dict[str, Any]) -> list[Picture]:
-    """Draw the label space with the mean prediction of each true label in it; on a line or in a plane only."""
+    """Draw the mean prediction of each true label in label space, if that has one or two dimensions."""
     coordinates = np.asarray(summary["coordinates"])
     draw = {1: _label_line, 2: _label_plane}.get(coordinates.shape[1])
     if draw is None:
@@ -129,7 +129,7 @@ def _told(
 
 
 def reliability_curves(summary: dict[str, Any]) -> Picture:
-    """Draw accuracy against confidence, before and after, with the metric's own bins."""
+    """Draw accuracy against confidence, before and after, in the bins of the ECE."""
     domain = summary["domains"][summary["details"]["domain"]]
     with Canvas(height=4.2) as canvas:
         axes = canvas.axes
@@ -151,18 +151,18 @@ def reliability_curves(summary: dict[str, Any]) -> Picture:
     errors = " to ".join(f"{domain[when]['ece']:.3f}" for when in ("before", "after"))
     return canvas.picture(
         f"Accuracy against confidence before and after; expected calibration error from {errors}.",
-        f"Reliability: larger marks hold more texts; below the dotted line the student is too sure. ECE {errors}.",
+        f"Reliability: larger marks hold more texts; below the dotted line the student is overconfident. ECE {errors}.",
     )
 
 
 def confusions(summary: dict[str, Any], when: str) -> list[Picture]:
-    """Draw the confusion by share of each true label, plain and weighted by distance in label space."""
+    """Draw the confusion matrix normalised by true label, plain and weighted by distance in label space."""
     labels, coordinates = summary["labels"], np.asarray(summary["coordinates"], dtype=np.float64)
     counts = np.asarray(summary["details"][when]["confusion"], dtype=np.float64)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     costs = shares * label_distances(coordinates)
     worst = np.unravel_index(costs.argmax(), costs.shape)
-    worst_told = f"{labels[worst[0]]} taken for {labels[worst[1]]} costs most ({costs[worst]:.2f})"
+    worst_told = f"{labels[worst[0]]} predicted as {labels[worst[1]]} costs most ({costs[worst]:.2f})"
     return [
         _heatmap(
             costs, labels, f"Confusion weighted by distance, {when}: {worst_told}.",
@@ -201,7 +201,7 @@ def _write_values(axes: Axes, values: Float[np.ndarray, "classes classes"]) -> N
 
 
 def distillation_losses(rounds: list[dict[str, Any]]) -> Picture:
-    """Draw the losses by epoch, rounds one after the other; a ring marks the epoch kept."""
+    """Draw the losses by epoch over all rounds; a ring marks the selected epoch."""
     start = 0
     with Canvas() as canvas:
         axes = canvas.axes
@@ -211,12 +211,12 @@ def distillation_losses(rounds: list[dict[str, Any]]) -> Picture:
             axes.plot(epochs[1:], train, "--", color=BEFORE, marker="s", markersize=3, label="training texts")
             axes.plot(epochs, held, color=AFTER, marker="o", markersize=3, label="held-out texts")
             axes.plot(
-                epochs[best], held[best], "o", markersize=11, markerfacecolor="none", color=INK, label="epoch kept"
+                epochs[best], held[best], "o", markersize=11, markerfacecolor="none", color=INK, label="selected epoch"
             )
             start += len(held)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
-        axes.set_xlabel("epoch" if len(rounds) == 1 else "epoch, rounds one after the other")
+        axes.set_xlabel("epoch" if len(rounds) == 1 else "epoch, over all rounds")
         axes.set_ylabel("distillation loss")
         handles, names = axes.get_legend_handles_labels()
         canvas.figure.legend(handles[:3], names[:3], loc="outside upper left", ncols=3)
@@ -224,12 +224,12 @@ def distillation_losses(rounds: list[dict[str, Any]]) -> Picture:
     return canvas.picture(
         f"Distillation loss by epoch over {len(rounds)} round(s); held-out loss of the last from {last[0]:.4f}"
         f" to {min(last):.4f}.",
-        "Loss by epoch; the held-out texts of the transfer set choose the epoch kept.",
+        "Loss by epoch; the loss on held-out transfer texts selects the epoch.",
     )
 
 
 def traffic_bars(summary: dict[str, Any]) -> Picture:
-    """Draw what each client sent."""
+    """Draw the bytes that each client sent."""
     clients = summary["clients"]
     sent = [client["bytes_up"] / 1e3 for client in clients]
     told = "; ".join(f"{client['name']} {kilobytes:.1f}" for client, kilobytes in zip(clients, sent, strict=True))
@@ -238,5 +238,5 @@ def traffic_bars(summary: dict[str, Any]) -> Picture:
         {"sent": (AFTER, sent)},
         "kB sent by the client",
         description=f"Bars of kilobytes sent by client: {told}.",
-        caption="What each client sent, in kilobytes, messages whole.",
+        caption="Bytes sent by each client, in kB, whole messages.",
     )

@@ -1,12 +1,12 @@
-r"""The one form of a line in knot_fed's log: written by one function, read by one strict parser.
+r"""The format of knot_fed's log lines: one function writes them, one strict parser reads them.
 
     knot_fed: event=note time=2026-01-01T00:00:00Z text="round 1: 4 of 4 clients answered"
 
 A line is the marker and `key=value` pairs, `event` first, each key once. A value is bare printable ASCII, or a JSON
-string in ASCII; `-` is not known. So no text, whatever a peer has put into it, ends its value or its line.
+string in ASCII; `-` stands for unknown. So a text from a peer can end neither its value nor its line.
 
-Others may write to the stream of a server app. Its lines there end with a seal of 128 random bits, which the app draws
-and writes into its first line, `event=opened`, before it has met a client.
+Others may write to the stream of a server app. There its lines end with a seal of 128 random bits, which the app draws
+and writes into its first line, `event=opened`, before it contacts any client.
 """
 
 import json
@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 MARKER = "knot_fed: "
-"""Before every line of knot_fed in a stream that Flower shares."""
+"""Starts each line of knot_fed in a stream shared with Flower."""
 LOG_FILE = "run.log"
-"""The same lines in the run folder."""
+"""Name of the log file in the run folder."""
 NOTE, OPENED, RESULT, FAILED = "note", "opened", "result", "failed"
 STARTED, SENT, RECEIVED = "started", "sent", "received"
 LONGEST_PHASE = 40
 PHASES = {"query": "handshake", "train": "teachers answer", "evaluate": "evaluation"}
-"""By the kind of message that is under way."""
+"""Phase of a run by the type of the message under way."""
 _BARE = re.compile(r"[!#-<>-~]+")
 _PAIR = re.compile(
     r'([a-z][a-z0-9-]*)=(?:([!#-<>-~]+)|("(?:[ !#-\[\]-~]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+"))(?: (?=.)|\Z)'
@@ -41,25 +41,25 @@ logger = logging.getLogger("knot_fed")
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One line as it was read: the event, and what is known of it by key."""
+    """A parsed line: the event and its known facts by key."""
 
     event: str
     facts: dict[str, str]
 
     def text(self, key: str) -> str:
-        """Return a value; empty where it is not known."""
+        """Return a value, or an empty string if unknown."""
         return self.facts.get(key, "")
 
     def count(self, key: str) -> int:
-        """Return a value as a number from 0 on; 0 where it is not a number."""
+        """Return a value as a non-negative integer, or 0 if it is not one."""
         return int(self.text(key)) if _COUNT.fullmatch(self.text(key)) else 0
 
     def number(self, key: str) -> float:
-        """Return a value as a decimal number from 0 on; 0 where it is not a number."""
+        """Return a value as a non-negative decimal number, or 0 if it is not one."""
         return float(self.text(key)) if _NUMBER.fullmatch(self.text(key)) else 0.0
 
     def table(self) -> dict[str, Any] | None:
-        """Return what the table of a `result` shows, or None where the line holds none."""
+        """Return the table of a `result` line, or None if there is none."""
         try:
             read = json.loads(self.text("table"))
         except (ValueError, RecursionError):
@@ -69,7 +69,7 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True)
 class _Event:
-    """What a log record holds in the place of a message."""
+    """An event in place of a log record's message."""
 
     facts: dict[str, object]
 
@@ -78,18 +78,18 @@ class _Event:
 
 
 def write_line(facts: Mapping[str, object]) -> str:
-    """Return facts as one line; this is the only place where a text enters one.
+    """Format facts as one line; the only place where text enters a line.
 
     Parameters
     ----------
     facts
-        By key, `event` first; None where a fact is not known.
+        By key, `event` first; None for unknown.
     """
     return MARKER + _pairs(facts)
 
 
 def read_line(line: str) -> LogLine | None:
-    r"""Read a line as `write_line` wrote it, or return None where the whole line is not one.
+    r"""Parse a line written by `write_line`; return None for any other line.
 
     Examples
     --------
@@ -110,7 +110,7 @@ def read_line(line: str) -> LogLine | None:
 
 
 def phase_after(line: LogLine, before: str) -> str:
-    """Return where a run stands after a line of its server app, which stood in another phase before it.
+    """Return the phase of a run after a line of its server app.
 
     Examples
     --------
@@ -126,13 +126,13 @@ def phase_after(line: LogLine, before: str) -> str:
 
 
 class SealedLog:
-    """Tells a server app's own lines from all others of a stream: its seal is in the first line that opens a log."""
+    """Picks a server app's own lines from a stream; the first `opened` line holds its seal."""
 
     def __init__(self) -> None:
         self._seal = ""
 
     def read(self, line: str) -> LogLine | None:
-        """Read the stream's next line, or return None where it is not the server app's."""
+        """Parse the next line of the stream, or return None if it is not the server app's."""
         read = read_line(line)
         if read is not None and read.event == OPENED:
             self._seal = self._seal or read.text("seal")
@@ -140,58 +140,42 @@ class SealedLog:
 
 
 def sealed_lines(lines: Iterable[str]) -> Iterator[LogLine]:
-    """Read a server app's own lines from the stream of a run."""
+    """Parse the server app's own lines in the stream of a run."""
     log = SealedLog()
     return (read for line in lines if (read := log.read(line)) is not None)
 
 
 def new_seal() -> str:
-    """Draw 128 bits that nobody can guess."""
+    """Draw 128 unpredictable bits."""
     return secrets.token_urlsafe(16)
 
 
 def log_event(event: str, level: int = logging.INFO, **facts: object) -> None:
-    """Log one event with its facts.
-
-    Parameters
-    ----------
-    event
-        What happened: `sent`, `received`, `started`.
-    level
-        Of the record.
-    **facts
-        Nothing private; None where a fact is not known.
-    """
+    """Log an event such as `sent` with its facts: nothing private, None for unknown."""
     logger.log(level, _Event({"event": event, **{key.replace("_", "-"): value for key, value in facts.items()}}))
 
 
 class LineFormatter(logging.Formatter):
-    """Writes every record of knot_fed as one line: an event with its facts, anything else as a note.
-
-    Parameters
-    ----------
-    seal
-        Ends each line; empty: none.
-    """
+    """Formats each record as one line, ending with the seal if there is one; a plain message becomes a note."""
 
     def __init__(self, seal: str = "") -> None:
         super().__init__()
         self._seal = {"seal": seal} if seal else {}
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line; an exception's text, which may be private, stays out of it."""
+        """Return the line, without the text of an exception, which may be private."""
         said = record.msg.facts if isinstance(record.msg, _Event) else {"event": NOTE, "text": record.getMessage()}
         moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
         return write_line({"event": said["event"], "time": moment, **said, **self._seal})
 
 
 def log_to(file: Path | None = None, *, seal: str = "") -> None:
-    """Send knot_fed's own log to standard output, and to a file beside it; a file of before is closed.
+    """Send knot_fed's log to standard output and to a file; an earlier file is closed.
 
     Parameters
     ----------
     file
-        Where the same lines go, without a seal, since nobody else writes to it.
+        Gets the same lines without a seal, since nobody else writes to it.
     seal
         Ends each line on standard output; empty: none.
     """
@@ -207,7 +191,7 @@ def log_to(file: Path | None = None, *, seal: str = "") -> None:
 
 
 def printable(text: str) -> str:
-    r"""Drop what a terminal would act on.
+    r"""Remove control characters.
 
     Examples
     --------
@@ -218,7 +202,7 @@ def printable(text: str) -> str:
 
 
 class _FileHandler(logging.FileHandler):
-    """A full disk stops no run for a line of its log; what the run itself has to write tells of it."""
+    """Ignores write errors: a full disk must not stop a run for a log line."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
         del record

@@ -1,10 +1,10 @@
-"""How a student was trained, and by how many clients, in words: derived from what was done."""
+"""How a student was trained and how many clients answered, in words."""
 
 from typing import Any
 
 
 def weighting_in_words(weights: str) -> str:
-    """Name a weighting.
+    """Return the name of a weighting as a phrase.
 
     Examples
     --------
@@ -15,7 +15,7 @@ def weighting_in_words(weights: str) -> str:
 
 
 def settings_in_words(settings: dict[str, Any]) -> str:
-    """Tell in a line by which settings a student was distilled."""
+    """Describe the distillation settings in one line."""
     told = ["{loss} loss, {objective} objective".format(**settings), weighting_in_words(settings["weights"])]
     if settings["cost"]:
         told.append(f"{settings['cost']} ground cost")
@@ -27,14 +27,14 @@ def settings_in_words(settings: dict[str, Any]) -> str:
 
 
 def method_of(summary: dict[str, Any]) -> str:
-    """Tell in a line how the student was trained."""
+    """Describe in one line how the student was trained."""
     if "fedavg" in summary:
         return "federated averaging, {rounds} round(s) of {epochs} epoch(s)".format(**summary["fedavg"])
     return settings_in_words(summary["distillation"])
 
 
 def clients_answered(summary: dict[str, Any]) -> str:
-    """Tell how many of all clients that the server met gave a valid answer in any round.
+    """Say how many of all known clients gave a valid answer in any round.
 
     Examples
     --------
@@ -48,5 +48,5 @@ def clients_answered(summary: dict[str, Any]) -> str:
 
 
 def answered_in_words(answered: int, clients: int) -> str:
-    """Tell how many clients answered, the same in the log, in the tables and in the report."""
+    """Say how many clients answered; used by the log, the tables and the report."""
     return f"{answered} of {clients} clients answered"

@@ -1,4 +1,4 @@
-"""Tables for a terminal of 80 columns: words fold, numbers are never cut, and whatever anybody named is plain text."""
+"""Tables for a terminal of 80 columns: words wrap, numbers are never truncated, names from peers are plain text."""
 
 from collections.abc import Iterable, Sequence
 
@@ -13,7 +13,7 @@ from knot_fed.system.terminal import IN_ASCII
 
 
 class PlainText:
-    """What anybody may have named, without markup; measured and shown with the signs that the terminal has."""
+    """Untrusted text without markup, in ASCII where the terminal has nothing else."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -38,16 +38,16 @@ def narrow_table(
     title: str = "",
     caption: str = "",
 ) -> Table:
-    """Return a table whose words wrap, inside a long one too, so that its numbers stay whole.
+    """Return a table whose columns of words wrap, even inside a word, while those of numbers do not.
 
     Parameters
     ----------
     words, numbers
-        Headings, words first; numbers together have to leave some room of 80 columns to the words.
+        Headings of the columns, words first.
     rows
         Cells in the order of the headings.
     title, caption
-        Above and below.
+        Texts above and below the table.
     """
     above, below = (escape(printable(text)) if text else None for text in (title, caption))
     table = Table(title=above, caption=below)
@@ -61,12 +61,12 @@ def narrow_table(
 
 
 def plain(text: object) -> PlainText:
-    """Return what anybody may have named as plain text for a terminal, without markup and control characters."""
+    """Return untrusted text for a terminal, without markup and control characters."""
     return PlainText(printable(str(text)))
 
 
 def cause(status: str) -> str:
-    """Return the first word or two of a status, before its reason.
+    """Return a status without its reason.
 
     Examples
     --------
@@ -77,12 +77,12 @@ def cause(status: str) -> str:
 
 
 def reasons(told: Iterable[tuple[str, str]]) -> list[PlainText]:
-    """Return a line for each name whose status has a reason, which a table has no room for."""
+    """Return a line for each name whose status has a reason, for which a table has no space."""
     return [plain(f"{name}: {status}") for name, status in told if cause(status) != status]
 
 
 def rounded(value: float) -> str:
-    """Return a measure with three places, or four digits where it is large.
+    """Format a metric with three decimals, or four significant digits from 1000 on.
 
     Examples
     --------

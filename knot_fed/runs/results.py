@@ -22,21 +22,21 @@ SETTING_KEYS = {
     "weights": "weights.scheme",
     "cost": "transport.cost",
 }
-"""The four settings that every result names, and the configuration keys behind them."""
+"""The four settings that every result has, with their configuration keys."""
 SETTINGS = tuple(SETTING_KEYS)
 MEASURES = tuple(measure for measure, _ in COLUMNS)
 TRAFFIC = ("bytes_up", "bytes_down", "seconds")
 RESULTS = ("cell", "seed", *SETTINGS, "line", "domain", *MEASURES, "examples", *TRAFFIC)
 COMPARISON = (*SETTINGS, "domain", "metric", "seeds", "difference", "low", "high", "verdict")
 NOT_COMPARED = ("seed", "name", "runs-dir", "state-dir", "threads", "timeout")
-"""Configuration keys by which no two runs are told apart."""
+"""Configuration keys that do not distinguish cells."""
 FACTS = ("task", "model", "rounds", "data.clients", "data.public", "data.transfer")
 BEFORE, AFTER, FEDAVG = "student before", "student after", "fedavg"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Results:
-    """What a comparing report shows.
+    """The data of a report that compares runs.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class Results:
     facts
         What was run.
     frame
-        Columns `RESULTS`, then one column for each further key that differs between cells; settings are words.
+        Columns `RESULTS`, then one column for each further key that differs between cells; settings are strings.
     comparison
         Paired differences from the entropy baseline, columns `COMPARISON` and the further keys; may be empty.
     """
@@ -62,17 +62,17 @@ class Results:
 
 
 def is_sweep(folder: Path) -> bool:
-    """Tell whether a sweep wrote here."""
+    """Return whether the folder is a sweep's."""
     return (folder / "sweep.toml").is_file() or (folder / "results.csv").is_file()
 
 
 def read_sweep(folder: Path) -> Results:
-    """Read what a sweep left.
+    """Read the results of a sweep.
 
     Raises
     ------
     RunFolderError
-        If one of the three files is missing, broken or lacks a column.
+        If one of its three files is missing, invalid or lacks a column.
     """
     frame = _read_table(folder / "results.csv", RESULTS)
     if not ((frame["line"] == AFTER) & (frame["domain"] == MEAN)).any():
@@ -81,7 +81,7 @@ def read_sweep(folder: Path) -> Results:
     try:
         sweep = tomllib.loads((folder / "sweep.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise RunFolderError(f"{folder}: no readable sweep.toml; give the folder that the sweep printed") from None
+        raise RunFolderError(f"{folder}: sweep.toml missing or unreadable; give the sweep's folder") from None
     config = sweep.get("config", {})
     facts = [
         *((key, shorten_paths(str(config[key]))) for key in FACTS if config.get(key)),
@@ -92,14 +92,14 @@ def read_sweep(folder: Path) -> Results:
 
 
 def collect_runs(folders: Sequence[RunFolder]) -> Results:
-    """Put the summaries of several runs side by side; runs that differ in nothing but the seed are one cell.
+    """Collect the summaries of several runs; runs that differ only in the seed form one cell.
 
-    A run of FedAvg is a reference line.
+    A run of FedAvg is a baseline.
 
     Raises
     ------
     RunFolderError
-        If a run left no readable summary, or failed, or none distilled.
+        If a run has no readable summary or failed, or no run distilled a student.
     """
     configs = [flattened(folder.read_config()) for folder in folders]
     keys = sorted({key for config in configs for key in config} - {*SETTING_KEYS.values(), *NOT_COMPARED, "wait-for"})
@@ -112,13 +112,13 @@ def collect_runs(folders: Sequence[RunFolder]) -> Results:
     frame = pd.DataFrame(rows)
     frame.insert(0, "cell", frame[[*SETTINGS, *differing]].agg(" ".join, axis=1))
     if not (frame["line"] == AFTER).any():
-        raise RunFolderError("none of these runs distilled a student; give one beside those of FedAvg")
+        raise RunFolderError("none of these runs distilled a student; add one to those of FedAvg")
     facts = [("runs", ", ".join(folder.path.resolve().name for folder in folders))]
     return Results(f"{len(folders)} runs", facts, _without_repeats(frame), pd.DataFrame(columns=list(COMPARISON)))
 
 
 def traffic(summary: dict[str, Any]) -> dict[str, float]:
-    """Return bytes and seconds of a client: the mean over those that answered, or over all if none did."""
+    """Return mean bytes and seconds of a client, over those that answered, or over all if none did."""
     answered = [client for client in summary["clients"] if client["status"] == "ok"] or summary["clients"]
     return {key: float(np.mean([client[key] for client in answered])) for key in TRAFFIC}
 
@@ -127,7 +127,7 @@ def _rows(folder: RunFolder) -> list[dict[str, Any]]:
     summary = folder.read_summary()
     if summary["error"] or not summary["domains"]:
         raise RunFolderError(
-            f"{folder.path}: the run failed and has nothing to compare; start it again or leave it out"
+            f"{folder.path}: the run failed, so there is nothing to compare; start it again or leave it out"
         )
     after, settings = FEDAVG, dict.fromkeys(SETTINGS, "")
     if "distillation" in summary:
@@ -157,7 +157,7 @@ def _read_table(file: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def _without_repeats(frame: pd.DataFrame) -> pd.DataFrame:
-    """Keep one start of the student for each seed: it depends on none of the settings."""
+    """Keep the initial student once per seed: it depends on none of the settings."""
     start = frame["line"] == BEFORE
     frame.loc[frame["line"].isin([BEFORE, FEDAVG]), ["cell", *SETTINGS]] = ""
     further = [column for column in frame.columns if column not in RESULTS]

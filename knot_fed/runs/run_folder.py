@@ -27,12 +27,12 @@ CHECKPOINT = "checkpoint.safetensors"
 _KINDS = {"clients": list, "domains": dict, "labels": list, "privacy": dict, "student": dict, "versions": dict}
 _METHODS = {"distillation", "fedavg"}
 _FREE_TO_CHANGE = {"name", "resume", "wait-for", "timeout", "runs-dir", "state-dir"}
-"""What shapes no result; a folder that was moved is resumed where it is."""
+"""Keys that change no result: a run may be resumed with other values, e.g. after its folder was moved."""
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
 def _with_later_metrics(summary: dict[str, Any]) -> dict[str, Any]:
-    """Add what a run of an older version did not measure, as not a number."""
+    """Add the metrics that an older version did not measure, as NaN."""
     for measured in (*summary["domains"].values(), summary["student"]):
         for metrics in measured.values() if isinstance(measured, dict) else ():
             if isinstance(metrics, dict):
@@ -41,8 +41,8 @@ def _with_later_metrics(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def taken(path: Path) -> RunFolderError:
-    """Describe a run folder that is there already."""
-    return RunFolderError(f"{path}: there is a run of this name; give another name, or delete the folder")
+    """Return the error for an existing run folder."""
+    return RunFolderError(f"{path}: a run of this name exists; choose another name, or delete the folder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +53,12 @@ class RunFolder:
 
     @classmethod
     def create(cls, runs_dir: Path, name: str) -> "RunFolder":
-        """Make a new run folder.
+        """Create a new run folder.
 
         Raises
         ------
         RunFolderError
-            If the name is not a plain file name, or is taken, or the folder cannot be made.
+            If the name is invalid or exists, or the folder cannot be created.
         """
         if not (_NAME.fullmatch(name) and name.strip(".")):
             raise RunFolderError(
@@ -73,7 +73,7 @@ class RunFolder:
         except OSError as error:
             if os.path.lexists(path):
                 raise taken(path) from None
-            raise RunFolderError(f"{path}: cannot be made: {writing_failed(error)}") from None
+            raise RunFolderError(f"{path}: cannot be created: {writing_failed(error)}") from None
         return cls(path)
 
     @classmethod
@@ -86,7 +86,7 @@ class RunFolder:
             If there is none.
         """
         if not (path / "config.toml").is_file():
-            raise RunFolderError(f"{path}: no run folder here (no config.toml); give the path that the run printed")
+            raise RunFolderError(f"{path}: not a run folder (no config.toml); give the path that the run printed")
         return cls(path)
 
     @classmethod
@@ -98,12 +98,12 @@ class RunFolder:
         path
             The run folder.
         config
-            The resolved configuration, which must be the run's own, but for its name and for how long it waits.
+            The resolved configuration; must equal the run's, except for names, folders and waiting times.
 
         Raises
         ------
         RunFolderError
-            If there is nothing to resume, or the run had another configuration.
+            If there is nothing to resume, or the configuration differs.
         """
         if not (path / CHECKPOINT).is_file():
             state = "is finished" if (path / "summary.json").is_file() else "received no soft labels, or is not there"
@@ -126,7 +126,7 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """Where distillation resumes from, while the run is under way."""
+        """The file from which distillation resumes; removed at the end of the run."""
         return self.path / CHECKPOINT
 
     @property
@@ -139,7 +139,7 @@ class RunFolder:
         self._write("config.toml", tomli_w.dumps(nested(config)).encode())
 
     def read_config(self) -> dict[str, Any]:
-        """Read the resolved configuration as TOML tables; empty where none was written.
+        """Read the resolved configuration as TOML tables; empty if there is none.
 
         Raises
         ------
@@ -150,34 +150,34 @@ class RunFolder:
         try:
             return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         except ValueError:
-            raise RunFolderError(f"{file}: is not TOML; mend it or start the run again") from None
+            raise RunFolderError(f"{file}: not valid TOML; correct it or start the run again") from None
 
     def append_round(self, facts: Mapping[str, object]) -> None:
-        """Append one round's facts to `rounds.jsonl`."""
+        """Append one round to `rounds.jsonl`."""
         self._write_rounds([*self.read_rounds(), facts])
 
     def keep_rounds(self, *, before: int) -> None:
-        """Forget the rounds from this one on, which a resumed run goes through again."""
+        """Drop the rounds from this one on, which a resumed run repeats."""
         self._write_rounds([facts for facts in self.read_rounds() if facts["round"] < before])
 
     def save_pooled(self, round_number: int, pooled: Float[np.ndarray, "examples classes"]) -> None:
-        """Keep what the teachers said together in one round."""
+        """Write the pooled soft labels of one round."""
         file = io.BytesIO()
         np.save(file, pooled)
         self._write(f"pooled-soft-labels-{round_number}.npy", file.getvalue())
 
     def write_checkpoint(self, checkpoint: bytes) -> None:
-        """Keep where distillation resumes from; it holds the single answers of clients."""
+        """Write the checkpoint, readable by its owner only: it may hold the soft labels of single clients."""
         self._write(CHECKPOINT, checkpoint, mode=OWNERS)
 
     def write_assignment(self, client: str, assignment: Mapping[str, list[int]]) -> None:
-        """Keep which rows of a shared file one virtual client holds."""
+        """Write which rows of a shared file one virtual client holds."""
         folder = self.path / "partition"
         folder.mkdir(exist_ok=True)
         (folder / f"{client}.json").write_text(json.dumps(assignment), encoding="utf-8")
 
     def write_summary(self, summary: Mapping[str, object]) -> None:
-        """Write `summary.json`, whole or not at all."""
+        """Write `summary.json` atomically."""
         self._write("summary.json", (json.dumps(summary, indent=2, sort_keys=True) + "\n").encode())
 
     def read_summary(self) -> dict[str, Any]:
@@ -186,16 +186,16 @@ class RunFolder:
         Raises
         ------
         RunFolderError
-            If the run left none, or it is not a summary.
+            If it is missing or invalid.
         """
         try:
             summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             raise RunFolderError(
-                f"{self.path}: no readable summary.json; the run stopped early, start it again"
+                f"{self.path}: summary.json missing or unreadable; the run stopped early, start it again"
             ) from None
         if not isinstance(summary, dict):
-            raise RunFolderError(f"{self.path}: summary.json is no object; start the run again")
+            raise RunFolderError(f"{self.path}: summary.json is not a JSON object; start the run again")
         missing = sorted(_SUMMARY - set(summary))
         if not _METHODS & set(summary):
             missing.append(" or ".join(sorted(_METHODS)))
@@ -205,7 +205,7 @@ class RunFolder:
         wrong += [] if wrong or all(isinstance(client, dict) for client in summary["clients"]) else ["clients"]
         if wrong:
             raise RunFolderError(
-                f"{self.path}: summary.json has another kind of {' and '.join(wrong)} than a run writes; start it again"
+                f"{self.path}: summary.json holds {' and '.join(wrong)} of the wrong type; start the run again"
             )
         return _with_later_metrics(summary)
 
@@ -215,7 +215,7 @@ class RunFolder:
         Raises
         ------
         RunFolderError
-            If a line is not JSON, or tells of no round.
+            If a line is not JSON, or not a round.
         """
         file = self.path / "rounds.jsonl"
         if not file.is_file():
@@ -223,7 +223,7 @@ class RunFolder:
         try:
             rounds = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         except ValueError:
-            raise RunFolderError(f"{file}: a line is not JSON; delete the file or start the run again") from None
+            raise RunFolderError(f"{file}: not valid JSON lines; delete the file or start the run again") from None
         if not all(isinstance(facts, dict) and isinstance(facts.get("round"), int) for facts in rounds):
             raise RunFolderError(f"{file}: a line is not a round; delete the file or start the run again")
         return rounds

@@ -1,4 +1,4 @@
-"""Scalars for TensorBoard, where it is installed."""
+"""Scalars for TensorBoard, if it is installed."""
 
 from importlib.util import find_spec
 

@@ -1,4 +1,4 @@
-"""What a comparing report computes from tidy results: means with intervals, and the share of the gap closed."""
+"""Statistics of a comparison: means with intervals, and the share of the gap closed."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -37,13 +37,13 @@ def summarise_lines(frame: pd.DataFrame, further: Sequence[str]) -> pd.DataFrame
     frame
         Tidy results.
     further
-        Keys that tell cells apart beside the four settings.
+        Keys that distinguish cells beyond the four settings.
 
     Returns
     -------
     lines
-        Columns `line`, the settings and further keys, `seeds`, `name` (what tells the cell apart), the measures, each
-        with its half interval as `<measure>_half`, traffic, and `closed_sd`, `closed_macro_f1`; best SD first.
+        Columns `line`, the settings and further keys, `seeds`, `name` (the settings that differ), the metrics, each
+        with half its interval as `<metric>_half`, traffic, and `closed_sd`, `closed_macro_f1`; lowest SD first.
     """
     means = frame[frame["domain"] == MEAN]
     keys = ["line", *SETTINGS, *further]
@@ -68,10 +68,10 @@ def summarise_lines(frame: pd.DataFrame, further: Sequence[str]) -> pd.DataFrame
 
 
 def gap_closed(means: pd.DataFrame, line: Mapping[Hashable, Any], keys: Sequence[str], measure: str) -> float:
-    """Return which share of the way from the student's start to the reference a cell's student went.
+    """Return the share of the gap between the initial student and the baseline that a cell's student closed.
 
-    The reference is a student trained on everybody's texts at one place where there is one, else the teachers'
-    ensemble; NaN where a line is missing, where the reference is no better than the start, and for other lines.
+    The baseline is the centralised student if there is one, else the teachers' ensemble. NaN if a line is missing,
+    if the baseline is no better than the initial student, and for lines other than students.
     """
     if line["line"] != AFTER:
         return float("nan")
@@ -84,7 +84,7 @@ def gap_closed(means: pd.DataFrame, line: Mapping[Hashable, Any], keys: Sequence
 
 
 def _matching(means: pd.DataFrame, name: str, line: Mapping[Hashable, Any], keys: Sequence[str]) -> pd.DataFrame:
-    """Return the rows of a line that agree with a cell wherever they name a setting at all."""
+    """Return the rows of a line that agree with a cell in all settings that they have."""
     rows = means[means["line"] == name]
     for key in keys:
         rows = rows[(rows[key] == "") | (rows[key] == line[key])]

@@ -1,4 +1,4 @@
-"""The folder of a study of many runs: made for one configuration, and reopened for the same one only."""
+"""The folder of a sweep or audit: created for one configuration, and reopened for the same one only."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -14,27 +14,27 @@ from knot_fed.files import SHARED, write_file
 def open_study(
     path: Path, described: Mapping[str, Any], *, file: str, kind: str, fixed: Sequence[str], later: Sequence[str] = ()
 ) -> None:
-    """Make a study's folder, or reopen one of the same description.
+    """Create a study's folder, or reopen one of the same description.
 
     Parameters
     ----------
     path
         The folder.
     described
-        What is studied, by part; written to the file.
+        The parts of the study's description, written to the file.
     file
-        Name of the TOML file that tells a study's folder from any other.
+        Name of the TOML file that marks a study's folder.
     kind
         `sweep` or `audit`, for the error.
     fixed
-        The parts that must not differ from those of before.
+        Parts that must equal those of an existing folder.
     later
-        Those of them that folders of an earlier version lack: there they stay unknown.
+        Fixed parts that folders of an earlier version lack; there they stay unknown.
 
     Raises
     ------
     RunFolderError
-        If the folder holds anything else, or cannot be made; nothing is overwritten then.
+        If the folder holds anything else, or cannot be created; nothing is overwritten.
     """
     kept = check_study(path, described, file=file, kind=kind, fixed=fixed, later=later)
     unknown = [part for part in later if kept and part not in kept]
@@ -49,7 +49,7 @@ def open_study(
 def check_study(
     path: Path, described: Mapping[str, Any], *, file: str, kind: str, fixed: Sequence[str], later: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Refuse what `open_study` refuses, and write nothing; returns the description of before, empty for a new folder.
+    """Check what `open_study` checks without writing; return the existing description, empty for a new folder.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def check_study(
         if path.exists() and any(path.iterdir()):
             raise RunFolderError(f"{path}: not empty and no {kind}; give --out a new folder")
     except ValueError:
-        raise RunFolderError(f"{description}: is not TOML; give --out a new folder") from None
+        raise RunFolderError(f"{description}: not valid TOML; give --out a new folder") from None
     except OSError as error:
         raise _no_folder(path, error) from None
     return {}

@@ -17,14 +17,14 @@ COMPARED = (("sd", "SD ↓"), ("sd_calibrated", "SD cal. ↓"), ("accuracy", "ac
 
 
 def sweep_tables(found: Results, extra: list[str]) -> Group:
-    """Return every line's mean over seeds and domains, and the differences from the baseline.
+    """Return the mean of each line over seeds and domains, and the differences from the baseline.
 
     Parameters
     ----------
     found
         The sweep.
     extra
-        Keys of the grid beside those that every line has.
+        Keys of the grid beyond the four settings.
     """
     lines = summarise_lines(found.frame, extra)
     cells = lines[lines["line"] == AFTER]
@@ -44,7 +44,7 @@ def sweep_tables(found: Results, extra: list[str]) -> Group:
 
 
 def setting_in_words(cell: Mapping[Any, Any], keys: Sequence[str]) -> str:
-    """Tell a cell's settings; those that a line does not have are left out.
+    """Describe the settings of a cell, without those that are empty.
 
     Examples
     --------

@@ -18,12 +18,12 @@ _READ = ("task", "student", "domains", "clients", "distillation", "fedavg")
 
 
 def table_facts(summary: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of a summary that `summary_table` reads."""
+    """Return the parts of a summary that `summary_table` reads."""
     return {key: summary[key] for key in _READ if key in summary}
 
 
 def summary_table(summary: dict[str, Any]) -> Group:
-    """Return how the student was trained, two tables of metrics before and after the run by domain, and the clients."""
+    """Return the method, two tables of metrics by domain before and after the run, and a table of the clients."""
     parts: list[RenderableType] = [plain(f"{summary['task']}: {method_of(summary)}")]
     if summary["domains"]:
         parts.append(_metrics_table(summary, DISTANCES))
@@ -48,14 +48,14 @@ def _metrics_table(
 
 
 def unmeasured_clients(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the clients that took part and have no metrics; each tells why under `unmeasured`."""
+    """Return the clients that took part and have no metrics; `unmeasured` holds the reason."""
     return [
         client for client in summary["clients"] if client.get("unmeasured") and client["name"] not in summary["domains"]
     ]
 
 
 def client_state(client: dict[str, Any], unmeasured: Sequence[dict[str, Any]]) -> str:
-    """Tell what became of a client, the same in every table: its answers, and its metrics if it gave none."""
+    """Describe the state of a client, with the reason if it has no metrics."""
     return f"{client['status']}; not measured: {client['unmeasured']}" if client in unmeasured else client["status"]
 
 

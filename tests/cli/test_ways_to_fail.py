@@ -312,9 +312,9 @@ CASES = {
         "the model specification is not what",
     ),
     "run without a student": (run_folder(), ("predict", "r", "--text", "x"), "r/student: no knot_fed.json"),
-    "summary without its run": (text("r/summary.json", "3"), ("show", "r"), "no run folder here"),
+    "summary without its run": (text("r/summary.json", "3"), ("show", "r"), "not a run folder"),
     "summary of other kinds": (run_folder(student=3, clients="x"), ("show", "r"), "kind of clients and student"),
-    "summary of odd clients": (run_folder(clients=[1]), ("show", "r"), "another kind of clients"),
+    "summary of odd clients": (run_folder(clients=[1]), ("show", "r"), "holds clients of the wrong type"),
     "rounds of lists": (
         lambda: (run_folder()(), text("r/rounds.jsonl", "[]\n")()),
         ("report", "r"),
@@ -323,9 +323,9 @@ CASES = {
     "report over a foreign file": (
         lambda: (run_folder()(), text("mine.html", "mine")()),
         ("report", "r", "r", "--out", "mine.html"),
-        "mine.html: is there and is no report",
+        "mine.html: already exists and is not a knot_fed report",
     ),
-    "status of no run": (folder("d"), ("status", "d"), "d: no run folder here"),
+    "status of no run": (folder("d"), ("status", "d"), "d: not a run folder"),
     "status at no address": (None, ("status", "--insecure", "--superlink", "here"), "is not host:port"),
     "submit to a closed port": (None, ("submit", "--insecure", "--superlink", "127.0.0.1:1"), "no SuperLink answers"),
     "submit without certificates": (None, ("submit",), "credentials/ca.crt: no such file or directory; give --root"),
@@ -357,7 +357,7 @@ def test_a_way_to_fail_is_told_in_one_sentence_before_anything_starts(name):
 def test_a_summary_that_is_no_object_is_told():
     run_folder()()
     Path("r/summary.json").write_text("3")
-    assert "summary.json is no object" in refusal(("show", "r"))
+    assert "summary.json is not a JSON object" in refusal(("show", "r"))
 
 
 @pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 404 Not Found\r\n\r\n"])

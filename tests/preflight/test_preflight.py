@@ -152,7 +152,7 @@ def test_what_only_the_run_can_know_is_left_to_it(override):
         (["seed=1", "--seeds", "2,2"], "given twice"),
         (["seed=1", "--num-supernodes", "1"], "min-teachers = 2, but there are 1 clients"),
         (["seed=1", "--out", "notes.txt"], "notes.txt: cannot be a folder"),
-        (["seed=1", "--out", "broken"], "is not TOML"),
+        (["seed=1", "--out", "broken"], "not valid TOML"),
         (["data.root='absent'"], "no file phones"),
     ],
 )
@@ -193,7 +193,7 @@ def test_a_taken_name_and_nothing_to_resume_are_refused_before_anything_starts(r
     fresh = run_config(name="monday")
     check_run_folder(fresh)
     RunFolder.create(Path(fresh.runs_dir), "monday").write_config(fresh.to_mapping())
-    with pytest.raises(RunFolderError, match="there is a run of this name"):
+    with pytest.raises(RunFolderError, match="a run of this name exists"):
         check_run_folder(fresh)
     with pytest.raises(RunFolderError, match="nothing to resume"):
         check_run_folder(run_config(keys={"name": "monday", "resume": "monday"}))

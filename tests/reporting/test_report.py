@@ -139,9 +139,9 @@ def fedavg(folder):
 
 def test_a_report_tells_of_a_student_that_kept_its_start(tmp_path):
     moved, kept = (make_run(tmp_path, name, unmoved=count, saturated=0.62) for name, count in (("a", 0), ("b", 1)))
-    told = "1 round(s) left the student as it was: no epoch lowered its held-out loss; 62% of the transfer texts"
+    told = "1 round(s) left the student unchanged: no epoch lowered its held-out loss; 62% of the transfer texts"
     assert told in page_of(kept)
-    assert "left the student as it was" not in page_of(moved)
+    assert "left the student unchanged" not in page_of(moved)
 
 
 def test_a_run_of_before_a_metric_is_shown_without_it(tmp_path):
@@ -275,7 +275,7 @@ def test_report_of_several_runs_replaces_a_report_but_nothing_else(tmp_path, mon
     thesis.write_text("years of work")
     refused = call(*folders, "--out", thesis)
     assert refused.exit_code == 1
-    assert "thesis.html: is there and is no report of knot_fed; give another file by --out" in refused.stderr
+    assert "thesis.html: already exists and is not a knot_fed report; give another file by --out" in refused.stderr
     assert thesis.read_text() == "years of work"
 
 
@@ -292,20 +292,20 @@ def broken(file, change):
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda run, sweep: run.parent / "absent", "no run folder here"),
-        (broken("summary.json", lambda text: text[:40]), "no readable summary.json"),
+        (lambda run, sweep: run.parent / "absent", "not a run folder"),
+        (broken("summary.json", lambda text: text[:40]), "summary.json missing or unreadable"),
         (
             broken("summary.json", lambda text: text.replace("distillation", "distilling")),
             "lacks distillation or fedavg",
         ),
         (broken("results.csv", lambda text: text.replace("student after", "someone")), "finish the sweep first"),
         (broken("results.csv", lambda text: text.replace(",300,102000", ",300,many")), "cannot be read as a table"),
-        (broken("config.toml", lambda text: text + "["), "config.toml: is not TOML"),
-        (broken("rounds.jsonl", lambda text: text + "{"), "a line is not JSON"),
+        (broken("config.toml", lambda text: text + "["), "config.toml: not valid TOML"),
+        (broken("rounds.jsonl", lambda text: text + "{"), "not valid JSON lines"),
         (broken("results.csv", lambda text: text.replace("macro_f1", "f1", 1)), "column(s) macro_f1 missing"),
         (broken("results.csv", lambda text: ""), "cannot be read as a table"),
         (broken("comparison.csv", None), "cannot be read as a table"),
-        (broken("sweep.toml", None), "no readable sweep.toml"),
+        (broken("sweep.toml", None), "sweep.toml missing or unreadable"),
     ],
 )
 def test_a_broken_input_is_one_sentence_and_exit_1(emotion_run, sweep, spoil, reason):
@@ -320,7 +320,7 @@ def test_a_sweep_beside_other_folders_and_a_failed_run_among_several_are_refused
     failed = RunFolder(tmp_path / "failed")
     shutil.copytree(emotion_run.path, failed.path)
     change_summary(failed, error="too few", domains={})
-    with pytest.raises(RunFolderError, match="has nothing to compare"):
+    with pytest.raises(RunFolderError, match="there is nothing to compare"):
         collect_runs([emotion_run, failed])
 
 
