@@ -1,1 +1,1 @@
-"""The commands, one file each; what takes long to load is imported where it is called, so that help is instant."""
+"""The commands, one file each; slow imports happen inside the commands, so that help is instant."""

@@ -1,4 +1,4 @@
-"""The one place where errors become a sentence and an exit code."""
+"""Turns errors into one sentence and an exit code."""
 
 import os
 import traceback
@@ -16,19 +16,17 @@ DEBUG = "KNOT_FED_DEBUG"
 
 
 def without_traceback(program: str, command: Callable[..., None]) -> Callable[..., None]:
-    """Return the command, which then prints any error in one sentence and exits with 1.
+    """Wrap a command so that it prints any error in one sentence and exits with 1, or with a signal's exit code.
 
-    A signal that stops it is told in one sentence too, and gives the exit code of that signal.
-
-    A user's own code is shown by its own part of the traceback, and nothing else is: where the fault is ours, the
-    sentence says in which file, and `KNOT_FED_DEBUG=1` shows the calls, without local variables.
+    An error in the user's own code shows its part of the traceback. For a bug of knot_fed the sentence names the file,
+    and `KNOT_FED_DEBUG=1` prints the traceback, without local variables.
 
     Parameters
     ----------
     program
-        What the user called; it stands before the sentence.
+        Name of the program; starts the sentence.
     command
-        The command; its signature is kept.
+        The command; its signature is preserved.
     """
 
     @wraps(command)
@@ -64,11 +62,11 @@ def _end(program: str, sentence: str, error: BaseException | None = None) -> Non
 
 def _told(error: OSError) -> str:
     place = f"{error.filename}: " if error.filename else ""
-    return f"{place}{(error.strerror or type(error).__name__).lower()}; mend that and call again"
+    return f"{place}{(error.strerror or type(error).__name__).lower()}; correct that and run it again"
 
 
 def _fault(error: Exception) -> str:
-    """Say where a fault of ours is, and nothing that it was about."""
+    """Describe a bug of knot_fed by its location, without the error's text, which may be private."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{Path(last.filename).name}, line {last.lineno}"
-    return f"a fault of knot_fed ({type(error).__name__} in {place}); report it, with what {DEBUG}=1 shows"
+    return f"a bug in knot_fed ({type(error).__name__} in {place}); report it with the output of {DEBUG}=1"

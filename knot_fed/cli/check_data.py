@@ -1,4 +1,4 @@
-"""`knot-fed check-data`: what a data file holds, and the configuration that reads it."""
+"""`knot-fed check-data`: describes a data file, and prints the configuration that reads it."""
 
 import shlex
 from collections.abc import Iterator, Mapping
@@ -24,9 +24,9 @@ def check_data(
     configs: Configs = None,
     run_config: RunConfig = None,
 ) -> None:
-    """Show what a file holds, and the configuration to paste that reads it; starts nothing, shows no text.
+    """Describe a data file and print the configuration that reads it, without showing any text.
 
-    Columns, delimiter, quoting and label names are guessed, or as CONFIG says, such as data.label=stars.
+    Columns, delimiter, quoting and label names are detected, or set by CONFIG, e.g. data.label=stars.
     """
     from knot_fed.config import RunConfig as Run
     from knot_fed.config import flattened
@@ -57,7 +57,7 @@ def check_data(
         )
         read = checked.read(Run.from_mapping(flattened(checked.settings)))
         counts = ", ".join(f"{part} {len(getattr(read, part))}" for part in PARTS)
-        echo_line(console, f"\n# read so, a study has {counts}")
+        echo_line(console, f"\n# with this configuration a study has {counts}")
 
 
 def _about_rows(checked: "CheckedFile") -> Iterator[str]:
@@ -88,23 +88,23 @@ def _columns(checked: "CheckedFile") -> Iterator[list[object]]:
 def _about_texts(checked: "CheckedFile") -> Iterator[str]:
     survey = checked.survey
     if not checked.guess.columns.split:
-        yield "splits: no column; a hash of each row cuts about 70, 10 and 20 % to train on, validate and test"
+        yield "splits: no column; a hash of each row assigns about 70 % to train, 10 % to val and 20 % to test"
     for what, (least, middle, most) in (("characters", survey.characters), ("words", survey.words)):
         yield f"{what} of a text: {least} to {most}, median {middle:g}"
     if survey.long:
-        yield f"{survey.long} texts have more words than a model reads tokens (teacher.max-length)"
-    yield f"rows that repeat a text of their split, up to case, spacing and punctuation: {survey.repeated}"
+        yield f"{survey.long} texts have more words than the model reads tokens (teacher.max-length)"
+    yield f"duplicate texts within a split, ignoring case, spacing and punctuation: {survey.repeated}"
     if checked.guess.columns.split:
         pairs = ", ".join(f"{' and '.join(pair)} {count}" for pair, count in survey.shared.items())
         yield f"texts in two splits: {pairs}"
     if checked.classes:
         yield f"texts with more than one label: {survey.contradicting}"
     if survey.replaced:
-        yield f"texts with a replacement character, which an earlier conversion left: {survey.replaced}"
+        yield f"texts with a replacement character from an earlier conversion: {survey.replaced}"
 
 
 def _node(checked: "CheckedFile") -> str:
-    """Return the settings of a real node that holds the file, as a shell takes them."""
+    """Return the node configuration of a client that holds the file, quoted for a shell."""
     data = checked.settings["data"]
     own = {"name": data["clients"], "data": str(checked.path.resolve()), "state-dir": "/STATE"}
     own |= {key: value for key, value in data.items() if key not in ("root", "clients", "public", "transfer")}
@@ -113,7 +113,7 @@ def _node(checked: "CheckedFile") -> str:
 
 
 def _toml(tables: Mapping[str, object]) -> str:
-    """Write TOML without tabs, which a terminal shows as spaces."""
+    """Format TOML without tabs, which a terminal shows as spaces."""
     import tomli_w
 
     return tomli_w.dumps(tables).rstrip().replace("\t", "\\t")

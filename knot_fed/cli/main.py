@@ -1,4 +1,4 @@
-"""`knot-fed`: prepare data, run and study federations, look at runs, ask students."""
+"""`knot-fed`: start projects, prepare data, run and study federations, inspect runs, predict with students."""
 
 from importlib.metadata import version
 from typing import Annotated
@@ -23,7 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Start a project, prepare data, run and study federations, look at runs, ask students.",
+    help="Start projects, prepare data, run and study federations, inspect runs, predict with students.",
 )
 
 
@@ -38,7 +38,7 @@ def _print_version(asked: bool) -> bool:
 def main(
     _: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
-    """Start a project, prepare data, run and study federations, look at runs, ask students."""
+    """Start projects, prepare data, run and study federations, inspect runs, predict with students."""
 
 
 for command in (new, check_data, show, report, predict, sweep, submit, status, audit, frontier, prepare):

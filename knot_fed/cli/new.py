@@ -1,4 +1,4 @@
-"""`knot-fed new`: a folder to start a project of one's own from."""
+"""`knot-fed new`: writes a project to start from."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,12 +11,12 @@ console = make_console()
 
 
 def new(
-    folder: Annotated[Path, typer.Argument(help="Folder to make; it must not exist, or be empty.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to create; must not exist or be empty.")],
 ) -> None:
-    """Write a project: a configuration, a data sample, a loss of one's own, and a README that says how to run them."""
+    """Write a project: a configuration, a data sample, a custom loss, and a README with the commands to run."""
     from knot_fed.launch.project import write_project
 
     write_project(folder)
-    echo_line(console, f"{folder}: a project; go on with")
+    echo_line(console, f"{folder}: project created; next run")
     echo_line(console, f"    cd {folder}")
     echo_line(console, "    flower-simulation run.toml")

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share: one grammar for all of them."""
+"""Arguments and options shared by several commands."""
 
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -8,28 +8,26 @@ import typer
 Configs: TypeAlias = Annotated[
     list[str] | None,
     typer.Argument(
-        help="TOML files and 'key=value key=value' pairs, over the defaults; the last one wins.",
+        help="TOML files and 'key=value key=value' pairs that override the defaults; the last one wins.",
         metavar="[CONFIG]...",
     ),
 ]
 RunConfig: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option("--run-config", help="The same as CONFIG, by Flower's name; may repeat.", metavar="CONFIG"),
+    typer.Option("--run-config", help="Same as CONFIG, under Flower's name; may repeat.", metavar="CONFIG"),
 ]
 App: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--app", help="Folder of another app than the installed one, with a pyproject.toml."),
+    typer.Option("--app", help="Folder of an app with a pyproject.toml, instead of the installed one."),
 ]
 Clients: TypeAlias = Annotated[
-    int, typer.Option("--num-supernodes", min=0, help="Virtual clients; 0: one for each private file.")
+    int, typer.Option("--num-supernodes", min=0, help="Number of virtual clients; 0: one for each private file.")
 ]
-Jobs: TypeAlias = Annotated[int, typer.Option(min=0, help="Parts at a time, each on one CPU; 0: one for each CPU.")]
+Jobs: TypeAlias = Annotated[int, typer.Option(min=0, help="Parallel jobs, each on one CPU; 0: one for each CPU.")]
 Seeds: TypeAlias = Annotated[
-    str, typer.Option(help="How many (5: seeds 1 to 5), or which, with a comma (3,7; '7,' is seed 7 alone).")
+    str, typer.Option(help="A number (5: seeds 1 to 5), or a list with a comma (3,7; '7,' is seed 7 alone).")
 ]
-Resume: TypeAlias = Annotated[
-    str, typer.Option(help="An interrupted run, by name or folder, to resume.", metavar="RUN")
-]
+Resume: TypeAlias = Annotated[str, typer.Option(help="Name or folder of an interrupted run to resume.", metavar="RUN")]
 Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", help="Show Flower's own log.")]
 SuperLink: TypeAlias = Annotated[str, typer.Option(help="The SuperLink's HTTP API, HOST:PORT.")]
 RootCertificates: TypeAlias = Annotated[
@@ -39,12 +37,12 @@ Insecure: TypeAlias = Annotated[bool, typer.Option("--insecure", help="No TLS; o
 
 
 def given(configs: list[str] | None, run_config: list[str] | None) -> list[str]:
-    """Return what was given as configuration, arguments first."""
+    """Return all configuration arguments, positional ones first."""
     return [*(configs or []), *(run_config or [])]
 
 
 def study_folder(parent: str, overrides: list[str], out: Path | None) -> Path:
-    """Return where a study goes: the folder given, or one called like the last TOML file.
+    """Return the folder of a study: `out`, or one named after the last TOML file.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""`knot-fed prepare`: the paper's data sets, from the hub to files."""
+"""`knot-fed prepare`: downloads the paper's data sets from the hub and writes them as files."""
 
 import json
 import shlex
@@ -17,10 +17,10 @@ def prepare(
     recipe: Annotated[str, typer.Argument(help="One of amazon, silicone and nli.")],
     out: Annotated[Path, typer.Argument(help="Folder of the files to write.")],
     limit: Annotated[
-        int | None, typer.Option(min=0, help="Most rows of each file; 0: all; else as the recipe says.")
+        int | None, typer.Option(min=0, help="Maximum rows of each file; 0: all; default: the recipe's.")
     ] = None,
 ) -> None:
-    """Load a task's data sets from the Hugging Face hub, write one file for each role, and say how to run them.
+    """Download the data sets of a task from the Hugging Face hub, write one file for each role, and print the command.
 
     RECIPE is amazon (sentiment), silicone (emotion) or nli.
     """

@@ -1,4 +1,4 @@
-"""`knot-fed show`, `report` and `predict`: what a run left behind."""
+"""`knot-fed show`, `report` and `predict`: the results of a run."""
 
 from pathlib import Path
 from typing import Annotated
@@ -37,7 +37,7 @@ def report(
 
     sweeps = [run for run in runs if is_sweep(run)]
     if sweeps and len(runs) > 1:
-        raise RunFolderError(f"{sweeps[0]}: is a sweep and stands beside other folders; report each sweep on its own")
+        raise RunFolderError(f"{sweeps[0]}: a sweep cannot be combined with other folders; report each sweep alone")
     if sweeps:
         file = sweeps[0] / "report.html"
         write_comparison(read_sweep(sweeps[0]), file)
@@ -65,7 +65,7 @@ def predict(
     use_threads(0)
     student = load_classifier(RunFolder.open(run).student)
     if student.spec.paired and text_b is None:
-        raise ModelError("the student reads pairs and --text-b is missing; give --text and --text-b")
+        raise ModelError("the student reads pairs, but --text-b is missing; give --text and --text-b")
     question = (text, text_b) if text_b is not None else text
     shares = predict_soft_labels(student, [question])[0]
     rows = [[name, f"{share:.4f}"] for name, share in zip(student.spec.labels, shares, strict=True)]

@@ -1,4 +1,4 @@
-"""`flower-simulation`: virtual clients on one machine, on top of the supported `flwr run`."""
+"""`flower-simulation`: runs virtual clients on one machine through `flwr run`."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +14,7 @@ console = make_console()
 
 
 class Strategy(StrEnum):
-    """What the server does with the clients: our own distillation, or the reference line."""
+    """The server's strategy: distillation, or the federated averaging baseline."""
 
     KNOT = "knot"
     FEDAVG = "fedavg"
@@ -37,7 +37,7 @@ def simulate(
     resume: Resume = "",
     verbose: Verbose = False,
 ) -> None:
-    """Run a federation of virtual clients, print the table, and return non-zero when the run failed."""
+    """Run a federation of virtual clients and print its tables; exits non-zero if the run fails."""
     from knot_fed.config.overrides import resolve_config, resuming
     from knot_fed.launch.simulation import federation_settings, simulator
     from knot_fed.preflight import check_run, check_run_folder

@@ -1,4 +1,4 @@
-"""`knot-fed status`: nodes and runs of a federation, for people and for machines."""
+"""`knot-fed status`: nodes and runs of a federation, as tables or JSON."""
 
 import json
 from pathlib import Path
@@ -13,13 +13,13 @@ console = make_console()
 
 
 def status(
-    run: Annotated[Path | None, typer.Argument(help="Run folder of this machine; none: ask the SuperLink.")] = None,
+    run: Annotated[Path | None, typer.Argument(help="Run folder on this machine; default: ask the SuperLink.")] = None,
     superlink: SuperLink = "127.0.0.1:9093",
     root_certificates: RootCertificates = Path("credentials/ca.crt"),
     insecure: Insecure = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show nodes and runs: who is online, which round is under way, bytes so far, and the time left."""
+    """Show nodes and runs: which nodes are online, the current round, bytes so far and the time left."""
     from knot_fed.deployment.status import folder_status, superlink_status
     from knot_fed.deployment.status_tables import status_tables
     from knot_fed.launch.submission import Connection

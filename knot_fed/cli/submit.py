@@ -1,4 +1,4 @@
-"""`knot-fed submit`: one run on a deployed SuperLink, watched from outside until its end."""
+"""`knot-fed submit`: runs the app on a deployed SuperLink and waits for its end."""
 
 from pathlib import Path
 from typing import Annotated
@@ -33,9 +33,9 @@ def submit(
     resume: Resume = "",
     verbose: Verbose = False,
 ) -> None:
-    """Run a federation of real clients, print the table, and return non-zero when the run failed.
+    """Run a federation of real clients and print its tables; exits non-zero if the run fails.
 
-    Paths in the configuration are those of the server's machine, and are taken as written.
+    Paths in the configuration are those of the server's machine, used as written.
     """
     from knot_fed.config.overrides import deployed_config, resuming
     from knot_fed.deployment.superlink import check_superlink

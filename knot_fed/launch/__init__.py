@@ -1,1 +1,1 @@
-"""Handing the app to Flower, and watching its runs."""
+"""Submits the app to Flower and watches its runs."""

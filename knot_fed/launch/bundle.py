@@ -1,4 +1,4 @@
-"""The app as it is handed to Flower: a folder with a `pyproject.toml` and the code, and nothing else."""
+"""The app as submitted to Flower: a folder with a `pyproject.toml` and the code, nothing else."""
 
 import re
 import shutil
@@ -23,22 +23,22 @@ COMPONENTS = {
 def stage_app(app: Path | None, folder: Path, *, strategy: str = "knot") -> Path:
     """Copy an app's configuration and code, and return the copy.
 
-    Flower walks the whole folder of an app before it looks at `fab-include`, and refuses to continue where a virtual
-    environment or a data folder in it is nested deeply; the copy holds nothing else.
+    Flower walks an app's whole folder before it reads `fab-include`, and fails on a deeply nested virtual environment
+    or data folder; the copy has neither.
 
     Parameters
     ----------
     app
-        Folder of an app of the user's own; None: the installed one.
+        The app's folder; None: the installed app.
     folder
-        Where the copy goes.
+        Destination of the copy.
     strategy
-        `knot`: distillation, by the app's own components; `fedavg`: the reference line's.
+        `knot`: the app's own components; `fedavg`: the baseline's.
 
     Raises
     ------
     ConfigError
-        If the user's own has no `pyproject.toml` with a `fab-include`.
+        If the folder has no `pyproject.toml` with a `fab-include`.
     """
     project, root, files = _installed() if app is None else _own(app)
     if strategy != "knot":
@@ -52,7 +52,7 @@ def stage_app(app: Path | None, folder: Path, *, strategy: str = "knot") -> Path
 
 
 def _installed() -> tuple[dict[str, Any], Path, Iterable[Path]]:
-    """Describe the installed package as an app: the schema's defaults, and what the package itself depends on."""
+    """Describe the installed package as an app, with the schema's defaults and the package's dependencies."""
     needed = [re.sub(r"\s*;.*", "", line) for line in requires("knot-fed") or [] if "extra ==" not in line]
     project = {
         "project": {
@@ -81,9 +81,7 @@ def _own(app: Path) -> tuple[dict[str, Any], Path, Iterable[Path]]:
         project = tomllib.loads((app / "pyproject.toml").read_text(encoding="utf-8"))
         patterns = [str(pattern).lstrip("/") for pattern in project["tool"]["flwr"]["app"]["fab-include"]]
     except (OSError, KeyError, ValueError):
-        raise ConfigError(
-            f"{app / 'pyproject.toml'}: no fab-include; leave --app out, or give it the app's folder"
-        ) from None
+        raise ConfigError(f"{app / 'pyproject.toml'}: no fab-include; omit --app, or give the app's folder") from None
     if any(".." in Path(pattern).parts for pattern in patterns):
         raise ConfigError(f"{app / 'pyproject.toml'}: fab-include leads out of the app's folder; name files below it")
     return project, app, [path for pattern in patterns for path in sorted(app.glob(pattern))]

@@ -1,4 +1,4 @@
-"""A project to start from: files of the package's template, and its sample of real reviews."""
+"""A new project: the package's template and its sample of real reviews."""
 
 import gzip
 import os
@@ -9,19 +9,19 @@ from pathlib import Path
 from knot_fed.errors import ConfigError
 
 SOURCE = "SOURCE.txt"
-"""Where the sample is from, and its licence."""
+"""Source and licence of the sample."""
 
 
 def write_project(folder: Path) -> None:
-    """Write a configuration, a README, a loss of one's own, and data for three clients.
+    """Write a configuration, a README, a custom loss, and data for three clients.
 
     Raises
     ------
     ConfigError
-        If the folder is there and not empty.
+        If the folder exists and is not empty.
     """
     if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder}: is there already, and not an empty folder; name another one")
+        raise ConfigError(f"{folder}: already exists and is not an empty folder; choose another one")
     with as_file(files("knot_fed") / "template") as template:
         shutil.copytree(template, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     data = folder / "data"

@@ -1,4 +1,4 @@
-"""A private SuperLink of this machine for virtual clients: started and stopped, with nothing left behind."""
+"""A private SuperLink for virtual clients on this machine."""
 
 import json
 import os
@@ -22,26 +22,26 @@ KINDS: dict[str, dict[str, tuple[Any, float]]] = {
     "client_resources": {"num_cpus": (int, 1), "num_gpus": (float | int, 0)},
     "init_args": {"num_cpus": (int, 1), "num_gpus": (int, 0), "logging_level": (str, 0), "log_to_driver": (bool, 0)},
 }
-"""The settings that Flower reads, each with its type and the least value."""
+"""The settings that Flower reads, each with its type and lowest value."""
 SOCKET = "ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1"
-"""Where Ray puts its longest socket below its folder of temporary files."""
+"""Ray's longest socket path below its temporary folder."""
 
 
 @contextmanager
 def simulator(app: Path | None, *, strategy: str = "knot") -> Iterator[Submitter]:
-    """Start a private SuperLink for an app, and stop it with all that it started, however this process ends.
+    """Start a private SuperLink for an app; stop it and all its child processes, however this process ends.
 
     Parameters
     ----------
     app
-        Folder of an app of the user's own; None: the installed one.
+        The app's folder; None: the installed app.
     strategy
-        `knot`: the app's own components; `fedavg`: the reference line's.
+        `knot`: the app's own components; `fedavg`: the baseline's.
 
     Raises
     ------
     ConfigError
-        If the app does not say which files belong to it.
+        If the app has no `fab-include`.
     FederationError
         If the SuperLink does not start.
     """
@@ -52,13 +52,13 @@ def simulator(app: Path | None, *, strategy: str = "knot") -> Iterator[Submitter
 
 
 def federation_settings(backend_config: str, *, num_supernodes: int) -> str:
-    """Translate the old `--backend-config` JSON into Flower's federation settings.
+    """Translate the JSON of `--backend-config` into Flower's federation settings.
 
     Raises
     ------
     ConfigError
-        If the text is not a JSON object, holds an unknown setting or a value of another kind, or asks for more CPUs or
-        GPUs than this machine has.
+        If the text is not a JSON object, has an unknown key or a value of the wrong type, or asks for more CPUs or GPUs
+        than this machine has.
     """
     try:
         parsed = json.loads(backend_config)
@@ -81,7 +81,7 @@ def federation_settings(backend_config: str, *, num_supernodes: int) -> str:
 
 
 def _check_setting(section: str, key: str, value: object) -> None:
-    """Refuse what Flower or Ray would refuse, once they had been started."""
+    """Refuse early what Flower or Ray would refuse after their start."""
     if key not in KINDS[section]:
         known = ", ".join(KINDS[section])
         raise ConfigError(f"--backend-config: unknown key {shown(key)} in {section}; known: {known}")
@@ -96,7 +96,7 @@ def _check_setting(section: str, key: str, value: object) -> None:
 
 
 def _check_resources(client: dict[str, Any], machine: dict[str, Any]) -> None:
-    """Refuse clients that no CPU or GPU is left for; a Ray cluster elsewhere is not known here."""
+    """Refuse clients that need more CPUs or GPUs than this machine has; a remote Ray cluster is not checked."""
     if os.environ.get("RAY_ADDRESS"):
         return
     gpus = client.get("num_gpus", 0)
@@ -136,18 +136,18 @@ def superlink(home: Path) -> Iterator[dict[str, str]]:
 
 
 def _ray_folder(environment: Mapping[str, str]) -> str:
-    """Choose where Ray keeps its sockets: the user's folder of temporary files where their names stay short enough.
+    """Choose Ray's folder: the user's temporary folder if its socket paths stay short enough.
 
     Raises
     ------
     ConfigError
-        If no folder will do.
+        If no folder is suitable.
     """
     folder = socket_folder(environment, below=SOCKET)
     if folder is None:
         raise ConfigError(
-            f"no folder for Ray's sockets: names below TMPDIR are longer than {LONGEST_SOCKET} characters, and /tmp"
-            " cannot be written; set RAY_TMPDIR to a short folder"
+            f"no folder for Ray's sockets: paths below TMPDIR are longer than {LONGEST_SOCKET} bytes, and /tmp is not"
+            " writable; set RAY_TMPDIR to a short folder"
         )
     return folder
 

@@ -1,4 +1,4 @@
-"""Handing the app to a SuperLink by `flwr run`, and watching the run until its end."""
+"""Submits the app to a SuperLink with `flwr run`, and watches the run until its end."""
 
 import os
 import subprocess
@@ -16,23 +16,23 @@ from knot_fed.system.processes import script, stop
 
 CONNECTION = "knot-fed"
 UNPROXIED, LOOPBACK = ("no_proxy", "NO_PROXY"), ("127.0.0.1", "localhost", "::1")
-"""The variables that list hosts to reach without a proxy, and those that are always among them."""
+"""Variables that list hosts reached without a proxy, and the hosts that are always added."""
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where a SuperLink's HTTP API is, and how it is trusted.
+    """A SuperLink's HTTP API.
 
     Parameters
     ----------
     address
         `host:port`.
     root_certificates
-        PEM file of the authority that signed the SuperLink's certificate; None: those of the system.
+        PEM file of the authority that signed the SuperLink's certificate; None: the system's authorities.
     insecure
-        Whether there is no TLS.
+        Whether to connect without TLS.
     federation
-        Flower's federation to run in, `@account/name`; empty: the SuperLink's default.
+        Flower federation, `@account/name`; empty: the SuperLink's default.
     """
 
     address: str
@@ -43,7 +43,7 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Submitter:
-    """The staged app and the environment that reaches a SuperLink; several runs may go on at once."""
+    """The staged app and the environment to reach a SuperLink; runs may be concurrent."""
 
     bundle: Path
     home: Path
@@ -57,23 +57,23 @@ class Submitter:
         Parameters
         ----------
         config
-            The run's configuration, with paths of the machine that the server app runs on.
+            The run's configuration, with paths on the server app's machine.
         settings
-            Flower's federation settings, as `key=value` pairs; only a SuperLink for simulations has any.
+            Flower's federation settings as `key=value` pairs, for simulations only.
         echo
-            Called with each line that the user should see.
+            Called with each line to show.
         verbose
-            Whether Flower's own lines are shown too.
+            Whether to show Flower's lines too.
 
         Returns
         -------
         table
-            What `summary_table` prints, as the server app recorded it; None where a completed run's log lacks it.
+            Input of `summary_table`, as the server app logged it; None if the log of a completed run lacks it.
 
         Raises
         ------
         FederationError
-            If the run does not start, or Flower does not say that it completed.
+            If the run does not start or complete.
         """
         overrides = self.home / f"{config.name}.toml"
         overrides.write_text(tomli_w.dumps(config.to_mapping()), encoding="utf-8")
@@ -98,14 +98,14 @@ class Submitter:
         return watched.table
 
     def _kept(self, watched: Watched) -> Watched:
-        """Read the run's whole log as the SuperLink keeps it; a stream that ends with the run may lack its end."""
+        """Read the run's whole log from the SuperLink; the stream may miss the last lines."""
         log = ask_flower(self.environment, "log", watched.number, CONNECTION, "--show")
         kept = watch(log.split("\n"), echo=lambda _: None)
         return replace(kept, number=watched.number, tail=watched.tail)
 
 
 def ask_flower(environment: dict[str, str], *arguments: str) -> str:
-    """Return what a `flwr` command says on standard output."""
+    """Return the standard output of a `flwr` command."""
     return subprocess.run(
         [script("flwr"), *arguments],
         env=environment,
@@ -117,9 +117,9 @@ def ask_flower(environment: dict[str, str], *arguments: str) -> str:
 
 
 def flower_home(home: Path, connection: Connection) -> dict[str, str]:
-    """Write Flower's configuration of one connection into a private folder; return the environment that reads it.
+    """Write Flower's configuration of one connection into a private folder; return the environment that uses it.
 
-    No proxy stands between processes of this machine, and what they write is UTF-8, whatever the terminal can show.
+    Processes on this machine connect without a proxy and write UTF-8, whatever the terminal's encoding.
     """
     table: dict[str, str | bool] = {"address": connection.address, "insecure": connection.insecure}
     if connection.root_certificates is not None:

@@ -1,4 +1,4 @@
-"""Watching a run from outside: what its stream shows, and how Flower says that it ended."""
+"""Follows a run by its log stream and by the status that Flower reports."""
 
 import json
 import re
@@ -16,27 +16,27 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 CHAINED = "The above exception was the direct cause"
 LONGEST_ERROR = 200
 WORKER = re.compile(r"\(\w+ pid=\d+(?:, ip=[0-9a-f.:]+)?\) ")
-"""What Ray puts before each line of a virtual client."""
+"""Ray's prefix of each line of a virtual client."""
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What was seen of one run: its number ("0": it never started), its own records of its end, and the last lines.
+    """What the log stream of a run showed.
 
     Parameters
     ----------
     number
-        Flower's number of the run.
+        Flower's number of the run; "0" if it never started.
     table
-        The result that the server app recorded under its seal; None: none was seen.
+        The result in the server app's sealed lines; None if there was none.
     failure
-        The failure that it recorded; empty: none was seen.
+        The failure in the server app's sealed lines; empty if there was none.
     tail
-        The last twenty lines, whoever wrote them.
+        The last twenty lines from any source.
     phase
-        Where its records ended; empty: the server app had not started.
+        The last phase in the server app's sealed lines; empty if it had not started.
     error
-        The first error of the last traceback, whoever wrote it; empty: there was none.
+        The first error of the last traceback from any source; empty if there was none.
     """
 
     number: str
@@ -48,21 +48,21 @@ class Watched:
 
 
 def watch(lines: Iterable[str], *, echo: Callable[[str], None], verbose: bool = False) -> Watched:
-    """Follow what `flwr run --stream` prints until it ends.
+    """Follow the output of `flwr run --stream` to its end.
 
     Parameters
     ----------
     lines
-        Flower's own lines, the server app's, and whatever else its process writes.
+        Lines of Flower, of the server app, and of anything else in its process.
     echo
-        Called with each note, made readable, or with every line.
+        Called with the text of each note, or with every line if `verbose`.
     verbose
-        Which of the two.
+        Whether to echo every line.
     """
     number, table, failure, phase, log, errors = "0", None, "", "", SealedLog(), Tracebacks()
     tail = deque[str](maxlen=20)
     for line in map(str.rstrip, lines):
-        # Flower tells the number before it shows the first line of the run; what looks like one later is not its own.
+        # Flower prints the number before the first line of the run; a later match is not Flower's.
         started = STARTED.search(line) if number == "0" else None
         number = started[1] if started else number
         read = log.read(line)
@@ -81,14 +81,14 @@ def watch(lines: Iterable[str], *, echo: Callable[[str], None], verbose: bool = 
 
 
 class Tracebacks:
-    """Finds the error that came first in the last chain of tracebacks of a log: Python prints causes first."""
+    """Finds the first error of the last chain of tracebacks in a log; Python prints causes first."""
 
     def __init__(self) -> None:
         self.last = ""
         self._inside = self._chained = False
 
     def read(self, line: str) -> None:
-        """Read the log's next line."""
+        """Process the next line."""
         plain = COLOURS.sub("", line)
         if CHAINED in plain or plain.startswith("During handling of"):
             self._chained = True
@@ -101,12 +101,12 @@ class Tracebacks:
 
 
 def _note(read: LogLine | None) -> str:
-    """Return a note as people read it; empty for any other line."""
+    """Return the text of a note; empty for any other line."""
     return printable(MARKER + read.text("text")) if read is not None and read.event == NOTE else ""
 
 
 def _line_of_worker(line: str) -> LogLine | None:
-    """Read a virtual client's line, which only ever is shown."""
+    """Parse a virtual client's line, for display only."""
     plain = COLOURS.sub("", line)
     prefix = WORKER.match(plain)
     return read_line(plain[prefix.end() :]) if prefix else None
@@ -117,46 +117,46 @@ def _plain(line: str) -> str:
 
 
 def check_completed(listed: str, watched: Watched) -> None:
-    """Refuse any end but a completed run.
+    """Raise unless the run completed.
 
     Parameters
     ----------
     listed
-        What `flwr list --format json` says of the run.
+        Output of `flwr list --format json` for the run.
     watched
-        What was seen of it.
+        What the log stream showed.
 
     Raises
     ------
     FederationError
-        If the run did not start, goes on unseen, or failed; in one sentence.
+        If the run did not start, is still running, or failed.
     """
     status = _status(listed)
     if not status:
         if watched.number != "0":
             raise FederationError(
-                f"the SuperLink went away while run {watched.number} was under way"
-                f" ({watched.phase or 'before its server app had started'}); start again what ran it, then the run"
+                f"the SuperLink disappeared during run {watched.number}"
+                f" ({watched.phase or 'before its server app had started'}); restart the SuperLink, then the run"
             )
         said = " ".join(BOX_DRAWING.sub(" ", " ".join(map(_plain, watched.tail))).split())
         raise FederationError(f"the run never started ({said or 'Flower said nothing'}); use --verbose")
     if not status.startswith("finished"):
-        raise FederationError(f"the run continues ({status}) but its log broke off; look with knot-fed status")
+        raise FederationError(f"the run continues ({status}), but its log was interrupted; see knot-fed status")
     if status != "finished:completed":
         raise FederationError(printable(watched.failure) or unexplained(status, watched.phase, watched.error))
 
 
 def unexplained(status: str, phase: str, error: str = "") -> str:
-    """Tell of a run that ended without a word of its server app: the phase, the party and the kind of error.
+    """Describe the end of a run whose server app logged none.
 
     Parameters
     ----------
     status
-        As Flower lists it.
+        Flower's status of the run.
     phase
-        Where the server app's records ended; empty: it had not started.
+        The last phase that the server app logged; empty if it had not started.
     error
-        What the log shows of an error, if it does.
+        The error in the log, if any.
 
     Examples
     --------
@@ -166,12 +166,12 @@ def unexplained(status: str, phase: str, error: str = "") -> str:
     where = f"during {phase}" if phase else "before its server app had started"
     if status == "finished:stopped":
         return f"the run was stopped from outside {where}, by flwr stop or through the SuperLink; submit it again"
-    kind = error.rstrip(".") or "no error was logged, so that it was killed, perhaps for memory, or lost its SuperLink"
+    kind = error.rstrip(".") or "no error was logged, so it was killed, perhaps for memory, or lost its SuperLink"
     return f"the process of the run's server app ended {where} ({kind}); --verbose shows the whole log"
 
 
 def _status(listed: str) -> str:
-    """Return what Flower says of a run; empty where it says nothing."""
+    """Return Flower's status of a run; empty if there is none."""
     try:
         return printable(str(json.loads(listed)["runs"][0]["status"]))
     except (ValueError, LookupError, TypeError, RecursionError):

@@ -1,4 +1,4 @@
-"""Compiling loops over small arrays with Numba."""
+"""Compilation of loops over small arrays with Numba."""
 
 import inspect
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 import numba
 
 FAST_MATH = {"reassoc", "contract", "arcp", "nsz"}
-"""Free order of sums and products; NaN stays NaN."""
+"""Allows reordering of sums and products, and preserves NaN."""
 
 OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": FAST_MATH, "error_model": "numpy"}
 
@@ -16,11 +16,10 @@ _Function = TypeVar("_Function", bound=Callable[..., object])
 
 
 def compiled(function: _Function) -> _Function:
-    """Compile a function on its first call, without the GIL; tests' checks of annotations are taken off first.
+    """Compile a function on its first call, to run without the GIL and without the type checks of tests.
 
-    Machine code is kept beside the source, or where Numba keeps it for this user, so that a process does not compile
-    what another one has; where neither folder can be written, each process compiles for itself. Kept code that is
-    damaged is compiled again.
+    Numba caches machine code beside the source or in the user's cache folder, so that processes share it. If neither is
+    writable, each process compiles for itself; a damaged cache is recompiled.
     """
     plain = inspect.unwrap(function)
     try:
@@ -32,7 +31,7 @@ def compiled(function: _Function) -> _Function:
 
 
 def _heal(cache: Any) -> None:
-    """Let damaged files of Numba's cache count as absent, and a full disk as no cache; Numba itself raises for both."""
+    """Treat damaged files of Numba's cache as absent, and a full disk as no cache; Numba raises for both."""
     load, save = cache.load_overload, cache.save_overload
 
     def load_or_compile(*arguments: Any) -> Any:

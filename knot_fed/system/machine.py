@@ -1,4 +1,4 @@
-"""What this machine has: CPUs, GPUs, and folders with names short enough for Unix sockets."""
+"""Resources of this machine: CPUs, GPUs, and folders with paths short enough for Unix sockets."""
 
 import os
 import sys
@@ -7,36 +7,36 @@ from collections.abc import Mapping
 from pathlib import Path
 
 LONGEST_SOCKET = 103 if sys.platform == "darwin" else 107
-"""Bytes in the name of a Unix socket, by what the kernels allow."""
+"""Bytes in the path of a Unix socket, at most."""
 
 
 def usable_cpus() -> int:
-    """Count the CPUs that this process may use; all of the machine where no process is pinned, such as on macOS."""
+    """Count the CPUs that this process may use; all of them where processes cannot be pinned, e.g. on macOS."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def visible_gpus() -> int:
     """Count the GPUs that torch sees."""
-    import torch  # slow to load, and needed only where a share of a GPU is asked for
+    import torch  # slow to import, and needed only if GPUs are requested
 
     return torch.cuda.device_count()
 
 
 def socket_folder(environment: Mapping[str, str], *, below: str) -> str | None:
-    """Choose a folder in which a socket's name stays short enough.
+    """Choose a folder in which a socket's path stays short enough.
 
     Parameters
     ----------
     environment
-        Its `RAY_TMPDIR` and `TMPDIR` come first, then this system's `/tmp`.
+        `RAY_TMPDIR` and `TMPDIR` are tried first, then `/tmp` and `/var/tmp`.
     below
-        Path of the socket below that folder, as long as it may get.
+        Longest path of a socket below that folder.
 
     Returns
     -------
     folder
-        The first one in which files can be made; None: there is none.
+        The first writable one; None if there is none.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Processes that a command starts: found, and ended with all that they started, however the command itself ends."""
+"""Child processes of a command, ended with all their descendants however the command itself ends."""
 
 import os
 import secrets
@@ -20,23 +20,23 @@ from knot_fed.system import watcher
 from knot_fed.system.stopping import ignore_interrupts
 
 STOP_SECONDS, POOL_SECONDS = 20.0, 2.0
-"""How long a run's processes may take to end once they are asked, and a pool's, which have nothing to tidy up."""
+"""Time for a run's processes, and for a pool's, to end after a request."""
 _watchers: set[int] = set()
-"""Processes that end by themselves with this one."""
+"""Processes that end by themselves when this one does."""
 
 
 def script(name: str) -> str:
-    """Find a console script beside this Python, or else on the path."""
+    """Find a console script beside this Python, or on the path."""
     beside = Path(sys.executable).parent / name
     return str(beside) if beside.exists() else shutil.which(name) or name
 
 
 @contextmanager
 def private_folder() -> Iterator[Path]:
-    """Give a folder that is gone at the end, with all processes that were started meanwhile, even after a SIGKILL.
+    """Yield a temporary folder, removed at the end with all processes started meanwhile, even after a SIGKILL.
 
-    A watcher does that (`watcher.py`), which ends when this process does; `KNOT_FED_MARK` in the environment tells it
-    what was started here.
+    A watcher process (`watcher.py`) cleans up when this process ends; `KNOT_FED_MARK` in the environment marks the
+    processes started here.
     """
     with _watched() as told, tempfile.TemporaryDirectory(prefix="knot-fed-", ignore_cleanup_errors=True) as folder:
         told.write(os.fsencode(folder) + b"\n")
@@ -46,11 +46,11 @@ def private_folder() -> Iterator[Path]:
 
 @contextmanager
 def worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """Give fresh processes for so many tasks at a time.
+    """Yield a pool of `jobs` spawned processes.
 
-    On an error of knot_fed the tasks under way go on to their end, and no other starts; on a stop they end at once.
+    On a KnotError running tasks finish and no other starts; on any other exception they are stopped at once.
     """
-    resource_tracker.ensure_running()  # before the watch, whose end it would not outlive; the next pool would complain
+    resource_tracker.ensure_running()  # outside the watch, whose end would kill it; the next pool would complain
     _watchers.add(resource_tracker._resource_tracker._pid)  # type: ignore[attr-defined]
     with _watched():
         pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=ignore_interrupts)
@@ -67,7 +67,7 @@ def worker_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
 
 @contextmanager
 def _watched() -> Iterator[Any]:
-    """Run a watcher, and mark what is started meanwhile; yields the pipe in which it is told of private folders."""
+    """Run a watcher and mark all processes started meanwhile; yields the pipe that passes it private folders."""
     mark, before = secrets.token_hex(16), os.environ.get(watcher.MARK)
     command = [sys.executable, "-P", watcher.__file__, mark]
     process = subprocess.Popen(
@@ -88,13 +88,13 @@ def _watched() -> Iterator[Any]:
 
 
 def stop_children(*, seconds: float = STOP_SECONDS) -> None:
-    """Stop all that this process has started, but for the watchers, which end with it."""
+    """Stop all descendants of this process except the watchers, which end with it."""
     family = psutil.Process().children(recursive=True)
     watcher.end_all([member for member in family if member.pid not in _watchers], seconds=seconds)
 
 
 def stop(process: subprocess.Popen[Any]) -> None:
-    """Stop a process and all that it started; the SuperLink of an interrupted run would leave Ray's behind."""
+    """Stop a process and its descendants; the SuperLink of an interrupted run would leave Ray's behind."""
     with suppress(psutil.NoSuchProcess):
         parent = psutil.Process(process.pid)
         watcher.end_all([parent, *parent.children(recursive=True)], seconds=STOP_SECONDS)

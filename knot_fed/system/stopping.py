@@ -1,4 +1,4 @@
-"""Signals that stop a command: one sentence, the stack unwound once, and the exit code that a shell expects."""
+"""Signals that stop a command: one sentence, one unwinding of the stack, and the usual exit code."""
 
 import os
 import signal
@@ -8,24 +8,24 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 REASONS = {"SIGINT": " by Ctrl-C", "SIGTERM": " by SIGTERM", "SIGHUP": ", since the terminal has gone (SIGHUP)"}
-"""The signals that ask a command to stop, as people know them; a system may lack some."""
+"""Signals that stop a command, with the reason shown to the user; a system may lack some."""
 
 
 class Stopped(SystemExit):
-    """A signal has asked the command to stop; its exit code is 128 and the signal's number."""
+    """Raised on a signal; the exit code is 128 plus the signal's number."""
 
 
 @contextmanager
 def stoppable(program: str) -> Iterator[None]:
-    """Let the first Ctrl-C, SIGTERM or SIGHUP unwind the stack, so that processes end and private folders go.
+    """Let the first Ctrl-C, SIGTERM or SIGHUP unwind the stack, so that processes end and private folders are removed.
 
-    Those that follow are ignored, since they would cut the unwinding short. A signal that is ignored already stays so,
+    Later signals are ignored, since they would interrupt the unwinding. A signal that is already ignored stays ignored,
     such as SIGHUP under `nohup`.
 
     Parameters
     ----------
     program
-        What the user called; it stands before the sentence that tells of the stop.
+        Name of the program; starts the sentence.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -38,7 +38,7 @@ def stoppable(program: str) -> Iterator[None]:
             stopping = True
             reason = REASONS[signal.Signals(number).name]
             with suppress(OSError):
-                os.write(2, f"{program}: stopped{reason}; ending what it has started\n".encode("ascii", "replace"))
+                os.write(2, f"{program}: stopped{reason}; stopping its processes\n".encode("ascii", "replace"))
             raise Stopped(128 + number)
 
     numbers = [getattr(signal, name) for name in REASONS if hasattr(signal, name)]
@@ -54,5 +54,5 @@ def stoppable(program: str) -> Iterator[None]:
 
 
 def ignore_interrupts() -> None:
-    """Leave Ctrl-C to the process that started this one, which ends it."""
+    """Ignore Ctrl-C in a worker; its parent process stops it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

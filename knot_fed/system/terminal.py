@@ -1,4 +1,4 @@
-"""What all commands share on the terminal: a console, lines and progress."""
+"""Terminal output of all commands: console, lines and progress."""
 
 import io
 import sys
@@ -13,34 +13,34 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 WIDTH = 10_000
-"""Letters in a line where there is no terminal: tables take what they need there, and nothing is dropped or cut."""
+"""Width without a terminal, wide enough that no table is truncated."""
 IN_ASCII = str.maketrans(
     {"→": "->", "↓": "v", "↑": "^", "±": "+-", "\N{MINUS SIGN}": "-", "…": "...", "≥": ">=", "≤": "<=", "·": "*"}
 )
 
 
 class PlainConsole(Console):
-    """A console that writes signs which the terminal cannot show in ASCII, before tables are laid out."""
+    """A console that replaces symbols by ASCII before layout if the terminal's encoding lacks them."""
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Return the text, with ASCII in the place of our own signs where the terminal's encoding lacks them."""
+        """Return the text, in ASCII if the encoding is not UTF."""
         return super().render_str(text if self.encoding.startswith("utf") else text.translate(IN_ASCII), **options)
 
 
 def make_console() -> Console:
-    """Return a console for standard output, as wide as the terminal; where there is none, wide enough for any table."""
+    """Return a console for standard output, as wide as the terminal, or `WIDTH` without one."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a user's own letters, where the terminal cannot show them
+        sys.stdout.reconfigure(errors="replace")  # a user's characters that the terminal cannot show
     return PlainConsole(width=None if sys.stdout.isatty() else WIDTH)
 
 
 def echo_line(console: Console, line: str) -> None:
-    """Print a line as it is, unwrapped: no markup in it is read, and nothing is highlighted."""
+    """Print a line as it is, without wrapping, markup or highlighting."""
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def ascii_lines(shown: RenderableType) -> list[str]:
-    """Return what a console would print, as lines that any log can hold."""
+    """Return what a console would print, as lines of ASCII."""
     written = io.BytesIO()
     ascii_file = io.TextIOWrapper(written, encoding="ascii", errors="replace", write_through=True)
     PlainConsole(file=ascii_file, width=WIDTH, color_system=None).print(shown)
@@ -49,19 +49,19 @@ def ascii_lines(shown: RenderableType) -> list[str]:
 
 @contextmanager
 def progress_on(console: Console, work: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar with the time left on a terminal, and a line for each finished part elsewhere.
+    """Show a progress bar on a terminal, and a line for each finished part elsewhere.
 
     Parameters
     ----------
     console
-        Where to.
+        The console.
     work
-        What is going on; it stands before each line.
+        Name of the work; starts each line.
 
     Yields
     ------
     progress
-        To be called with what has just finished, how many are done, and how many there are.
+        Function to call with the name of the finished part, the number done and the total.
     """
     started = time.monotonic()
     if not console.is_terminal:

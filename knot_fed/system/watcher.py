@@ -1,10 +1,10 @@
-"""A small process that ends all that a command has started, however the command itself ends.
+"""A small process that ends all descendants of a command, however the command itself ends.
 
     python -P watcher.py MARK < pipe
 
-The command holds the other end of the pipe, which the system closes with it, even on a SIGKILL. Everything that the
-command starts has `KNOT_FED_MARK=MARK` in its environment, whoever its parent is by then; so have the children of those
-that change their own environment. A line in the pipe names a private folder to remove. Any POSIX system will do.
+The command holds the other end of the pipe, which the system closes when it ends, even by SIGKILL. All its descendants
+have `KNOT_FED_MARK=MARK` in their environment, or are children of a process that has, even after their parent has
+ended. A line in the pipe names a private folder to remove. Works on any POSIX system.
 """
 
 import os
@@ -18,11 +18,11 @@ import psutil
 
 MARK = "KNOT_FED_MARK"
 ASK_SECONDS, PASSES, POLL_SECONDS = 5.0, 6, 0.1
-"""How long processes may take to end once they are asked, and how often those are looked for that start meanwhile."""
+"""Time for processes to end after a request, rounds of searching for new ones, and the polling interval."""
 
 
 def main() -> None:
-    """Wait for the command's end, end what bears its mark, and remove its private folders."""
+    """Wait for the command's end, then end its marked processes and remove its private folders."""
     mark, folders = sys.argv[1], [os.fsdecode(line.rstrip(b"\n")) for line in sys.stdin.buffer]
     end_marked(mark)
     for folder in folders:
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def end_marked(mark: str) -> None:
-    """End the processes of a mark; those that start meanwhile too."""
+    """End the processes with a mark, including those that start meanwhile."""
     for _ in range(PASSES):
         family = list(marked(mark))
         if not family:
@@ -39,7 +39,7 @@ def end_marked(mark: str) -> None:
 
 
 def marked(mark: str) -> Iterator[psutil.Process]:
-    """Find this user's living processes of a mark, without this one, and their descendants."""
+    """Find this user's running processes with a mark and their descendants, except this process."""
     found: set[psutil.Process] = set()
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
@@ -49,7 +49,7 @@ def marked(mark: str) -> Iterator[psutil.Process]:
 
 
 def end_all(family: list[psutil.Process], *, seconds: float) -> None:
-    """Ask processes to end, and kill those that have not ended in time; a zombie has ended."""
+    """Terminate processes, and kill those that do not end in time; a zombie counts as ended."""
     for member in family:
         with suppress(psutil.Error):
             member.terminate()

@@ -1,4 +1,4 @@
-"""A loss of one's own: `flower-simulation run.toml 'distill.loss=own_loss:cumulative'`."""
+"""A custom loss: `flower-simulation run.toml 'distill.loss=own_loss:cumulative'`."""
 
 import torch
 

@@ -25,9 +25,9 @@ def outcome_of(error, **environment):
     ("error", "sentence"),
     [
         (ConfigError("seed is missing; give one"), "knot-fed: seed is missing; give one\n"),
-        (KeyError(SECRET), "knot-fed: a fault of knot_fed (KeyError in test_boundary.py, line "),
-        (PermissionError(13, "Permission denied", "/root/x"), "knot-fed: /root/x: permission denied; mend that"),
-        (MemoryError(), "knot-fed: a fault of knot_fed (MemoryError in "),
+        (KeyError(SECRET), "knot-fed: a bug in knot_fed (KeyError in test_boundary.py, line "),
+        (PermissionError(13, "Permission denied", "/root/x"), "knot-fed: /root/x: permission denied; correct that"),
+        (MemoryError(), "knot-fed: a bug in knot_fed (MemoryError in "),
     ],
 )
 def test_an_error_is_one_sentence_and_tells_no_value(error, sentence):

@@ -64,7 +64,7 @@ def refusal(command):
     result = CliRunner().invoke(program, arguments)
     assert result.exit_code == 1, result.output
     assert result.stderr.count("\n") == 1, result.stderr
-    assert "a fault of knot_fed" not in result.stderr
+    assert "a bug in knot_fed" not in result.stderr
     assert "finished:" not in result.stderr
     assert files_below(Path()) == before
     return result.stderr
@@ -305,7 +305,7 @@ CASES = {
     "audit of nobody": (None, ("audit", "run.toml", "--client", "nobody"), "no such client; use one of product"),
     "audit by an unknown attack": (None, ("audit", "--attacks", "guess"), "no attack guess; use membership"),
     "audit in a foreign folder": (text("audits/run/x"), ("audit", "run.toml"), "not empty and no audit"),
-    "audit at delta nan": (None, ("audit", "run.toml", "--delta", "nan"), "--delta nan: is not a number"),
+    "audit at delta nan": (None, ("audit", "run.toml", "--delta", "nan"), "--delta = nan; use a number"),
     "student cut": (
         lambda: (run_folder()(), text("r/student/knot_fed.json", '{"name": "ngram-bag"}')()),
         ("predict", "r", "--text", "x"),
@@ -313,7 +313,7 @@ CASES = {
     ),
     "run without a student": (run_folder(), ("predict", "r", "--text", "x"), "r/student: no knot_fed.json"),
     "summary without its run": (text("r/summary.json", "3"), ("show", "r"), "not a run folder"),
-    "summary of other kinds": (run_folder(student=3, clients="x"), ("show", "r"), "kind of clients and student"),
+    "summary of other kinds": (run_folder(student=3, clients="x"), ("show", "r"), "clients and student of the wrong type"),
     "summary of odd clients": (run_folder(clients=[1]), ("show", "r"), "holds clients of the wrong type"),
     "rounds of lists": (
         lambda: (run_folder()(), text("r/rounds.jsonl", "[]\n")()),
@@ -339,7 +339,7 @@ CASES = {
     "ledger cut": (text("s/ledger.jsonl", '{"cut'), ("privacy", "show", "s"), "the ledger is damaged"),
     "no ledger": (None, ("privacy", "show", "."), "no ledger; give the state folder"),
     "node settings in JSON": (None, ("client", "check", "--node-config", '{"name": 1}'), "write 'name=mine data="),
-    "project on a link to itself": (link("l", "l"), ("new", "l"), "l: is there already"),
+    "project on a link to itself": (link("l", "l"), ("new", "l"), "l: already exists"),
     "project below a file": (text("f"), ("new", "f/x"), "f/x: not a directory"),
     "credentials for a path": (None, ("credentials", "init", "--clients", "../x"), "use letters, digits"),
     "frontier of nothing": (folder("d"), ("frontier", "d"), "no folder of a sweep"),

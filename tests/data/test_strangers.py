@@ -127,7 +127,7 @@ READ = {
     ),
     "two classes": ("a.csv", separated(made(("no", "yes"))), (), named(made(("no", "yes"))), "no    │   30"),
     "Arabic": ("a.csv", separated(ARABIC), (), named(ARABIC), "characters of a text: 16 to 17"),
-    "50,000 characters": ("a.csv", separated(LONG), (), named(LONG), "12 texts have more words than a model reads"),
+    "50,000 characters": ("a.csv", separated(LONG), (), named(LONG), "12 texts have more words than the model reads"),
     "parquet categories": (
         "a.parquet",
         parquet(

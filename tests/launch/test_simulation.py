@@ -41,7 +41,7 @@ def test_the_reference_line_is_staged_with_its_own_components_and_nothing_else_c
 def test_a_folder_that_is_no_app_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "pyproject.toml").write_text(content)
-    with pytest.raises(ConfigError, match="leave --app out"):
+    with pytest.raises(ConfigError, match="omit --app"):
         stage_app(tmp_path, tmp_path / "staged")
 
 

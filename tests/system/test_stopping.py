@@ -44,10 +44,10 @@ def start(folder, *arguments, prefix=()):
 @pytest.mark.parametrize(
     ("numbers", "code", "sentence"),
     [
-        ([signal.SIGINT], 130, "program: stopped by Ctrl-C; ending what it has started\n"),
-        ([signal.SIGINT, signal.SIGINT], 130, "program: stopped by Ctrl-C; ending what it has started\n"),
-        ([signal.SIGTERM, signal.SIGHUP], 143, "program: stopped by SIGTERM; ending what it has started\n"),
-        ([signal.SIGHUP], 129, "program: stopped, since the terminal has gone (SIGHUP); ending what it has started\n"),
+        ([signal.SIGINT], 130, "program: stopped by Ctrl-C; stopping its processes\n"),
+        ([signal.SIGINT, signal.SIGINT], 130, "program: stopped by Ctrl-C; stopping its processes\n"),
+        ([signal.SIGTERM, signal.SIGHUP], 143, "program: stopped by SIGTERM; stopping its processes\n"),
+        ([signal.SIGHUP], 129, "program: stopped, since the terminal has gone (SIGHUP); stopping its processes\n"),
         ([signal.SIGKILL], -9, ""),
     ],
     ids=["ctrl-c", "ctrl-c-twice", "term-hangup", "hangup", "kill"],
@@ -96,7 +96,7 @@ if __name__ == "__main__":
     until(lambda: len(left_over(tmp_path)) >= 4, "two workers, their parent and its watcher")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (130, "program: stopped by Ctrl-C; ending what it has started\n")
+    assert (process.returncode, err) == (130, "program: stopped by Ctrl-C; stopping its processes\n")
     until(lambda: not left_over(tmp_path), "end of all processes", timeout=20)
 
 

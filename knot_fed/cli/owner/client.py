@@ -1,4 +1,4 @@
-"""`knot-fed client`: what a data owner calls on its own machine."""
+"""`knot-fed client`: commands for a data owner's machine."""
 
 from typing import Annotated
 
@@ -38,14 +38,14 @@ def check(
     problems = [finding.check for finding in findings if finding.outcome == PROBLEM]
     if problems:
         raise ConfigError(
-            f"{len(problems)} of {len(findings)} checks found a problem: {', '.join(problems)}; mend and check again"
+            f"{len(problems)} of {len(findings)} checks found a problem: {', '.join(problems)}; correct and check again"
         )
 
 
 @app.command()
 @guarded
 def digest(app_folder: App = None) -> None:
-    """Print the SHA-256 of the app that `knot-fed submit` sends, for an owner who lets a node run no other."""
+    """Print the SHA-256 of the app that `knot-fed submit` sends, to pin it on a node."""
     from knot_fed.federation.flower.pinned_node import app_digest
 
     echo_line(console, app_digest(app_folder))

@@ -1,4 +1,4 @@
-"""`knot-fed credentials`: make, list, renew and register what the machines of a federation know each other by."""
+"""`knot-fed credentials`: creates, lists, renews and registers certificates and node keys."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ from knot_fed.cli.boundary import guarded
 from knot_fed.system.terminal import echo_line, make_console
 
 credentials = typer.Typer(
-    name="credentials", no_args_is_help=True, help="Make, list, renew and register certificates and node keys."
+    name="credentials", no_args_is_help=True, help="Create, list, renew and register certificates and node keys."
 )
 console = make_console()
 
@@ -22,11 +22,11 @@ Days = Annotated[int, typer.Option(min=1, max=36_500, help="Days that the server
 def init(
     clients: Annotated[str, typer.Option(help="Names of the nodes, with commas.")],
     out: Folder = Path("credentials"),
-    host: Annotated[list[str] | None, typer.Option(help="The server's name or address as seen by nodes.")] = None,
+    host: Annotated[list[str] | None, typer.Option(help="Name or address by which nodes reach the server.")] = None,
     days: Days = 365,
-    env_file: Annotated[Path, typer.Option(help="File that docker compose reads its settings from.")] = Path(".env"),
+    env_file: Annotated[Path, typer.Option(help="File from which docker compose reads settings.")] = Path(".env"),
 ) -> None:
-    """Make an authority, the server's certificate and one key pair for each node; nothing is ever overwritten."""
+    """Create an authority, the server's certificate and a key pair for each node; never overwrites a file."""
     from knot_fed.deployment.credentials import create_credentials
     from knot_fed.deployment.environment import add_settings
 
@@ -41,7 +41,7 @@ def init(
 def add(
     name: Annotated[str, typer.Argument(help="Name of the new node.")],
     out: Folder = Path("credentials"),
-    public_key: Annotated[Path | None, typer.Option(help="Public key that the node's owner has made.")] = None,
+    public_key: Annotated[Path | None, typer.Option(help="Public key created by the node's owner.")] = None,
 ) -> None:
     """Add one node; then register it."""
     from knot_fed.deployment.credentials import add_node
@@ -53,14 +53,14 @@ def add(
 @credentials.command()
 @guarded
 def show(out: Folder = Path("credentials")) -> None:
-    """Print what is there and until when it is valid."""
+    """List the credentials and their validity."""
     _print_table(out)
 
 
 @credentials.command()
 @guarded
 def renew(out: Folder = Path("credentials"), days: Days = 365) -> None:
-    """Put a new key and certificate in the place of the server's; then restart the server."""
+    """Replace the server's key and certificate; then restart the server."""
     from knot_fed.deployment.credentials import renew_server_certificate
 
     renew_server_certificate(out, days=days)
@@ -73,7 +73,7 @@ def register(
     out: Folder = Path("credentials"),
     superlink: Annotated[str, typer.Option(help="Address of the SuperLink.")] = "127.0.0.1:9093",
 ) -> None:
-    """Tell the SuperLink the public key of each node that it does not know yet."""
+    """Register the public keys of new nodes with the SuperLink."""
     from knot_fed.deployment.credentials import public_keys, read_public_key
     from knot_fed.federation.flower.registration import register_nodes
 

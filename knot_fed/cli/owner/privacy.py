@@ -1,4 +1,4 @@
-"""`knot-fed privacy`: what a client has released, and what a guarantee costs."""
+"""`knot-fed privacy`: the releases of a client, and the noise for a guarantee."""
 
 import math
 from pathlib import Path
@@ -13,7 +13,7 @@ from knot_fed.system.terminal import echo_line, make_console
 if TYPE_CHECKING:
     from knot_fed.privacy.ledger.ledger import Ledger
 
-privacy = typer.Typer(no_args_is_help=True, help="Look at a client's ledger; ask what a guarantee costs.")
+privacy = typer.Typer(no_args_is_help=True, help="Inspect a client's ledger; compute the noise for a guarantee.")
 console = make_console()
 
 
@@ -23,7 +23,7 @@ def show(
     client_state: Annotated[Path, typer.Argument(help="A client's state folder, with its ledger.jsonl.")],
     policy: Annotated[Path | None, typer.Option(help="The client's policy file, for its delta and limits.")] = None,
 ) -> None:
-    """Print every release of a client, and what they cost together."""
+    """Print all releases of a client with their total privacy cost."""
     from knot_fed.deployment.owner_tables import ledger_tables
     from knot_fed.federation.client.settings import read_policy
     from knot_fed.privacy.ledger.ledger import texts_released
@@ -48,7 +48,7 @@ def show(
 def recover(
     client_state: Annotated[Path, typer.Argument(help="A client's state folder, whose ledger is damaged.")],
 ) -> None:
-    """Make a damaged ledger usable again; whatever was lost counts as the whole budget, and the old file is kept."""
+    """Repair a damaged ledger; lost entries count as the whole budget, and the old file is kept."""
     ledger = _ledger(client_state)
     try:
         ledger.check()
@@ -56,7 +56,7 @@ def recover(
         echo_line(console, str(error))
         echo_line(console, f"recovered: {ledger.recover()}")
     else:
-        console.print("the ledger is whole; nothing was changed", markup=False, highlight=False)
+        console.print("the ledger is intact; nothing was changed", markup=False, highlight=False)
 
 
 def _ledger(client_state: Path) -> "Ledger":
@@ -71,15 +71,15 @@ def _ledger(client_state: Path) -> "Ledger":
 @privacy.command()
 @guarded
 def cost(
-    texts: Annotated[int, typer.Option(min=1, help="Texts of the transfer set.")],
-    epsilon: Annotated[float, typer.Option(help="Wanted for all texts together.")],
-    delta: Annotated[float, typer.Option(help="Below one over the examples.")] = 1e-5,
+    texts: Annotated[int, typer.Option(min=1, help="Number of texts in the transfer set.")],
+    epsilon: Annotated[float, typer.Option(help="Target epsilon for all texts together.")],
+    delta: Annotated[float, typer.Option(help="Target delta; below one over the number of examples.")] = 1e-5,
     labels: Annotated[int, typer.Option(min=2, help="Number of labels.")] = 5,
-    shards: Annotated[int, typer.Option(min=2, help="Teachers of pate.")] = 20,
+    shards: Annotated[int, typer.Option(min=2, help="Number of PATE teachers.")] = 20,
 ) -> None:
-    """Say how much noise each soft label needs under each mechanism, and how many texts stay legible under it.
+    """Print the noise that each mechanism adds to a soft label, and how many texts stay legible.
 
-    A soft label can still be read when the noise in each entry is at most as large as a flat entry, 1 / labels.
+    A soft label is legible if the noise in each entry is at most a uniform entry, 1 / labels.
     """
     from knot_fed.config import MECHANISMS
     from knot_fed.mechanisms import noise_in_rows

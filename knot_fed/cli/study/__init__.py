@@ -1,1 +1,1 @@
-"""Commands that run many runs or attack one."""
+"""Commands that study many runs or attack one."""

@@ -20,23 +20,23 @@ console = make_console()
 def audit(
     configs: Configs = None,
     attacks: Annotated[
-        str, typer.Option(help="Of membership, student, label-mix, canaries and poisoning, with commas.")
+        str, typer.Option(help="Some of membership, student, label-mix, canaries and poisoning, with commas.")
     ] = "membership,label-mix,canaries,poisoning",
     seeds: Seeds = "3",
-    client: Annotated[str, typer.Option(help="Who is attacked, and who poisons; else the first client.")] = "",
+    client: Annotated[str, typer.Option(help="Client that is attacked, or poisons; default: the first.")] = "",
     shadows: Annotated[int, typer.Option(min=6, help="Teachers trained for membership inference.")] = 16,
     candidates: Annotated[int, typer.Option(min=2, help="Private texts whose membership is guessed.")] = 400,
     nearest: Annotated[int, typer.Option(min=1, help="Transfer texts read for each candidate.")] = 5,
     canaries: Annotated[int, typer.Option(min=2, help="Canaries of the one-run audit.")] = 600,
-    references: Annotated[int, typer.Option(min=4, help="Further teachers with canaries.")] = 8,
-    delta: Annotated[float, typer.Option(min=0, max=1, help="Of the bound on epsilon; 0: privacy.delta.")] = 0.0,
+    references: Annotated[int, typer.Option(min=4, help="Further teachers trained with canaries.")] = 8,
+    delta: Annotated[float, typer.Option(min=0, max=1, help="Delta of the bound on epsilon; 0: privacy.delta.")] = 0.0,
     run_config: RunConfig = None,
     app: App = None,
     num_supernodes: Clients = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder of the audit; else audits/<name of the TOML file>.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Audit folder; default: audits/<name of the TOML file>.")] = None,
     jobs: Jobs = 0,
 ) -> None:
-    """Attack what a run of this configuration lets out; called again, it resumes where it stopped."""
+    """Attack the answers of a run with this configuration; called again, it resumes where it stopped."""
     from knot_fed.audit.attacks.findings import Effort
     from knot_fed.audit.folder import AuditFolder
     from knot_fed.audit.study import Audit, parse_attacks, run_audit
@@ -47,7 +47,7 @@ def audit(
     from knot_fed.system.machine import usable_cpus
 
     if math.isnan(delta):
-        raise ConfigError("--delta nan: is not a number; use 0 to 1")
+        raise ConfigError("--delta = nan; use a number from 0 to 1")
     overrides = given(configs, run_config)
     config = resolve_config(app, overrides, num_supernodes=num_supernodes)
     clients = num_supernodes or len(config.data.client_names)

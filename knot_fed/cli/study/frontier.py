@@ -1,4 +1,4 @@
-"""`knot-fed frontier`: what privacy costs, from sweeps and audits side by side."""
+"""`knot-fed frontier`: the price of privacy, from sweeps and audits."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,11 +12,11 @@ console = make_console()
 
 def frontier(
     folders: Annotated[list[Path], typer.Argument(help="Folders of sweeps and of audits.", metavar="FOLDER...")],
-    out: Annotated[Path, typer.Option(help="Report to write; a csv file goes beside it.")] = Path("frontier.html"),
+    out: Annotated[Path, typer.Option(help="Report to write, with a CSV file beside it.")] = Path("frontier.html"),
 ) -> None:
-    """Put sweeps and audits side by side: what each mechanism and epsilon costs, claims and leaks.
+    """Compare sweeps and audits: the cost, claimed guarantee and leakage of each mechanism and epsilon.
 
-    Only runs that share all that shapes their results are compared; an audit of any other run is refused.
+    Only runs that share every setting that affects results are compared; audits of other runs are refused.
     """
     from knot_fed.audit.frontier.report import write_frontier
     from knot_fed.audit.frontier.rows import price_of_privacy

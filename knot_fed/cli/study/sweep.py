@@ -1,4 +1,4 @@
-"""`knot-fed sweep`: a grid of runs over several seeds, with reference lines, intervals and verdicts."""
+"""`knot-fed sweep`: a grid of runs over several seeds, with baselines, intervals and verdicts."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,13 +14,13 @@ console = make_console()
 def sweep(
     configs: Configs = None,
     seeds: Seeds = "5",
-    grid: Annotated[str, typer.Option(help="'key=value,value key=value,value': all combinations are run.")] = "",
+    grid: Annotated[str, typer.Option(help="'key=value,value key=value,value': runs all combinations.")] = "",
     run_config: RunConfig = None,
     app: App = None,
     num_supernodes: Clients = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder of the sweep; else sweeps/<name of the TOML file>.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Sweep folder; default: sweeps/<name of the TOML file>.")] = None,
     jobs: Jobs = 0,
-    fedavg: Annotated[bool, typer.Option(help="Run FedAvg of the same student, once for each seed.")] = True,
+    fedavg: Annotated[bool, typer.Option(help="Also run FedAvg of the same student, once for each seed.")] = True,
 ) -> None:
     """Run a grid over several seeds; called again, it resumes where it stopped."""
     from knot_fed.config import NO_MECHANISM
@@ -51,7 +51,7 @@ def sweep(
     covered = sum(cell.config.privacy.mechanism != NO_MECHANISM for cell in cells)
     if fedavg and covered:
         which = "" if covered == len(cells) else f" of the {covered} of {len(cells)} runs with one"
-        echo_line(console, f"FedAvg is left out beside a privacy mechanism{which}: none of them covers parameters")
+        echo_line(console, f"FedAvg is not run with a privacy mechanism{which}: none of them covers parameters")
     with folder.locked(), progress_on(console, "sweep") as progress:
         results = run_sweep(plan, progress=progress)
     extra = [key for key in values if key not in SETTING_KEYS.values()]
