@@ -7,6 +7,7 @@ On the forum people write about all domains; it is the transfer set.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from zlib import crc32
 
 import numpy as np
@@ -177,6 +178,7 @@ def check_domain(domain: str) -> None:
         raise DataError(f"builtin:{domain}: no such domain; the built-in corpus has {', '.join([*DOMAINS, FORUM])}")
 
 
+@cache
 def _write(domain: str, part: str, size: int) -> LabelledTexts:
     check_domain(domain)
     generator = np.random.default_rng(crc32(f"{domain}/{part}".encode()))
