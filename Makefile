@@ -1,4 +1,4 @@
-# Installs into the active virtual environment, or else into .venv, which it makes.
+# Installs into the active virtual environment, or creates .venv.
 ifdef VIRTUAL_ENV
 BIN := $(VIRTUAL_ENV)/bin
 else

@@ -1,7 +1,7 @@
-"""How much of a distillation step is the loss: ours beside the loss of the paper's code, on real text.
+"""The share of the loss in a distillation step on real text: ours compared with the loss of the paper's code.
 
-A step is the student's forward and backward pass on a batch of 128 texts, the loss, and AdamW. The loss is timed by
-itself, forward and backward to the logits. One thread; medians.
+A step is the student's forward and backward pass on a batch of 128 texts, the loss, and AdamW. The loss is also timed
+alone, forward and backward to the logits. One thread; medians.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def median_seconds(run):
 
 
 def measure(student, texts):
-    """Yield the name of each loss with its seconds and the seconds of a whole step."""
+    """Yield each loss's name, its seconds, and the seconds of a whole step."""
     items = student.encode(texts)
     optimiser = torch.optim.AdamW(student.parameters(), lr=1e-4)
     problem = make_problem(BATCH, 5, TEACHERS)
@@ -58,7 +58,7 @@ def measure(student, texts):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--texts", default="../shared/data/sentiment/movie_b.jsonl.gz", help="file of a transfer set")
+    parser.add_argument("--texts", default="../shared/data/sentiment/movie_b.jsonl.gz", help="transfer set file")
     parser.add_argument("--encoder", required=True, help="folder of a pretrained encoder")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,9 +1,10 @@
-"""Labelled files resampled to the J shape of star reviews: half of all rows in the highest class, few in the middle.
+"""Resample labelled files to the J shape of star reviews: half of all rows in the highest class, few in the middle.
 
     python -m benchmarks.j_shaped ../shared/data/sentiment data/j-shaped
     flower-simulation --app . --num-supernodes 3 --run-config simulations/j-shaped.toml
 
-Rows are drawn without replacement, in each split alike, as many as the scarcest class allows; their order is kept.
+Rows are drawn without replacement, in the same way in each split, as many as the scarcest class allows; their order
+is kept.
 """
 
 import argparse
@@ -15,18 +16,18 @@ from pathlib import Path
 import numpy as np
 
 SHARES = (0.15, 0.10, 0.075, 0.175, 0.50)
-"""Of the classes in order: as on sites of reviews, and so that the scarce middle class costs sentiment no rows."""
+"""By class, in order: as on review sites, chosen so that the scarce middle class of sentiment loses no rows."""
 
 
 def resample(rows: list[dict[str, object]], *, seed: int) -> list[dict[str, object]]:
-    """Return the largest subset whose classes, in each split, have the shares asked for, up to rounding.
+    """Return the largest subset in which the classes have these shares in each split, up to rounding.
 
     Parameters
     ----------
     rows
         Each with `label`, an index, and `split`.
     seed
-        Of the choice.
+        Seed of the draw.
     """
     places: dict[tuple[object, int], list[int]] = defaultdict(list)
     for place, row in enumerate(rows):
@@ -40,7 +41,7 @@ def resample(rows: list[dict[str, object]], *, seed: int) -> list[dict[str, obje
 
 
 def resample_folder(source: Path, out: Path, *, seed: int) -> dict[str, list[int]]:
-    """Resample every file of a folder into another; returns the training rows of each class by file."""
+    """Resample every file of a folder into another; return the number of training rows per class, by file."""
     out.mkdir(parents=True, exist_ok=True)
     counts: dict[str, list[int]] = {}
     for file in sorted(source.glob("*.jsonl.gz")):
@@ -54,14 +55,14 @@ def resample_folder(source: Path, out: Path, *, seed: int) -> dict[str, list[int
 
 
 def main() -> None:
-    """Resample, and print what is left of each file."""
+    """Resample, and print the training rows of each file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="folder of .jsonl.gz files with text, label (0 to 4) and split")
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     if not any(arguments.source.glob("*.jsonl.gz")):
-        parser.error(f"{arguments.source}: no .jsonl.gz file there; give the folder of the data set")
+        parser.error(f"{arguments.source}: contains no .jsonl.gz file; give the folder of the data set")
     for name, counts in resample_folder(arguments.source, arguments.out, seed=arguments.seed).items():
         print(f"{name}: {sum(counts)} training rows, by class {counts}")
 

@@ -1,4 +1,4 @@
-"""Ours and the peers: each method takes a problem and returns the loss of each row, differentiable in the logits."""
+"""The compared methods: each takes a problem and returns the loss of each row, differentiable in the logits."""
 
 import ot
 import ot.batch
@@ -37,7 +37,7 @@ def geomloss_loop(*, scaling=0.5):
 
 
 def geomloss_batched(problem):
-    """Compute the same with all teachers in one call."""
+    """The same loss, with all teachers in one call."""
     loss = SamplesLoss("sinkhorn", p=1, blur=1e-3, debias=False, backend="tensorized")
     batch, teachers, labels = problem.soft_labels.shape
     places = problem.places[None].expand(batch * teachers, -1, -1).contiguous()
@@ -47,7 +47,7 @@ def geomloss_batched(problem):
 
 
 def pot_solve_batch(*, share, iterations):
-    """POT's batched Sinkhorn, by autodiff through its iterations; `share` of the largest cost as entropy."""
+    """POT's batched Sinkhorn, with autodiff through its iterations; the entropy is `share` of the largest cost."""
 
     def rows(problem):
         batch, teachers, labels = problem.soft_labels.shape
@@ -63,7 +63,7 @@ def pot_solve_batch(*, share, iterations):
 
 
 def pot_emd2(problem):
-    """POT's linear program, one pair after the other, with its own gradient."""
+    """POT's linear program, one pair at a time, with its own gradient."""
     batch, teachers, _ = problem.soft_labels.shape
     matrix = problem.ground_cost.matrix.to(problem.logits.device)
     a = torch.softmax(problem.logits.double(), dim=1)
@@ -74,7 +74,7 @@ def pot_emd2(problem):
 
 
 def methods_for(problem):
-    """Return the methods that can be run on a problem in minutes; the first is the reference of the ratios."""
+    """Return the methods that run on a problem within minutes; ratios are relative to the first."""
     batch, teachers, labels = problem.soft_labels.shape
     entries = batch * teachers * labels**2
     known = {"geomloss, loop (the paper's code)": geomloss_loop()}

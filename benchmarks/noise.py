@@ -1,7 +1,7 @@
-"""What secure noise costs: the draws of one DP-SGD run of a head on MiniLM features, by each way of drawing.
+"""The cost of secure noise: the draws of one DP-SGD run of a head on MiniLM features, with each generator.
 
 python -m benchmarks.noise            # one thread, CPU seconds, medians of five
-pip install opendp                    # to have its row too
+pip install opendp                    # to add its row
 """
 
 import statistics
@@ -15,21 +15,21 @@ import torch
 from knot_fed.privacy.noise import GRID_BITS, NoiseSource
 
 PARAMETERS = 1024 * 5 + 5
-"""Of the layer that DP-SGD trains: 1,024 hidden units, 5 labels."""
+"""Parameters of the layer that DP-SGD trains: 1,024 hidden units, 5 labels."""
 STEPS = 400
 REPEATS = 5
 SAMPLED = 20_000
-"""Draws on which a slow library is timed; its seconds are scaled up."""
+"""Number of draws for which a slow library is timed; its seconds are scaled up."""
 
 
 def by_torch() -> float:
-    """As before: torch's generator on the CPU, whose seed has 32 bits."""
+    """The former way: torch's generator on the CPU, whose seed has 32 bits."""
     generator = torch.Generator(device="cpu").manual_seed(1)
     return seconds_of(lambda: [torch.normal(0.0, 1.0, (PARAMETERS,), generator=generator) for _ in range(STEPS)])
 
 
 def by_four_sums() -> float:
-    """Opacus's secure mode: four normal deviates added up, which take a cryptographic generator besides."""
+    """Opacus's secure mode: sums of four normal deviates, without the cryptographic generator it also needs."""
     generator = torch.Generator(device="cpu").manual_seed(1)
 
     def draw() -> None:
@@ -42,13 +42,13 @@ def by_four_sums() -> float:
 
 
 def by_source() -> float:
-    """Now: exact discrete Gaussian steps from a ChaCha20 keystream."""
+    """The present way: exact discrete Gaussian steps from a ChaCha20 keystream."""
     source = NoiseSource()
     return seconds_of(lambda: [source.steps(PARAMETERS) for _ in range(STEPS)])
 
 
 def by_opendp() -> float:
-    """OpenDP's discrete Gaussian over whole numbers, of the same standard deviation in steps."""
+    """OpenDP's discrete Gaussian over the integers, with the same standard deviation in steps."""
     import opendp.prelude as dp
 
     dp.enable_features("contrib")
@@ -59,7 +59,7 @@ def by_opendp() -> float:
 
 
 def seconds_of(draw: Callable[[], object]) -> float:
-    """Return the median CPU seconds of some calls, after one that warms up."""
+    """Return the median CPU seconds of several calls, after a warm-up call."""
     draw()
     seen = []
     for _ in range(REPEATS):
@@ -70,13 +70,13 @@ def seconds_of(draw: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    """Print one row for each way of drawing."""
+    """Print one row for each generator."""
     torch.set_num_threads(1)
     ways = {"torch.normal, seeded (before)": by_torch, "Opacus's secure mode": by_four_sums, "knot_fed": by_source}
     if find_spec("opendp") is not None:
         ways["OpenDP"] = by_opendp
     print(f"{PARAMETERS} parameters, {STEPS} steps, {PARAMETERS * STEPS / 1e6:.2f} million draws")
-    print("| way | CPU seconds | ns a draw |\n| --- | --- | --- |")
+    print("| generator | CPU seconds | ns per draw |\n| --- | --- | --- |")
     for name, way in ways.items():
         seconds = way()
         print(f"| {name} | {seconds:.3f} | {seconds / PARAMETERS / STEPS * 1e9:.0f} |")

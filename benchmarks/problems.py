@@ -1,4 +1,4 @@
-"""Distillation-like transport problems, and their exact answers."""
+"""Transport problems like those of distillation, and their exact solutions."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ CHECKED_ROWS = 24
 
 @dataclass
 class Problem:
-    """One batch: logits (B, L), soft labels (B, K, L), weights (B, K), label places (L, D) and their ground cost."""
+    """One batch: logits (B, L), soft labels (B, K, L), weights (B, K), label coordinates (L, D) and ground cost."""
 
     name: str
     logits: torch.Tensor
@@ -33,7 +33,7 @@ class Problem:
 
 
 def make_problem(batch, labels, teachers, *, line=False, seed=1):
-    """Draw soft labels as classifiers give them: standard normal logits with a bump of 3 at one label."""
+    """Draw soft labels like those of classifiers: standard normal logits, plus 3 at one label."""
     generator = np.random.default_rng(seed)
     label = generator.integers(labels, size=batch)
 
@@ -62,7 +62,7 @@ def make_problem(batch, labels, teachers, *, line=False, seed=1):
 
 
 def exact_answer(problem):
-    """Return the first rows' losses and gradients to their logits, by POT's linear program in float64."""
+    """Return the first rows' losses and their gradients to the logits, by POT's linear program in float64."""
     rows = problem.logits[:CHECKED_ROWS].detach().double()
     a = torch.softmax(rows, dim=1)
     matrix = problem.ground_cost.matrix.numpy()

@@ -1,4 +1,4 @@
-"""What a secure sum costs beside plain soft labels: bytes and CPU seconds of a client, CPU seconds of the server."""
+"""The cost of a secure sum compared with plain soft labels: bytes and CPU seconds of a client and the server."""
 
 import argparse
 import time
@@ -53,7 +53,7 @@ def plain_cost(soft_labels):
 
 
 def secure_cost(soft_labels, *, clients, vanished, bits):
-    """Run one round of the protocol without a network; bytes are those of one client that stays to the end."""
+    """Run one round of the protocol without a network; bytes are those of one client that stays until the end."""
     threshold, quantisation = default_threshold(clients), Quantisation(bits, 1.0, parties=clients + 1)
     cost = Cost(clients=clients)
     cost.start()

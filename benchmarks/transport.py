@@ -1,10 +1,9 @@
-"""The transport loss, forward and backward to the logits, beside geomloss and POT, all in one process.
+"""Compare the transport loss, forward and backward to the logits, with geomloss and POT in one process.
 
-Times are medians over turns, CPU time of one thread (or the card's own clock with `--device cuda`). Methods take turns;
-within its turn a method repeats its step for 0.1 s, after one that does not count, as a training loop would. Errors
-are those of the first rows' losses (largest, relative) and gradients (L2, relative) against POT's linear program in
-float64. Memory is how much the process grew at most in one step, in a process of its own. `--checks` times only what
-the loss spends on checking its arguments, beside the whole step.
+Times are medians over turns, CPU time of one thread (CUDA events with `--device cuda`). Methods take turns; within its
+turn a method repeats its step for 0.1 s, after a warm-up step, as a training loop would. Errors are those of the first
+rows' losses (largest, relative) and gradients (L2, relative) against POT's linear program in float64. Memory is the
+peak growth of a separate process in one step. `--checks` times only the checks of the arguments, and the whole step.
 """
 
 import argparse
@@ -36,7 +35,7 @@ def step(method, problem):
 
 
 def seconds(method, problem, steps):
-    """Return the seconds of one step, out of several."""
+    """Return the mean seconds of one step over several."""
     if problem.logits.is_cuda:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize()
@@ -53,7 +52,7 @@ def seconds(method, problem, steps):
 
 
 def timed_in_turns(methods, problem):
-    """Return the times of each method; one is dropped from the turns when it has used its budget."""
+    """Return the times of each method; a method that has used its budget skips its turns."""
     first = {name: seconds(method, problem, 1) for name, method in methods.items()}
     first = {name: seconds(methods[name], problem, 1) if once < 1 else once for name, once in first.items()}
     steps = {name: max(1, round(TURN_SECONDS / once)) for name, once in first.items()}
@@ -74,12 +73,12 @@ def errors(method, problem, truth):
 
 
 def resident(field):
-    """Return a figure of this process in KiB."""
+    """Return a memory field of this process in KiB."""
     return int(re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text()).group(1))
 
 
 def memory(method, problem):
-    """Return the growth of the process in MiB during one step, in a forked process; on a GPU the peak there."""
+    """Return the growth in MiB of a forked process during one step; on a GPU the peak of allocated memory."""
     if problem.logits.is_cuda:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -91,7 +90,7 @@ def memory(method, problem):
         step(method, problem)
         problem.logits.grad = None
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before = resident("VmRSS")
         step(method, problem)
         send.send((resident("VmHWM") - before) / 2**10)
@@ -121,7 +120,7 @@ def measure(problem, device):
 
 
 def measure_checks(problem, device):
-    """Yield the time to check the arguments, by the form of the targets, beside the time of ours."""
+    """Yield the time to check the arguments, by the form of the targets, and the time of our step."""
     problem = problem.to(device)
     labels, classes = problem.soft_labels[:, 0].argmax(dim=1), len(problem.ground_cost)
     forms = {
@@ -146,8 +145,8 @@ def measure_checks(problem, device):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--shapes", default="", help="B,L,K;B,L,K;... instead of all")
-    parser.add_argument("--checks", action="store_true", help="time the checks of the arguments instead")
+    parser.add_argument("--shapes", default="", help="B,L,K;B,L,K;... instead of all problems")
+    parser.add_argument("--checks", action="store_true", help="time only the checks of the arguments")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     problems = [make_problem(*shape) for shape in SHAPES] + [make_problem(*shape, line=True) for shape in LINES]

@@ -1,4 +1,4 @@
-"""Small mechanisms that really train, in milliseconds, so that audits of many trainings fit into a test."""
+"""Small mechanisms that train in milliseconds, so that a test can audit many trainings."""
 
 import numpy as np
 import torch
@@ -23,18 +23,18 @@ WORDS = HashingVectorizer(n_features=1 << 10, alternate_sign=False, norm="l2", a
 
 
 def source_of(seed):
-    """The same noise in each run of a test."""
+    """Return a source with the same noise in each run of a test."""
     return NoiseSource(int(seed).to_bytes(32, "big"))
 
 
 def made_up(count, generator, *, words=6):
-    """Texts of random words, labelled at random: nothing to learn but by heart."""
+    """Make texts of random words with random labels, which can only be memorised."""
     texts = tuple(" ".join(f"w{word}" for word in generator.integers(900, size=words)) for _ in range(count))
     return LabelledTexts(texts, generator.integers(CLASSES, size=count).astype(np.int64))
 
 
 def by_heart(train, seed):
-    """A logistic regression that hardly regularises."""
+    """A logistic regression with hardly any regularisation, which memorises its texts."""
     everything = np.arange(CLASSES)
     order = np.random.default_rng(seed).permutation(len(train))[: int(0.9 * len(train))]
     kept = np.union1d(order, [np.flatnonzero(train.labels == label)[0] for label in everything])
@@ -43,7 +43,7 @@ def by_heart(train, seed):
 
 
 def blind(train, seed):
-    """A teacher that saw other texts, and answers by them."""
+    """A teacher trained on other texts only."""
     generator = np.random.default_rng(seed)
     return by_heart(made_up(100, generator), seed)
 
@@ -71,7 +71,7 @@ def gaussian_epsilon(noise, delta):
 
 
 class LinearBag(TextClassifier):
-    """One weight for each hashed word and label, so that a rare word is learnt by heart and nothing else moves it."""
+    """One weight for each hashed word and label, so that a rare word is memorised independently of the others."""
 
     default_learning_rate = 0.05
 
@@ -100,7 +100,7 @@ class LinearBag(TextClassifier):
 
 
 def dp_sgd(event: NoiseEvent):
-    """Teachers of the real DP-SGD, on the weights of words."""
+    """Teachers trained by the package's DP-SGD on the word weights."""
 
     def train(examples, seed):
         model = LinearBag()
@@ -112,7 +112,7 @@ def dp_sgd(event: NoiseEvent):
 
 
 def pate(event: NoiseEvent, settings, *, shards):
-    """Teachers on real shards of real models, and the mechanism's own noise on their votes."""
+    """Teachers on the package's shards and models, with the mechanism's noise on their votes."""
 
     def train(examples, seed):
         teachers = train_shards(SPEC, examples, settings, shards=shards, seed=seed, folder=None)
@@ -125,7 +125,7 @@ def pate(event: NoiseEvent, settings, *, shards):
 
 
 def gaussian(event: NoiseEvent):
-    """A teacher that learns by heart, and the mechanism's own noise on its soft labels."""
+    """A teacher that memorises, with the mechanism's noise on its soft labels."""
 
     def train(examples, seed):
         teacher, source = by_heart(examples, seed), source_of(seed)

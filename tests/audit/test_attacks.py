@@ -25,7 +25,7 @@ ROLES = {"phones": 80, "restaurants": 60, "hotels": 60, "books": 60, "forum": 40
 
 @pytest.fixture
 def config(run_config, tmp_path):
-    """A run on a few of the built-in reviews, in files."""
+    """A run on a few built-in reviews, written to files."""
     for name, size in ROLES.items():
         examples = builtin_examples(name, LabelSpace.preset("sentiment"))
         parts = {part: getattr(examples, part).select(range(size)) for part in ("train", "val", "test")}

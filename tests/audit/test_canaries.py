@@ -10,7 +10,7 @@ DELTA = 1e-5
 
 
 def audited(noise, seed, *, canaries=300):
-    """Audit a teacher trained by one Gaussian release, canaries being rare texts with a label of their own."""
+    """Audit a teacher trained by one Gaussian release; the canaries are rare texts, each with its own label."""
     generator = np.random.default_rng(seed)
     always = made_up(200, generator)
     texts = tuple(f"rare{number}" for number in range(canaries))

@@ -72,7 +72,7 @@ def test_half_right_guesses_prove_nothing():
 
 
 def randomised_response(epsilon, canaries, generator):
-    """Scores of a mechanism that is epsilon-DP and no better: each coin, told rightly with the chance it allows."""
+    """Scores of a mechanism that is exactly epsilon-DP: it reports each coin correctly with the maximum chance."""
     included = generator.random(canaries) < 0.5
     told = np.where(generator.random(canaries) < expit(epsilon), included, ~included)
     return told + generator.random(canaries) / 2, included

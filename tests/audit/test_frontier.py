@@ -32,12 +32,12 @@ PRIVATE = {"weights.scheme": "uniform"}
 
 @pytest.fixture
 def study(small):
-    """A configuration on files, and what differs from it by key."""
+    """A configuration on files, with some keys changed."""
     return lambda **keys: small(PRIVATE | {key.replace("_", "."): value for key, value in keys.items()})
 
 
 def sweep(folder, config, *, epsilons=(8.0,), shift=0.0, losses=("ot", "entropy"), grid=None):
-    """Write what a sweep over epsilon and loss leaves, with made-up figures."""
+    """Write the files of a sweep over epsilon and loss, with made-up figures."""
     mechanism = config.privacy.mechanism
     swept = {"privacy.epsilon": list(epsilons)} if mechanism != "none" else {}
     swept |= {"distill.loss": list(losses), **(grid or {})}

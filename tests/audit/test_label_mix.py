@@ -18,7 +18,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def posteriors(seed, prior, mix, *, texts=5_000, apart=1.5):
-    """Exact answers of a model trained on one mix, about texts of another: normal features around each label."""
+    """Exact posteriors of a model trained on one label mix for texts of another; features normal around each label."""
     generator = np.random.default_rng(seed)
     classes = len(prior)
     labels = generator.choice(classes, size=texts, p=mix)

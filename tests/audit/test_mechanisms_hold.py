@@ -1,4 +1,4 @@
-"""Each mechanism, as the package carries it out, against an audit; an audit of the same without noise must catch it."""
+"""Audits of each mechanism as the package implements it; without its noise the audit must detect the leak."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ SETTINGS = {"privacy.epsilon": EPSILON, "privacy.delta": DELTA, "privacy.samplin
 
 
 def audited(teacher, seed):
-    """Plant rare words with a label each, and guess from a teacher's own rows which it was trained on."""
+    """Plant rare words, each with a label, and guess from a teacher's rows on which of them it was trained."""
     generator = np.random.default_rng(seed)
     words = tuple(f"rare{number}" for number in range(CANARIES))
     rare = LabelledTexts(words, generator.integers(5, size=CANARIES).astype(np.int64))
@@ -27,7 +27,7 @@ def audited(teacher, seed):
 
 @pytest.fixture(params=["dp-sgd", "pate", "gaussian"])
 def mechanism(request, run_config):
-    """Return the noise that the configuration asks for, and what trains by a given noise."""
+    """Return the noise that the configuration requires, and a function that trains with a given noise."""
     config = run_config(keys={**SETTINGS, "privacy.mechanism": request.param, "weights.scheme": "uniform"})
     event = mechanism_of(config.privacy).noise_event(config.privacy, texts=CANARIES, asked=CANARIES)
     settings = config.teacher.model_copy(update={"epochs": 10, "learning_rate": 0.05})

@@ -35,7 +35,7 @@ def converted_reviews(rows, limit=0):
 
 @st.composite
 def dialogues(draw):
-    """Official splits of dialogues, each a list of emotions; an utterance says where it stands."""
+    """Official splits of dialogues, each a list of emotions; each utterance states its position."""
     emotions = st.sampled_from([*EMOTIONS, "fear", "exc", "xxx"])
     return {split: draw(st.lists(st.lists(emotions, min_size=1, max_size=12), max_size=9)) for split in OFFICIAL}
 

@@ -79,7 +79,7 @@ def test_equal_records_stay_on_one_side(tmp_path):
 @given(st.integers(10, 150), st.integers(0, 10**6))
 @settings(max_examples=20)
 def test_under_a_limit_one_record_more_takes_the_place_of_one_other_at_most(tmp_path_factory, limit, number):
-    """The server's limit drew an owner's records anew: one record more left 111 of 300 in common."""
+    """The server's limit once redrew an owner's records: after adding one record only 111 of 300 were the same."""
     folder = tmp_path_factory.mktemp("data")
     rows = [{"text": f"text {i}", "label": i % 3, "split": "train"} for i in range(200)]
     rows += [{"text": f"v{i}", "label": i % 3, "split": part} for i, part in enumerate(("val", "test"))]

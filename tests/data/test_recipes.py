@@ -49,7 +49,7 @@ def pairs(count, genres=("",)):
 
 
 def local_data_set(source):
-    """What the hub would give, small: the real columns, and more than the recipe asks for."""
+    """A small copy of the hub's data: the real columns, and more than the recipe needs."""
     if "silicone" in source.address:
         emotions = {"meld_e": ["joy", "neutral", "fear"], "iemocap": ["hap", "exc", "neu"]}
         found = next((names for name, names in emotions.items() if name in source.address), ["no emotion", "surprise"])
@@ -175,7 +175,7 @@ def test_an_unknown_recipe_is_refused_with_the_known_ones():
 
 @pytest.mark.parametrize("name", ["amazon", "silicone"])
 def test_files_stream_or_load_through_the_hubs_library(tmp_path, name):
-    """The real loader, on local files in the place of the hub's."""
+    """The real loader, on local files instead of the hub's."""
     source = find_recipe(name).sources[0]
     if source.path == "json":
         lines = [json.dumps({**row, "images": [{"u": 1}] * (i % 2)}) for i, row in enumerate(reviews(300))]

@@ -1,4 +1,4 @@
-"""Files that several virtual clients share: one draw for all of a file, and the same mix in every split of a share."""
+"""Files shared by several virtual clients: one draw per file, and the same label mix in every split of a share."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ SCHEMES = ("iid", "dirichlet", "pathological", "shard", "exponential", "natural-
 
 
 def stratified(each, *, ids=40):
-    """Return 10 rows for each unit of a label's size, cut 70/10/20 within each label."""
+    """Return 10 rows for each unit of a label's size, split 70/10/20 within each label."""
     labels = {"train": [], "val": [], "test": []}
     for label, size in enumerate(each):
         for split, share in (("train", 7), ("val", 1), ("test", 2)):
@@ -77,7 +77,7 @@ def test_every_row_is_used_once_and_every_share_has_enough_or_the_file_is_refuse
 @settings(max_examples=60)
 @given(FILES, PLANS.filter(lambda plan: plan.scheme != "natural-id"))
 def test_in_a_share_every_split_has_the_mix_of_the_share_to_the_rounding_of_each_label(each, sharing):
-    """Of a file cut evenly itself. A run of one label holds its splits in proportion to less than a row each."""
+    """For an evenly split file. In each run of rows with one label, splits are proportional to within one row."""
     examples = stratified(each)
     try:
         shares = share_rows(examples, sharing)
@@ -121,7 +121,7 @@ FLOWER = {
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("scheme", FLOWER)
 def test_a_partition_is_that_of_flower_with_the_same_generator(scheme, seed):
-    """Rows that Flower's leaves to nobody, at the end of its shards, join the shard before them."""
+    """Rows at the end that Flower's partitioner assigns to nobody are added to the shard before them."""
     from datasets import Dataset
     from flwr_datasets import partitioner
 
@@ -231,7 +231,7 @@ def test_a_file_without_ids_names_the_column_that_is_missing():
 
 
 def test_a_whole_file_stays_as_it_is_whatever_the_scheme():
-    """How an owner's file is split is the owner's: the partition of a study reads none of it."""
+    """The owner decides how a file is split; a study's partition does not change it."""
     examples = stratified([20, 20])
     for scheme in SCHEMES:
         share, _ = split_examples(examples, index=0, count=1, scheme=scheme, alpha=0.5, seed=1)
@@ -240,7 +240,7 @@ def test_a_whole_file_stays_as_it_is_whatever_the_scheme():
 
 @pytest.mark.skipif(not (CASES / "dirichlet").is_dir(), reason="../shared/cases is not there")
 def test_the_case_of_dirichlet_shares_shows_no_share_of_another_mix():
-    """Before: 8 of 22 shares differed by more than .5, and 10 clients of alpha .1 failed."""
+    """Previously 8 of 22 shares differed by more than .5, and 10 clients with alpha .1 failed."""
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     told = subprocess.run(
         [sys.executable, CASES / "dirichlet" / "mix.py"], capture_output=True, text=True, check=True, timeout=300,

@@ -1,4 +1,4 @@
-"""Files as strangers bring them: read by the configuration that check-data prints, or refused in one sentence."""
+"""Users' files: read with the configuration that check-data prints, or refused in one sentence."""
 
 import csv
 import gzip
@@ -49,7 +49,7 @@ def separated(rows, header=("text", "label"), **dialect):
 
 
 def plain(rows, header=("text", "label"), delimiter=",", end="\n"):
-    """Return rows as no writer of csv makes them: nothing is quoted."""
+    """Return rows without any quoting, unlike those of a csv writer."""
     return (end.join(delimiter.join(map(str, row)) for row in [header, *rows]) + end).encode("utf-8", "surrogatepass")
 
 
@@ -72,13 +72,13 @@ def check(path, *settings):
 
 
 def pasted(said):
-    """Read what the command prints, as it would be pasted."""
+    """Parse the printed configuration as if it were pasted."""
     tables = tomllib.loads(PASTE.search(said)[1])
     return RunConfig.from_mapping(flattened(tables))
 
 
 def read_back(path, said):
-    """Return every row as the printed configuration reads it, for a run and for an owner's node."""
+    """Return every row as read with the printed configuration, for a run and for an owner's node."""
     config, labels = pasted(said), pasted(said).label_space()
     node = shlex.split(next(line for line in said.splitlines() if line.startswith("knot-fed client check")))[-1]
     settings = NodeConfig.from_mapping(read_override(node, option="--node-config", schema=NodeConfig))
@@ -456,7 +456,7 @@ def read_values(values, names):
 
 
 def swallowing(first, last, closing, label="3"):
-    """Return rows of which one opens a mark that another one closes."""
+    """Return rows in which one opens a quotation mark that another one closes."""
     rows = [[f"text {row}", str(row % 5 + 1)] for row in range(60)]
     rows[first][0] = '"' + rows[first][0]
     rows[last] = [closing, label]

@@ -1,4 +1,4 @@
-"""An owner of one label takes part: its teacher says that label of every text, and nothing of how many there are."""
+"""An owner with a single label takes part: its teacher predicts that label and does not reveal the example count."""
 
 import numpy as np
 import pytest

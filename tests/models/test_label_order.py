@@ -34,7 +34,7 @@ def named(labels):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_trained_head_answers_by_the_names_that_its_own_configuration_gives(tmp_path, kind):
-    """As transformers' own model does, whose outputs are put into the run's order here by hand."""
+    """The reference is transformers' model, with its outputs reordered by hand."""
     order = [3, 0, 4, 1, 2]
     _, tokenizer, reading, settings = FAMILIES[KINDS[kind]]
     theirs = [LABELS[place].upper().replace(" ", "_") for place in order]

@@ -31,7 +31,7 @@ PAIRS = tuple(zip(TEXTS[:20], TEXTS[20:], strict=True))
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
-    """A small BERT with random parameters in a folder, as a user would have it from a hub."""
+    """A small BERT with random parameters in a folder, as downloaded from a hub."""
     folder = tmp_path_factory.mktemp("encoder")
     save_classifier(build_classifier(spec_of("tiny-bert", vocabulary=train_vocabulary(TEXTS, 300)), seed=1), folder)
     (folder / "knot_fed.json").unlink()

@@ -78,7 +78,7 @@ def test_a_text_is_answered_alike_alone_and_beside_longer_ones(tmp_path, family,
 
 
 def test_padding_on_the_left_would_change_the_answers_of_learned_positions(tmp_path):
-    """What a folder with that setting is kept from: its tokenizer pads on the right here."""
+    """Shows why a folder with that setting is overridden: its tokenizer pads on the right here."""
     model = build_classifier(spec_of(write_family(tmp_path, "gpt-2 padding on the left")), seed=1)
     items = model.encode(READ)
     right = predict_logits(model, items)
@@ -266,7 +266,7 @@ def test_a_model_without_a_classifier_is_refused_whole_and_read_by_a_head(tmp_pa
 
 
 class Evil:
-    """Makes a folder when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, place):
         self.place = str(place)
@@ -287,7 +287,7 @@ def test_no_pickle_of_a_folder_is_run(tmp_path, write):
 
 
 def test_no_code_that_a_folder_holds_or_names_is_run(tmp_path):
-    """Of its own in Python, or attention of the hub: the model that transformers knows by its type is used."""
+    """Custom Python code, or attention code from the hub: transformers' own model of that type is used."""
     name, place = write_bert(tmp_path / "m"), tmp_path / "ran"
     (tmp_path / "m/own.py").write_text(f"import os\nos.mkdir({str(place)!r})\n")
     own = {"AutoConfig": "own.C", "AutoModel": "own.M", "AutoModelForSequenceClassification": "own.M"}
@@ -321,7 +321,7 @@ def test_a_hub_id_is_tried_where_the_cache_has_all_of_it_and_told_by_its_name(tm
 
 
 def test_another_vocabulary_is_another_model(tmp_path):
-    """So that features and teachers that are kept are computed anew."""
+    """Cached features and teachers are therefore recomputed."""
     spec = spec_of(write_bert(tmp_path))
     told = [model_identity(spec)]
     for name in ("vocab.txt", "spiece.model", "merges.txt"):

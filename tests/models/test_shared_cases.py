@@ -1,4 +1,4 @@
-"""The tiny models of the shared folder, where that is there: each runs, or is refused before anything starts."""
+"""The tiny models of the shared folder, if it exists: each runs, or is refused before anything starts."""
 
 import os
 import subprocess
@@ -59,7 +59,7 @@ def test_every_tiny_model_runs_or_is_refused_in_preflight_by_a_sentence_with_the
 
 
 def train(folder: Path, trainable, names):
-    """Train and ask it, as a teacher is."""
+    """Train a model as a teacher and predict with it."""
     model = build_classifier(ModelSpec(f"hf:{folder}", trainable, names, paired=False, max_length=128), seed=1)
     texts, labels = TEXTS[:20], torch.arange(20) % 5
     items = model.encode(texts)

@@ -1,4 +1,4 @@
-"""Tiny random transformers in folders, as users keep them; nothing is fetched."""
+"""Tiny random transformers in folders, as users store them; nothing is downloaded."""
 
 import json
 from functools import cache
@@ -56,7 +56,7 @@ def tokenizer_of(family, **settings):
 
 
 def tokenizer_of_words(*words):
-    """Return a WordPiece tokenizer of a few words only."""
+    """Return a WordPiece tokenizer with only a few words."""
     known = {word: place for place, word in enumerate([*BERT.values(), *words])}
     return fast(tokenizers.BertWordPieceTokenizer(known)._tokenizer, **BERT)
 
@@ -66,7 +66,7 @@ def fast(vocabulary, **settings):
 
 
 def write_model(folder, kind, tokenizer, **settings):
-    """Write one of transformers' models with random parameters, and its tokenizer; returns its name."""
+    """Write one of transformers' models with random parameters, and its tokenizer; return its name."""
     model_class = getattr(transformers, kind)
     with seeded(0):
         model_class(model_class.config_class(vocab_size=len(tokenizer), **settings)).save_pretrained(folder)
@@ -79,7 +79,7 @@ def write_bert(folder, kind="BertModel", **settings):
 
 
 def write_trained(folder, labels, kind="BertForSequenceClassification", **settings):
-    """Write a classifier with label names of its own."""
+    """Write a classifier with its own label names."""
     names = dict(enumerate(labels))
     places = {name: place for place, name in names.items()}
     return write_bert(folder, kind, **({"num_labels": len(names), "id2label": names, "label2id": places} | settings))
@@ -118,7 +118,7 @@ FAMILIES = {
         {"d_model": 32, **READS, **IN_BART, **IN_ROBERTA, "decoder_start_token_id": 2, "forced_eos_token_id": None},
     ),
 }  # fmt: skip
-"""Model, tokenizer, the tokenizer's settings and the model's."""
+"""Model, tokenizer, and the settings of each."""
 
 
 def write_family(folder, family):

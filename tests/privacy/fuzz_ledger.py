@@ -1,4 +1,4 @@
-"""A damaged ledger against everything that reads it: no reading may count too little, and recovery forgets nothing."""
+"""Damaged ledgers for every reader: no reader may count too little, and recovery forgets nothing."""
 
 import math
 import shutil
@@ -23,7 +23,7 @@ TEXTS = 12
 
 @cache
 def whole_state():
-    """Make a state folder with a secret, two releases, an evaluation and one that was taken back."""
+    """Make a state folder with a secret, two releases, an evaluation, and a release that was reversed."""
     state = Path(tempfile.mkdtemp(prefix="knot-fed-fuzz-"))
     ledger = Ledger(state)
     ledger.secret()
@@ -70,7 +70,7 @@ def ledger(draw):
 
 
 def counted_in(reading):
-    """Read a ledger as a request does; where it refuses, recover it and read it then."""
+    """Read a ledger as a request does; if it is refused, recover it and read it again."""
     try:
         reading.secret()
         return "read", reading.entries()
@@ -93,4 +93,4 @@ def entry(draw):
 
 
 TARGETS = {"ledger": ledger, "ledger-entry": entry}
-"""By name what reads one damaged input: it returns what came of it, and raises where too little was counted."""
+"""Readers of one damaged input by name; each returns the outcome and raises if too little was counted."""

@@ -1,4 +1,4 @@
-"""The ledger never counts too little: cut anywhere, changed, deleted, on a full disk, or by two processes at once."""
+"""The ledger never counts too little: truncated, modified, deleted, on a full disk, or used by two processes."""
 
 import json
 import math
@@ -40,7 +40,7 @@ def spent(entries):
 
 @pytest.fixture
 def charged(tmp_path):
-    """A state folder with three releases; its ledger and head as they are on disk."""
+    """A state folder with three releases, and the bytes of its ledger and head."""
     state = tmp_path / "state"
     charge(state, private(), private(texts=3, noise=7.0), private(texts=5, answer=B))
     return state
@@ -186,7 +186,7 @@ def test_recovery_keeps_the_damaged_file(charged):
 
 
 def test_a_last_line_that_was_never_promised_is_cut_off_at_the_next_release(charged):
-    """As after a crash while it was written: the head does not know it."""
+    """The state after a crash while the line was written: the head does not record it."""
     with ledger_of(charged).open("ab") as file:
         file.write(b'{"chain": "00')
     assert len(Ledger(charged).entries()) == 3
@@ -195,7 +195,7 @@ def test_a_last_line_that_was_never_promised_is_cut_off_at_the_next_release(char
 
 
 def test_a_whole_line_beyond_the_head_counts(charged):
-    """As after a crash between line and head: it may have been promised."""
+    """The state after a crash between line and head: the line may have been committed."""
     before = (charged / "ledger.head").read_bytes()
     charge(charged, private())
     (charged / "ledger.head").write_bytes(before)
@@ -288,7 +288,7 @@ def test_keys_of_texts_are_kept_once_and_a_lost_file_of_them_stops_everything(tm
 
 
 def test_recovery_forgets_no_sum_and_no_limit_of_a_run(tmp_path):
-    """After recovery lost sums counted as none: `max-sums-in-life` and the limits of a run began anew."""
+    """Recovery once counted lost sums as none: `max-sums-in-life` and the limits of a run started again."""
     keys, ledger = np.arange(160, dtype=np.uint8).reshape(10, 16), Ledger(tmp_path)
     ledger.secret()
     ledger.record(LedgerEntry(run="1", fingerprint=A))
@@ -389,7 +389,7 @@ except PolicyError as error:
 
 
 def test_a_full_disk_leaves_the_ledger_as_it_was_and_charges_nothing(charged):
-    """No file may grow beyond a size: every size at which line or head fits in part."""
+    """File sizes are limited to every size at which only part of the line or the head fits."""
     content, head = ledger_of(charged).read_bytes(), (charged / "ledger.head").read_bytes()
     for room in range(len(content) + 1, len(content) + 300, 23):
         ran = subprocess.run(

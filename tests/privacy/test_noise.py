@@ -1,4 +1,4 @@
-"""The one source of noise: its distribution, its grid, and what it hides."""
+"""The only source of noise: its distribution, its grid, and what it hides."""
 
 import math
 
@@ -39,7 +39,7 @@ def test_on_the_fine_grid_steps_are_normal_and_apart():
 
 @given(st.integers(1, 60), st.integers(0, 2**32))
 def test_where_the_words_run_out_changes_no_deviate(count, key):
-    """Words come in pieces; a deviate that needs more is drawn again from its first word."""
+    """Words are drawn in blocks; a deviate that needs more words is drawn again from its first word."""
     secret = key.to_bytes(32, "big")
     pieces = NoiseSource(secret)
     pieces.words = lambda wanted, whole=pieces.words: whole(min(wanted, 7))
@@ -69,7 +69,7 @@ def test_coins_are_heads_as_often_as_asked_and_never_more(probability):
     st.floats(-1e-9, 1e-9),
 )
 def test_what_leaves_lies_on_a_grid_that_no_value_changes(values, std, place, shift):
-    """The floating-point attack of Mironov (2012) reads the value off the low-order bits: here all are the grid's."""
+    """Mironov's attack (2012) infers the value from low-order bits of the floats; here these bits are the grid's."""
     step = grid_step(std, sensitivity=1.0, entries=len(values))
     row = np.array([values])
     row[0, place % len(values)] += shift
@@ -80,7 +80,7 @@ def test_what_leaves_lies_on_a_grid_that_no_value_changes(values, std, place, sh
 
 @given(st.integers(1, 1000), st.floats(1e-6, 1e6), st.floats(1e-3, 1e3))
 def test_rounding_is_paid_for_by_more_noise(entries, multiplier, sensitivity):
-    """Rounded neighbours lie apart by at most sqrt(entries) steps more; the ratio that accounting reads still holds."""
+    """Rounding moves neighbours apart by at most sqrt(entries) steps; the ratio used in accounting still holds."""
     std = multiplier * sensitivity
     step = grid_step(std, sensitivity=sensitivity, entries=entries)
     apart = sensitivity + math.sqrt(entries) * step

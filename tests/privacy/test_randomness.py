@@ -1,4 +1,4 @@
-"""Every place that draws random numbers, by what it may draw them from; a place that is not listed fails."""
+"""Every place that draws random numbers, with the sources it may use; an unlisted place fails the test."""
 
 import ast
 from collections import Counter
@@ -27,8 +27,8 @@ PRIVACY = {
     "runs/log.py": {"secrets.token_urlsafe": 1},  # the seal of a run's own lines
     "federation/secure/key_agreement.py": {"NoiseSource": 1, "ec.generate_private_key": 1, "create_shares": 1},
 }
-"""What protects somebody: noise, Poisson sampling, the owner's secret, seals, keys, seeds, shares of secure sums. Keys
-are OpenSSL's, shares those of Flower's primitives, all others one keystream."""
+"""Draws that protect somebody: noise, Poisson sampling, the owner's secret, seals, keys, seeds, shares of secure sums.
+Keys come from OpenSSL, shares from Flower's primitives, all others from one keystream."""
 OTHER = {
     "mechanisms/base.py": {"np.random.default_rng": 1},  # random token sequences, from the run's seed
     "mechanisms/teachers.py": {"np.random.default_rng": 1},  # the same
@@ -51,7 +51,7 @@ OTHER = {
     "transport/solvers/table.py": {"np.random.default_rng": 1},  # points at which a table is checked
     "models/storage.py": {"torch.default_generator.manual_seed": 1, "torch.cuda.manual_seed_all": 1},
 }
-"""What protects nobody: initial parameters, order, dropout, public data; repeatable by the run's seed."""
+"""Draws that protect nobody: initial parameters, order, dropout, public data; repeatable with the run's seed."""
 SOURCES = (
     "np.random.", "numpy.random.", "random.", "secrets.", "os.urandom", "os.getrandom", "uuid.", "torch.Generator",
     "torch.normal", "torch.rand", "torch.bernoulli", "torch.multinomial", "torch.poisson", "manual_seed", "nn.init.",
@@ -126,7 +126,7 @@ def mask(_):
     ids=["dp-sgd", "gaussian", "pate labels", "pate distributions", "secure sum"],
 )
 def test_what_protects_draws_from_the_source_and_from_no_other_generator(draw, monkeypatch):
-    """The generators of torch and NumPy stand still, and the keystream moves."""
+    """The generators of torch and NumPy do not advance; the keystream does."""
     drawn, whole = [], NoiseSource.bytes
     monkeypatch.setattr(NoiseSource, "bytes", lambda self, count: drawn.append(count) or whole(self, count))
     monkeypatch.setattr(np.random, "default_rng", forbidden)

@@ -98,7 +98,7 @@ def test_a_mask_covers_the_whole_range_of_the_word_evenly(word):
 
 
 def test_each_bit_of_the_key_changes_half_of_the_mask():
-    """A generator seeded with a folded key would give the same mask for many keys."""
+    """A generator seeded with a reduced key would give the same mask for many keys."""
     mask = expand_mask(KEY, rows=64, columns=8, word=np.dtype("<u8"))
     for bit in range(256):
         other = bytearray(KEY)

@@ -1,4 +1,4 @@
-"""The attack that DP-SGD's noise must withstand: try every seed, from the soft labels alone."""
+"""The attack that DP-SGD's noise must withstand: a search over all seeds, from the soft labels alone."""
 
 import math
 
@@ -23,7 +23,7 @@ TEXTS = builtin_texts("forum")[:600]
 
 
 class TorchSource(NoiseSource):
-    """The source of before: a torch generator on the CPU, whose seed has 32 bits, here of `SPACE` values."""
+    """The former source: a torch generator on the CPU, whose seed has 32 bits, here reduced to `SPACE` values."""
 
     def __init__(self, seed):
         super().__init__()
@@ -39,7 +39,7 @@ class TorchSource(NoiseSource):
 
 
 def released_by(source):
-    """Train a teacher by DP-SGD on 80 reviews and return what leaves: its soft labels on public texts."""
+    """Train a teacher by DP-SGD on 80 reviews and return its soft labels on public texts."""
     model = build_classifier(SPEC, seed=1)
     train = builtin_examples("phones", LABELS).train
     fit_privately(model, model.encode(train.texts[:80]), train.labels[:80], SCHEDULE, source=source)
@@ -47,9 +47,9 @@ def released_by(source):
 
 
 def moves_read_off(soft_labels):
-    """Solve for how far the last layer moved: logits are linear in the features, which the server knows.
+    """Solve for the update of the last layer: logits are linear in the features, which the server knows.
 
-    Softmax hides a move that all labels share, so that the mean over labels is taken off.
+    Softmax hides an update common to all labels, so the mean over labels is subtracted.
     """
     start = build_classifier(SPEC, seed=1)
     features = []
@@ -66,7 +66,7 @@ def moves_read_off(soft_labels):
 
 
 def moves_of_seed(seed):
-    """What noise alone, drawn as before from a seed, would move by two steps of AdamW."""
+    """Return the update after two AdamW steps on noise alone, drawn from a seed as before."""
     generator = torch.Generator(device="cpu").manual_seed(seed)
     sizes = (CLASSES * WIDTH, CLASSES, CLASSES * WIDTH)
     first, _, second = (torch.normal(0.0, 1.0, (size,), generator=generator).numpy() for size in sizes)
@@ -74,7 +74,7 @@ def moves_of_seed(seed):
 
 
 def best_guess(soft_labels):
-    """Return the seed whose noise fits best, and how well: the correlation with the moves that were read off."""
+    """Return the seed whose noise fits best, and the correlation of its updates with the recovered ones."""
     moved = moves_read_off(soft_labels)
     moved /= np.linalg.norm(moved)
     best, highest = -1, -1.0
@@ -92,7 +92,7 @@ def best_guess(soft_labels):
 
 
 def chance_of(fit):
-    """Bound the chance that any seed of the space fits so well by luck."""
+    """Bound the probability that any seed of the space fits this well by chance."""
     degrees = (CLASSES - 1) * WIDTH - 1
     return SPACE * float(t.sf(fit * math.sqrt(degrees / (1 - fit**2)), degrees))
 
@@ -113,7 +113,7 @@ def test_there_is_no_seed_to_find_in_the_noise_that_is_drawn_now():
 
 
 def test_the_moves_of_the_last_layer_can_be_read_off_the_soft_labels():
-    """So that the attack fails for want of a seed, and not for want of sight."""
+    """Shows that the attack fails because there is no seed, not because the updates are hidden."""
     model = build_classifier(SPEC, seed=1)
     train = builtin_examples("phones", LABELS).train
     fit_privately(model, model.encode(train.texts[:80]), train.labels[:80], SCHEDULE, source=NoiseSource())

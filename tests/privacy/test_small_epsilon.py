@@ -1,4 +1,4 @@
-"""Noise for any epsilon of the range, small ones too, checked by other routes than the one that solved it."""
+"""Noise for any epsilon of the range, including small ones, checked by methods other than the solver's."""
 
 import math
 import tracemalloc
@@ -46,7 +46,7 @@ def solved(epsilon, delta, rate, steps):
 
 
 def gaussian_delta(epsilon, mean):
-    """Delta of a Gaussian mechanism whose two outcomes lie `mean` standard deviations apart (Balle and Wang 2018)."""
+    """Delta of a Gaussian mechanism whose two means are `mean` standard deviations apart (Balle and Wang 2018)."""
     above = log_ndtr(mean / 2 - epsilon / mean)
     return math.exp(above) * -math.expm1(epsilon + log_ndtr(-mean / 2 - epsilon / mean) - above)
 

@@ -1,4 +1,4 @@
-"""A data owner's node with a private file, a policy and a state folder, and what a server may ask of it."""
+"""A data owner's node with a private file, a policy and a state folder, and a server's requests to it."""
 
 import json
 
@@ -42,7 +42,7 @@ class Owner:
         (self.folder / "private.jsonl").write_text("\n".join(map(json.dumps, examples)))
 
     def run(self, number=7, **keys):
-        """Begin a run of that number, with settings by dotted key."""
+        """Start a run with that number and settings by dotted key."""
         config = small_config(self.folder / "server", QUICK)
         made = context(config, node=self.node, node_id=100)
         made.run_config |= keys.pop("keys", {}) | keys

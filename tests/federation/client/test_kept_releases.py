@@ -1,4 +1,4 @@
-"""The same text gets the same answer, damage is healed or told, and a failed request costs nothing."""
+"""The same text gets the same answer, damage is repaired or reported, and a failed request costs nothing."""
 
 import logging
 import shutil
@@ -69,7 +69,7 @@ def test_compression_is_done_to_the_kept_release(tmp_path):
 
 @pytest.mark.parametrize("keys", [GAUSSIAN, PATE])
 def test_a_text_gets_its_row_again_whatever_is_asked_with_it(tmp_path, keys):
-    """Averaging 150 requests brought the error down to a ninth; here they are one row."""
+    """Averaging 150 requests once reduced the error to a ninth; now all of them return one row."""
     owner = Owner(tmp_path / "mine").run(keys=keys)
     whole = owner.soft_labels().answer.soft_labels
     for start, stop in ((0, 5), (3, 9), (17, 18)):
@@ -145,7 +145,7 @@ def test_damage_to_a_noisy_release_is_told_and_nothing_is_drawn_anew(tmp_path, c
 
 @pytest.mark.parametrize(("keys", "kept"), [(GAUSSIAN, RELEASES), (PATE, RELEASES), (DP_SGD, TEACHERS), ({}, TEACHERS)])
 def test_a_kept_folder_in_the_place_of_another_is_never_used(tmp_path, keys, kept):
-    """Each is whole and has its digests; only its name is another's."""
+    """Each is intact and has its digests; only its name is that of another."""
     owner = Owner(tmp_path / "mine")
     first = owner.run(1, keys=keys).soft_labels().answer.soft_labels
     owner.run(2, keys=keys | {"seed": 2}).soft_labels()

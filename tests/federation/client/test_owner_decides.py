@@ -1,4 +1,4 @@
-"""What shapes the private examples, and what a request may cost, is the owner's to say and no server's."""
+"""The owner, not the server, decides what shapes the private examples and what a request may cost."""
 
 import json
 
@@ -42,7 +42,7 @@ def test_the_split_is_another_for_another_owner_and_stays_over_restarts(tmp_path
 
 
 def test_one_record_more_moves_no_other(tmp_path):
-    """Neighbours at the file are neighbours at the training split, which is what a mechanism's epsilon is about."""
+    """Files that are neighbours give neighbouring training splits, on which a mechanism's epsilon is defined."""
     owner = Owner(tmp_path / "mine")
     before = split_of(owner)
     owner.write(rows(extra=[{"text": "one more", "label": 2}]))
@@ -80,7 +80,7 @@ def test_an_absurd_request_is_refused_before_it_is_charged_or_computed(tmp_path,
 
 
 def test_no_refusal_of_a_costly_request_tells_how_many_examples_there_are(tmp_path):
-    """Epochs of one example each are as many steps as there are examples; a server may ask for any number of them."""
+    """With batches of one example an epoch has as many steps as examples; a server may request any number of epochs."""
     settings = {"privacy.mechanism": "pate", "privacy.shards": 2, "teacher.batch-size": 1}
 
     def answers(count):
@@ -102,7 +102,7 @@ def test_one_example_more_hardly_ever_changes_what_a_cost_is_estimated_for():
 
 
 def test_a_cost_is_not_hidden_behind_short_texts(tmp_path):
-    """The seconds are estimated on texts of all lengths, whatever comes first."""
+    """The seconds are estimated on texts of all lengths, whatever their order."""
     owner = Owner(tmp_path / "mine")
     client, short = owner.client(), tuple(f"short {number}" for number in range(32))
     plan = teacher_plan(client, client.examples()[0], PUBLIC, seed=1, asked=len(PUBLIC))
@@ -154,7 +154,7 @@ def test_a_charge_is_taken_back_where_nothing_was_computed_and_stays_where_somet
 
 
 def fails_later(fails):
-    """Fail at the second look only: the first decides what the request costs."""
+    """Fail at the second call only: the first estimates the cost of the request."""
     looks = []
 
     def look(_):
@@ -173,7 +173,7 @@ def test_under_a_guarantee_no_student_is_measured_whatever_the_server_asks(tmp_p
 
 
 def test_evaluations_are_counted_over_runs(tmp_path):
-    """The attack of 560 crafted students over 12 runs ends at the life's limit, whatever the runs."""
+    """An attack with 560 crafted students over 12 runs ends at the life's limit, whatever the runs."""
     owner = Owner(tmp_path / "mine", policy="max-evaluations-in-life = 3")
     for number in range(3):
         assert student_wire.METRICS in owner.run(number).ask("evaluate", student())
@@ -190,7 +190,7 @@ def test_metrics_of_a_real_node_are_rounded_and_of_few_examples_withheld(tmp_pat
 
 
 def test_no_coordinates_that_a_server_gives_the_labels_make_metrics_finer(tmp_path):
-    """Of an SD of 614625.01 eight digits left, where the owner lets two: as many bits of private texts."""
+    """An SD of 614625.01 once left with eight digits where the owner allows two, revealing more about private texts."""
     owner = Owner(tmp_path / "mine")
     for run, scale in enumerate((1e-3, 0.5, 3.0, 1e3, 1e6)):
         places = ";".join(str(scale * place) for place in (-1, -0.4, 0, 0.3, 1))

@@ -1,4 +1,4 @@
-"""What a real node tells of its own files when it refuses: the kind of problem, and neither names nor content."""
+"""A refusal of a real node reveals the kind of problem with its files, but neither names nor content."""
 
 import ast
 import gzip
@@ -35,7 +35,7 @@ def row(number, **changes):
 
 
 def rows(bad=0, **changes):
-    """Return rows of which some are bad."""
+    """Return rows, some of them invalid."""
     return [row(number, **(changes if number < bad else {})) for number in range(ROWS)]
 
 
@@ -94,7 +94,7 @@ BROKEN = {
 
 @pytest.fixture
 def hospital(tmp_path):
-    """A real node whose folder, file, columns and values all hold the canary."""
+    """A real node whose folder, file, columns and values all contain the canary."""
 
     def build(content, suffix, *, transfer=None, policy="", **node):
         folder = tmp_path / CANARY / f"my {CANARY}'s folder"
@@ -114,7 +114,7 @@ def hospital(tmp_path):
 
 
 def reasons(node, *kinds, app=client_app.app):
-    """Ask a node and return what it refuses with; no reply holds the canary."""
+    """Ask a node and return its refusals; no reply contains the canary."""
     contents = {"query": handshake(), "train": request(), "evaluate": student()}
     grid, told = InProcessGrid({100: node}, app=app), []
     for kind in kinds or contents:
@@ -135,7 +135,7 @@ def test_a_broken_private_file_is_told_by_its_kind_of_problem_only(hospital, nam
 
 
 def test_an_owner_of_one_label_takes_part(hospital):
-    """It was refused after its teacher's time."""
+    """Such an owner was once refused after the time of a training."""
     node = hospital(json_lines(*[row(5 * number) for number in range(40)]), ".jsonl")
     assert reasons(node, "query", "train") == [None, None]
 
@@ -153,7 +153,7 @@ def test_a_broken_copy_of_the_transfer_set_is_told_by_its_kind_of_problem_only(h
 
 
 def refusals_in(folder):
-    """Return every `refusal=` that the source gives to an error, as it stands there."""
+    """Return the source text of every `refusal=` passed to an error."""
     calls = [node for file in folder.rglob("*.py") for node in ast.walk(ast.parse(file.read_text()))]
     return [
         word.value for call in calls if isinstance(call, ast.Call) for word in call.keywords if word.arg == "refusal"
@@ -161,7 +161,7 @@ def refusals_in(folder):
 
 
 def test_no_refusal_is_made_of_anything_that_a_file_holds():
-    """A refusal repeats a limit of the owner's own policy, or the name of a model, and no other value."""
+    """A refusal contains a limit of the owner's policy, or the name of a model, and no other value."""
     found = refusals_in(SOURCE)
     told = {ast.unparse(part.value) for value in found if isinstance(value, ast.JoinedStr) for part in value.values
             if isinstance(part, ast.FormattedValue)}  # fmt: skip

@@ -23,7 +23,7 @@ NODE = 7
 
 @dataclass
 class Store:
-    """What a SuperLink holds of one reply."""
+    """The objects of one reply on a SuperLink."""
 
     objects: Objects
     missing: set = field(default_factory=set)
@@ -44,7 +44,7 @@ class Store:
 
 
 class Grid(BoundedGrid):
-    """Sends nothing, and reads replies from a store."""
+    """Sends nothing and reads replies from a store."""
 
     def __init__(self, store):
         self._client = store

@@ -1,4 +1,4 @@
-"""A node runs the apps that its owner has pinned: Flower's own code of a SuperNode, without a network."""
+"""A node runs only apps that its owner has pinned: Flower's SuperNode code, without a network."""
 
 import hashlib
 import subprocess
@@ -29,13 +29,13 @@ RUN, NODE = 7, 100
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    """What `flwr run` sends of the staged app."""
+    """The bundle that `flwr run` sends for the staged app."""
     return build_fab_from_disk(stage_app(ROOT, tmp_path_factory.mktemp("staged") / "app"))
 
 
 @pytest.fixture
 def node(monkeypatch):
-    """A SuperNode's state, and what it does with a message of a run whose code is this bundle."""
+    """A SuperNode's state, and how it handles a message of a run with this bundle."""
     for name in ("_pull_and_store_message", "_verify_fab"):
         monkeypatch.setattr(start_client_internal, name, getattr(start_client_internal, name))
     stores = ObjectStoreFactory()

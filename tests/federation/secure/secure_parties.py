@@ -1,4 +1,4 @@
-"""Clients of a secure sum with made-up teachers, over real messages, of which some are lost or altered on the way."""
+"""Clients of a secure sum with made-up teachers, over real messages, some of them lost or altered in transit."""
 
 from dataclasses import dataclass, field
 
@@ -31,7 +31,7 @@ KEYS, SHARES, MASKED, UNMASK = STAGES
 
 @dataclass
 class LossyGrid(InProcessGrid):
-    """Loses requests, or replies, of a stage and node; `alter` may change a request."""
+    """Drops requests or replies of a stage and node; `alter` may change a request."""
 
     lost: tuple = ()
     dropped: tuple = ()
@@ -72,7 +72,7 @@ def made_up_labels(client, request, run_context):
 
 
 def parties(config, clients, *, policy="", **grid_options):
-    """Return the roster and grid of a federation that has shaken hands."""
+    """Return the roster and grid of a federation after the handshake."""
     app = ClientApp()
     app.train(sum_wire.KEYS_STAGE)(answer_keys)
     app.train(sum_wire.SHARES_STAGE)(answer_shares)

@@ -1,4 +1,4 @@
-"""A text enters one secure sum a run, by its words, over rounds, restarts and other ways of writing it."""
+"""A text enters one secure sum per run, across rounds, restarts and other spellings of the same words."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ NODES = range(100, 104)
 
 @pytest.fixture
 def parties(small, tmp_path):
-    """Four clients of a federation, as after a restart of all nodes; a run number and a policy may be given."""
+    """Four clients of a federation after a restart of all nodes; optionally with a run number and a policy."""
 
     def build(run=7, policy="", keys=None, **grid_options):
         (tmp_path / "policy.toml").write_text(policy)
@@ -59,14 +59,14 @@ def test_other_texts_of_the_run_may_be_summed_and_the_same_may_not(parties):
 
 
 def test_a_sum_without_one_client_over_the_same_texts_is_refused_by_all_also_after_restarts(parties):
-    """The two sums would differ by that client's soft labels: `4 p1 - 3 p2` gave them to 3e-9."""
+    """The difference of the two sums would be that client's soft labels: `4 p1 - 3 p2` gave them to 3e-9."""
     secure_sum(parties())
     with pytest.raises(FederationError, match="entered in a secure sum of this run"):
         secure_sum(parties(), round_number=2, without=(103,))
 
 
 def test_a_transfer_set_that_repeats_a_text_is_never_summed(parties):
-    """Each text twice, summed in two rounds with one client away in the second, told that client's rows."""
+    """With each text twice, and one client away in the second of two rounds, the sums revealed that client's rows."""
     twice = TransferSet(PUBLIC.texts * 2)
     with pytest.raises(FederationError, match="the transfer texts repeat a text"):
         secure_sum(parties(), transfer=twice)
@@ -88,7 +88,7 @@ SAME_TO_A_READER = [
 
 @pytest.mark.parametrize("word", SAME_TO_A_READER)
 def test_signs_that_are_not_seen_and_accents_make_no_other_text(word):
-    """A tokenizer drops them, so that the teacher would answer the same text twice, to the last bit."""
+    """A tokenizer drops them, so the teacher would answer the same text twice, to the last bit."""
     assert text_key(f"a {word} book") == text_key("a good book")
     with pytest.raises(WireError, match="repeat a text"):
         exchange.unpack_transfer_set(exchange.pack_transfer_set(TransferSet(("a good book", f"a {word} book"))))

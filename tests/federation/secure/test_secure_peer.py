@@ -24,7 +24,7 @@ def key_list(peers, threshold):
 
 
 def dealt_peers(clients, threshold):
-    """Bring clients to the point where all hold the sealed shares of all."""
+    """Run the protocol until every client has the sealed shares of all clients."""
     peers = [Peer.fresh(ROUND) for _ in range(clients)]
     keys = key_list(peers, threshold)
     dealt = [deal_shares(peer, keys, place=place, least_clients=2) for place, peer in enumerate(peers)]
@@ -46,7 +46,7 @@ def random_values(seed, clients, texts=3, columns=4):
 
 
 def summed(keys, peers, values, survivors, helpers=None):
-    """Mask at all members, lose what the vanished sent, and unmask with the shares of the helpers."""
+    """Mask at all members, drop the values of the vanished ones, and unmask with the helpers' shares."""
     masked = {place: mask_values(peer, values[place]) for place, peer in peers.items()}
     helpers = survivors if helpers is None else helpers
     shares = {place: reveal_shares(masked[place].peer, survivors, least_clients=2) for place in helpers}
@@ -95,7 +95,7 @@ def test_fewer_shares_than_the_threshold_unmask_nothing():
 @settings(max_examples=25)
 @given(st.binary(min_size=16, max_size=16), st.binary(min_size=16, max_size=16))
 def test_one_share_less_than_the_threshold_is_consistent_with_every_secret(secret, candidate):
-    """For any other secret there is one last share that gives it: the shares at hand rule nothing out."""
+    """For any other secret there is a last share that yields it: the given shares exclude no secret."""
     held = key_agreement.split_secret(secret, threshold=3, clients=5)[:2]
 
     def joined(last):
@@ -109,7 +109,7 @@ def test_one_share_less_than_the_threshold_is_consistent_with_every_secret(secre
 
 
 def lagrange(points):
-    """Interpolate at zero over GF(2^128), written out beside the library's own."""
+    """Interpolate at zero over GF(2^128), implemented independently of the library."""
     result = _Element(0)
     for index, value in points:
         term = _Element(value)
@@ -121,7 +121,7 @@ def lagrange(points):
 
 
 def masked_words(value, draws=200):
-    """Collect what the server holds of one client with fixed values, over many draws of all keys."""
+    """Collect the server's view of one client with fixed values, over many draws of all keys."""
     words = []
     for _ in range(draws):
         peers = [Peer.fresh(ROUND) for _ in range(2)]
@@ -149,7 +149,7 @@ def test_the_uniformity_test_fails_on_values_without_a_mask():
 
 
 def test_a_vanished_client_stays_hidden_by_its_own_mask_when_its_values_arrive_late():
-    """The server has asked for its secret key's shares, and takes off all masks that these give."""
+    """The server has requested the shares of its secret key and removes all masks that these reveal."""
     keys, peers = received_peers(5, threshold=3)
     values = [np.zeros((64, 64), dtype=WORD)] * 5
     _, masked, shares = summed(keys, peers, values, survivors=[0, 1, 2, 3])

@@ -128,7 +128,7 @@ def test_secrets_are_wiped_when_the_round_ends(run_config):
 
 
 def masked_round(run_config, **options):
-    """Bring a round to the point where the masked values have been sent."""
+    """Run a round until the masked values have been sent."""
     roster, grid = parties(run_config(keys=UNIFORM), 4, **options)
     secure = SecureRound(roster, grid, 1)
     secure.open(roster.joined())

@@ -1,4 +1,4 @@
-"""What hostile clients send: a table of kinds, each a change of an honest answer and the sentence that refuses it."""
+"""Replies of hostile clients: a table of kinds, each a change of an honest answer and the expected refusal."""
 
 import io
 import pickle
@@ -12,7 +12,7 @@ MARKER = "/tmp/knot-fed-was-unpickled"
 
 
 class Bomb:
-    """Unpickled, it would leave a file."""
+    """Creates a file if it is unpickled."""
 
     def __reduce__(self):
         return open, (MARKER, "w")
@@ -23,7 +23,7 @@ def arrays(content):
 
 
 def with_array(change, key=exchange.SOFT_LABELS):
-    """Put another array in the place of the soft labels, or of the confidence."""
+    """Replace the array of the soft labels, or of the confidence."""
 
     def send(content):
         changed = change(arrays(content)[key])

@@ -156,7 +156,7 @@ def test_parameters_never_leave_beside_a_guarantee(run_config, tmp_path, budget)
 
 
 def test_parameters_that_left_are_in_the_ledger_without_a_guarantee(run_config, tmp_path):
-    """An owner who asks for a budget later must not find a life that cost nothing."""
+    """An owner who sets a budget later must see that these parameters had a cost."""
     config = run_config(keys=ONE_ROUND | {"min-teachers": 1})
     made = context(config, node=node(tmp_path / "left", "share-parameters = true"), node_id=100)
     run(config, "told", {100: made})

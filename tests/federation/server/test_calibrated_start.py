@@ -1,4 +1,4 @@
-"""A start that early stopping by macro-F1 has left too sure: transport cannot move it, and calibrated it can."""
+"""An overconfident start, left by early stopping by macro-F1: transport moves it only after calibration."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def started(run_config):
 
 
 def transport(student, texts, run_config):
-    """Distil by transport from one teacher that is sure of another label than the student is."""
+    """Distil by transport from one teacher that is confident of another label than the student."""
     taught = (predict_soft_labels(student, texts).argmax(axis=1) + 2) % len(SENTIMENT)
     settings = run_config(keys={"distill.epochs": 6, "distill.patience": 3}).distill
     loss, soft_labels = OTLoss(make_ground_cost("augmented", SENTIMENT)), np.eye(len(SENTIMENT))[taught][None]
@@ -57,7 +57,7 @@ def test_a_saturated_start_hardly_moves_and_a_calibrated_one_does(started, run_c
 
 
 def fall(result):
-    """How far the held-out loss fell, as a share of where it began."""
+    """Return the reduction of the held-out loss, as a share of its initial value."""
     return 1 - result.validation_losses[result.best_epoch] / result.validation_losses[0]
 
 

@@ -127,7 +127,7 @@ def test_a_bad_reply_is_rejected_and_the_run_goes_on(run_config, change, reason)
 
 
 def reverse_labels(arrays, content):
-    """Put all mass on the label most distant from the one that the teacher holds for true."""
+    """Put all mass on the label most distant from the teacher's prediction."""
     said = arrays[exchange.SOFT_LABELS].argmax(axis=1)
     arrays[exchange.SOFT_LABELS] = np.eye(5, dtype=np.float32)[np.where(said >= 2, 0, 4)]
 

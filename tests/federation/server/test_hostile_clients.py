@@ -45,7 +45,7 @@ def changes_of(kind):
 
 
 class HostileGrid(InProcessGrid):
-    """Carries honest answers, hostile ones by the node's name, and replies that nobody asked for."""
+    """Carries honest answers, hostile ones according to the node's name, and unrequested replies."""
 
     def send_and_receive(self, messages, *, timeout=None):
         replies = [self.answer(message) for message in messages]
@@ -69,7 +69,7 @@ def answer(message, node):
 
 
 class Lines(logging.Handler):
-    """Keeps what was logged."""
+    """Collects the log lines."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A client's name is that of its node's registered key, where the SuperLink has one."""
+"""A client must use the name of its node's registered key, if the SuperLink has one."""
 
 import pytest
 from flwr.app import Message
@@ -18,7 +18,7 @@ TRANSFER = TransferSet(("a good book", "a bad book"))
 
 
 class Federation:
-    """Nodes that claim names over an in-process grid, and the roster of a run that greets them."""
+    """Nodes that claim names over an in-process grid, and the roster of a run that welcomes them."""
 
     def __init__(self, config, *, registered):
         self.config = config
@@ -30,7 +30,7 @@ class Federation:
         return Message(exchange.pack_handshake(ours), reply_to=message)
 
     def join(self, **names):
-        """Let nodes join, each given as `node_7="the name that it claims"`, and greet them; returns the refusals."""
+        """Let nodes join, each given as `node_7="the name that it claims"`, welcome them, and return the refusals."""
         for node, name in names.items():
             number = int(node.removeprefix("node_"))
             self.grid.contexts[number] = context(self.config, node={"name": name}, node_id=number)

@@ -1,4 +1,4 @@
-"""Privacy mechanisms and owners' policies, through real messages of the in-process grid."""
+"""Privacy mechanisms and owners' policies, with real messages over the in-process grid."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def run(config, name, contexts=None):
 
 
 def releases_in(state):
-    """The ledger's entries that tell of soft labels, not of evaluations or of what a run is bound to."""
+    """The ledger's entries for soft labels, without evaluations and bindings of runs."""
     return [entry for entry in Ledger(state).entries() if entry.texts]
 
 

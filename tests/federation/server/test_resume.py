@@ -19,11 +19,11 @@ STUDENT = "student/parameters.safetensors"
 
 
 class Killed(BaseException):
-    """What a kill looks like from inside: no handler of the run sees it."""
+    """Simulates a kill: no handler of the run catches it."""
 
 
 def killed_at(config, name, *, checkpoint, monkeypatch):
-    """Run until so many checkpoints were written, and stop as a kill does."""
+    """Run until that many checkpoints were written, then stop as if killed."""
     written, save = [], Checkpoint.save
 
     def counted(self, folder):
@@ -46,7 +46,7 @@ def resume(config):
 
 
 def told(folder):
-    """The summary, but for times, for the texts, which virtual clients are sent again, and for how it began."""
+    """The summary without times, `resumed`, and bytes down: virtual clients are sent the texts again."""
     summary = timeless(folder.read_summary())
     del summary["resumed"]
     for client in summary["clients"]:

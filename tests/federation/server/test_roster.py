@@ -15,7 +15,7 @@ KEYS = {"rounds": 2, "teacher.epochs": 1, "distill.epochs": 1, "student.pretrain
 
 @dataclass
 class ChangingGrid(InProcessGrid):
-    """Nodes come and go after the answers of a phase, told by its kind and how often there was one."""
+    """Nodes join and leave after the answers of a phase, given by its kind and number."""
 
     after: object = staticmethod(lambda grid, kind, count: None)
     phases: list[str] = field(default_factory=list)

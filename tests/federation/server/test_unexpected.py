@@ -1,4 +1,4 @@
-"""What nobody foresaw is told by phase, party and kind of error, and the same in every table."""
+"""An unexpected error is reported by phase, party and kind of error, and identically in every table."""
 
 import io
 from pathlib import Path
@@ -22,7 +22,7 @@ DIED = "<class 'ray.exceptions.ActorDiedError'>:<'The actor died: a private text
 
 
 def killed(kind, code=0, reason=DIED):
-    """Let the second client's process die when it answers messages of a kind."""
+    """Kill the second client's process when it answers messages of one kind."""
 
     def tamper(reply):
         if reply.metadata.src_node_id != 101 or reply.metadata.message_type != kind:

@@ -1,4 +1,4 @@
-"""The log, the summary and the tables tell the same of a run, and what was done."""
+"""The log, the summary and the tables report the same facts about a run."""
 
 import json
 import logging
