@@ -7,7 +7,7 @@ endif
 PYTHON ?= python3
 INSTALLED := $(BIN)/.knot-fed-installed
 
-.PHONY: demo test resolve wheel-test browser-test docker-test check bench clean
+.PHONY: demo test slow-test resolve wheel-test browser-test docker-test check bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/flower-simulation --app . --num-supernodes 3
@@ -15,11 +15,14 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
+slow-test: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not long" tests
+
 resolve: $(INSTALLED)
 	.ci/resolve $(BIN)/uv
 
 wheel-test: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow tests/end_to_end/test_wheel.py
+	$(BIN)/python -m pytest -m long tests/end_to_end/test_wheel.py
 
 browser-test: $(INSTALLED)
 	$(BIN)/python -m pytest -m browser tests/reporting

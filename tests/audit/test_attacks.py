@@ -19,6 +19,8 @@ from knot_fed.data.reviews import builtin_examples
 from knot_fed.labels import LabelSpace, check_soft_labels
 from knot_fed.training.teacher import predict_soft_labels
 
+pytestmark = pytest.mark.slow
+
 EFFORT = Effort(shadows=6, candidates=30, nearest=2, canaries=40, references=4, delta=1e-5)
 ROLES = {"phones": 80, "restaurants": 60, "hotels": 60, "books": 60, "forum": 40}
 

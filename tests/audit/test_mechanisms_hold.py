@@ -11,6 +11,8 @@ from knot_fed.mechanisms import mechanism_of
 from knot_fed.types import LabelledTexts
 from tests.audit.learners import dp_sgd, gaussian, made_up, pate
 
+pytestmark = pytest.mark.slow
+
 EPSILON, DELTA, CANARIES = 0.5, 1e-5, 60
 SEEDS = range(3)
 SETTINGS = {"privacy.epsilon": EPSILON, "privacy.delta": DELTA, "privacy.sampling-rate": 0.3, "privacy.epochs": 15}

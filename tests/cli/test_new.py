@@ -8,6 +8,8 @@ from knot_fed.config.overrides import resolve_config
 from knot_fed.config.plugins import OWN_CODE
 from knot_fed.preflight import check_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):

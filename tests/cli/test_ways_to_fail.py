@@ -313,7 +313,7 @@ CASES = {
     ),
     "run without a student": (run_folder(), ("predict", "r", "--text", "x"), "r/student: no knot_fed.json"),
     "summary without its run": (text("r/summary.json", "3"), ("show", "r"), "not a run folder"),
-    "summary of other kinds": (run_folder(student=3, clients="x"), ("show", "r"), "clients and student of the wrong type"),
+    "summary of other kinds": (run_folder(student=3, clients="x"), ("show", "r"), "clients and student of the"),
     "summary of odd clients": (run_folder(clients=[1]), ("show", "r"), "holds clients of the wrong type"),
     "rounds of lists": (
         lambda: (run_folder()(), text("r/rounds.jsonl", "[]\n")()),

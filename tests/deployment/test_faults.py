@@ -44,7 +44,7 @@ def teachers(run, number):
     return {round_["round"]: round_["teachers"] for round_ in run.rounds()}[number]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_client_killed_while_it_trains_is_missed_for_one_round_and_comes_back(three):
     run = three.submit(TEACHING, wait_for=3, rounds=2, timeout=600.0)
     three.nodes["hotels"].await_said(ASKED, timeout=400)
@@ -65,7 +65,7 @@ def test_a_client_killed_while_it_trains_is_missed_for_one_round_and_comes_back(
     )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_client_killed_while_it_trains_is_waited_for_where_too_few_are_left(two):
     run = two.submit(TEACHING, timeout=600.0)
     two.nodes["phones"].await_said(ASKED, timeout=400)
@@ -84,7 +84,7 @@ def test_a_client_killed_while_it_trains_is_waited_for_where_too_few_are_left(tw
     )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_client_killed_while_it_replies_leaves_no_half_reply(tmp_path):
     with federation(tmp_path, "phones") as real, proxy(real.port) as network:
         node = real.start_node("restaurants", port=network.port)
@@ -104,7 +104,7 @@ def test_a_client_killed_while_it_replies_leaves_no_half_reply(tmp_path):
         )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_client_that_never_answers_is_left_out_of_one_round_and_is_welcome_later(three):
     run = three.submit(TEACHING, wait_for=3, timeout=150.0, rounds=2)
     three.nodes["hotels"].await_said(ASKED, timeout=400)
@@ -120,7 +120,7 @@ def test_a_client_that_never_answers_is_left_out_of_one_round_and_is_welcome_lat
     )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_client_that_joins_late_takes_part_from_the_next_round_on(two):
     run = two.submit(rounds=2, timeout=600.0)
     two.nodes["phones"].await_said(ASKED, timeout=400)
@@ -132,7 +132,7 @@ def test_a_client_that_joins_late_takes_part_from_the_next_round_on(two):
     measured("client that joins late", "started during round 1 of 2", "it took part in round 2", since)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_node_that_restarts_between_rounds_keeps_its_teacher_and_the_texts(two):
     run = two.submit(LEARNING, rounds=2, timeout=600.0)
     run.await_said("round 1: 2 of 2 clients answered", timeout=400)
@@ -149,7 +149,7 @@ def test_a_node_that_restarts_between_rounds_keeps_its_teacher_and_the_texts(two
     )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_server_app_killed_or_out_of_disk_in_distillation_is_resumed_to_the_same_student(two):
     whole = two.submit(LEARNING, name="whole", timeout=600.0)
     assert whole.wait(timeout=900).completed, whole.text()
@@ -187,7 +187,7 @@ def check_resumed(real, name, whole):
         assert (resumed.folder / file).read_bytes() == (whole.folder / file).read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_nodes_find_a_superlink_that_is_killed_and_restarted_and_the_run_is_resumed(two):
     run = two.submit(LEARNING, name="cut", timeout=600.0)
     until(lambda: (run.folder / "checkpoint.safetensors").exists(), "the checkpoint", timeout=600)
@@ -208,7 +208,7 @@ def test_nodes_find_a_superlink_that_is_killed_and_restarted_and_the_run_is_resu
     until(lambda: run.status()[0] == "finished:failed", "Flower's word on the run that was cut", timeout=180)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler for the clock")
 @pytest.mark.parametrize("seconds", [3600, -3600], ids=["ahead", "behind"])
 def test_a_node_whose_clock_is_off_by_an_hour_is_refused_and_the_others_go_on(tmp_path, seconds):
@@ -237,7 +237,7 @@ def wrong_clock(folder):
     return library
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seconds", [10, 65], ids=["10 s", "a minute"])
 def test_a_network_that_drops_loses_nothing(tmp_path, seconds):
     with federation(tmp_path, "phones") as real, proxy(real.port) as network:
@@ -254,7 +254,7 @@ def test_a_network_that_drops_loses_nothing(tmp_path, seconds):
         measured(f"network down for {seconds} s", "a proxy that forwards nothing", "the round waited for it", since)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_runs_at_once_on_the_same_nodes_both_complete(two):
     since = time.monotonic()
     runs = [two.submit(name=f"at-once-{seed}", seed=seed, timeout=900.0) for seed in (1, 2)]

@@ -23,7 +23,7 @@ from tests.deployment.real_federation import CONNECTION, Federation, federation
 from tests.federation.server.hostile import ANSWERS, HANDSHAKES, MARKER
 from tests.federation.server.test_hostile_clients import honest_answer
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 QUICK = {"data.limit": 60, "teacher.epochs": 1, "distill.epochs": 1, "distill.loss": "mse", "timeout": 60.0}
 QUICK |= {"weights.scheme": "uniform"}
 AS_IN_ONE_PROCESS = (

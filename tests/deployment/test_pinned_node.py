@@ -8,7 +8,7 @@ from knot_fed.federation.flower.pinned_node import app_digest
 from tests.deployment.members import ROOT
 from tests.deployment.real_federation import federation
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def pin(node, digest):

@@ -14,7 +14,7 @@ POLICIES = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_owners_refuse_what_goes_beyond_their_policy_before_anything_is_trained(tmp_path):
     with federation(tmp_path, tls=True) as real:
         for name, (policy, _) in POLICIES.items():

@@ -3,8 +3,10 @@ import pytest
 from tests.deployment.members import left_over
 from tests.deployment.real_federation import federation
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.parametrize("tls", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["insecure", "tls"])
+
+@pytest.mark.parametrize("tls", [False, pytest.param(True, marks=pytest.mark.long)], ids=["insecure", "tls"])
 def test_a_real_federation_completes_and_leaves_no_process(tmp_path, tls):
     with federation(tmp_path, "phones", "restaurants", tls=tls) as real:
         run = real.submit()

@@ -33,7 +33,7 @@ def five(tmp_path):
         yield real
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_secure_sum_is_the_plain_one_and_bears_with_a_client_killed_after_the_shares_were_dealt(five):
     plain, secure = (completed(five, keys) for keys in (POOLED, SECURE))
     assert np.abs(pooled(plain) - pooled(secure)).max() < 1e-4

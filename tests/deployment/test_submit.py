@@ -58,6 +58,7 @@ def superlink(tmp_path):
         real.close()
 
 
+@pytest.mark.slow
 def test_submit_over_tls_prints_the_table_once_and_warns_of_a_certificate_near_its_end(tmp_path):
     with federation(tmp_path, "phones", "restaurants", tls=True) as real:
         run = submit(real, "--root-certificates", real.certificates.authority)
@@ -75,6 +76,7 @@ def refuse(message, node):
     return RecordDict({envelope.REFUSAL: ConfigRecord({"reason": REFUSALS[node.name]})})
 
 
+@pytest.mark.slow
 def test_a_run_that_clients_refuse_has_failed_whatever_they_say(tmp_path):
     with federation(tmp_path) as real:
         nodes = [HostileNode(real.address, name, refuse).start() for name in ("a-table", "a-start")]

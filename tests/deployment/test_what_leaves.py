@@ -23,6 +23,8 @@ from tests.deployment.real_federation import Federation
 from tests.deployment.recorder import Recorder
 from tests.deployment.review_files import write_reviews
 
+pytestmark = pytest.mark.slow
+
 CANARY = "zugzwang"
 CLIENTS = ("phones", "restaurants", "hotels")
 CONFIG = 'threads=1 teacher.epochs=2 distill.epochs=2 student.pretrain=false name="told" timeout=300.0'

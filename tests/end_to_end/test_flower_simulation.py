@@ -48,6 +48,7 @@ def test_three_virtual_clients_on_ray_give_a_run_folder_that_the_commands_read(t
     assert "very positive" in command("knot-fed", "predict", folder, "--text", "it is fine", folder=tmp_path).stdout
 
 
+@pytest.mark.slow
 def test_a_secure_sum_on_ray_pools_what_a_plain_run_pools(tmp_path):
     for name, secure in (("plain", "false"), ("secure", "true")):
         keys = f'name="{name}" distill.objective="pooled" privacy.secure-sum={secure}'
@@ -63,6 +64,7 @@ def test_a_secure_sum_on_ray_pools_what_a_plain_run_pools(tmp_path):
     assert not left_over(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_completes_without_affinity_behind_a_proxy_in_a_deep_folder_on_an_ascii_terminal(tmp_path):
     deep = tmp_path / ("x" * 80)
     deep.mkdir()
@@ -77,7 +79,7 @@ def test_a_run_completes_without_affinity_behind_a_proxy_in_a_deep_folder_on_an_
     assert not left_over(tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_client_actor_is_told_by_kind_and_the_run_goes_on(tmp_path):
     long = ["--run-config", SMALL, "--run-config", "teacher.epochs=60 teacher.patience=60 min-teachers=2"]
     run = start("flower-simulation", "--app", ROOT, "--num-supernodes", "3", *long, folder=tmp_path)
@@ -99,6 +101,7 @@ def busy_actors(number):
     return [member for member in members if "ClientAppActor.run" in command_line(member)]
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_exits_non_zero_and_says_why(tmp_path):
     options = ["--num-supernodes", "3", "--run-config", SMALL + ' distill.loss="absent:loss"']
     run = command("flower-simulation", "--app", ROOT, *options, folder=tmp_path)
@@ -107,12 +110,13 @@ def test_a_run_that_fails_exits_non_zero_and_says_why(tmp_path):
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("signals", "code", "sentence"),
     [
-        pytest.param([signal.SIGTERM], 143, "stopped by SIGTERM", marks=pytest.mark.slow),
+        pytest.param([signal.SIGTERM], 143, "stopped by SIGTERM", marks=pytest.mark.long),
         ([signal.SIGINT, signal.SIGINT], 130, "stopped by Ctrl-C"),
-        pytest.param([signal.SIGHUP], 129, "the terminal has gone", marks=pytest.mark.slow),
+        pytest.param([signal.SIGHUP], 129, "the terminal has gone", marks=pytest.mark.long),
         ([signal.SIGKILL], -signal.SIGKILL, ""),
     ],
     ids=["term", "ctrl-c-twice", "hangup", "kill"],

@@ -32,7 +32,7 @@ def j_shaped(tmp_path_factory):
     return run
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("loss", ["ot", "entropy"])
 def test_on_j_shaped_reviews_every_run_leaves_sd_and_macro_f1_better(j_shaped, loss, seed):

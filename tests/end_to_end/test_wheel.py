@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 SMALL = ["teacher.epochs=1", "distill.epochs=1", "fedavg.rounds=1"]
 NAME = re.compile(r"^run folder: (.+)$", re.MULTILINE)
 

@@ -31,7 +31,7 @@ def test_the_example_in_python_runs_a_federation_and_leaves_a_run_folder(tmp_pat
     assert load_student(folder).spec.labels == tuple(summary["labels"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_app_of_ones_own_runs_the_strategy_under_flower(tmp_path):
     settings = {"name": '"own"', "runs-dir": f'"{tmp_path / "runs"}"', "state-dir": f'"{tmp_path / "state"}"', **QUICK}
     pairs = " ".join(f"{key}={value}" for key, value in settings.items())

@@ -27,7 +27,10 @@ REFUSED = {
     "vit": "it reads pixel_values, not text; use a model of text",
 }
 REFUSED_WHOLE = {"bert-multilabel": "its trained head has no label names .*; write the run's names into id2label"}
-pytestmark = pytest.mark.skipif(not SCRIPT.is_file(), reason="the shared folder is not there")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not SCRIPT.is_file(), reason="the shared folder is missing"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -97,7 +97,7 @@ def chance_of(fit):
     return SPACE * float(t.sf(fit * math.sqrt(degrees / (1 - fit**2)), degrees))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_seed_of_a_torch_generator_is_found_from_the_soft_labels():
     seed = 777_216
     guess, fit = best_guess(released_by(TorchSource(seed)))
@@ -105,7 +105,7 @@ def test_the_seed_of_a_torch_generator_is_found_from_the_soft_labels():
     assert chance_of(fit) < 1e-6
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_there_is_no_seed_to_find_in_the_noise_that_is_drawn_now():
     _, fit = best_guess(released_by(NoiseSource()))
     assert chance_of(fit) > 1e-6

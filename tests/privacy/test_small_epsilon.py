@@ -58,7 +58,7 @@ def test_every_epsilon_of_the_range_is_solved_never_overspent_and_hardly_wasted(
     assert spent > 0.98 * epsilon or noise == pytest.approx(LEAST_SAMPLED_NOISE)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("epsilon", "delta", "rate", "steps"), WHOLE)
 def test_every_epsilon_of_the_whole_range_is_solved_and_never_overspent(epsilon, delta, rate, steps):
     noise, spent = solved(epsilon, delta, rate, steps)

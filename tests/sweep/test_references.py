@@ -7,6 +7,8 @@ from knot_fed.server_app import federate
 from knot_fed.sweep.references import reference_rows
 from tests.fakes import InProcessGrid, virtual_clients
 
+pytestmark = pytest.mark.slow
+
 QUICK = {
     "data.limit": 60, "distill.epochs": 1, "teacher.epochs": 1, "privacy.epochs": 2, "privacy.sampling-rate": 0.2,
     "weights.scheme": "uniform", "student.pretrain": False,

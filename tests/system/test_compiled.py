@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 MODULE = """
 from knot_fed.system.compiled import compiled
 

@@ -4,6 +4,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 WITHOUT_AFFINITY = "import os\nfor name in ('sched_getaffinity', 'sched_setaffinity'):\n    delattr(os, name)\n"
 """A `sitecustomize` that takes away what macOS lacks, in every process that inherits the environment."""
 

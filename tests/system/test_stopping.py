@@ -12,6 +12,8 @@ import pytest
 from knot_fed.system import watcher
 from tests.deployment.members import MARK, left_over, until
 
+pytestmark = pytest.mark.slow
+
 COMMAND = """
 import subprocess, sys, time
 from knot_fed.system.processes import private_folder

@@ -35,7 +35,7 @@ def test_defaults_come_within_two_thousandths_in_value_and_two_hundredths_in_gra
     assert gradient < 2e-2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("classes", [256, 512, 1000])
 def test_defaults_hold_for_many_labels(classes):
     value, gradient = errors(classes, 12, Accuracy())

@@ -13,6 +13,8 @@ from tests.fakes import context, virtual_clients
 from tests.federation.client.test_hostile_servers import QUICK, ask, handshake, request, student
 from tests.federation.server.test_roster import KEYS, run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def hospital(tmp_path):

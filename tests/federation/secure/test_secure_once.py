@@ -15,6 +15,8 @@ from tests.fakes import context
 from tests.federation.client.owners import PUBLIC
 from tests.federation.secure.secure_parties import CLASSES, LossyGrid, scale_of
 
+pytestmark = pytest.mark.slow
+
 SECURE = {"privacy.secure-sum": True, "distill.objective": "pooled", "weights.scheme": "uniform", "teacher.epochs": 1}
 NODES = range(100, 104)
 

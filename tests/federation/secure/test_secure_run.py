@@ -31,6 +31,8 @@ from tests.federation.secure.secure_parties import (
     teacher_of,
 )
 
+pytestmark = pytest.mark.slow
+
 SECURE = {"privacy.secure-sum": True, "distill.objective": "pooled"}
 UNIFORM = SECURE | {"weights.scheme": "uniform"}
 WHOLE = {"teacher.epochs": 1, "distill.epochs": 1, "distill.objective": "pooled"}

@@ -19,6 +19,8 @@ from knot_fed.runs.run_folder import RunFolder
 from knot_fed.runs.tables import summary_table
 from tests.fakes import InProcessGrid, context, virtual_clients
 
+pytestmark = pytest.mark.slow
+
 ONE_ROUND = {"fedavg.rounds": 1, "teacher.epochs": 1}
 
 

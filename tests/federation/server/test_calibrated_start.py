@@ -11,6 +11,8 @@ from knot_fed.training.distillation import distil_student
 from knot_fed.training.teacher import best_temperature, predict_soft_labels
 from knot_fed.transport import OTLoss, make_ground_cost
 
+pytestmark = pytest.mark.slow
+
 SENTIMENT = LabelSpace.preset("sentiment")
 
 

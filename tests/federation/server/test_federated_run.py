@@ -63,6 +63,7 @@ def test_the_same_seed_gives_the_same_result_whatever_order_replies_arrive_in(ru
         assert (first.path / name).read_bytes() == (second.path / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_teachers_are_trained_once_and_answer_a_second_loss(run_config):
     first, _ = run(run_config(), "trained")
     second, _ = run(run_config(keys={"distill.loss": "entropy", "weights.scheme": "confidence"}, rounds=2), "reused")
@@ -106,6 +107,7 @@ def extra_record(arrays, content):
     content["gift"] = ConfigRecord({"parameters": 1})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -137,6 +139,7 @@ def pooled_of_run(config, name, **grid_options):
     return np.load(folder.path / "pooled-soft-labels-1.npy")
 
 
+@pytest.mark.slow
 def test_an_adversarial_client_moves_the_median_far_less_than_the_mean(run_config):
     keys = {"data.limit": 300, "distill.epochs": 1, "weights.scheme": "uniform", "distill.agreement": 1.0}
     keys |= {"distill.objective": "pooled"}
@@ -154,6 +157,7 @@ def log_size(answers):
     return np.repeat(np.log1p(answers.examples)[:, None], answers.soft_labels.shape[1], axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["density", "tests.federation.server.test_federated_run:log_size"])
 def test_a_run_weighs_by_scores_of_clients_or_of_a_users_own_and_learns_from_public_examples_beside(run_config, scheme):
     keys = {
@@ -194,6 +198,7 @@ def test_too_few_answers_end_the_run_with_what_was_computed_saved(run_config):
     assert folder.student.is_dir()
 
 
+@pytest.mark.slow
 def test_clients_that_differ_are_listed_before_any_training(run_config, tmp_path):
     config = run_config()
     contexts = virtual_clients(config, 3)
@@ -253,6 +258,7 @@ def test_a_canary_in_private_files_reaches_no_message_log_or_server_file(run_con
     assert "zugzwang" not in (caplog.text + output.out + output.err).lower()
 
 
+@pytest.mark.slow
 def test_a_silent_client_is_reported(run_config):
     config = run_config()
     grid = InProcessGrid(virtual_clients(config, 3), silent=(102,))
@@ -262,6 +268,7 @@ def test_a_silent_client_is_reported(run_config):
     assert sum("gave no answer in time" in status for status in statuses) == 1
 
 
+@pytest.mark.slow
 def test_torch_randomness_outside_is_left_alone(run_config):
     before = torch.random.get_rng_state()
     run(run_config(keys={"distill.epochs": 1, "teacher.epochs": 1}), "quiet")

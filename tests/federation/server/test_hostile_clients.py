@@ -19,6 +19,8 @@ from tests.conftest import small_config
 from tests.fakes import InProcessGrid, context
 from tests.federation.server.hostile import ANSWERS, HANDSHAKES, MARKER, METRICS
 
+pytestmark = pytest.mark.slow
+
 HONEST = ("honest-0", "honest-1", "honest-2")
 ODD = ("foreign-sender", "answers-twice", "answers-nothing-asked", "long-error")
 LABELS = exchange.canonical_labels(LabelSpace.preset("sentiment"))

@@ -15,6 +15,8 @@ from knot_fed.runs.run_folder import RunFolder
 from knot_fed.server_app import federate
 from tests.fakes import InProcessGrid, context, virtual_clients
 
+pytestmark = pytest.mark.slow
+
 QUICK = {
     "distill.epochs": 1, "teacher.epochs": 1, "privacy.epochs": 2, "privacy.sampling-rate": 0.1, "privacy.shards": 3,
     "data.limit": 200, "student.pretrain": False, "weights.scheme": "uniform", "min-teachers": 1,

@@ -14,6 +14,8 @@ from tests.federation.secure.secure_parties import STAGES
 from tests.federation.server.test_federated_run import folder_of, run, timeless
 from tests.federation.server.test_roster import ChangingGrid
 
+pytestmark = pytest.mark.slow
+
 KEYS = {"distill.epochs": 4, "teacher.epochs": 1, "distill.supervised": 0.5, "rounds": 2}
 STUDENT = "student/parameters.safetensors"
 

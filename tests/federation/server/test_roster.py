@@ -10,6 +10,8 @@ from knot_fed.server_app import federate
 from tests.fakes import InProcessGrid, virtual_clients
 from tests.federation.server.test_federated_run import folder_of
 
+pytestmark = pytest.mark.slow
+
 KEYS = {"rounds": 2, "teacher.epochs": 1, "distill.epochs": 1, "student.pretrain": False}
 
 

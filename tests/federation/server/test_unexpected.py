@@ -18,6 +18,8 @@ from knot_fed.runs.tables import summary_table
 from knot_fed.server_app import federate
 from tests.fakes import InProcessGrid, context, virtual_clients
 
+pytestmark = pytest.mark.slow
+
 DIED = "<class 'ray.exceptions.ActorDiedError'>:<'The actor died: a private text'>"
 
 

@@ -14,6 +14,8 @@ from knot_fed.server_app import federate
 from tests.fakes import InProcessGrid, virtual_clients
 from tests.federation.server.test_federated_run import folder_of
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"teacher.epochs": 1, "distill.epochs": 1, "fedavg.rounds": 1, "fedavg.epochs": 1}
 
 

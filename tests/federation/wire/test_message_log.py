@@ -14,6 +14,8 @@ from knot_fed.runs.log import LineFormatter, read_line
 from knot_fed.runs.run_folder import RunFolder
 from tests.fakes import InProcessGrid, virtual_clients
 
+pytestmark = pytest.mark.slow
+
 KEYS = ["event", "time", "message", "run", "round", "node", "node-id", "texts", "bytes", "seconds", "outcome"]
 MAY_BE_UNKNOWN = {"round", "texts", "seconds"}
 
