@@ -5,11 +5,11 @@ from collections.abc import Iterable
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
+from flwr.serverapp.strategy import Result, Strategy
 from typing_extensions import override
 
 from knot_fed.config import RunConfig
-from knot_fed.errors import phase
+from knot_fed.errors import FederationError, phase
 from knot_fed.federation.flower.bounded_grid import bounded
 from knot_fed.federation.secure.round import make_collector, reply_bounds
 from knot_fed.federation.server.checkpoint import Checkpoint
@@ -31,8 +31,8 @@ logger = logging.getLogger("knot_fed")
 class KnotStrategy(Strategy):
     """Federated distillation of a student from clients' soft labels (KNOT, COLING 2022).
 
-    `from_config` builds it from a configuration, and `run` runs it in any `ServerApp`: Flower's `start` has no
-    handshake, no bound on replies, and no second request to a client that was absent.
+    `from_config` builds it from a configuration, and `run` runs it in any `ServerApp`. Flower's `start` is refused: its
+    loop has no handshake, no bound on replies, and no second request to a client that was absent.
 
     Parameters
     ----------
@@ -71,6 +71,14 @@ class KnotStrategy(Strategy):
             "%s: %s, %d round(s) over %d transfer texts%s",
             config.task, settings_in_words(distillation_settings(config)), config.rounds, texts, more,
         )  # fmt: skip
+
+    @override
+    def start(self, *_: object, **__: object) -> Result:
+        """Refuse Flower's loop with a FederationError."""
+        raise FederationError(
+            "KnotStrategy.start is not supported: Flower's loop has no handshake and does not follow the configured"
+            " rounds; call KnotStrategy.run(grid)"
+        )
 
     def run(self, grid: Grid) -> None:
         """Shake hands, measure the student, run all rounds, and measure it after each; resume an interrupted run.
