@@ -1,4 +1,4 @@
-"""The client: a private teacher that answers with soft labels and nothing else."""
+"""The client app: a private teacher that answers with soft labels and nothing else."""
 
 from functools import partial
 
@@ -7,7 +7,7 @@ from flwr.clientapp import ClientApp
 
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import WireError
-from knot_fed.federation.client.guard import only_declared_records, redact_errors
+from knot_fed.federation.client.guard import guard_handler
 from knot_fed.federation.client.handlers import answer_evaluation, answer_handshake
 from knot_fed.federation.client.release import answer
 from knot_fed.federation.client.settings import HELD_TEXTS, Client
@@ -24,10 +24,9 @@ app.evaluate()(answer_evaluation)
 
 
 @app.train()
-@redact_errors
-@only_declared_records(exchange.SOFT_LABELS, exchange.ANSWER)
+@guard_handler(exchange.SOFT_LABELS, exchange.ANSWER)
 def train(message: Message, context: Context) -> Message:
-    """Answer with soft labels that the server reads, unless the policy asks for a secure sum."""
+    """Answer with soft labels that the server can read, unless the policy requires a secure sum."""
     client = Client.from_context(context)
     check_soft_labels_may_leave_alone(client.policy)
     use_threads(client.run.threads)
@@ -40,15 +39,7 @@ def train(message: Message, context: Context) -> Message:
 def label_rows(
     client: Client, request: exchange.TrainRequest, context: Context, *, summed: bool = False
 ) -> exchange.TrainReply:
-    """Train or load the teacher, label the slice of the transfer set, and release what the policy allows.
-
-    Parameters
-    ----------
-    client, request, context
-        Who is asked, what for, and the run's state.
-    summed
-        Whether the rows enter a secure sum.
-    """
+    """Train or load the teacher, label the slice of the transfer set, and release what the policy allows."""
     run = str(context.run_id)
     client.check_model(client.model)
     client.bind(run, request.fingerprint)

@@ -1,7 +1,4 @@
-"""The reference line: the same student by Flower's FedAvg, over the same clients and data; parameters leave clients.
-
-`flower-simulation --strategy fedavg` runs these two apps in the place of server_app and client_app.
-"""
+"""The baseline (`--strategy fedavg`): the same student by Flower's FedAvg, over the same clients and data."""
 
 import time
 
@@ -12,32 +9,19 @@ from flwr.serverapp import Grid, ServerApp
 from knot_fed.config import NO_MECHANISM, RunConfig
 from knot_fed.errors import PolicyError, phase
 from knot_fed.federation.client.costs import averaging_cost, check_cost
-from knot_fed.federation.client.guard import only_declared_records, redact_errors
+from knot_fed.federation.client.guard import guard_handler
 from knot_fed.federation.client.handlers import answer_evaluation, answer_handshake
 from knot_fed.federation.client.settings import Client
 from knot_fed.federation.flower.bounded_grid import bounded
+from knot_fed.federation.server import run
 from knot_fed.federation.server.averaging import CountedFedAvg
 from knot_fed.federation.server.learning import round_seed
-from knot_fed.federation.server.run import (
-    Judge,
-    read_server_data,
-    run_between_measurements,
-    run_in_folder,
-    start_student,
-    summarise,
-)
 from knot_fed.federation.wire import envelope, student_wire
 from knot_fed.federation.wire.message_log import log_messages
-from knot_fed.models import (
-    save_classifier,
-    trained_state,
-    use_threads,
-)
+from knot_fed.models import trained_state, use_threads
 from knot_fed.privacy.ledger.entry import LedgerEntry
 from knot_fed.privacy.policy_checks import check_parameters_may_leave
-from knot_fed.reporting.report import write_report
 from knot_fed.runs.run_folder import RunFolder
-from knot_fed.runs.scalars import write_scalars
 from knot_fed.training.teacher import train_further
 
 server_app = ServerApp()
@@ -47,32 +31,25 @@ client_app.evaluate()(answer_evaluation)
 
 @server_app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run one federation; a failure leaves what was computed in the run folder and ends non-zero."""
-    run_in_folder(grid, context, federate)
+    """Run one federation; a failed run exits non-zero and keeps what was computed in the run folder."""
+    run.run_in_folder(grid, context, federate)
 
 
 def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
-    """Pretrain, average and judge the student, and write `summary.json`, `student/` and `report.html`.
-
-    Raises
-    ------
-    KnotError
-        If the federation cannot continue; `summary.json` then holds `status = "failed"` and what was computed.
-    """
+    """Run, evaluate and write `summary.json`, `student/` and `report.html`; a failed run raises."""
     started = time.monotonic()
     with phase("preparation"):
         use_threads(config.threads)
-        transfer, public = read_server_data(config)
-        student = start_student(config, public, transfer)
+        transfer, public = run.read_server_data(config)
+        student = run.start_student(config, public, transfer)
     sizes = [value.nbytes for value in trained_state(student).values()]
     grid = bounded(grid, envelope.ReplyBounds.of_arrays(sizes))
     strategy = CountedFedAvg(config, student, transfer, public.val)
     outcome = strategy.roster.outcome
     averaging = time.monotonic()
     with phase("averaging"):
-        failure = run_between_measurements(lambda: strategy.run(grid), student, Judge(config, public), outcome)
-    save_classifier(student, folder.student)
-    facts = {
+        failure = run.run_between_measurements(lambda: strategy.run(grid), student, config, public, outcome)
+    facts: dict[str, object] = {
         "fedavg": {
             "rounds": config.fedavg.rounds,
             "epochs": config.fedavg.epochs,
@@ -82,27 +59,21 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
         },
         "privacy": {"mechanism": "none", "guarantee": "no guarantee: parameters leave each client"},
     }
-    folder.write_summary(summarise(config, outcome, facts, seconds=time.monotonic() - started, failure=failure))
-    if failure is not None:
-        raise failure
-    with phase("the report"):
-        write_report(folder)
-        write_scalars(folder)
+    run.finish_run(config, outcome, student, folder, facts, started=started, failure=failure)
 
 
 @client_app.query()
-@redact_errors
+@guard_handler(envelope.ABOUT)
 def query(message: Message, context: Context) -> Message:
-    """Refuse before any training where the owner keeps parameters, or else shake hands as every app does."""
+    """Refuse before any training if the owner does not release parameters, or else shake hands."""
     check_owner(Client.from_context(context))
     return answer_handshake(message, context)
 
 
 @client_app.train()
-@redact_errors
-@only_declared_records(student_wire.PARAMETERS, student_wire.TRAINING)
+@guard_handler(student_wire.PARAMETERS, student_wire.TRAINING)
 def train(message: Message, context: Context) -> Message:
-    """Train the student on the private training split for the epochs asked, and return its parameters."""
+    """Train the student on the private training split for the configured epochs, and return its parameters."""
     client = Client.from_context(context)
     check_owner(client)
     use_threads(client.run.threads)
@@ -117,20 +88,13 @@ def train(message: Message, context: Context) -> Message:
         check_cost(averaging_cost(settings, len(examples), key=ledger.secret()), policy=client.policy)
         ledger.charge(lambda _: LedgerEntry(run=str(context.run_id), round=server_round, parameters=1))
     train_further(student, examples, settings, seed=round_seed(client.seed(), server_round))
-    reply = student_wire.pack_parameters(
-        trained_state(student), examples=len(examples), seconds=time.monotonic() - started
-    )
+    seconds = time.monotonic() - started
+    reply = student_wire.pack_parameters(trained_state(student), examples=len(examples), seconds=seconds)
     return Message(reply, reply_to=message)
 
 
 def check_owner(client: Client) -> None:
-    """Ask the owner's policy whether parameters may leave; a virtual client has no private file and no owner.
-
-    Raises
-    ------
-    PolicyError
-        If a node with a private file does not allow it, or the run asks for a privacy mechanism.
-    """
+    """Refuse a run with a privacy mechanism, or a node with a private file whose policy does not release parameters."""
     if client.run.privacy.mechanism != NO_MECHANISM:
         raise PolicyError(
             f"privacy.mechanism = {client.run.privacy.mechanism!r} covers soft labels and not parameters; set it to"

@@ -15,22 +15,10 @@ from knot_fed.models import TextClassifier, load_classifier
 from knot_fed.preflight import check_run, check_run_folder
 from knot_fed.server_app import federate
 
-SERVER_NODE = 1
-
 
 @dataclass(frozen=True, slots=True)
 class FederationResult:
-    """What a finished run leaves.
-
-    Parameters
-    ----------
-    summary
-        What `summary.json` holds.
-    student
-        The distilled student.
-    folder
-        The run folder, as the commands leave one.
-    """
+    """The result of a run: the content of `summary.json`, the distilled student, and the run folder."""
 
     summary: dict[str, Any]
     student: TextClassifier
@@ -38,10 +26,9 @@ class FederationResult:
 
 
 class Federation:
-    """A federation of virtual clients in this process, over the handlers and messages of a deployed one.
+    """A federation of virtual clients in this process, with the handlers and messages of a deployed one.
 
-    Clients answer one after the other; nothing is started beside this process. `flower-simulation` runs the same
-    configuration on all cores, or on a Ray cluster.
+    Clients answer one after another. `flower-simulation` runs the same configuration on all cores, or on a Ray cluster.
 
     Parameters
     ----------
@@ -51,7 +38,7 @@ class Federation:
     Raises
     ------
     ConfigError
-        If `config` is no `RunConfig`.
+        If `config` is not a `RunConfig`.
 
     Examples
     --------
@@ -66,22 +53,17 @@ class Federation:
         self.config = config or RunConfig()
 
     def run(self, clients: int = 0) -> FederationResult:
-        """Run the federation to its end; a run without a name is named by its task and the time.
+        """Run the federation; without a configured name, the run is named after its task and the time.
 
         Parameters
         ----------
         clients
             Virtual clients; 0: one for each private file.
 
-        Returns
-        -------
-        result
-            The summary, the student and the run folder.
-
         Raises
         ------
         KnotError
-            If the run could only fail, which is refused before anything starts, or if it failed.
+            If the run failed, or would fail and was refused before it started.
         """
         if isinstance(clients, bool) or not isinstance(clients, int) or not 0 <= clients <= MOST_CLIENTS:
             raise ConfigError(
@@ -92,5 +74,5 @@ class Federation:
         check_run_folder(config)
         check_run(config, clients=count)
         grid = InProcessGrid(virtual_clients(config, count), client_app)
-        folder = run_in_folder(grid, context(config, node={}, node_id=SERVER_NODE), federate)
+        folder = run_in_folder(grid, context(config, node={}, node_id=1), federate)
         return FederationResult(folder.read_summary(), load_classifier(folder.student), folder.path)

@@ -1,18 +1,17 @@
-"""KnotStrategy: shake hands, collect a round's answers, learn from them, and have the student measured."""
+"""KnotStrategy: shake hands, collect a round's answers, distil the student from them, and have it evaluated."""
 
 import logging
 from collections.abc import Iterable
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
+from flwr.serverapp.strategy import Result, Strategy
 from typing_extensions import override
 
 from knot_fed.config import RunConfig
-from knot_fed.data.transfer_set import TransferSet
-from knot_fed.errors import phase
+from knot_fed.errors import FederationError, phase
 from knot_fed.federation.flower.bounded_grid import bounded
-from knot_fed.federation.secure.collecting import make_collector, reply_bounds
+from knot_fed.federation.secure.round import make_collector, reply_bounds
 from knot_fed.federation.server.checkpoint import Checkpoint
 from knot_fed.federation.server.collecting import Collector
 from knot_fed.federation.server.learning import Learner
@@ -20,12 +19,11 @@ from knot_fed.federation.server.roster import Roster
 from knot_fed.federation.server.run import calibrate_start, pretrained_student, read_server_data
 from knot_fed.federation.wire import envelope
 from knot_fed.mechanisms import mechanism_of, public_teacher
-from knot_fed.models import TextClassifier, trained_state, use_threads
+from knot_fed.models import trained_state, use_threads
 from knot_fed.runs.method import settings_in_words
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.training.distillation import distillation_settings
 from knot_fed.training.teacher import best_temperature
-from knot_fed.types import SplitExamples
 
 logger = logging.getLogger("knot_fed")
 
@@ -33,67 +31,28 @@ logger = logging.getLogger("knot_fed")
 class KnotStrategy(Strategy):
     """Federated distillation of a student from clients' soft labels (KNOT, COLING 2022).
 
-    `from_config` builds it from a configuration alone, and `run` runs it: in a `ServerApp` of your own, call `run`
-    instead of Flower's `start`, which knows neither the handshake nor a second request to a client that was away.
+    `from_config` builds it from a configuration, and `run` runs it in any `ServerApp`. Flower's `start` is refused: its
+    loop has no handshake, no bound on replies, and no second request to a client that was absent.
 
     Parameters
     ----------
-    config
-        The run's configuration.
-    student
-        The student, pretrained or not; distilled in place.
-    transfer
-        The shared unlabelled texts.
-    folder
-        Where pooled soft labels and rounds are written.
-    public
-        The public labelled examples: its validation split fits the student's temperature, and its training split is
-        read where `distill.supervised` is above 0.
+    learner
+        Distils the student, and holds the configuration, the data and the run folder.
     collector
-        How a round's answers come to the server: each by itself, or in a secure sum.
-
-    Raises
-    ------
-    ConfigError
-        If a user's own loss cannot be imported.
-    GroundCostError
-        If the ground cost does not fit.
+        Collects a round's answers, individually or by a secure sum.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        student: TextClassifier,
-        transfer: TransferSet,
-        folder: RunFolder,
-        public: SplitExamples,
-        collector: Collector,
-    ) -> None:
-        self.config = config
-        self.student = student
-        self.transfer = transfer
-        self.folder = folder
-        self.public = public
+    def __init__(self, learner: Learner, collector: Collector) -> None:
+        self.learner = learner
         self.collector = collector
-        self.learner = Learner(config, student, transfer, folder, public.train)
-        self.roster = Roster(config, rounds=config.rounds)
+        self.config = learner.config
+        self.student = learner.student
+        self.public = learner.public
+        self.roster = Roster(self.config, rounds=self.config.rounds)
 
     @classmethod
     def from_config(cls, config: RunConfig, folder: RunFolder) -> "KnotStrategy":
-        """Read the server's data and pretrain the student, as the configuration says.
-
-        Parameters
-        ----------
-        config
-            The run's configuration.
-        folder
-            Where pooled soft labels and rounds are written.
-
-        Raises
-        ------
-        KnotError
-            If a file or a model cannot be used.
-        """
+        """Read the server's data and pretrain the student; raises KnotError if a file or model cannot be used."""
         with phase("preparation"):
             use_threads(config.threads)
             transfer, public = read_server_data(config)
@@ -101,24 +60,30 @@ class KnotStrategy(Strategy):
             own = public_teacher(config, student, public.train.texts) if config.student.pretrain else None
             answer = mechanism_of(own.run.privacy).answer(own, transfer.texts) if own else None
             calibrate_start(config, student, public.val)
-            return cls(config, student, transfer, folder, public, make_collector(config, transfer, answer))
+            learner = Learner(config, student, transfer, folder, public)
+            return cls(learner, make_collector(config, transfer, answer))
 
     @override
     def summary(self) -> None:
-        config = self.config
+        config, texts = self.config, len(self.learner.transfer)
+        more = "; the pretrained student counts as one more teacher" if config.student.pretrain else ""
         logger.info(
             "%s: %s, %d round(s) over %d transfer texts%s",
-            config.task, settings_in_words(distillation_settings(config)), config.rounds, len(self.transfer),
-            "; the pretrained student counts as one more teacher" if config.student.pretrain else "",
+            config.task, settings_in_words(distillation_settings(config)), config.rounds, texts, more,
         )  # fmt: skip
 
-    def run(self, grid: Grid) -> None:
-        """Shake hands, measure the student, run all rounds, and measure it again; resume an interrupted run.
+    @override
+    def start(self, *_: object, **__: object) -> Result:
+        """Refuse Flower's loop with a FederationError."""
+        raise FederationError(
+            "KnotStrategy.start is not supported: Flower's loop has no handshake and does not follow the configured"
+            " rounds; call KnotStrategy.run(grid)"
+        )
 
-        Parameters
-        ----------
-        grid
-            The grid of the `ServerApp`; over a network, what its replies may cost is bounded.
+    def run(self, grid: Grid) -> None:
+        """Shake hands, measure the student, run all rounds, and measure it after each; resume an interrupted run.
+
+        Over a network, the size of replies to `grid` is bounded.
 
         Raises
         ------
@@ -127,13 +92,13 @@ class KnotStrategy(Strategy):
         RunFolderError
             If the checkpoint to resume from is damaged, or the disk is full.
         """
-        grid = bounded(grid, reply_bounds(self.config, texts=len(self.transfer)))
+        grid = bounded(grid, reply_bounds(self.config, texts=len(self.learner.transfer)))
         self.summary()
-        resumed = Checkpoint.load(self.folder.checkpoint) if self.config.resume else None
+        resumed = Checkpoint.load(self.learner.folder.checkpoint) if self.config.resume else None
         with phase("the handshake"):
-            self.roster.open(grid, self.transfer)
+            self.roster.open(grid, self.learner.transfer)
         if resumed is not None:
-            self.roster.resume(resumed.clients, resumed.before, resumed.distillations)
+            resumed.restore(self.roster.outcome)
             self.learner.resume(resumed, self.roster.outcome)
         done = resumed.round if resumed else 0
         self._measure(done, grid)
@@ -170,9 +135,9 @@ class KnotStrategy(Strategy):
         return None
 
     def _measure(self, server_round: int, grid: Grid) -> None:
+        timeout = self.config.timeout
         with phase("evaluation"):
             state = envelope.pack_arrays(trained_state(self.student))
             messages = list(self.configure_evaluate(server_round, state, ConfigRecord(), grid))
-            timeout = self.config.timeout
-            given = grid.send_and_receive(messages, timeout=timeout)
-            self.aggregate_evaluate(server_round, self.roster.ask_again(grid, messages, given, timeout=timeout))
+            replies = grid.send_and_receive(messages, timeout=timeout)
+            self.aggregate_evaluate(server_round, self.roster.ask_again(grid, messages, replies, timeout=timeout))

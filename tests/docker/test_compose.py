@@ -210,7 +210,7 @@ def test_a_client_says_when_no_app_is_pinned_and_does_not_start_on_a_wrong_pin(h
     assert "no app is pinned" in host.logs("client-a")
     refused = host.run(["docker", "compose", "run", "--rm", "--no-deps", "-T", "client-a"], APP_DIGEST="x")
     assert refused.returncode == 1
-    assert "the pinned app is not given by a SHA-256" in refused.stdout + refused.stderr
+    assert "the pinned app is not a hexadecimal SHA-256" in refused.stdout + refused.stderr
 
 
 def test_a_client_whose_owner_has_pinned_another_app_runs_nothing_of_it(host):

@@ -1,1 +1,1 @@
-"""The client's side: its settings, what it releases, and the guards around its handlers."""
+"""The client's side: its settings, its releases, and the guards around its handlers."""

@@ -1,4 +1,4 @@
-"""What a request would cost the client's machine, estimated from public texts before anything is charged."""
+"""Estimate the cost of a request for the client's machine, from public texts, before anything is charged."""
 
 import hmac
 import math
@@ -23,7 +23,7 @@ TRIAL_TEXTS = 32
 
 @dataclass(frozen=True, slots=True)
 class RequestCost:
-    """Optimiser steps, teachers, bytes of parameters and answers, and seconds; of a teacher that is still to train."""
+    """Optimiser steps, teachers, bytes of parameters and answers, and seconds, for a teacher not trained yet."""
 
     steps: int
     shards: int
@@ -32,20 +32,9 @@ class RequestCost:
 
 
 def estimate_cost(plan: TeacherPlan, model: TextClassifier, texts: Sequence[Text], *, key: bytes) -> RequestCost:
-    """Estimate a request by arithmetic, and its seconds by one step on public texts.
+    """Estimate a request by arithmetic, and its seconds by a training step of the untrained model on public texts.
 
-    Whether a request is refused must not tell how many examples an owner has, so that their number is rounded up.
-
-    Parameters
-    ----------
-    plan
-        The teacher that would be trained.
-    model
-        Of its specification, not trained.
-    texts
-        The transfer texts asked; no private text is read.
-    key
-        The owner's secret, as `rounded_up` reads it.
+    A refusal must not reveal the number of an owner's examples, so that number is rounded up under the owner's key.
     """
     mechanism = mechanism_of(plan.run.privacy)
     shards = mechanism.teachers(plan.run.privacy)
@@ -59,13 +48,7 @@ def estimate_cost(plan: TeacherPlan, model: TextClassifier, texts: Sequence[Text
 
 
 def check_cost(cost: RequestCost, *, policy: ReleasePolicy) -> None:
-    """Refuse a request that would cost more than the owner allows.
-
-    Raises
-    ------
-    PolicyError
-        With the limit; only the owner's own log tells the estimate.
-    """
+    """Refuse a request over a limit; the limit is sent to the peer, the estimate stays in the owner's log."""
     for name, limit, estimate in (
         ("max-steps", policy.max_steps, cost.steps),
         ("max-shards", policy.max_shards, cost.shards),
@@ -80,19 +63,18 @@ def check_cost(cost: RequestCost, *, policy: ReleasePolicy) -> None:
 
 
 def averaging_cost(settings: TeacherConfig, examples: int, *, key: bytes) -> RequestCost:
-    """Estimate one round of federated averaging by its steps; arguments as in `estimate_cost`."""
+    """Estimate one round of federated averaging by its steps; parameters as in `estimate_cost`."""
     steps = settings.epochs * math.ceil(rounded_up(examples, key=key) / settings.batch_size)
     return RequestCost(steps=steps, shards=1, bytes=0, seconds=0.0)
 
 
 def rounded_up(count: int, *, key: bytes) -> int:
-    """Return a number of examples rounded up to a power of two times a factor in [1, 2) that a secret draws.
+    """Round a number of examples up to a power of two times a secret factor in [1, 2).
 
-    A server that asks for ever more learns in which of these wide ranges the number lies. Without the factor it would
-    tell 1024 from 1025; with it, one example more changes the range with a chance of 1.44 over their number.
+    A server that keeps asking learns only in which of these wide ranges the number lies. Without the factor it could
+    distinguish 1024 from 1025; with it, one more example changes the range with a probability of 1.44 over their
+    number.
 
-    Examples
-    --------
     >>> len({rounded_up(count, key=b"secret") for count in range(1000, 1500)}) <= 2
     True
     """
@@ -103,14 +85,14 @@ def rounded_up(count: int, *, key: bytes) -> int:
 
 
 def _of_all_lengths(texts: Sequence[Text]) -> list[Text]:
-    """Return a few texts, evenly from the shortest to the longest: a server chooses their order."""
+    """Return a few texts, evenly from the shortest to the longest, since a server chooses their order."""
     by_length = sorted(texts, key=lambda text: len(text) if isinstance(text, str) else sum(map(len, text)))
     places = np.linspace(len(texts) - 1, 0, min(len(texts), TRIAL_TEXTS)).round().astype(int)
     return [by_length[place] for place in places]
 
 
 def _trial_seconds(model: TextClassifier, texts: Sequence[Text]) -> tuple[float, float]:
-    """Return the seconds that one text takes to be read, and to be learnt from; the first time is a warm-up."""
+    """Return the seconds to encode one text, and to train on it; the first of two passes is a warm-up."""
     for _ in range(2):
         started = time.monotonic()
         items = model.encode(texts)

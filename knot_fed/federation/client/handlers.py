@@ -1,13 +1,14 @@
-"""What every app answers: the handshake, and the student's metrics on the private test split."""
+"""Handlers of every client app: the handshake, and the student's metrics on the private test split."""
 
 import logging
+from functools import partial
 from pathlib import Path
 
 from flwr.app import Context, Message
 
 from knot_fed.data.private import untold
 from knot_fed.errors import WireError
-from knot_fed.federation.client.guard import only_declared_records, redact_errors
+from knot_fed.federation.client.guard import guard_handler
 from knot_fed.federation.client.settings import HELD_TEXTS, Client
 from knot_fed.federation.wire import envelope, exchange, student_wire
 from knot_fed.models import use_threads
@@ -20,29 +21,20 @@ from knot_fed.training.teacher import predict_soft_labels
 logger = logging.getLogger("knot_fed")
 
 
-def _tell_owner(name: str, sentence: str) -> None:
-    logger.info("%s: %s", name, sentence)
-
-
-@redact_errors
-@only_declared_records(envelope.ABOUT)
+@guard_handler(envelope.ABOUT)
 def answer_handshake(message: Message, context: Context) -> Message:
     """Compare protocol, labels and transfer set, and check the private file, before any training."""
     client = Client.from_context(context)
     server = exchange.unpack_handshake(message.content)
     held = client.transfer_set() or client.kept_texts(server.fingerprint)
-    ours = exchange.Handshake(
-        protocol=envelope.PROTOCOL,
-        labels=exchange.canonical_labels(client.run.label_space()),
-        fingerprint=held.fingerprint if held else "",
-        name=client.name,
-    )
+    fingerprint, labels = held.fingerprint if held else "", exchange.canonical_labels(client.run.label_space())
+    ours = exchange.Handshake(envelope.PROTOCOL, labels, fingerprint, client.name)
     exchange.check_handshake(ours, server)
     if not server.fingerprint:
         raise WireError("the server names no transfer set; name the one that this run is about")
     client.check_model(client.model)
     client.bind(str(context.run_id), server.fingerprint)
-    _, assignment = client.examples(tell=_tell_owner if client.node.data else untold)
+    _, assignment = client.examples(tell=partial(logger.info, "%s: %s") if client.node.data else untold)
     if client.shard[1] > 1 and client.run.name:
         RunFolder.open(Path(client.run.runs_dir) / client.run.name).write_assignment(client.name, assignment)
     if held:
@@ -50,13 +42,12 @@ def answer_handshake(message: Message, context: Context) -> Message:
     return Message(exchange.pack_handshake(ours), reply_to=message)
 
 
-@redact_errors
-@only_declared_records(student_wire.METRICS)
+@guard_handler(student_wire.METRICS)
 def answer_evaluation(message: Message, context: Context) -> Message:
-    """Judge the student on the private test split; only metrics leave, rounded as the policy says.
+    """Evaluate the student on the private test split; only metrics leave, rounded as the policy requires.
 
-    A student is not counted before it could be built. That it was distilled in this run cannot be verified: a crafted
-    one is measured like any other, and only the policy's limits bound what its metrics tell.
+    A student is counted only once it could be built. The client cannot verify that it was distilled in this run: a
+    crafted one is measured too, and only the policy's limits bound what its metrics reveal.
     """
     client = Client.from_context(context)
     run, ledger, policy = str(context.run_id), client.ledger, client.policy
@@ -70,8 +61,7 @@ def answer_evaluation(message: Message, context: Context) -> Message:
         check_evaluations(*ledger.evaluated(run), policy=policy)
         ledger.record(LedgerEntry(run=run, evaluations=1))
     labels = client.run.label_space()
-    metrics = evaluate_classifier(
-        predict_soft_labels(student, test.texts), test.labels, labels, temperature=temperature
-    )
-    told = rounded_metrics(metrics, diameter=labels.diameter, policy=policy)
-    return Message(student_wire.pack_metrics(told), reply_to=message)
+    soft_labels = predict_soft_labels(student, test.texts)
+    metrics = evaluate_classifier(soft_labels, test.labels, labels, temperature=temperature)
+    rounded = rounded_metrics(metrics, diameter=labels.diameter, policy=policy)
+    return Message(student_wire.pack_metrics(rounded), reply_to=message)

@@ -1,4 +1,4 @@
-"""Noisy soft labels that left before, by text: the same text gets the same row, or its noise would average out."""
+"""Keep released noisy soft labels by text: drawn anew for the same text, the noise would average out."""
 
 import fcntl
 import hashlib
@@ -22,10 +22,8 @@ DIGEST_BYTES = 32
 class NoisyRows:
     """The rows of one teacher under one noise; several processes may read and add rows.
 
-    Parameters
-    ----------
-    folder
-        Named after all that determines a row but its text; one folder in it for each request with a new text.
+    `folder` is named after everything that determines a row except its text, and holds a folder for each request with
+    new texts.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,21 +35,10 @@ class NoisyRows:
         return sum(_digest(text) not in known for text in texts)
 
     def rows(self, texts: Sequence[Text], draw: Rows, *, most_new: int) -> SoftLabels:
-        """Return each text's row, drawing those that no request had before.
+        """Return the rows of distinct texts, drawing at most `most_new` fresh ones, the number that was charged.
 
-        Parameters
-        ----------
-        texts
-            Distinct texts.
-        draw
-            Gives fresh noisy rows; they are on disk before any of them is returned.
-        most_new
-            How many fresh rows were charged.
-
-        Raises
-        ------
-        PrivacyError
-            If a kept row is damaged, rows cannot be kept, or more were removed since they were counted.
+        Fresh rows are on disk before any of them is returned. Raises PrivacyError if a kept row is damaged, rows
+        cannot be kept, or rows were removed since they were counted.
         """
         with _locked(self._folder):
             known = self._known()
@@ -82,9 +69,8 @@ class NoisyRows:
         try:
             keep_folder(self._folder / hashlib.sha256(digests).hexdigest(), write)
         except OSError as error:
-            raise PrivacyError(
-                f"noisy soft labels cannot be kept ({error.strerror}), so none leave; make room on the client's disk"
-            ) from None
+            reason = f"noisy soft labels cannot be kept ({error.strerror}), so none leave"
+            raise PrivacyError(f"{reason}; make room on the client's disk") from None
 
 
 def _digest(text: Text) -> bytes:

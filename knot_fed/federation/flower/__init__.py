@@ -1,1 +1,1 @@
-"""Every place that reaches into what Flower does not document."""
+"""All code that depends on undocumented parts of Flower."""

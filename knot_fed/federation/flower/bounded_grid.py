@@ -1,7 +1,7 @@
 """A grid that reads replies within bounds, and only from the node that was asked.
 
-A reply reaches the server app in objects that a node has uploaded. Flower's own grid pulls all of them, whatever their
-size, believes what they say of their sender, and lets one that cannot be read end the run.
+A node uploads a reply to the server app as objects. Flower's own grid pulls all of them, whatever their size, trusts
+what they state about their sender, and lets an unreadable one end the run.
 """
 
 import json
@@ -35,20 +35,12 @@ UNREADABLE = 1000
 
 
 def bounded(grid: Grid, bounds: ReplyBounds) -> Grid:
-    """Bound what replies may cost where they come over the network; a simulation's never leave this process."""
+    """Bound the size of replies that come over the network; those of a simulation never leave this process."""
     return BoundedGrid(grid, bounds) if isinstance(grid, HttpGrid) else grid
 
 
 class BoundedGrid(HttpGrid):
-    """Flower's grid over HTTP, with replies of bounded size.
-
-    Parameters
-    ----------
-    grid
-        The grid that Flower made for this run.
-    bounds
-        How large a reply may be; a larger one is answered for by an error in its place, and never read whole.
-    """
+    """Flower's grid over HTTP with replies of bounded size; an error takes the place of a larger one."""
 
     def __init__(self, grid: HttpGrid, bounds: ReplyBounds) -> None:
         self.__dict__ = grid.__dict__
@@ -72,7 +64,7 @@ class BoundedGrid(HttpGrid):
             time.sleep(POLL_SECONDS)
 
     def _reply(self, awaited: "_Awaited") -> Message | None:
-        """Return a node's reply once it is there whole, or an error in the place of one that cannot be read."""
+        """Return a node's reply once it is complete, or an error in place of one that cannot be read."""
         try:
             if not awaited.objects:
                 awaited.objects = self._objects_of_reply(awaited.message_id)
@@ -89,11 +81,14 @@ class BoundedGrid(HttpGrid):
             content, error = None, Error(UNREADABLE, f"sent a reply that {reason}; send only what was asked for")
         awaited.contents.clear()
         if awaited.objects:
-            self._confirm(awaited.objects[-1])
+            confirmed = ConfirmMessageReceivedRequest(
+                node=self.node, run_id=self.run.run_id, message_object_id=awaited.objects[-1]
+            )
+            self._runtime_client.ConfirmMessageReceived(confirmed)
         return make_message(metadata=awaited.metadata(self.run.run_id), content=content, error=error)
 
     def _objects_of_reply(self, message_id: str) -> list[str]:
-        """List the objects of a node's reply, itself last; what was never asked for is left where it is."""
+        """List the objects of a node's reply, the reply itself last; ignore replies to other messages."""
         pulled = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=[message_id]))
         for reply, tree in zip(pulled.messages_list, pulled.message_object_trees, strict=True):
             if reply.metadata.reply_to_message_id == message_id:
@@ -104,14 +99,13 @@ class BoundedGrid(HttpGrid):
         return []
 
     def _pull(self, awaited: "_Awaited") -> bool:
-        """Pull the objects of a reply as long as they stay within the bounds; tell whether all are there."""
+        """Pull the objects of a reply within the bounds; return whether it is complete."""
         contents = awaited.contents
         for name in awaited.objects:
             if name in contents:
                 continue
-            pulled = self._runtime_client.PullObject(
-                PullObjectRequest(node=self.node, run_id=self.run.run_id, object_id=name)
-            )
+            request = PullObjectRequest(node=self.node, run_id=self.run.run_id, object_id=name)
+            pulled = self._runtime_client.PullObject(request)
             if not pulled.object_found:
                 raise WireError("was not sent whole")
             if not pulled.object_available:
@@ -126,20 +120,15 @@ class BoundedGrid(HttpGrid):
             raise WireError(f"holds more than the {self._bounds.bytes} bytes that were asked for")
 
     def _check_response(self, response: httpx.Response) -> None:
-        """Refuse a body by its announced length, before a byte of it is read."""
+        """Refuse a body by its announced length, before any byte is read."""
         announced = int(response.headers.get("content-length", 0))
         if announced > self._largest_response:
             raise WireError(f"holds an object of {announced} bytes, more than were asked for")
 
-    def _confirm(self, message_id: str) -> None:
-        self._runtime_client.ConfirmMessageReceived(
-            ConfirmMessageReceivedRequest(node=self.node, run_id=self.run.run_id, message_object_id=message_id)
-        )
-
 
 @dataclass(slots=True)
 class _Awaited:
-    """The reply to one message, as far as it has come."""
+    """The reply to one message, as far as it has arrived."""
 
     message_id: str
     node_id: int
@@ -149,7 +138,7 @@ class _Awaited:
     message: Message | None = None
 
     def metadata(self, run_id: int) -> Metadata:
-        """Say who was asked, which the SuperLink has checked, and not what the reply says of itself."""
+        """State the node that was asked, as the SuperLink verified it, and not what the reply states."""
         return Metadata(
             run_id=run_id,
             message_id=self.objects[-1] if self.objects else "",
@@ -164,7 +153,7 @@ class _Awaited:
 
 
 def _expanded_bytes(content: bytes, contents: dict[str, bytes]) -> int:
-    """Count the bytes of an array once its chunks are put together; one chunk may be named any number of times."""
+    """Count the bytes of an array after its chunks are joined; one chunk may be listed many times."""
     kind, children, _ = get_object_head_values_from_object_content(content)
     if kind != Array.__qualname__:
         return 0

@@ -1,7 +1,7 @@
-"""A SuperNode that runs only apps that its owner has pinned: `python -m knot_fed.federation.flower.pinned_node`.
+"""A SuperNode that runs only apps pinned by its owner: `python -m knot_fed.federation.flower.pinned_node`.
 
-A SuperLink sends each run's code along, and Flower verifies that code only where it came from Flower's hub. Here the
-SuperNode, which runs nothing of it, compares the bundle's digest with the owner's before any of it is unpacked.
+A SuperLink sends each run's code, and Flower verifies only code from its own hub. Here the SuperNode, which never runs
+that code itself, compares the bundle's digest with the pinned ones before the bundle is unpacked.
 """
 
 import hashlib
@@ -29,33 +29,21 @@ logger = logging.getLogger("flwr")
 
 
 def app_digest(app: Path | None) -> str:
-    """Return the SHA-256 of the bundle that `knot-fed submit` sends of an app's folder, or of the installed one.
-
-    Raises
-    ------
-    ConfigError
-        If the folder holds no app.
-    """
+    """Return the SHA-256 of the bundle that `knot-fed submit` sends: of an app folder, or of the installed app."""
     with tempfile.TemporaryDirectory(prefix="knot-fed-") as folder:
         return hashlib.sha256(build_fab_from_disk(stage_app(app, Path(folder) / "app"))).hexdigest()
 
 
 def read_pins(text: str) -> frozenset[str]:
-    """Parse digests with commas between them; none: any app may run.
-
-    Raises
-    ------
-    ConfigError
-        If one is no SHA-256.
-    """
+    """Parse digests separated by commas; an empty list lets any app run."""
     pins = frozenset(pin for pin in re.split(r"[\s,]+", text.lower()) if pin)
     if not all(map(DIGEST.fullmatch, pins)):
-        raise ConfigError("the pinned app is not given by a SHA-256 in hexadecimal; knot-fed client digest prints it")
+        raise ConfigError("the pinned app is not a hexadecimal SHA-256; knot-fed client digest prints it")
     return pins
 
 
 def pin_apps(pins: Collection[str]) -> None:
-    """Let Flower's SuperNode in this process verify every bundle by its digest; another is answered by an error."""
+    """Make Flower's SuperNode in this process verify every bundle by its digest, and answer others by an error."""
     pull = start_client_internal._pull_and_store_message
 
     def pull_pinned(*, get_fab: Callable[[str, int], Fab], **others: Any) -> int | None:
@@ -76,11 +64,11 @@ def pin_apps(pins: Collection[str]) -> None:
 
 
 def main() -> None:
-    """Start `flower-supernode` with the other arguments; the first one lists the digests, and may be empty."""
+    """Start `flower-supernode` with the remaining arguments; the first lists the digests, and may be empty."""
     try:
         pins = read_pins(sys.argv.pop(1))
         if pins and any(argument.startswith(TRUSTED) for argument in sys.argv):
-            raise ConfigError(f"{TRUSTED} stands beside a pinned app; use one of them")
+            raise ConfigError(f"{TRUSTED} cannot be combined with a pinned app; use one of them")
     except ConfigError as error:
         sys.exit(f"knot_fed: {error}")
     if pins:

@@ -1,1 +1,1 @@
-"""The secure sum (Bonawitz et al. 2017): keys, messages, both sides, and the strategy."""
+"""The secure sum (Bonawitz et al. 2017): keys, messages, and both sides."""

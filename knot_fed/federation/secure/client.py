@@ -1,4 +1,4 @@
-"""The client's handlers of a secure sum: what is kept between messages, and what the owner's policy asks for."""
+"""The client's handlers of a secure sum, the state that they keep between messages, and the owner's limits."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -7,7 +7,7 @@ from flwr.app import ConfigRecord, Context, Message
 
 from knot_fed.aggregation import single_weights, weight_bound
 from knot_fed.errors import WireError
-from knot_fed.federation.client.guard import only_declared_records, redact_errors
+from knot_fed.federation.client.guard import guard_handler
 from knot_fed.federation.client.settings import Client
 from knot_fed.federation.secure import sum_wire
 from knot_fed.federation.secure.peer import Peer, deal_shares, mask_values, receive_shares, reveal_shares
@@ -18,13 +18,12 @@ from knot_fed.privacy.secure_sum import Quantisation, quantise
 
 STATE = "secure-sum"
 Answer: TypeAlias = Callable[[Client, exchange.TrainRequest, Context], exchange.TrainReply]
-"""Labels the rows asked, and enters them in the ledger as summed, within the policy."""
+"""Labels the requested rows within the policy, and enters them in the ledger as summed."""
 
 
-@redact_errors
-@only_declared_records(sum_wire.SECURE)
+@guard_handler(sum_wire.SECURE)
 def answer_keys(message: Message, context: Context) -> Message:
-    """Draw the keys of a new round; what was left of another is wiped."""
+    """Draw the keys of a new round, and wipe what is left of another."""
     _take_peer(context)
     client, round_number = Client.from_context(context), sum_wire.unpack_keys_request(message.content)
     check_scheme_may_enter_sum(client.run.weights.scheme, policy=client.policy)
@@ -33,8 +32,7 @@ def answer_keys(message: Message, context: Context) -> Message:
     return Message(sum_wire.pack_keys(round_number, peer.public_keys), reply_to=message)
 
 
-@redact_errors
-@only_declared_records(sum_wire.SECURE)
+@guard_handler(sum_wire.SECURE)
 def answer_shares(message: Message, context: Context) -> Message:
     """Deal shares of this client's secrets to all peers."""
     peer, client = _take_peer(context), Client.from_context(context)
@@ -48,15 +46,14 @@ def answer_shares(message: Message, context: Context) -> Message:
 def masked_answer(answer: Answer) -> Callable[[Message, Context], Message]:
     """Make the handler that labels rows by `answer` and sends them masked."""
 
-    @redact_errors
-    @only_declared_records(sum_wire.SECURE)
+    @guard_handler(sum_wire.SECURE)
     def answer_masked(message: Message, context: Context) -> Message:
-        """Label the rows asked, weigh them, and send weights and weighted soft labels under masks."""
+        """Label the requested rows, weight them, and send weights and weighted soft labels under masks."""
         peer, client = _take_peer(context), Client.from_context(context)
         use_threads(client.run.threads)
         request, sealed = sum_wire.unpack_masked_request(message.content)
-        begun = _begun(peer, round_number=request.round)
-        received = receive_shares(begun, sealed, least_clients=client.policy.least_clients)
+        least = client.policy.least_clients
+        received = receive_shares(_begun(peer, round_number=request.round), sealed, least_clients=least)
         quantisation = _quantisation(client, clients=len(received.seal_keys))
         reply = answer(client, request, context)
         weights = single_weights(client.run.weights.scheme, reply.answer, power=client.run.weights.power)
@@ -70,25 +67,24 @@ def masked_answer(answer: Answer) -> Callable[[Message, Context], Message]:
     return answer_masked
 
 
-@redact_errors
-@only_declared_records(sum_wire.SECURE)
+@guard_handler(sum_wire.SECURE)
 def answer_unmask(message: Message, context: Context) -> Message:
-    """Reveal one share of each peer, once: the round's secrets are wiped before the reply leaves."""
+    """Reveal one share of each peer, once: the round's secrets are wiped before the reply is sent."""
     peer, client = _take_peer(context), Client.from_context(context)
     round_number, survivors = sum_wire.unpack_unmask_request(message.content)
-    begun = _begun(peer, round_number=round_number)
-    shares = reveal_shares(begun, survivors, least_clients=client.policy.least_clients)
+    least = client.policy.least_clients
+    shares = reveal_shares(_begun(peer, round_number=round_number), survivors, least_clients=least)
     return Message(sum_wire.pack_revealed(round_number, shares), reply_to=message)
 
 
 def _quantisation(client: Client, *, clients: int) -> Quantisation:
-    """Return the scale of a sum of all clients and the public teacher."""
+    """Return the scale of a sum over all clients and the public teacher."""
     bound = weight_bound(client.run.weights.scheme, power=client.run.weights.power)
     return Quantisation(client.run.privacy.sum_bits, bound, parties=clients + 1)
 
 
 def _take_peer(context: Context) -> Peer | None:
-    """Take the round's secrets out of the state: a request that is refused ends the round, and none can be repeated."""
+    """Remove the round's secrets from the state: a refused request ends the round, and none can be repeated."""
     record = context.state.pop(STATE, None)
     if not isinstance(record, ConfigRecord):
         return None

@@ -1,14 +1,13 @@
-"""Keys of the secure sum: agreed pairwise, split into shares, and bound to one round of one list of clients.
+"""Keys of the secure sum: agreed pairwise, split into shares, and bound to one round and one list of clients.
 
-Flower's primitives are used where they hold: elliptic-curve key agreement, Fernet, Shamir's sharing over GF(2^128).
-Its mask generator is not: it folds a seed into 32 bits, which anybody can try out, drives a Mersenne Twister that is
-no cryptographic generator, and never draws the largest value of its range. Masks are ChaCha20 keystreams here
-(`privacy.secure_sum.expand_mask`) under keys of 256 bits. Nor is its quantisation: it rounds by NumPy's global
-generator and cuts values off without a word.
+Flower's primitives are used for key agreement on an elliptic curve, Fernet, and Shamir's sharing over GF(2^128), but
+not for masks and quantisation. Its mask generator folds a seed into 32 bits, which can be searched, drives a Mersenne
+Twister, which is not a cryptographic generator, and never draws the largest value of its range. Its quantisation
+rounds by NumPy's global generator and clips silently. Here masks are ChaCha20 keystreams under 256-bit keys
+(`privacy.secure_sum.expand_mask`).
 """
 
 import base64
-import hashlib
 from collections.abc import Sequence
 
 from cryptography.exceptions import InvalidSignature
@@ -18,10 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from flwr.common.secure_aggregation.crypto.shamir import combine_shares, create_shares
 from flwr.common.secure_aggregation.crypto.symmetric_encryption import decrypt, encrypt, generate_shared_key
-from flwr.common.secure_aggregation.secaggplus_utils import (
-    share_keys_plaintext_concat,
-    share_keys_plaintext_separate,
-)
+from flwr.common.secure_aggregation.secaggplus_utils import share_keys_plaintext_concat, share_keys_plaintext_separate
 
 from knot_fed.errors import WireError
 from knot_fed.privacy.noise import NoiseSource
@@ -47,65 +43,35 @@ def new_seed() -> bytes:
 
 
 def public_key(secret: bytes) -> bytes:
-    """Return a secret key's public key, as a compressed point.
-
-    Raises
-    ------
-    WireError
-        If the bytes are no secret key.
-    """
+    """Return the public key of a secret key, as a compressed point."""
     point = _private(secret).public_key()
     return point.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.CompressedPoint)
 
 
-def session_digest(
-    *, round_number: int, threshold: int, seal_keys: Sequence[bytes], mask_keys: Sequence[bytes]
-) -> bytes:
-    """Name a round of one list of clients: who sees another list, threshold or round derives other keys."""
-    digest = hashlib.sha256(b"knot_fed secure sum 1")
-    for number in (round_number, threshold, len(seal_keys)):
-        digest.update(number.to_bytes(8, "big"))
-    for key in (*seal_keys, *mask_keys):
-        digest.update(len(key).to_bytes(2, "big") + key)
-    return digest.digest()
-
-
 def pair_mask_key(secret: bytes, peer: bytes, session: bytes) -> bytes:
-    """Derive the key of the mask that two clients share in one round.
-
-    Raises
-    ------
-    WireError
-        If the peer's key is no point of the curve.
-    """
+    """Derive the key of the mask that two clients share in one round."""
     return _derive(_agree(secret, peer), purpose=b"pair mask", session=session)
 
 
 def self_mask_key(seed: bytes, session: bytes) -> bytes:
-    """Derive the key of a client's own mask in one round."""
+    """Derive the key of a client's self-mask in one round."""
     return _derive(seed, purpose=b"self mask", session=session)
 
 
 def commitment(seed: bytes, session: bytes) -> bytes:
-    """Bind a client to its seed, so that a seed put together from shares can be checked."""
+    """Commit a client to its seed, so that a seed joined from shares can be checked."""
     return _derive(seed, purpose=b"commitment", session=session)
 
 
 def split_secret(secret: bytes, *, threshold: int, clients: int) -> list[bytes]:
-    """Split a secret into one share for each client, any `threshold` of which give it back, and fewer tell nothing."""
+    """Split a secret into one share per client; any `threshold` shares restore it, and fewer reveal nothing."""
     return create_shares(secret, threshold, clients)
 
 
 def join_shares(shares: Sequence[bytes], *, threshold: int) -> bytes:
-    """Put a secret together from the first `threshold` shares.
-
-    Raises
-    ------
-    WireError
-        If there are too few shares, or they are not shares of one secret.
-    """
+    """Restore a secret from the first `threshold` shares."""
     if len(shares) < threshold:
-        raise WireError(f"{len(shares)} shares of a secret, the threshold is {threshold}; nothing can be put together")
+        raise WireError(f"{len(shares)} shares of a secret, the threshold is {threshold}; nothing can be restored")
     try:
         return combine_shares(list(shares[:threshold]))
     except ValueError:
@@ -113,13 +79,7 @@ def join_shares(shares: Sequence[bytes], *, threshold: int) -> bytes:
 
 
 def check_share(share: bytes, *, holder: int, size: int) -> None:
-    """Refuse a share of another length, or of another holder's place in the list of clients.
-
-    Raises
-    ------
-    WireError
-        With what was found.
-    """
+    """Refuse a share of another length, or one that belongs to another place in the list of clients."""
     if len(share) != size:
         raise WireError(f"a share of {len(share)} bytes, expected {size}; send shares of split_secret")
     index = int.from_bytes(share[:INDEX_BYTES], "little")
@@ -130,7 +90,7 @@ def check_share(share: bytes, *, holder: int, size: int) -> None:
 def seal_shares(
     seed_share: bytes, key_share: bytes, *, secret: bytes, peer: bytes, session: bytes, sender: int, receiver: int
 ) -> bytes:
-    """Encrypt the shares for one peer, with sender and receiver inside, so that the server cannot read or move them."""
+    """Encrypt the shares for one peer, bound to sender and receiver: the server can neither read nor move them."""
     plain = share_keys_plaintext_concat(sender, receiver, seed_share, key_share)
     return encrypt(_seal_key(secret, peer, session), plain)
 
@@ -138,27 +98,15 @@ def seal_shares(
 def open_shares(
     sealed: bytes, *, secret: bytes, peer: bytes, session: bytes, sender: int, receiver: int
 ) -> tuple[bytes, bytes]:
-    """Decrypt the shares that a peer sealed for this client.
-
-    Returns
-    -------
-    seed_share, key_share
-        Of the peer's self-mask seed, and of its secret key.
-
-    Raises
-    ------
-    WireError
-        If they were sealed for somebody else, for another list of clients or round, or altered on the way.
-    """
+    """Decrypt the shares of a peer's self-mask seed and secret key, which it sealed for this client."""
     try:
         plain = decrypt(_seal_key(secret, peer, session), sealed)
         said_sender, said_receiver, seed_share, key_share = share_keys_plaintext_separate(plain)
     except (InvalidToken, InvalidSignature, ValueError, TypeError):
-        raise WireError(
-            "sealed shares cannot be opened: altered, or sealed for another list of clients; run again"
-        ) from None
+        reason = "altered, or sealed for another list of clients; run again"
+        raise WireError(f"sealed shares cannot be opened: {reason}") from None
     if (said_sender, said_receiver) != (sender, receiver):
-        raise WireError("sealed shares name another sender or receiver than the server says; run again")
+        raise WireError("sealed shares name another sender or receiver than the server states; run again")
     check_share(seed_share, holder=receiver, size=SEED_SHARE_BYTES)
     check_share(key_share, holder=receiver, size=SECRET_SHARE_BYTES)
     return seed_share, key_share

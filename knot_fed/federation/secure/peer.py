@@ -1,11 +1,12 @@
-"""One client's part in a secure sum (Bonawitz et al. 2017, semi-honest, with drop-outs), from its keys to its shares.
+"""One client's part in a secure sum (Bonawitz et al. 2017, semi-honest, with drop-outs).
 
-A client goes through four stages, each once: it makes keys; it deals shares of its secrets, sealed for each peer; it
-masks its values; it reveals, of each peer, one share of one of two secrets. A peer's values are hidden by a mask from
-each other client and by one of its own. Of a peer whose values have arrived the share of the own mask's seed is
-revealed; of one that vanished before, the share of its secret key. Nobody ever reveals both.
+A client passes four stages, each once: it draws keys; it deals shares of its secrets, sealed for each peer; it masks
+its values; it reveals one share of each peer. A peer's values are hidden by one mask per other client and by a
+self-mask. If the values arrived, the share of the self-mask's seed is revealed; if the peer dropped out before, the
+share of its secret key. No client ever reveals both.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -19,16 +20,9 @@ from knot_fed.privacy.secure_sum import add_masks, check_threshold, expand_mask
 
 @dataclass(frozen=True, slots=True)
 class KeyList:
-    """The clients of one round, by place: their public keys, and how many of them can unmask.
+    """The clients of one round, by place: their public keys, and the number of shares that restores a secret.
 
-    Parameters
-    ----------
-    round_number
-        The round.
-    threshold
-        How many clients' shares put a secret together.
-    seal_keys, mask_keys
-        Each client's two public keys: shares are sealed for the first, masks agreed by the second.
+    Shares are sealed under the seal keys, and masks are agreed under the mask keys.
     """
 
     round_number: int
@@ -41,35 +35,22 @@ class KeyList:
 
     @property
     def session(self) -> bytes:
-        """What all keys of the round are bound to."""
-        return key_agreement.session_digest(
-            round_number=self.round_number,
-            threshold=self.threshold,
-            seal_keys=self.seal_keys,
-            mask_keys=self.mask_keys,
-        )
+        """What all keys of the round are bound to: a client that sees another list derives other keys."""
+        digest = hashlib.sha256(b"knot_fed secure sum 1")
+        for number in (self.round_number, self.threshold, len(self)):
+            digest.update(number.to_bytes(8, "big"))
+        for key in (*self.seal_keys, *self.mask_keys):
+            digest.update(len(key).to_bytes(2, "big") + key)
+        return digest.digest()
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """What one client keeps between the messages of a round; wiped when it ends.
+    """A client's state between the messages of a round; wiped when the round ends.
 
-    Parameters
-    ----------
-    round_number
-        The round.
-    seal_secret, mask_secret
-        Secret keys, drawn for this round only.
-    place
-        The client's own place in the list; -1 before there is one.
-    threshold, seal_keys, mask_keys
-        As in `KeyList`.
-    seed
-        Of the self-mask.
-    seed_shares, key_shares
-        Shares that this client holds, by their owner's place; empty where the owner dealt none.
-    masked
-        Whether the masked values have left.
+    `place` is the client's place in the list (-1: not known yet), `seed` that of its self-mask. `seed_shares` and
+    `key_shares` are the shares that it holds, by their owner's place, empty where the owner dealt none. `masked` states
+    whether the masked values were sent.
     """
 
     round_number: int
@@ -91,7 +72,7 @@ class Peer:
 
     @property
     def public_keys(self) -> tuple[bytes, bytes]:
-        """The client's own seal key and mask key."""
+        """The client's seal key and mask key."""
         return key_agreement.public_key(self.seal_secret), key_agreement.public_key(self.mask_secret)
 
     @property
@@ -101,45 +82,20 @@ class Peer:
 
     @property
     def members(self) -> list[int]:
-        """Places of the clients whose shares this one holds, its own among them."""
+        """Places of the clients whose shares this client holds, including its own."""
         return [place for place, share in enumerate(self.seed_shares) if share]
 
     def to_mapping(self) -> dict[str, object]:
-        """Return the fields that are set, lists in the place of tuples."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(self).items()
-            if value != ()
-        }
+        """Return the fields that are set, with lists instead of tuples."""
+        fields = {key: value for key, value in asdict(self).items() if value != ()}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}
 
 
 def deal_shares(peer: Peer, keys: KeyList, *, place: int, least_clients: int) -> tuple[Peer, list[bytes]]:
     """Check the list of clients, draw the self-mask's seed, and seal shares of seed and secret key for each peer.
 
-    Parameters
-    ----------
-    peer
-        This client, with its keys.
-    keys, place
-        The list of clients that the server gives, and this client's place in it.
-    least_clients
-        Fewest clients that the owner lets its values be summed with, itself included.
-
-    Returns
-    -------
-    peer
-        This client, with the list and its own shares.
-    sealed
-        Shares for each place; its own is empty.
-
-    Raises
-    ------
-    WireError
-        If it was dealt before, is of another round, or its own keys are not at its place, or a key stands twice.
-    PolicyError
-        If there are fewer clients than the owner asks for.
-    ConfigError
-        If the threshold is out of range.
+    `least_clients` is the fewest clients that the owner allows in a sum, itself included. Returns the client with the
+    list and its own shares, and the sealed shares by place, empty for its own.
     """
     if peer.seal_keys:
         raise WireError("asks to deal shares a second time; a round deals once, start another")
@@ -151,7 +107,7 @@ def deal_shares(peer: Peer, keys: KeyList, *, place: int, least_clients: int) ->
     if (keys.seal_keys[place], keys.mask_keys[place]) != peer.public_keys:
         raise WireError("names other keys for this client than it sent; relay keys unchanged")
     if len({*keys.seal_keys, *keys.mask_keys}) != 2 * clients:
-        raise WireError("lists a key twice, so that one client may stand for several; list each client once")
+        raise WireError("lists a key twice, so that one client may act as several; list each client once")
     _check_enough(clients, least_clients, "take part in")
     check_threshold(keys.threshold, clients=clients)
     seed, session = key_agreement.new_seed(), keys.session
@@ -164,25 +120,19 @@ def deal_shares(peer: Peer, keys: KeyList, *, place: int, least_clients: int) ->
         )
         for other in range(clients)
     ]  # fmt: skip
-    own = tuple(seed_shares[place] if other == place else b"" for other in range(clients))
-    own_key = tuple(key_shares[place] if other == place else b"" for other in range(clients))
+    own_seed, own_key = (
+        tuple(share if other == place else b"" for other, share in enumerate(shares))
+        for shares in (seed_shares, key_shares)
+    )
     dealt = replace(
         peer, place=place, threshold=keys.threshold, seal_keys=keys.seal_keys, mask_keys=keys.mask_keys, seed=seed,
-        seed_shares=own, key_shares=own_key,
+        seed_shares=own_seed, key_shares=own_key,
     )  # fmt: skip
     return dealt, sealed
 
 
 def receive_shares(peer: Peer, sealed: Sequence[bytes], *, least_clients: int) -> Peer:
-    """Open the shares that the peers sealed for this client; who dealt none is out of the round.
-
-    Raises
-    ------
-    WireError
-        If shares were not dealt yet or were received before, are missing, or cannot be opened.
-    PolicyError
-        If too few peers are left.
-    """
+    """Open the shares that the peers sealed for this client; a peer that dealt none is out of the round."""
     if not peer.seal_keys or peer.masked or len(peer.members) != 1:
         raise WireError("asks for masked values out of turn; keys, shares, masked values and unmasking come once each")
     if len(sealed) != len(peer.seal_keys) or sealed[peer.place]:
@@ -202,7 +152,7 @@ def receive_shares(peer: Peer, sealed: Sequence[bytes], *, least_clients: int) -
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Masked:
-    """A client that has masked, what it sends, uniform to whoever holds too few shares, and its seed's commitment."""
+    """A client after masking, its masked values, and the commitment to its seed."""
 
     peer: Peer
     values: UInt[np.ndarray, "texts columns"]
@@ -210,7 +160,7 @@ class Masked:
 
 
 def mask_values(peer: Peer, values: UInt[np.ndarray, "texts columns"]) -> Masked:
-    """Add the self-mask and one mask for each peer, cancelled in the sum: the earlier place adds."""
+    """Add the self-mask and one mask per peer, which cancels in the sum: the client of the earlier place adds it."""
     session = peer.key_list.session
     rows, columns = values.shape
 
@@ -229,28 +179,10 @@ def mask_values(peer: Peer, values: UInt[np.ndarray, "texts columns"]) -> Masked
 
 
 def reveal_shares(peer: Peer, survivors: Sequence[int], *, least_clients: int) -> list[bytes]:
-    """Reveal one share of each peer: of its seed if it survived, of its secret key if it vanished.
+    """Reveal one share of each peer: of its seed if it survived, of its secret key if it dropped out.
 
-    Parameters
-    ----------
-    peer
-        This client, after masking. It must be wiped afterwards, so that nothing is revealed a second time.
-    survivors
-        Places of the clients whose masked values the server holds.
-    least_clients
-        Fewest clients that the owner lets its values be summed with.
-
-    Returns
-    -------
-    shares
-        By place; empty where the client never took part.
-
-    Raises
-    ------
-    WireError
-        If nothing was masked yet, or the survivors are not distinct clients of the round with this one among them.
-    PolicyError
-        If fewer survive than the threshold, or than the owner asks for.
+    The client must be wiped afterwards, so that nothing is revealed twice. The shares are ordered by place, and empty
+    for a client that never took part. `survivors` are the places of the clients whose masked values the server holds.
     """
     if not peer.masked:
         raise WireError("asks to unmask before this client has masked; ask for masked values first")
@@ -260,9 +192,8 @@ def reveal_shares(peer: Peer, survivors: Sequence[int], *, least_clients: int) -
     if peer.place not in alive:
         raise WireError("names this client as vanished although it answers; name it among the survivors")
     _check_enough(len(alive), max(peer.threshold, least_clients), "survive in")
-    return [
-        peer.seed_shares[place] if place in alive else peer.key_shares[place] for place in range(len(peer.seal_keys))
-    ]
+    places = range(len(peer.seal_keys))
+    return [peer.seed_shares[place] if place in alive else peer.key_shares[place] for place in places]
 
 
 def _check_enough(clients: int, least: int, what: str) -> None:

@@ -1,7 +1,4 @@
-"""The records of the secure sum: four requests and four replies, all through the server.
-
-Every `unpack_` function raises `WireError` and nothing else, whatever the peer sent, and looks at sizes before values.
-"""
+"""The wire format of the secure sum: four requests and four replies, all relayed by the server."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,7 +12,7 @@ from knot_fed.errors import WireError
 from knot_fed.federation.secure.key_agreement import PUBLIC_BYTES, SECRET_SHARE_BYTES, SEED_BYTES, SEED_SHARE_BYTES
 from knot_fed.federation.secure.peer import KeyList
 from knot_fed.federation.wire import envelope, exchange
-from knot_fed.federation.wire.checks import read_seconds
+from knot_fed.federation.wire.checks import check_seconds, read_values
 
 SECURE = "secure-sum"
 KEYS_STAGE = "secure_keys"
@@ -23,12 +20,11 @@ SHARES_STAGE = "secure_shares"
 MASKED_STAGE = "secure_masked"
 UNMASK_STAGE = "secure_unmask"
 SEALED_BYTES = 512
-_COMMON = {"protocol": int, "round": int}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MaskedAnswer:
-    """One client's masked values, its commitment to the self-mask's seed, and how the teacher came by them."""
+    """One client's masked values, its commitment to the self-mask's seed, and what it reports about its teacher."""
 
     masked: UInt[np.ndarray, "texts columns"]
     commitment: bytes
@@ -43,7 +39,7 @@ def pack_keys_request(round_number: int) -> RecordDict:
 
 
 def unpack_keys_request(content: RecordDict) -> int:
-    """Read for which round keys are asked."""
+    """Read the round of a request for keys."""
     return int(_read(content)["round"])
 
 
@@ -62,29 +58,21 @@ def unpack_keys(content: RecordDict, *, round_number: int) -> tuple[bytes, bytes
 
 
 def pack_shares_request(keys: KeyList, *, place: int) -> RecordDict:
-    """Pack all clients' keys and the receiver's place among them."""
-    return _pack(
-        keys.round_number,
-        threshold=keys.threshold,
-        place=place,
-        seal_keys=list(keys.seal_keys),
-        mask_keys=list(keys.mask_keys),
-    )
+    """Pack all clients' keys, and the receiver's place among them."""
+    lists = {"seal_keys": list(keys.seal_keys), "mask_keys": list(keys.mask_keys)}
+    return _pack(keys.round_number, threshold=keys.threshold, place=place, **lists)
 
 
 def unpack_shares_request(content: RecordDict) -> tuple[KeyList, int]:
-    """Read all clients' keys and this one's place among them; `deal_shares` checks what they mean."""
+    """Read all clients' keys, and this client's place among them; `deal_shares` checks their meaning."""
     values = _read(content, threshold=int, place=int, seal_keys=list, mask_keys=list)
+    threshold, place, clients = values["threshold"], values["place"], len(values["seal_keys"])
     seal_keys, mask_keys = (
-        _boxes(values[key], sizes={PUBLIC_BYTES}, clients=len(values["seal_keys"]))
-        for key in ("seal_keys", "mask_keys")
+        tuple(_boxes(values[key], sizes={PUBLIC_BYTES}, clients=clients)) for key in ("seal_keys", "mask_keys")
     )
-    threshold, place = values["threshold"], values["place"]
-    if not (0 <= threshold <= MOST_CLIENTS_IN_SUM and 0 <= place < len(seal_keys)):
-        raise WireError(
-            f"names threshold {threshold} and place {place} for {len(seal_keys)} clients; send both in range"
-        )
-    return KeyList(values["round"], threshold, tuple(seal_keys), tuple(mask_keys)), place
+    if not (0 <= threshold <= MOST_CLIENTS_IN_SUM and 0 <= place < clients):
+        raise WireError(f"names threshold {threshold} and place {place} for {clients} clients; send both in range")
+    return KeyList(values["round"], threshold, seal_keys, mask_keys), place
 
 
 def pack_sealed(round_number: int, sealed: list[bytes]) -> RecordDict:
@@ -93,24 +81,23 @@ def pack_sealed(round_number: int, sealed: list[bytes]) -> RecordDict:
 
 
 def unpack_sealed(content: RecordDict, *, round_number: int, clients: int, place: int) -> list[bytes]:
-    """Read a client's sealed shares: one for each place but its own."""
-    sealed = _boxes(
-        _read(content, round_number=round_number, sealed=list)["sealed"], sizes=range(SEALED_BYTES), clients=clients
-    )
+    """Read a client's sealed shares: one for each place except its own."""
+    values = _read(content, round_number=round_number, sealed=list)
+    sealed = _boxes(values["sealed"], sizes=range(SEALED_BYTES), clients=clients)
     if [other for other, box in enumerate(sealed) if not box] != [place]:
         raise WireError("does not hold sealed shares for every client but itself; use deal_shares")
     return sealed
 
 
 def pack_masked_request(request: exchange.TrainRequest, sealed: list[bytes]) -> RecordDict:
-    """Pack which rows are asked, and the shares that were sealed for the receiver."""
+    """Pack the rows to label, and the shares sealed for the receiver."""
     content = exchange.pack_train_request(request)
     content[SECURE] = ConfigRecord({"sealed": sealed})
     return content
 
 
 def unpack_masked_request(content: RecordDict) -> tuple[exchange.TrainRequest, list[bytes]]:
-    """Read which rows are asked, and the shares that peers sealed for this client."""
+    """Read the rows to label, and the shares that peers sealed for this client."""
     plain = RecordDict({key: record for key, record in content.items() if key != SECURE})
     request = exchange.unpack_train_request(plain)
     record = content.get(SECURE)
@@ -121,58 +108,39 @@ def unpack_masked_request(content: RecordDict) -> tuple[exchange.TrainRequest, l
 
 def pack_masked(round_number: int, answer: MaskedAnswer) -> RecordDict:
     """Pack masked values as little-endian words."""
-    return _pack(
-        round_number,
-        masked=answer.masked.tobytes(),
-        commitment=answer.commitment,
-        reused=answer.reused,
-        seconds=answer.seconds,
-        **asdict(answer.claim),
-    )
+    facts = {"reused": answer.reused, "seconds": answer.seconds, **asdict(answer.claim)}
+    return _pack(round_number, masked=answer.masked.tobytes(), commitment=answer.commitment, **facts)
 
 
 def unpack_masked(
     content: RecordDict, *, round_number: int, texts: int, columns: int, word: np.dtype[Any], mechanism: str
 ) -> MaskedAnswer:
-    """Read masked values of the shape asked; any words are valid, since a mask is on."""
-    values = _read(
-        content, round_number=round_number, masked=bytes, commitment=bytes, reused=bool, seconds=float, mechanism=str,
-        epsilon=float, delta=float,
-    )  # fmt: skip
-    masked, expected = values["masked"], texts * columns * word.itemsize
-    if len(masked) != expected or len(values["commitment"]) != SEED_BYTES:
-        raise WireError(
-            f"holds {len(masked)} bytes of masked values, expected {expected}; send {word} words for each text"
-        )
-    words = np.frombuffer(masked, dtype=word).reshape(texts, columns)
-    record = ConfigRecord(values)
+    """Read masked values of the requested shape; under a mask, any words are valid."""
+    kinds = {"masked": bytes, "commitment": bytes, "reused": bool, "seconds": float, **exchange.CLAIM}
+    values = _read(content, round_number=round_number, **kinds)
+    held, expected = len(values["masked"]), texts * columns * word.itemsize
+    if held != expected or len(values["commitment"]) != SEED_BYTES:
+        raise WireError(f"holds {held} bytes of masked values, expected {expected}; send {word} words for each text")
     return MaskedAnswer(
-        words, values["commitment"], reused=values["reused"], seconds=read_seconds(record, "seconds"),
-        claim=exchange.read_claim(record, asked=mechanism),
-    )  # fmt: skip
-
-
-def sum_reply_bounds(examples: int, classes: int) -> envelope.ReplyBounds:
-    """Bound one client's reply: the masked values in the longest words, or what it seals for all others."""
-    return envelope.ReplyBounds.of_arrays([max(8 * examples * (classes + 1), MOST_CLIENTS_IN_SUM * SEALED_BYTES)])
+        np.frombuffer(values["masked"], dtype=word).reshape(texts, columns),
+        values["commitment"],
+        reused=values["reused"],
+        seconds=check_seconds(values["seconds"]),
+        claim=exchange.read_claim(values, asked=mechanism),
+    )
 
 
 def pack_unmask_request(round_number: int, survivors: list[int]) -> RecordDict:
-    """Pack whose masked values the server holds."""
+    """Pack the places of the clients whose masked values the server holds."""
     return _pack(round_number, survivors=survivors)
 
 
 def unpack_unmask_request(content: RecordDict) -> tuple[int, list[int]]:
-    """Read round and survivors; `reveal_shares` checks what they mean."""
+    """Read round and survivors; `reveal_shares` checks their meaning."""
     values = _read(content, survivors=list)
-    survivors = values["survivors"]
-    places = range(MOST_CLIENTS_IN_SUM)
-    if not 0 < len(survivors) <= MOST_CLIENTS_IN_SUM or not all(
-        type(one) is int and one in places for one in survivors
-    ):
-        raise WireError(
-            f"names {len(survivors)} survivors, expected 1 to {MOST_CLIENTS_IN_SUM} places; send their places"
-        )
+    survivors, places = values["survivors"], range(MOST_CLIENTS_IN_SUM)
+    if not 0 < len(survivors) <= len(places) or not all(type(one) is int and one in places for one in survivors):
+        raise WireError(f"names {len(survivors)} survivors, expected 1 to {len(places)} places; send their places")
     return values["round"], survivors
 
 
@@ -184,7 +152,7 @@ def pack_revealed(round_number: int, shares: list[bytes]) -> RecordDict:
 def unpack_revealed(
     content: RecordDict, *, round_number: int, survivors: set[int], members: set[int], clients: int
 ) -> list[bytes]:
-    """Read one share of each member: of a seed for a survivor, of a secret key for one that vanished."""
+    """Read one share of each member: of a survivor's seed, or of the secret key of a client that dropped out."""
     values = _read(content, round_number=round_number, shares=list)
     shares = _boxes(values["shares"], sizes={0, SEED_SHARE_BYTES, SECRET_SHARE_BYTES}, clients=clients)
     for place, share in enumerate(shares):
@@ -199,20 +167,9 @@ def _pack(round_number: int, **values: Any) -> RecordDict:
 
 
 def _read(content: RecordDict, *, round_number: int | None = None, **kinds: type) -> dict[str, Any]:
-    """Read the one record with exactly these keys and kinds, of this protocol and round."""
-    record = content.get(SECURE)
-    if set(content) != {SECURE} or not isinstance(record, ConfigRecord):
-        raise WireError(f"does not hold exactly the record {SECURE}; use the matching pack_ function")
-    kinds, values = {**_COMMON, **kinds}, dict[str, Any](record)
-    if set(values) != set(kinds):
-        raise WireError(f"does not hold exactly {', '.join(kinds)}; use the matching pack_ function")
-    for key, kind in kinds.items():
-        if type(values[key]) is not kind:
-            raise WireError(
-                f"{key} is a {type(values[key]).__name__}, expected {kind.__name__}; use the pack_ function"
-            )
-    if values["protocol"] != envelope.PROTOCOL:
-        raise WireError(f"speaks protocol {values['protocol']}, expected {envelope.PROTOCOL}; install the same release")
+    """Read the single record, which has exactly these names and types, of this protocol and round."""
+    values = read_values(content, SECURE, {"protocol": int, "round": int, **kinds}, records={SECURE})
+    envelope.check_protocol(values["protocol"])
     if not 0 < values["round"] < 2**31:
         raise WireError(f"names round {values['round']}; count rounds from 1")
     if round_number is not None and values["round"] != round_number:
@@ -223,9 +180,7 @@ def _read(content: RecordDict, *, round_number: int | None = None, **kinds: type
 def _boxes(value: Any, *, sizes: range | set[int], clients: int | None = None) -> list[bytes]:
     """Check a list of byte strings of allowed sizes, one for each client."""
     if not isinstance(value, list) or not 0 < len(value) <= MOST_CLIENTS_IN_SUM:
-        raise WireError(
-            f"does not hold a list of 1 to {MOST_CLIENTS_IN_SUM} entries, one for each client; send one for each"
-        )
+        raise WireError(f"does not hold a list of 1 to {MOST_CLIENTS_IN_SUM} entries; send one for each client")
     if clients is not None and len(value) != clients:
         raise WireError(f"holds {len(value)} entries for {clients} clients; send one for each")
     if not all(isinstance(box, bytes) and len(box) in sizes for box in value):

@@ -1,1 +1,1 @@
-"""The server's side: the clients it knows, the strategy, and a run from its data to its summary."""
+"""The server's side: its clients, the collection of answers, distillation, and the summary of a run."""

@@ -1,6 +1,5 @@
-"""Flower's own FedAvg with our roster: every reply checked, every byte counted."""
+"""Flower's FedAvg over the run's roster: every reply is checked, every byte counted."""
 
-import logging
 from collections.abc import Iterable
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -10,34 +9,21 @@ from typing_extensions import override
 
 from knot_fed.config import RunConfig
 from knot_fed.data.transfer_set import TransferSet
-from knot_fed.errors import WireError
 from knot_fed.federation.server.nodes import content_of
-from knot_fed.federation.server.roster import Roster
+from knot_fed.federation.server.roster import ClientRecord, Roster
 from knot_fed.federation.wire import envelope, student_wire
 from knot_fed.models import TextClassifier, load_trained_state, trained_state
 from knot_fed.training.teacher import best_temperature
 from knot_fed.types import LabelledTexts, Metrics
 
-logger = logging.getLogger("knot_fed")
-
 
 class CountedFedAvg(FedAvg):
-    """Federated averaging of the student's parameters (McMahan et al. 2017), the reference line of our own strategy.
+    """Federated averaging of the student's parameters (McMahan et al. 2017), the baseline of `KnotStrategy`.
 
-    All clients train in every round; the mean is Flower's, weighted by training examples. Nothing selects a round:
-    the student is the last one's mean.
-    Flower would wait for missing nodes without end, so that `min-teachers` is asked of the answers instead.
-
-    Parameters
-    ----------
-    config
-        The run's configuration.
-    student
-        The student, pretrained or not; trained in place.
-    transfer
-        The transfer set, which the handshake compares; nothing else reads it.
-    validation
-        The public validation split, on which the temperature of `sd_calibrated` is fitted.
+    All clients train in every round; the mean is Flower's, weighted by training examples. The final student, trained
+    in place, is the mean of the last round. Flower would wait indefinitely for missing nodes, so `min-teachers` is
+    required of the answers instead. The transfer set is read only by the handshake; the temperature of `sd_calibrated`
+    is fitted on the public validation split.
     """
 
     def __init__(
@@ -60,13 +46,7 @@ class CountedFedAvg(FedAvg):
         self.bytes_up_in_training: dict[str, int] = {}
 
     def run(self, grid: Grid) -> None:
-        """Shake hands, measure the student, average for all rounds, and measure the last mean.
-
-        Raises
-        ------
-        FederationError
-            If fewer than `min-teachers` clients pass the handshake or answer a round.
-        """
+        """Shake hands, measure the student, average for all rounds, and measure the last mean."""
         self.roster.open(grid, self.transfer)
         outcome, timeout, spec = self.roster.outcome, self.config.timeout, self.student.spec.to_json()
         before = envelope.pack_arrays(trained_state(self.student))
@@ -98,22 +78,16 @@ class CountedFedAvg(FedAvg):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        answers: dict[str, Message] = {}
-        expected = trained_state(self.student)
-        for record, reply in self.roster.by_client(replies):
-            try:
-                record.examples, seconds = student_wire.check_parameters(content_of(reply), expected=expected)
-            except WireError as error:
-                record.status = f"rejected: {error}"
-                logger.warning("round %d: %s: %s", server_round, record.name, error)
-            else:
-                record.status, record.seconds = "ok", record.seconds + seconds
-                record.rounds += 1
-                answers[record.name] = reply
-                sent = self.bytes_up_in_training.get(record.name, 0) + envelope.count_bytes(reply.content)
-                self.bytes_up_in_training[record.name] = sent
-            self.roster.log_reply(reply, record, outcome=record.status)
-        rejected = {name: r.status for name, r in self.roster.outcome.clients.items() if name not in answers}
-        self.roster.require(len(answers), rejected, f"answered round {server_round}")
-        self.roster.log_round(len(answers))
-        return super().aggregate_train(server_round, answers.values())
+        expected, clients = trained_state(self.student), self.roster.outcome.clients
+
+        def read(_: ClientRecord, reply: Message) -> tuple[int, float, Message]:
+            return *student_wire.check_parameters(content_of(reply), expected=expected), reply
+
+        answers = self.roster.read(replies, read)
+        for name, (examples, seconds, reply) in answers.items():
+            record, sent = clients[name], envelope.count_bytes(reply.content)
+            record.examples, record.seconds = examples, record.seconds + seconds
+            record.rounds += 1
+            self.bytes_up_in_training[name] = self.bytes_up_in_training.get(name, 0) + sent
+        self.roster.close_round(answers)
+        return super().aggregate_train(server_round, [reply for _, _, reply in answers.values()])

@@ -1,19 +1,19 @@
-"""What a run needs to resume in the middle of distillation: kept at each epoch, read by `resume`."""
+"""The state from which a run resumes in the middle of distillation: written at each epoch, read by `resume`."""
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from knot_fed.aggregation import Consensus
 from knot_fed.errors import RunFolderError
 from knot_fed.federation.server.roster import ClientRecord, Outcome
-from knot_fed.federation.wire import exchange
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.training.distillation import DistillationResult
 from knot_fed.training.fitting import FitState
@@ -22,127 +22,78 @@ from knot_fed.types import Metrics
 FACTS = "facts"
 DIGEST = "digest"
 CONSENSUS = ("targets", "weights", "pooled")
-Teachers: TypeAlias = dict[str, dict[str, bool | float]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Received:
-    """What a round brought.
+    """The consensus of a round; for each client, whether its teacher was reused, and its seconds."""
 
-    Parameters
-    ----------
-    teachers
-        By client, whether its teacher was kept from before, and the seconds that it took.
-    consensus
-        What the student learns from.
-    """
-
-    teachers: Teachers
+    teachers: dict[str, dict[str, bool | float]]
     consensus: Consensus
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """A round whose answers were received, and how far the student has learnt from them.
-
-    Parameters
-    ----------
-    round
-        The round, from 1.
-    received
-        What the clients answered.
-    clients
-        The clients' records.
-    before
-        The student's metrics before the first round, by domain.
-    distillations
-        Those of the rounds before.
-    supervision
-        State of the generator that draws public examples; None without them.
-    fit
-        Student, optimiser and random state.
-    """
+    """A round whose answers were received, the outcome so far, and the state of supervision and distillation."""
 
     round: int
     received: Received
-    clients: dict[str, ClientRecord]
-    before: dict[str, Metrics]
-    distillations: list[DistillationResult]
+    outcome: Outcome
     supervision: dict[str, Any] | None
     fit: FitState
 
-    @classmethod
-    def of(
-        cls, server_round: int, received: Received, outcome: Outcome, supervision: Any, fit: FitState
-    ) -> "Checkpoint":
-        """Take the state of a round whose answers were received."""
-        return cls(server_round, received, outcome.clients, outcome.before, outcome.distillations, supervision, fit)
-
     def save(self, folder: RunFolder) -> None:
-        """Write it into the run folder, whole or not at all.
-
-        Raises
-        ------
-        RunFolderError
-            If the disk is full, for example.
-        """
+        """Write the checkpoint into the run folder, whole or not at all; raises RunFolderError if that fails."""
         facts = {
             "round": self.round,
             "teachers": self.received.teachers,
-            "clients": {name: asdict(record) for name, record in self.clients.items()},
-            "before": {name: metrics.to_mapping() for name, metrics in self.before.items()},
-            "distillations": [asdict(distillation) for distillation in self.distillations],
+            "clients": {name: asdict(record) for name, record in self.outcome.clients.items()},
+            "before": {name: metrics.to_mapping() for name, metrics in self.outcome.before.items()},
+            "distillations": [asdict(distillation) for distillation in self.outcome.distillations],
             "supervision": self.supervision,
             "fit": self.fit.facts,
         }
         arrays = {name: getattr(self.received.consensus, name) for name in CONSENSUS} | self.fit.arrays
         arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-        told = json.dumps(facts)
-        folder.write_checkpoint(save(arrays, {FACTS: told, DIGEST: _digest(told, arrays)}))
+        text = json.dumps(facts)
+        folder.write_checkpoint(save(arrays, {FACTS: text, DIGEST: _digest(text, arrays)}))
 
     @classmethod
     def load(cls, file: Path) -> "Checkpoint":
-        """Read what `save` wrote.
-
-        Raises
-        ------
-        RunFolderError
-            If the file is damaged.
-        """
+        """Read what `save` wrote; raises RunFolderError if the file is damaged."""
         try:
             with safe_open(file, framework="numpy") as opened:
-                told, digest = opened.metadata()[FACTS], opened.metadata()[DIGEST]
+                text, digest = opened.metadata()[FACTS], opened.metadata()[DIGEST]
                 arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            if digest != _digest(told, arrays):
+            if digest != _digest(text, arrays):
                 raise ValueError
-            facts = json.loads(told)
+            facts = json.loads(text)
             consensus = Consensus(**{name: arrays.pop(name) for name in CONSENSUS})
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             raise RunFolderError(
                 f"{file}: the checkpoint is damaged, so the run cannot continue; delete the run folder and start"
                 " it again"
             ) from None
-        return cls(
-            round=facts["round"],
-            received=Received(facts["teachers"], consensus),
-            clients={name: _client(**record) for name, record in facts["clients"].items()},
-            before={name: Metrics(**metrics) for name, metrics in facts["before"].items()},
-            distillations=[_distillation(**kept) for kept in facts["distillations"]],
-            supervision=facts["supervision"],
-            fit=FitState(arrays, facts["fit"]),
+        outcome = Outcome(
+            clients=TypeAdapter(dict[str, ClientRecord]).validate_python(facts["clients"]),
+            before=TypeAdapter(dict[str, Metrics]).validate_python(facts["before"]),
+            distillations=TypeAdapter(list[DistillationResult]).validate_python(facts["distillations"]),
         )
+        received, fit = Received(facts["teachers"], consensus), FitState(arrays, facts["fit"])
+        return cls(facts["round"], received, outcome, facts["supervision"], fit)
+
+    def restore(self, outcome: Outcome) -> None:
+        """Restore the interrupted run's outcome; a client that is absent keeps its record."""
+        for name, kept in self.outcome.clients.items():
+            here = outcome.clients.get(name)
+            node_id, holds = (here.node_id, here.holds_transfer_set) if here else (0, False)
+            outcome.clients[name] = replace(kept, node_id=node_id, holds_transfer_set=holds)
+        outcome.before |= self.outcome.before
+        outcome.distillations += self.outcome.distillations
 
 
-def _client(*, claim: dict[str, Any] | None, **rest: Any) -> ClientRecord:
-    return ClientRecord(claim=exchange.Claim(**claim) if claim else None, **rest)
-
-
-def _distillation(*, train_losses: list[float], validation_losses: list[float], **rest: Any) -> DistillationResult:
-    return DistillationResult(train_losses=tuple(train_losses), validation_losses=tuple(validation_losses), **rest)
-
-
-def _digest(told: str, arrays: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256(told.encode())
+def _digest(text: str, arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(text.encode())
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
         digest.update(np.ascontiguousarray(arrays[name]).tobytes())

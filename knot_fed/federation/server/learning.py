@@ -1,4 +1,4 @@
-"""What a round teaches the student: distillation from the consensus, with checkpoints, warnings and a line a round."""
+"""Distil the student from each round's consensus, with checkpoints, warnings and one line a round."""
 
 import logging
 import time
@@ -15,7 +15,7 @@ from knot_fed.models import TextClassifier
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.training.distillation import SATURATED, DistillationResult, PublicCrossEntropy, distil_student
 from knot_fed.training.fitting import FitState
-from knot_fed.types import LabelledTexts
+from knot_fed.types import SplitExamples
 
 REMEDY = "try another distill.learning-rate, a larger distill.patience, or a start trained for fewer teacher.epochs"
 """For a student that keeps its start."""
@@ -24,27 +24,18 @@ logger = logging.getLogger("knot_fed")
 
 
 class Learner:
-    """Distils the student, round after round.
+    """Distils the student, round after round; raises ConfigError or GroundCostError if the loss cannot be built.
 
     Parameters
     ----------
-    config
-        The run's configuration.
     student
-        Distilled in place.
+        The student, pretrained or not; distilled in place.
     transfer
         The shared unlabelled texts.
     folder
-        Where pooled soft labels, checkpoints and rounds are written.
+        Run folder for pooled soft labels, checkpoints and rounds.
     public
-        The public labelled training examples, read where `distill.supervised` is above 0.
-
-    Raises
-    ------
-    ConfigError
-        If a user's own loss cannot be imported.
-    GroundCostError
-        If the ground cost does not fit.
+        Public labelled examples: the validation split fits temperatures, the training split supervises if configured.
     """
 
     def __init__(
@@ -53,36 +44,35 @@ class Learner:
         student: TextClassifier,
         transfer: TransferSet,
         folder: RunFolder,
-        public: LabelledTexts,
+        public: SplitExamples,
     ) -> None:
         self.config = config
         self.student = student
         self.transfer = transfer
         self.folder = folder
+        self.public = public
         self.loss = make_loss(config)
-        self.supervision = _supervision(config, student, public)
+        distill, weigh = config.distill, config.teacher.class_weights
+        self.supervision = None
+        if distill.supervised:
+            self.supervision = PublicCrossEntropy(
+                student, public.train, weight=distill.supervised, weigh_classes=weigh, seed=config.seed
+            )
 
     def learn(self, server_round: int, received: Received, outcome: Outcome, *, start: FitState | None = None) -> None:
-        """Distil the student from a round's consensus, and enter the result in the outcome.
-
-        Parameters
-        ----------
-        server_round
-            From 1.
-        received
-            What the round brought.
-        outcome
-            Of the run; each checkpoint holds it.
-        start
-            Where an interrupted distillation resumes from.
-        """
+        """Distil the student from a round's consensus, or resume it at `start`; enter the result in the outcome."""
         rows, found = self.transfer.slice(server_round, self.config.rounds), received.consensus
         self.folder.save_pooled(server_round, found.pooled)
+
+        def keep(state: FitState) -> None:
+            supervision = self.supervision.state if self.supervision is not None else None
+            Checkpoint(server_round, received, outcome, supervision, state).save(self.folder)
+
         with phase(f"distillation of round {server_round}"):
             distillation = distil_student(
                 self.student, self.transfer.texts[rows.start : rows.stop], found.targets, found.weights, self.loss,
                 self.config.distill, seed=round_seed(self.config.seed, server_round), supervision=self.supervision,
-                start=start, keep=lambda state: self._keep(server_round, received, outcome, state),
+                start=start, keep=keep,
             )  # fmt: skip
         if distillation.unmoved:
             logger.warning(
@@ -100,10 +90,6 @@ class Learner:
         self.folder.keep_rounds(before=resumed.round)
         logger.info("round %d resumes from epoch %d", resumed.round, len(resumed.fit.facts["losses"]))
         self.learn(resumed.round, resumed.received, outcome, start=resumed.fit)
-
-    def _keep(self, server_round: int, received: Received, outcome: Outcome, state: FitState) -> None:
-        supervision = self.supervision.state if self.supervision is not None else None
-        Checkpoint.of(server_round, received, outcome, supervision, state).save(self.folder)
 
 
 def round_seed(seed: int, server_round: int) -> int:
@@ -123,11 +109,3 @@ def _round_facts(server_round: int, received: Received, distillation: Distillati
         "saturated": distillation.saturated,
         "seconds": distillation.seconds,
     }
-
-
-def _supervision(config: RunConfig, student: TextClassifier, public: LabelledTexts) -> PublicCrossEntropy | None:
-    if not config.distill.supervised:
-        return None
-    return PublicCrossEntropy(
-        student, public, weight=config.distill.supervised, weigh_classes=config.teacher.class_weights, seed=config.seed
-    )

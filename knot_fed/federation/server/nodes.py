@@ -1,4 +1,4 @@
-"""Finding the clients and shaking hands with each before any training."""
+"""Find the clients, and shake hands with each before any training."""
 
 import logging
 import re
@@ -36,13 +36,7 @@ logger = logging.getLogger("knot_fed")
 
 
 def wait_for_nodes(grid: Grid, config: RunConfig) -> list[int]:
-    """Wait until `wait-for` nodes are there, or `min-teachers` and no new one for three seconds.
-
-    Raises
-    ------
-    FederationError
-        If too few nodes are there within `timeout` seconds.
-    """
+    """Wait for `wait-for` nodes, or for `min-teachers` and three seconds without a new one."""
     needed = config.wait_for or config.min_teachers
     deadline = time.monotonic() + config.timeout
     seen, since = 0, time.monotonic()
@@ -55,27 +49,17 @@ def wait_for_nodes(grid: Grid, config: RunConfig) -> list[int]:
             logger.info("%d node(s) joined", seen)
             return node_ids
         if now > deadline:
-            raise FederationError(
-                f"{seen} node(s) joined within {config.timeout:g} s, expected {needed}; start the rest"
-            )
+            joined = f"{seen} node(s) joined within {config.timeout:g} s"
+            raise FederationError(f"{joined}, expected {needed}; start the rest")
         time.sleep(POLL_SECONDS)
 
 
 def shake_hands(
     grid: Grid, node_ids: list[int], ours: exchange.Handshake, *, timeout: float
 ) -> tuple[dict[str, tuple[int, exchange.Handshake]], dict[str, str], set[int]]:
-    """Ask every node for protocol, labels, transfer set and name.
+    """Ask every node for protocol, labels, transfer set and name, which is also that of the node's key if it has one.
 
-    A name is the client's own word, unless the SuperLink knows the node's key by a name: then it has to be that one.
-
-    Returns
-    -------
-    accepted
-        Node number and handshake by client name.
-    refused
-        Reason by client name, or by `node <number>` where there is no usable name.
-    silent
-        The nodes that gave no answer of their own.
+    Returns node number and handshake by client name, refusals by `node <number>`, and the silent nodes.
     """
     registered = registered_names(grid)
     connected = [node for node in node_ids if node in registered]
@@ -89,49 +73,40 @@ def shake_hands(
     refused: dict[str, str] = {}
     for node_id in node_ids:
         try:
-            theirs = _handshake(replies.get(node_id), ours)
+            if node_id not in replies:
+                raise WireError("gave no answer in time; see the client's log")
+            theirs = exchange.unpack_handshake(content_of(replies[node_id]))
+            exchange.check_handshake(ours, theirs)
+            if not theirs.name:
+                raise WireError("has no name; set name in its node configuration")
             check_registered_name(theirs.name, node_id, registered)
             handshakes[node_id] = theirs
         except WireError as error:
             refused[f"node {node_id}"] = str(error)
     bearers = Counter(theirs.name for theirs in handshakes.values())
-    accepted: dict[str, tuple[int, exchange.Handshake]] = {}
     for node_id, theirs in handshakes.items():
         if bearers[theirs.name] > 1:
             refused[f"node {node_id}"] = f"calls itself {theirs.name}, as another node does; give each its own name"
-        else:
-            accepted[theirs.name] = (node_id, theirs)
+    accepted = {theirs.name: (node, theirs) for node, theirs in handshakes.items() if bearers[theirs.name] == 1}
+    names = {node_id: name for name, (node_id, _) in accepted.items()}
     for node_id, reply in replies.items():
-        node, outcome = _told(node_id, accepted, refused)
-        log_message("received", reply, node=node, seconds=seconds, outcome=outcome)
+        label = f"node {node_id}"
+        outcome = "ok" if node_id in names else f"rejected: {refused[label]}"
+        log_message("received", reply, node=names.get(node_id, label), seconds=seconds, outcome=outcome)
     silent = {node_id for node_id in node_ids if node_id not in replies or not replies[node_id].has_content()}
     return accepted, refused, silent
 
 
 def registered_names(grid: Grid) -> dict[int, str]:
-    """Return each connected node's name as its key was registered; empty where it was registered without one."""
+    """Return each connected node's name as its key was registered, empty if without one."""
     return {node.node_id: node.name for node in grid.get_nodes()}
 
 
 def check_registered_name(claimed: str, node_id: int, registered: Mapping[int, str]) -> None:
-    """Refuse a client that calls itself otherwise than the SuperLink calls its key.
+    """Refuse a client whose name differs from the one under which its key is registered.
 
-    Where the SuperLink names some nodes, a node without a name is refused too: the name that it claims may be that of
-    a client that is away, and only connected nodes are listed. Where it names none, the claim stands.
-
-    Parameters
-    ----------
-    claimed
-        A name that `check_handshake` has passed.
-    node_id
-        The node that claims it.
-    registered
-        As `registered_names` returns them.
-
-    Raises
-    ------
-    WireError
-        If the name is not that of the node's key.
+    If the SuperLink names some nodes, a node without a name is refused too: it may claim the name of an absent client,
+    and only connected nodes are listed. If it names none, the claim is accepted.
     """
     name = registered[node_id]
     if name and name != claimed:
@@ -145,68 +120,29 @@ def check_registered_name(claimed: str, node_id: int, registered: Mapping[int, s
         )
 
 
-def _told(
-    node_id: int, accepted: dict[str, tuple[int, exchange.Handshake]], refused: dict[str, str]
-) -> tuple[str, str]:
-    """Return a node's name and what became of its handshake, for the log."""
-    names = [name for name, (number, _) in accepted.items() if number == node_id]
-    label = f"node {node_id}"
-    return (names[0], "ok") if names else (label, f"rejected: {refused[label]}")
-
-
 def matched(asked: Sequence[Metadata], replies: Iterable[Message]) -> dict[int, Message]:
-    """Return each node's first reply with content, or else its last; any other is logged and left out.
-
-    Parameters
-    ----------
-    asked
-        Of the messages sent.
-    replies
-        In any order; who sent one, and to what, is what its metadata say.
-    """
+    """Return each node's first reply with content, or else its last; log and drop replies that match no request."""
     awaited = {metadata.message_id: metadata.dst_node_id for metadata in asked}
     answers: dict[int, Message] = {}
     for reply in replies:
         node_id = reply.metadata.src_node_id
         answered = node_id in answers and answers[node_id].has_content()
         if awaited.get(reply.metadata.reply_to_message_id) != node_id or answered:
-            logger.warning("node %d answered what nobody had asked it, or twice; the reply is left out", node_id)
+            logger.warning("node %d sent an unexpected or repeated reply, which is ignored", node_id)
         else:
             answers[node_id] = reply
     return answers
 
 
 def content_of(reply: Message) -> RecordDict:
-    """Return a reply's records.
-
-    Raises
-    ------
-    WireError
-        If the client failed or refused, or sent what could not be read.
-    """
+    """Return a reply's records; raises WireError if the client failed, refused, or sent something unreadable."""
     if not reply.has_content():
         if reply.error.code == UNREADABLE:
             raise WireError(cut_printable(reply.error.reason or "", envelope.LONGEST_REFUSAL))
-        raise WireError(f"{_told_failure(reply)}; see the client's log")
+        raised = _CLASS.match(reply.error.reason or "")  # the only part of a peer's text that is repeated
+        kind = raised[1] if raised else f"Flower's error {reply.error.code}"
+        raise WireError(f"{FAILURES.get(reply.error.code, 'failed')} ({kind}); see the client's log")
     reason = envelope.refusal_of(reply.content)
     if reason is not None:
         raise WireError(reason)
     return reply.content
-
-
-def _told_failure(reply: Message) -> str:
-    """Tell in words what Flower reports in the place of an answer; of a peer's text only the class of an error."""
-    code = reply.error.code
-    raised = _CLASS.match(reply.error.reason or "")
-    kind = raised[1] if raised else f"Flower's error {code}"
-    return f"{FAILURES.get(code, 'failed')} ({kind})"
-
-
-def _handshake(reply: Message | None, ours: exchange.Handshake) -> exchange.Handshake:
-    if reply is None:
-        raise WireError("gave no answer in time; see the client's log")
-    theirs = exchange.unpack_handshake(content_of(reply))
-    exchange.check_handshake(ours, theirs)
-    if not theirs.name:
-        raise WireError("has no name; set name in its node configuration")
-    return theirs

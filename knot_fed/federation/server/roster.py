@@ -1,9 +1,10 @@
-"""The clients of one run: found, greeted, counted up and down, and asked for the student's metrics."""
+"""The clients of one run: found, greeted, their traffic counted, and asked for the student's metrics."""
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from flwr.app import ArrayRecord, Message, Metadata, RecordDict
 from flwr.common.constant import ErrorCode
@@ -22,19 +23,17 @@ from knot_fed.training.evaluation import EvaluationDetails
 from knot_fed.types import Metrics
 
 MOST_TOLD = 5
-"""Clients whose reasons stand in the sentence of a failed run."""
+"""Clients whose reasons are listed when a run fails."""
 ENDED = (ErrorCode.UNKNOWN, ErrorCode.CLIENT_APP_CRASHED)
-AWAY = "away: not connected when it was asked"
+
+_Answer = TypeVar("_Answer")
 
 logger = logging.getLogger("knot_fed")
 
 
 @dataclass(slots=True)
 class ClientRecord:
-    """What the run tells about one client: its answers' state, the rounds that it answered, and its traffic.
-
-    `asked_in` is the last round that it was asked in.
-    """
+    """A client's status and traffic, the rounds that it answered, and the last round in which it was asked."""
 
     name: str
     node_id: int
@@ -51,12 +50,12 @@ class ClientRecord:
     unmeasured: str = ""
 
     def to_mapping(self) -> dict[str, str | int | float]:
-        """Return the record as `summary.json` holds it; node numbers are drawn anew each run and stay out."""
+        """Return the record for `summary.json`, without the node number, which changes with each run."""
         told = ("name", "examples", "status", "rounds", "bytes_up", "bytes_down", "seconds", "unmeasured")
         return {key: getattr(self, key) for key in told}
 
     def enter(self, claim: exchange.Claim, *, seconds: float) -> None:
-        """Enter a valid answer."""
+        """Record a valid answer."""
         self.status, self.claim, self.holds_transfer_set = "ok", claim, True
         self.rounds += 1
         self.seconds += seconds
@@ -64,7 +63,7 @@ class ClientRecord:
 
 @dataclass(slots=True)
 class Outcome:
-    """What the strategy has computed so far; complete at any time, so that a failed run loses nothing."""
+    """What the run has computed so far; complete at any time, so that a failed run loses nothing."""
 
     clients: dict[str, ClientRecord] = field(default_factory=dict)
     before: dict[str, Metrics] = field(default_factory=dict)
@@ -74,20 +73,12 @@ class Outcome:
 
     @property
     def answered(self) -> int:
-        """How many clients gave a valid answer in any round."""
+        """The number of clients that gave a valid answer in any round."""
         return sum(record.rounds > 0 for record in self.clients.values())
 
 
 class Roster:
-    """Who takes part in a run; its outcome holds a record of each client, and `round` is the one under way.
-
-    Parameters
-    ----------
-    config
-        The run's configuration.
-    rounds
-        How many there will be.
-    """
+    """The clients of a run of `rounds` rounds: `outcome` holds a record of each, and `round` is the current round."""
 
     def __init__(self, config: RunConfig, *, rounds: int) -> None:
         self.config = config
@@ -99,13 +90,7 @@ class Roster:
         self._met: set[int] = set()
 
     def open(self, grid: Grid, transfer: TransferSet) -> None:
-        """Wait for the clients and compare protocol, labels and transfer set with each.
-
-        Raises
-        ------
-        FederationError
-            If too few nodes are there in time, or fewer than `min-teachers` pass.
-        """
+        """Wait for the clients, and compare protocol, labels and transfer set with each; refuse too few of them."""
         log_event("started", name=self.config.name, rounds=self.rounds, timeout=self.config.timeout)
         deadline, refused = time.monotonic() + self.config.timeout, dict[str, str]()
         while True:
@@ -117,19 +102,14 @@ class Roster:
         self.require(len(self.joined()), refused, "passed the handshake")
 
     def welcome(self, grid: Grid, transfer: TransferSet) -> dict[str, str]:
-        """Shake hands with the nodes that came since, and note which clients are away.
+        """Shake hands with new nodes, and mark absent clients; return the refusals by client name or `node <number>`.
 
-        A node that was restarted takes its client's place again, unless the node that held it still answers.
-
-        Returns
-        -------
-        refused
-            Reason by client name, or by `node <number>` where there is no usable name.
+        A restarted node takes its client's place again, unless the node that holds it still answers.
         """
         self.look(grid)
         for record in self.joined():
             if record.node_id not in self._online:
-                record.status = AWAY
+                record.status = "away: not connected when it was asked"
         newcomers = sorted(self._online - self._met)
         if not newcomers:
             return {}
@@ -140,7 +120,14 @@ class Roster:
             if name in held:
                 refused[f"node {node_id}"] = f"calls itself {name}, as another node does; give each node its own name"
             else:
-                self._enter(name, node_id, holds_transfer_set=bool(handshake.fingerprint))
+                known = self.outcome.clients.get(name)
+                if known is None:
+                    self.outcome.clients.pop(f"node {node_id}", None)
+                else:
+                    logger.info("%s is back", name)
+                record = self.outcome.clients[name] = known or ClientRecord(name, node_id)
+                record.node_id, record.status = node_id, "joined"
+                record.holds_transfer_set = bool(handshake.fingerprint)
         for label, reason in sorted(refused.items()):
             logger.warning("handshake: %s %s", label, reason)
             self.outcome.clients[label] = ClientRecord(label, 0, status=f"refused: {reason}")
@@ -158,30 +145,6 @@ class Roster:
         accepted, refused, silent = shake_hands(grid, node_ids, ours, timeout=self.config.timeout)
         self._met |= set(node_ids) - silent
         return accepted, refused
-
-    def _enter(self, name: str, node_id: int, *, holds_transfer_set: bool) -> None:
-        known = self.outcome.clients.get(name)
-        record = known or ClientRecord(name, node_id)
-        record.node_id, record.status, record.holds_transfer_set = node_id, "joined", holds_transfer_set
-        if known is None:
-            self.outcome.clients.pop(f"node {node_id}", None)
-        else:
-            logger.info("%s is back", name)
-        self.outcome.clients[name] = record
-
-    def resume(
-        self,
-        clients: Mapping[str, ClientRecord],
-        before: Mapping[str, Metrics],
-        distillations: Sequence[DistillationResult],
-    ) -> None:
-        """Count on from what an interrupted run had computed; a client that is not back keeps its record."""
-        for name, kept in clients.items():
-            here = self.outcome.clients.get(name)
-            place = (here.node_id, here.holds_transfer_set) if here else (0, False)
-            self.outcome.clients[name] = replace(kept, node_id=place[0], holds_transfer_set=place[1])
-        self.outcome.before |= before
-        self.outcome.distillations += distillations
 
     def joined(self) -> list[ClientRecord]:
         """Return the clients that passed the handshake, by name."""
@@ -201,12 +164,12 @@ class Roster:
         return message
 
     def log_reply(self, reply: Message, record: ClientRecord, *, outcome: str) -> None:
-        """Log what came back and what was made of it."""
+        """Log a reply and its outcome."""
         seconds = time.monotonic() - record.asked_at
         log_message("received", reply, node=record.name, round_number=self.round, seconds=seconds, outcome=outcome)
 
     def by_client(self, replies: Iterable[Message]) -> list[tuple[ClientRecord, Message]]:
-        """Match replies with what was asked since the last call, count their bytes, and sort them by client's name."""
+        """Match replies with the messages sent since the last call, count their bytes, and sort them by client name."""
         answers = matched(self._asked, replies)
         self._asked.clear()
         pairs = [(record, answers[record.node_id]) for record in self.joined() if record.node_id in answers]
@@ -214,12 +177,28 @@ class Roster:
             record.bytes_up += envelope.count_bytes(reply.content) if reply.has_content() else 0
         return pairs
 
+    def read(
+        self, replies: Iterable[Message], unpack: Callable[[ClientRecord, Message], _Answer], *, status: str = "ok"
+    ) -> dict[str, _Answer]:
+        """Read valid answers by client name; an invalid one leaves its reason in the client's record."""
+        answers: dict[str, _Answer] = {}
+        for record, reply in self.by_client(replies):
+            try:
+                answers[record.name] = unpack(record, reply)
+            except WireError as error:
+                record.status = f"rejected: {error}"
+                logger.warning("round %d: %s: %s", self.round, record.name, error)
+            else:
+                record.status = status
+            self.log_reply(reply, record, outcome="ok" if record.name in answers else record.status)
+        return answers
+
     def ask_again(
         self, grid: Grid, messages: Sequence[Message], replies: Iterable[Message], *, timeout: float
     ) -> list[Message]:
-        """Ask those clients once more whose process ended, one at a time, and return all replies.
+        """Ask clients whose process ended once more, one at a time, and return all replies.
 
-        A simulation gives requests to a process that was killed for as long as another one is busy.
+        While another process is busy, a simulation would give the requests to the killed one again.
         """
         given = list(replies)
         ended = {reply.metadata.src_node_id for reply in given if not reply.has_content() and reply.error.code in ENDED}
@@ -227,46 +206,40 @@ class Roster:
         for asked in messages:
             record = records.get(asked.metadata.dst_node_id)
             if record is not None:
-                logger.warning("%s: its process ended before it answered; it is asked once more", record.name)
+                logger.warning("%s: its process ended before it answered; asking once more", record.name)
                 message = self.message(asked.content, record, asked.metadata.message_type)
                 given += grid.send_and_receive([message], timeout=timeout)
         return given
 
     def require(self, count: int, refused: dict[str, str], what: str) -> None:
-        """Refuse to continue with fewer than `min-teachers` clients.
-
-        Raises
-        ------
-        FederationError
-            With the reasons of the first clients that are out.
-        """
+        """Raise FederationError, with the first reasons, if `count` is less than `min-teachers`."""
         if count < self.config.min_teachers:
-            told = [f"{name}: {reason}" for name, reason in sorted(refused.items())[:MOST_TOLD]]
-            told += [f"and {len(refused) - MOST_TOLD} more"] * (len(refused) > MOST_TOLD)
-            listed = "; ".join(told) or "no client answered"
+            listed = [f"{name}: {reason}" for name, reason in sorted(refused.items())[:MOST_TOLD]]
+            listed += [f"and {len(refused) - MOST_TOLD} more"] * (len(refused) > MOST_TOLD)
             raise FederationError(
-                f"{count} client(s) {what}, min-teachers is {self.config.min_teachers} ({listed});"
-                " mend these clients or lower min-teachers"
+                f"{count} client(s) {what}, min-teachers is {self.config.min_teachers}"
+                f" ({'; '.join(listed) or 'no client answered'}); fix these clients or lower min-teachers"
             )
 
-    def log_round(self, answered: int, *, how: str = "") -> None:
-        """Log how many of all clients answered the round under way, and how many were asked where that was not all."""
-        clients = len(self.outcome.clients)
-        asked = sum(record.asked_in == self.round for record in self.outcome.clients.values())
-        told = answered_in_words(answered, clients) + (f", {asked} were asked" if asked < clients else "")
-        logger.info("round %d: %s%s", self.round, told, how)
+    def close_round(self, answered: Collection[str], *, how: str = "") -> None:
+        """Require enough valid answers, by client name, in the current round, and log how many there are."""
+        clients = self.outcome.clients
+        rejected = {name: record.status for name, record in clients.items() if name not in answered}
+        self.require(len(answered), rejected, f"answered round {self.round}")
+        asked = sum(record.asked_in == self.round for record in clients.values())
+        others = f", {asked} were asked" if asked < len(clients) else ""
+        logger.info("round %d: %s%s%s", self.round, answered_in_words(len(answered), len(clients)), others, how)
 
     def ask_metrics(self, spec: str, student: ArrayRecord, *, temperature: float) -> list[Message]:
-        """Ask every client to judge the student, given by its specification (JSON), its arrays and its temperature."""
+        """Ask every client to evaluate the student, given its specification (JSON), arrays and temperature."""
         return [
             self.message(student_wire.pack_student(spec, student, temperature=temperature), record, "evaluate")
             for record in self.present()
         ]
 
     def read_metrics(self, replies: Iterable[Message], domains: dict[str, Metrics]) -> None:
-        """Enter the metrics under the clients' names; why a client gave none is logged and entered in its record."""
-        replied = self.by_client(replies)
-        for record, reply in replied:
+        """Enter the metrics by client name; a missing answer is logged, and its reason entered in the record."""
+        for record, reply in self.by_client(replies):
             try:
                 domains[record.name] = student_wire.unpack_metrics(content_of(reply), labels=self.config.label_space())
                 self.log_reply(reply, record, outcome="ok")

@@ -1,8 +1,10 @@
-"""The server's side that every app shares: its data, the student's start and judge, and the summary of a run."""
+"""What the server apps share: their data, the student's start and evaluation, and the summary of a run."""
 
 import json
 import logging
+import time
 from collections.abc import Callable, Collection
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,12 +16,15 @@ from knot_fed.data.partition import client_name
 from knot_fed.data.private import Columns, read_labelled_texts, seed_key
 from knot_fed.data.reading.files import data_path
 from knot_fed.data.transfer_set import TransferSet, check_rounds, read_transfer_set
-from knot_fed.errors import KnotError, told_error
-from knot_fed.federation.server.roster import ClientRecord, Outcome
-from knot_fed.models import ModelSpec, TextClassifier, build_classifier, train_vocabulary
+from knot_fed.errors import KnotError, phase, told_error
+from knot_fed.federation.server.roster import Outcome
+from knot_fed.labels import LabelSpace
+from knot_fed.models import ModelSpec, TextClassifier, build_classifier, save_classifier, train_vocabulary
+from knot_fed.reporting.report import write_report
 from knot_fed.runs.log import FAILED, LOG_FILE, OPENED, RESULT, log_event, log_to, new_seal, printable
 from knot_fed.runs.method import answered_in_words
 from knot_fed.runs.run_folder import RunFolder
+from knot_fed.runs.scalars import write_scalars
 from knot_fed.runs.tables import summary_table, table_facts
 from knot_fed.system.terminal import ascii_lines
 from knot_fed.training.calibration import LEAST_TEMPERATURE
@@ -33,14 +38,11 @@ VERSIONS = ("knot-fed", "flwr", "torch", "transformers", "POT", "numpy")
 
 logger = logging.getLogger("knot_fed")
 flower = logging.getLogger("flwr")
-"""Flower's own log: what knot_fed's commands leave out of a run's stream, and `flwr run` and `flwr log` show."""
+"""Flower's log: `flwr run` and `flwr log` show it, and knot_fed's commands leave it out of a run's stream."""
 
 
 def run_in_folder(grid: Grid, context: Context, federate: Callable[[Grid, RunConfig, RunFolder], None]) -> RunFolder:
-    """Make the run folder, or open the one to resume, federate, and return it; a failure is one sentence.
-
-    An unexpected error is told by its phase, its class and where it was raised.
-    """
+    """Create the run folder, or open the one to resume, run `federate` in it, and log a failure in one sentence."""
     seal = new_seal()
     log_to(seal=seal)
     log_event(OPENED, run=context.run_id)
@@ -77,57 +79,36 @@ def _open_folder(config: RunConfig, *, default: str, seal: str) -> RunFolder:
 
 
 def read_server_data(config: RunConfig) -> tuple[TransferSet, SplitExamples]:
-    """Read the transfer set and the public labelled set.
-
-    Raises
-    ------
-    DataError
-        If a file breaks a rule.
-    ConfigError
-        If there are too few transfer texts for the rounds.
-    """
+    """Read the transfer set and the public labelled set; raises DataError, or ConfigError if texts are too few."""
     data = config.data
-    columns = Columns.from_settings(data)
-
-    def tell(name: str, sentence: str) -> None:
-        logger.info("%s: %s", name, sentence)
-
+    columns, tell = Columns.from_settings(data), partial(logger.info, "%s: %s")
     transfer = read_transfer_set(data_path(data.root, data.transfer), columns=columns, limit=data.limit, tell=tell)
     check_rounds(len(transfer), config.rounds, name=client_name(data.transfer))
     public = read_labelled_texts(
-        data_path(data.root, data.public),
-        columns=columns,
-        labels=config.label_space(),
-        key=seed_key(config.seed),
-        limit=data.limit,
-        least_classes=2,
-        tell=tell,
-    )
+        data_path(data.root, data.public), columns=columns, labels=config.label_space(), key=seed_key(config.seed),
+        limit=data.limit, least_classes=2, tell=tell,
+    )  # fmt: skip
     if transfer.repeated:
         logger.info("%d transfer texts; %d rows repeat one of them and are left out", len(transfer), transfer.repeated)
     return transfer, public
 
 
 def start_student(config: RunConfig, public: SplitExamples, transfer: TransferSet) -> TextClassifier:
-    """Build the student as distillation starts from it: pretrained and calibrated on the public set, if asked."""
+    """Build the student as distillation starts from it: pretrained and calibrated on the public set, if configured."""
     student = pretrained_student(config, public, transfer)
     calibrate_start(config, student, public.val)
     return student
 
 
 def pretrained_student(config: RunConfig, public: SplitExamples, transfer: TransferSet) -> TextClassifier:
-    """Build the student and, if asked, pretrain it: the public teacher, as sure as early stopping left the others."""
+    """Build the student and, if configured, pretrain it on the public set, with early stopping as for a teacher."""
     state, spec = Path(config.state_dir), student_spec(config, transfer)
     if not config.student.pretrain:
         return build_classifier(spec, seed=config.seed, feature_cache=state / "features")
     student, _ = load_or_train_teacher(
-        spec,
-        public,
-        config.teacher,
-        seed=config.seed,
-        folder=state / "server" / "teachers",
+        spec, public, config.teacher, seed=config.seed, folder=state / "server" / "teachers",
         feature_cache=state / "features",
-    )
+    )  # fmt: skip
     logger.info("student pretrained on %d public examples", len(public.train))
     return student
 
@@ -135,20 +116,21 @@ def pretrained_student(config: RunConfig, public: SplitExamples, transfer: Trans
 def calibrate_start(config: RunConfig, student: TextClassifier, validation: LabelledTexts) -> None:
     """Divide the logits of a pretrained student by the temperature that fits the public validation split best.
 
-    Early stopping by macro-F1 leaves a classifier far too sure, and one that is too sure cannot learn: the gradient of
-    transport, `p (f - <p, f>)`, dies with the softmax. Where it is right on all of the split, no temperature fits best.
+    Early stopping by macro-F1 leaves a classifier far too confident, and such a classifier cannot learn: the gradient
+    of transport, `p (f - <p, f>)`, vanishes with the softmax. If it is right on the whole split, no temperature fits
+    best.
     """
     if not (config.student.pretrain and config.student.calibrate):
         return
     temperature = best_temperature(student, validation)
     if temperature < 1.01 * LEAST_TEMPERATURE:
         logger.warning(
-            "the surer the student, the better it fits the %d public validation rows, so its start is not calibrated",
+            "the student fits the %d public validation rows ever better with more confidence, so it is not calibrated",
             len(validation),
         )
     elif student.divide_logits(temperature):
         logger.info(
-            "the student's logits are divided by %.3g, which fits the public validation split best", temperature
+            "the student's logits are divided by %.3g, the best fit to the public validation split", temperature
         )
     else:
         logger.warning("%s: its output layer is not known, so its start is not calibrated", student.spec.name)
@@ -166,52 +148,55 @@ def student_spec(config: RunConfig, transfer: TransferSet) -> ModelSpec:
     )
 
 
-class Judge:
-    """Measures the student on the public test split, in detail, with the temperature of the public validation split."""
-
-    def __init__(self, config: RunConfig, public: SplitExamples) -> None:
-        self.name = public_domain(config, [client_name(config.data.public)])
-        self._labels = config.label_space()
-        self._public = public
-
-    def __call__(self, student: TextClassifier) -> tuple[Metrics, EvaluationDetails]:
-        """Return the student's metrics and what lies behind them."""
-        test, temperature = self._public.test, best_temperature(student, self._public.val)
-        answers = predict_soft_labels(student, test.texts), test.labels, self._labels
-        return evaluate_classifier(*answers, temperature=temperature), evaluation_details(*answers)
-
-
 def run_between_measurements(
-    run: Callable[[], None], student: TextClassifier, judge: Judge, outcome: Outcome
+    run: Callable[[], None], student: TextClassifier, config: RunConfig, public: SplitExamples, outcome: Outcome
 ) -> KnotError | None:
-    """Judge the student, run, judge it again, and return the failure if the run had one."""
-    outcome.before[judge.name], outcome.details["before"] = judge(student)
+    """Evaluate the student on the public test split, run, evaluate it again, and return the failure, if any."""
+    name, labels = public_domain(config, [client_name(config.data.public)]), config.label_space()
+    outcome.before[name], outcome.details["before"] = _evaluate(student, public, labels)
     try:
         run()
     except KnotError as error:
         return error
     finally:
         logger.info("%s", answered_in_words(outcome.answered, len(outcome.clients)))
-    outcome.after[judge.name], outcome.details["after"] = judge(student)
+    outcome.after[name], outcome.details["after"] = _evaluate(student, public, labels)
     return None
+
+
+def _evaluate(student: TextClassifier, public: SplitExamples, labels: LabelSpace) -> tuple[Metrics, EvaluationDetails]:
+    test, temperature = public.test, best_temperature(student, public.val)
+    answers = predict_soft_labels(student, test.texts), test.labels, labels
+    return evaluate_classifier(*answers, temperature=temperature), evaluation_details(*answers)
+
+
+def finish_run(
+    config: RunConfig,
+    outcome: Outcome,
+    student: TextClassifier,
+    folder: RunFolder,
+    facts: dict[str, object],
+    *,
+    started: float,
+    failure: KnotError | None,
+) -> None:
+    """Save the student and `summary.json`; then raise the run's failure, or write its report."""
+    try:
+        save_classifier(student, folder.student)
+        folder.write_summary(summarise(config, outcome, facts, seconds=time.monotonic() - started, failure=failure))
+    except KnotError as error:
+        failure = failure or error
+    if failure is not None:
+        raise failure
+    with phase("the report"):
+        write_report(folder)
+        write_scalars(folder)
 
 
 def summarise(
     config: RunConfig, outcome: Outcome, facts: dict[str, object], *, seconds: float, failure: KnotError | None
 ) -> dict[str, object]:
-    """Collect what `summary.json` holds; its keys are the outside interface in README.md.
-
-    Parameters
-    ----------
-    config, outcome
-        What was asked, and what came of it.
-    facts
-        What only this kind of run has to say; it joins the rest.
-    seconds
-        Wall time.
-    failure
-        Why the run failed, if it did.
-    """
+    """Return the content of `summary.json`, documented in README.md; `facts` are those of this kind of run."""
     names = [name for name in outcome.before if name in outcome.after]
     public = public_domain(config, [record.name for record in outcome.clients.values()])
     called = {public_domain(config, [client_name(config.data.public)]): public}
@@ -224,6 +209,11 @@ def summarise(
         for when, measured in (("before", outcome.before), ("after", outcome.after))
     }
     details = {when: behind.to_mapping() for when, behind in outcome.details.items()}
+    records = sorted(outcome.clients.items())
+    clients = [record.to_mapping() for _, record in records]
+    for facts_of_client, (name, record) in zip(clients, records, strict=True):
+        if record.node_id and name not in names and failure is None:
+            facts_of_client["unmeasured"] = record.unmeasured or "it was not there for the first measurement"
     labels = config.label_space()
     return {
         "status": "ok" if failure is None else "failed",
@@ -235,7 +225,7 @@ def summarise(
         "clients_answered": outcome.answered,
         "clients_total": len(outcome.clients),
         "resumed": bool(config.resume),
-        "clients": [_client_facts(record, names, failure) for _, record in sorted(outcome.clients.items())],
+        "clients": clients,
         "student": student,
         "domains": domains,
         "details": {"domain": public, **details},
@@ -245,18 +235,10 @@ def summarise(
     }
 
 
-def _client_facts(record: ClientRecord, measured: list[str], failure: KnotError | None) -> dict[str, str | int | float]:
-    """Tell of one client; why it has no metrics too, where the run went on to its end."""
-    facts = record.to_mapping()
-    if record.node_id and record.name not in measured and failure is None:
-        facts["unmeasured"] = record.unmeasured or "it was not there for the first measurement"
-    return facts
-
-
 def public_domain(config: RunConfig, clients: Collection[str]) -> str:
-    """Return what the server's own test set is called: as its file, and with `(public)` where a client bears that name.
+    """Return the name of the server's test set: that of its file, with ` (public)` if a client has that name.
 
-    No client can be called so, since it has a space.
+    No client can have this name, since it contains a space.
     """
     name = client_name(config.data.public)
     return f"{name} (public)" if name in clients else name

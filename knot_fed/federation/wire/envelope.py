@@ -1,4 +1,4 @@
-"""What all messages share: the protocol's version, refusals, bytes, and how large an honest reply can be."""
+"""Parts of every message: protocol version, refusals, byte counts, and bounds on the size of an honest reply."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class ReplyBounds:
-    """How large an honest reply can be: bytes in all, and objects that Flower cuts it into."""
+    """How large an honest reply can be: total bytes, and the number of objects that Flower splits it into."""
 
     bytes: int
     objects: int
 
     @classmethod
     def of_arrays(cls, sizes: Sequence[int]) -> "ReplyBounds":
-        """Bound a reply that holds arrays of so many bytes each, and a few values."""
+        """Bound a reply that holds arrays of these sizes, in bytes, and a few values."""
         return cls(
             sum(sizes) + _ARRAY_BYTES * len(sizes) + _ENVELOPE_BYTES,
             _ARRAY_OBJECTS * len(sizes) + sum(sizes) // _CHUNK_BYTES + _ENVELOPE_OBJECTS,
@@ -40,7 +40,7 @@ class ReplyBounds:
 
 
 def pack_arrays(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
-    """Pack arrays by their names."""
+    """Pack arrays by name."""
     return ArrayRecord({name: Array(np.asarray(value, order="C")) for name, value in arrays.items()})
 
 
@@ -59,7 +59,7 @@ def refusal_of(content: RecordDict) -> str | None:
 
 
 def count_bytes(content: RecordDict) -> int:
-    """Count the payload of a message in bytes, as Flower does; its own count fails on an empty string."""
+    """Count the payload of a message in bytes, as Flower does; Flower's own count fails on an empty string."""
     return sum(sum(len(key) + _value_bytes(value) for key, value in record.items()) for record in content.values())
 
 
@@ -71,13 +71,7 @@ def _value_bytes(value: object) -> int:
     return len(value) if isinstance(value, str | bytes) else 1 if isinstance(value, bool) else 8
 
 
-def check_protocol(theirs: int, ours: int) -> None:
-    """Refuse a peer that speaks another version.
-
-    Raises
-    ------
-    WireError
-        If the versions differ.
-    """
-    if theirs != ours:
-        raise WireError(f"speaks protocol {theirs}, expected {ours}; install the same knot_fed release")
+def check_protocol(theirs: int) -> None:
+    """Refuse a peer that uses another protocol version."""
+    if theirs != PROTOCOL:
+        raise WireError(f"speaks protocol {theirs}, expected {PROTOCOL}; install the same knot_fed release")

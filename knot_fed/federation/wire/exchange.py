@@ -1,12 +1,10 @@
-"""The wire format of the exchange: handshake, requests, transfer set and soft labels.
-
-With `envelope`, `student_wire` and `secure_wire` the only code that knows record keys, dtypes and the protocol version.
-Every `unpack_` function raises `WireError` and nothing else, whatever the peer sent, and looks at sizes before values.
-"""
+"""The wire format of handshake, requests, transfer set and soft labels."""
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
@@ -15,7 +13,7 @@ from knot_fed.config import MECHANISMS, MOST_DELTA, PrivacyConfig
 from knot_fed.data.partition import CLIENT_NAME
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import SoftLabelsError, WireError
-from knot_fed.federation.wire.checks import cut_printable, read_array, read_count, read_record, read_seconds, read_value
+from knot_fed.federation.wire import checks
 from knot_fed.federation.wire.envelope import ABOUT, PROTOCOL, check_protocol, pack_arrays
 from knot_fed.labels import LabelSpace, check_soft_labels
 from knot_fed.privacy.compression import compress, decompress, layout
@@ -26,6 +24,7 @@ ANSWER = "answer"
 SOFT_LABELS = "soft-labels"
 CONFIDENCE = "confidence"
 COLUMNS = ("column-0", "column-1")
+CLAIM = {"mechanism": str, "epsilon": float, "delta": float}
 MOST_TEXTS = 1_000_000
 LONGEST_TEXT = 100_000
 MOST_LETTERS = 1 << 26
@@ -36,7 +35,7 @@ _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """What both sides compare before any training: protocol, labels, transfer set, and who is speaking."""
+    """What both sides compare before any training: protocol, labels, transfer set, and the client's name."""
 
     protocol: int
     labels: str
@@ -46,7 +45,7 @@ class Handshake:
 
 @dataclass(frozen=True, slots=True)
 class TrainRequest:
-    """A slice of the transfer set to label, and the texts themselves where the client does not hold them yet."""
+    """A slice of the transfer set to label, with the texts if the client does not hold them yet."""
 
     round: int
     fingerprint: str
@@ -57,7 +56,7 @@ class TrainRequest:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a client says of its answers in this run so far; without a guarantee epsilon is infinite."""
+    """The guarantee that a client reports for its answers in this run so far; without one epsilon is infinite."""
 
     mechanism: str
     epsilon: float
@@ -66,7 +65,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainReply:
-    """One teacher's answer for the slice asked, and how it came about."""
+    """One teacher's answer for the requested slice, and whether its teacher was loaded."""
 
     answer: TeacherAnswer
     reused: bool
@@ -76,41 +75,27 @@ class TrainReply:
 
 def pack_handshake(handshake: Handshake) -> RecordDict:
     """Pack either side of the handshake."""
-    about = ConfigRecord({"protocol": handshake.protocol, "labels": handshake.labels, "name": handshake.name})
-    about["fingerprint"] = handshake.fingerprint
-    return RecordDict({ABOUT: about})
+    names = ("protocol", "labels", "name", "fingerprint")
+    return RecordDict({ABOUT: ConfigRecord({name: getattr(handshake, name) for name in names})})
 
 
 def unpack_handshake(content: RecordDict) -> Handshake:
-    """Read either side of the handshake; names are checked by `check_handshake`."""
-    keys = {"protocol", "labels", "fingerprint", "name"}
-    about = read_record(content, ABOUT, ConfigRecord, records={ABOUT}, keys=keys)
-    return Handshake(
-        protocol=read_value(about, "protocol", int),
-        labels=read_value(about, "labels", str),
-        fingerprint=read_value(about, "fingerprint", str),
-        name=read_value(about, "name", str),
-    )
+    """Read either side of the handshake; `check_handshake` checks the values."""
+    kinds = {"protocol": int, "labels": str, "fingerprint": str, "name": str}
+    return Handshake(**checks.read_values(content, ABOUT, kinds, records={ABOUT}))
 
 
 def check_handshake(ours: Handshake, theirs: Handshake) -> None:
-    """Refuse a peer that cannot take part.
-
-    Raises
-    ------
-    WireError
-        If protocol version, label space or transfer set differ, or fingerprint or name do not have their form.
-    """
-    check_protocol(theirs.protocol, ours.protocol)
+    """Refuse a peer with another protocol, label space or transfer set, or with an invalid fingerprint or name."""
+    check_protocol(theirs.protocol)
     if theirs.labels != ours.labels:
-        raise WireError(
-            f"has labels {cut_printable(theirs.labels, 200)}, expected {ours.labels[:200]}; agree on one label space"
-        )
-    if theirs.fingerprint and not _FINGERPRINT.fullmatch(theirs.fingerprint):
-        raise WireError("names its transfer set by something that is no SHA-256; use TransferSet.fingerprint")
+        found = checks.cut_printable(theirs.labels, 200)
+        raise WireError(f"has labels {found}, expected {ours.labels[:200]}; agree on one label space")
+    if theirs.fingerprint:
+        _check_fingerprint(theirs.fingerprint)
     if theirs.fingerprint and ours.fingerprint and theirs.fingerprint != ours.fingerprint:
         raise WireError(
-            f"holds transfer set {cut_printable(theirs.fingerprint, 12)}, expected {ours.fingerprint[:12]};"
+            f"holds transfer set {checks.cut_printable(theirs.fingerprint, 12)}, expected {ours.fingerprint[:12]};"
             " give it the server's file"
         )
     if theirs.name and not CLIENT_NAME.fullmatch(theirs.name):
@@ -120,7 +105,7 @@ def check_handshake(ours: Handshake, theirs: Handshake) -> None:
 
 
 def pack_train_request(request: TrainRequest) -> RecordDict:
-    """Pack what a client is asked in one round."""
+    """Pack one round's request to a client."""
     about = ConfigRecord({"protocol": PROTOCOL, "round": request.round, "start": request.start, "stop": request.stop})
     about["fingerprint"] = request.fingerprint
     content = RecordDict({ABOUT: about})
@@ -130,20 +115,13 @@ def pack_train_request(request: TrainRequest) -> RecordDict:
 
 
 def unpack_train_request(content: RecordDict) -> TrainRequest:
-    """Read what the server asks, and check the texts, if they came along, against their fingerprint."""
-    keys = {"protocol", "round", "fingerprint", "start", "stop"}
-    about = read_record(content, ABOUT, ConfigRecord, records={ABOUT, TEXTS}, keys=keys)
-    check_protocol(read_value(about, "protocol", int), PROTOCOL)
-    texts = read_record(content, TEXTS, ConfigRecord, records={ABOUT, TEXTS}) if TEXTS in content else None
-    request = TrainRequest(
-        round=read_value(about, "round", int),
-        fingerprint=read_value(about, "fingerprint", str),
-        start=read_value(about, "start", int),
-        stop=read_value(about, "stop", int),
-        transfer=None if texts is None else unpack_transfer_set(texts),
-    )
-    if not _FINGERPRINT.fullmatch(request.fingerprint):
-        raise WireError("names its transfer set by something that is no SHA-256; use TransferSet.fingerprint")
+    """Read the request, and compare the texts, if there are any, with their fingerprint."""
+    kinds = {"protocol": int, "round": int, "fingerprint": str, "start": int, "stop": int}
+    about = checks.read_values(content, ABOUT, kinds, records={ABOUT, TEXTS})
+    check_protocol(about.pop("protocol"))
+    texts = checks.read_record(content, TEXTS, ConfigRecord, records={ABOUT, TEXTS}) if TEXTS in content else None
+    request = TrainRequest(**about, transfer=None if texts is None else unpack_transfer_set(texts))
+    _check_fingerprint(request.fingerprint)
     if not 0 < request.round <= MOST_TEXTS:
         raise WireError(f"asks in round {request.round}, expected 1 to {MOST_TEXTS}; count rounds from 1")
     if not 0 <= request.start < request.stop <= MOST_TEXTS:
@@ -153,14 +131,19 @@ def unpack_train_request(content: RecordDict) -> TrainRequest:
     return request
 
 
+def _check_fingerprint(fingerprint: str) -> None:
+    if not _FINGERPRINT.fullmatch(fingerprint):
+        raise WireError("names its transfer set by something that is not a SHA-256; use TransferSet.fingerprint")
+
+
 def pack_transfer_set(transfer: TransferSet) -> ConfigRecord:
-    """Pack ordered texts; pairs travel as two lists."""
+    """Pack ordered texts; pairs are sent as two lists."""
     columns = list(zip(*transfer.texts, strict=True)) if transfer.paired else [list(transfer.texts)]
     return ConfigRecord({name: list(column) for name, column in zip(COLUMNS, columns, strict=False)})
 
 
 def unpack_transfer_set(record: ConfigRecord) -> TransferSet:
-    """Read ordered texts, neither none nor endless ones."""
+    """Read ordered, distinct texts, within bounds on their number and length."""
     if set(record) not in ({COLUMNS[0]}, set(COLUMNS)):
         raise WireError("the transfer texts are not one column or two; send them again")
     columns = [_texts(record[name]) for name in COLUMNS if name in record]
@@ -186,10 +169,9 @@ def _texts(column: object) -> list[str]:
 
 
 def pack_soft_labels(reply: TrainReply, *, round_number: int, privacy: PrivacyConfig) -> RecordDict:
-    """Pack one teacher's answer, compressed as the run asks; nothing else about the teacher leaves."""
+    """Pack one teacher's answer, compressed as configured; nothing else about the teacher is sent."""
     about = ConfigRecord({"protocol": PROTOCOL, "round": round_number, "examples": reply.answer.examples})
-    about["reused"], about["seconds"] = reply.reused, reply.seconds
-    about["mechanism"], about["epsilon"], about["delta"] = reply.claim.mechanism, reply.claim.epsilon, reply.claim.delta
+    about.update({"reused": reply.reused, "seconds": reply.seconds, **asdict(reply.claim)})
     arrays = compress(reply.answer.soft_labels, privacy.compression, top_k=privacy.top_k)
     arrays[CONFIDENCE] = reply.answer.scores.astype(np.float32)
     return RecordDict({SOFT_LABELS: pack_arrays(arrays), ANSWER: about})
@@ -198,32 +180,19 @@ def pack_soft_labels(reply: TrainReply, *, round_number: int, privacy: PrivacyCo
 def unpack_soft_labels(
     content: RecordDict, *, round_number: int, examples: int, labels: LabelSpace, privacy: PrivacyConfig
 ) -> TrainReply:
-    """Read one teacher's answer and refuse anything but distributions of the shape asked.
-
-    Parameters
-    ----------
-    content
-        The reply's records.
-    round_number, examples, labels
-        The round, the number of texts and the label space that were asked.
-    privacy
-        The mechanism that was asked, which the client must claim, and the compression.
-
-    Raises
-    ------
-    WireError
-        If records, dtype, shape, size, round or values differ from what was asked.
-    """
-    keys = {"protocol", "round", "examples", "reused", "seconds", "mechanism", "epsilon", "delta"}
-    answer = read_record(content, ANSWER, ConfigRecord, records={ANSWER, SOFT_LABELS}, keys=keys)
-    check_protocol(read_value(answer, "protocol", int), PROTOCOL)
-    if read_value(answer, "round", int) != round_number:
+    """Read one teacher's answer, and refuse anything but distributions of the shape and mechanism requested."""
+    records = {ANSWER, SOFT_LABELS}
+    kinds = {"protocol": int, "round": int, "examples": int, "reused": bool, "seconds": float, **CLAIM}
+    answer = checks.read_values(content, ANSWER, kinds, records=records)
+    check_protocol(answer["protocol"])
+    if answer["round"] != round_number:
         raise WireError(f"answers another round than {round_number}; drop the old reply")
     expected = layout(privacy.compression, examples=examples, classes=len(labels), top_k=privacy.top_k)
-    names = {*expected, CONFIDENCE}
-    arrays = read_record(content, SOFT_LABELS, ArrayRecord, records={ANSWER, SOFT_LABELS}, keys=names)
-    sent = {name: read_array(arrays[name], shape=shape, dtype=dtype) for name, (shape, dtype) in expected.items()}
-    confidence = read_array(arrays[CONFIDENCE], shape=(examples,))
+    arrays = checks.read_record(content, SOFT_LABELS, ArrayRecord, records=records, keys={*expected, CONFIDENCE})
+    sent = {
+        name: checks.read_array(arrays[name], shape=shape, dtype=dtype) for name, (shape, dtype) in expected.items()
+    }
+    confidence = checks.read_array(arrays[CONFIDENCE], shape=(examples,))
     try:
         soft_labels = decompress(sent, privacy.compression, classes=len(labels))
         check_soft_labels(soft_labels)
@@ -232,21 +201,19 @@ def unpack_soft_labels(
     if not ((confidence >= 0) & (confidence <= LARGEST_CONFIDENCE)).all():
         raise WireError(f"has a confidence outside 0..{LARGEST_CONFIDENCE:g}; send the scores of teacher_scores")
     return TrainReply(
-        TeacherAnswer(soft_labels, confidence, read_count(answer, "examples", least=0)),
-        reused=read_value(answer, "reused", bool),
-        seconds=read_seconds(answer, "seconds"),
+        TeacherAnswer(soft_labels, confidence, checks.check_count(answer["examples"], least=0)),
+        reused=answer["reused"],
+        seconds=checks.check_seconds(answer["seconds"]),
         claim=read_claim(answer, asked=privacy.mechanism),
     )
 
 
-def read_claim(answer: ConfigRecord, *, asked: str) -> Claim:
-    """Read what a client says of its answers, which must be the mechanism asked."""
-    mechanism, epsilon, delta = (
-        read_value(answer, "mechanism", str), read_value(answer, "epsilon", float), read_value(answer, "delta", float)
-    )  # fmt: skip
+def read_claim(answer: Mapping[str, Any], *, asked: str) -> Claim:
+    """Read the guarantee that a client reports, which must be of the configured mechanism."""
+    mechanism, epsilon, delta = (answer[key] for key in CLAIM)
     if mechanism != asked:
         raise WireError(
-            f"claims mechanism {cut_printable(mechanism, 20)!r}, expected {asked!r}; use the run's configuration"
+            f"claims mechanism {checks.cut_printable(mechanism, 20)!r}, expected {asked!r}; use the run's configuration"
         )
     bounded = 0 <= epsilon <= LARGEST_EPSILON if MECHANISMS[asked].has_guarantee else epsilon == np.inf
     if not (bounded and 0 <= delta <= MOST_DELTA):
@@ -255,5 +222,5 @@ def read_claim(answer: ConfigRecord, *, asked: str) -> Claim:
 
 
 def canonical_labels(labels: LabelSpace) -> str:
-    """Return the label space as the handshake compares it."""
+    """Return the label space as canonical JSON, which the handshake compares."""
     return json.dumps(json.loads(labels.to_json()), sort_keys=True)

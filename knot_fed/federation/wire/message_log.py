@@ -1,4 +1,4 @@
-"""One line in the log for each message that crosses a boundary, the same on the server and on a client."""
+"""Log one line for each message sent or received, the same on the server and on a client."""
 
 import logging
 import time
@@ -19,22 +19,9 @@ def log_message(
     seconds: float | None = None,
     outcome: str = "ok",
 ) -> None:
-    """Log one message that was sent or received; nothing of its content but counts.
+    """Log the counts and the outcome of one message, but none of its content.
 
-    Parameters
-    ----------
-    event
-        `sent` or `received`.
-    message
-        The message, of a peer that need not follow the protocol.
-    node
-        Name of the client.
-    round_number
-        The round, where the message does not say it itself.
-    seconds
-        How long the answer took.
-    outcome
-        `ok`, or why not.
+    `event` is `sent` or `received`, and `round_number` the round where the message does not state it.
     """
     content = message.content if message.has_content() else RecordDict()
     said_round, texts = _counts(content)
@@ -55,7 +42,7 @@ def log_message(
 
 
 def log_messages(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
-    """Log a request when it comes and its reply when it leaves: a mod of client apps."""
+    """Log a request when it arrives and its reply when it leaves; a mod of client apps."""
     if not logging.getLogger("knot_fed").hasHandlers():
         log_to()
     node = str(context.node_config.get("name") or f"partition-{context.node_config.get('partition-id', 0)}")
@@ -69,15 +56,15 @@ def log_messages(message: Message, context: Context, call_next: Callable[[Messag
 
 
 def _counts(content: RecordDict) -> tuple[int | None, int | None]:
-    """Return round and number of texts, as far as the records of any peer tell them."""
+    """Return the round and the number of texts, as far as the records state them."""
     about = content.get(envelope.ABOUT, content.get(exchange.ANSWER))
     if not isinstance(about, ConfigRecord):
         return None, None
-    arrays = content.get(exchange.SOFT_LABELS)
-    start, stop, texts = about.get("start"), about.get("stop"), None
+    arrays, texts = content.get(exchange.SOFT_LABELS), None
+    start, stop = about.get("start"), about.get("stop")
     if isinstance(start, int) and isinstance(stop, int):
         texts = stop - start
     elif isinstance(arrays, ArrayRecord) and exchange.SOFT_LABELS in arrays:
-        texts = int(arrays[exchange.SOFT_LABELS].shape[0]) if arrays[exchange.SOFT_LABELS].shape else 0
+        texts = int(next(iter(arrays[exchange.SOFT_LABELS].shape), 0))
     said = about.get("round", about.get("server-round"))
     return said if isinstance(said, int) else None, texts

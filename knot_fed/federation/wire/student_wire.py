@@ -1,15 +1,13 @@
-"""The student on the wire, its metrics, and the parameters that only federated averaging sends.
-
-Every `unpack_` function raises `WireError` and nothing else, whatever the peer sent, and looks at sizes before values.
-"""
+"""The wire format of the student, its metrics, and the parameters that only federated averaging sends."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from knot_fed.errors import WireError
-from knot_fed.federation.wire.checks import read_arrays, read_count, read_record, read_seconds, read_value
+from knot_fed.federation.wire.checks import check_count, check_seconds, read_array, read_record, read_values
 from knot_fed.federation.wire.envelope import ABOUT, PROTOCOL, check_protocol, pack_arrays
 from knot_fed.labels import LabelSpace
 from knot_fed.training.calibration import LEAST_TEMPERATURE, MOST_TEMPERATURE
@@ -29,75 +27,65 @@ TOLERANCE = 1e-4
 
 
 def pack_student(spec: str, state: ArrayRecord, *, temperature: float = 1.0) -> RecordDict:
-    """Pack the student, by its specification (JSON) and its trained arrays, and the temperature of `sd_calibrated`."""
+    """Pack the student's specification (JSON), its trained arrays, and the temperature of `sd_calibrated`."""
     about = ConfigRecord({"protocol": PROTOCOL, "spec": spec, TEMPERATURE: temperature})
     return RecordDict({STUDENT: state, ABOUT: about})
 
 
 def unpack_student(content: RecordDict) -> tuple[str, ArrayRecord, float]:
     """Read the student's specification (JSON), its arrays for `unpack_state`, and the temperature."""
-    keys = {"protocol", "spec", TEMPERATURE}
-    about = read_record(content, ABOUT, ConfigRecord, records={ABOUT, STUDENT}, keys=keys)
-    temperature = read_value(about, TEMPERATURE, float)
-    if not LEAST_TEMPERATURE <= temperature <= MOST_TEMPERATURE:
+    about, arrays = _student(content, {TEMPERATURE: float})
+    if not LEAST_TEMPERATURE <= about[TEMPERATURE] <= MOST_TEMPERATURE:
         raise WireError(
             f"has a temperature outside {LEAST_TEMPERATURE:g}..{MOST_TEMPERATURE:g}; send what fit_temperature returns"
         )
-    return *_student(content, keys=keys), temperature
+    return about["spec"], arrays, about[TEMPERATURE]
 
 
 def unpack_averaging_request(content: RecordDict) -> tuple[str, ArrayRecord, int]:
-    """Read the student to train on private examples, as `unpack_student`, and the round."""
-    keys = {"protocol", "spec", ROUND_OF_FLOWER}
-    about = read_record(content, ABOUT, ConfigRecord, records={ABOUT, STUDENT}, keys=keys)
-    round_number = read_value(about, ROUND_OF_FLOWER, int)
+    """Read the specification and arrays of the student to train, and the round."""
+    about, arrays = _student(content, {ROUND_OF_FLOWER: int})
+    round_number = about[ROUND_OF_FLOWER]
     if not 0 < round_number <= MOST_ROUNDS:
         raise WireError(f"asks in round {round_number}, expected 1 to {MOST_ROUNDS}; count rounds from 1")
-    return *_student(content, keys=keys), round_number
+    return about["spec"], arrays, round_number
 
 
-def _student(content: RecordDict, *, keys: set[str]) -> tuple[str, ArrayRecord]:
-    about = read_record(content, ABOUT, ConfigRecord, records={ABOUT, STUDENT}, keys=keys)
-    check_protocol(read_value(about, "protocol", int), PROTOCOL)
-    spec = read_value(about, "spec", str)
-    if len(spec) > LONGEST_SPEC:
-        raise WireError(
-            f"the student's specification has {len(spec)} characters, expected {LONGEST_SPEC} at most; cut it"
-        )
-    return spec, read_record(content, STUDENT, ArrayRecord, records={ABOUT, STUDENT})
+def _student(content: RecordDict, kinds: dict[str, type]) -> tuple[dict[str, Any], ArrayRecord]:
+    records = {ABOUT, STUDENT}
+    about = read_values(content, ABOUT, {"protocol": int, "spec": str, **kinds}, records=records)
+    check_protocol(about["protocol"])
+    length = len(about["spec"])
+    if length > LONGEST_SPEC:
+        raise WireError(f"the student's specification has {length} characters, expected {LONGEST_SPEC} at most; cut it")
+    return about, read_record(content, STUDENT, ArrayRecord, records=records)
 
 
 def unpack_state(record: ArrayRecord, *, expected: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Read the student's trained arrays, which must have the names, shapes and kinds of those expected."""
-    return read_arrays(record, expected, largest=LARGEST_PARAMETER)
+    """Read finite arrays of at most 1e6 in magnitude, with exactly the expected names, shapes and dtypes."""
+    if set(record) != set(expected):
+        raise WireError("does not hold exactly the student's arrays; send those of its specification")
+    arrays = {name: read_array(record[name], shape=value.shape, dtype=value.dtype) for name, value in expected.items()}
+    for array in arrays.values():
+        if not np.isfinite(array).all():
+            raise WireError("has parameters that are not finite; lower the learning rates")
+        if array.size and float(np.abs(array).max()) > LARGEST_PARAMETER:
+            raise WireError(f"has parameters beyond {LARGEST_PARAMETER:g}; lower the learning rates")
+    return arrays
 
 
 def pack_parameters(state: Mapping[str, np.ndarray], *, examples: int, seconds: float) -> RecordDict:
     """Pack parameters trained on private examples; only federated averaging sends them."""
-    return RecordDict(
-        {PARAMETERS: pack_arrays(state), TRAINING: MetricRecord({EXAMPLES: examples, "seconds": seconds})}
-    )
+    training = MetricRecord({EXAMPLES: examples, "seconds": seconds})
+    return RecordDict({PARAMETERS: pack_arrays(state), TRAINING: training})
 
 
 def check_parameters(content: RecordDict, *, expected: Mapping[str, np.ndarray]) -> tuple[int, float]:
-    """Refuse anything but finite parameters of the expected names, shapes and kinds.
-
-    Returns
-    -------
-    examples
-        How many the client trained on, >= 1.
-    seconds
-        How long it took.
-
-    Raises
-    ------
-    WireError
-        If records, names, dtypes, shapes, sizes or values differ from what was asked.
-    """
-    records = {PARAMETERS, TRAINING}
-    training = read_record(content, TRAINING, MetricRecord, records=records, keys={EXAMPLES, "seconds"})
-    read_arrays(read_record(content, PARAMETERS, ArrayRecord, records=records), expected, largest=LARGEST_PARAMETER)
-    return read_count(training, EXAMPLES, least=1), read_seconds(training, "seconds")
+    """Refuse anything but finite parameters as expected; return the number of training examples and the seconds."""
+    records, kinds = {PARAMETERS, TRAINING}, {EXAMPLES: int, "seconds": float}
+    training = read_values(content, TRAINING, kinds, records=records, kind=MetricRecord)
+    unpack_state(read_record(content, PARAMETERS, ArrayRecord, records=records), expected=expected)
+    return check_count(training[EXAMPLES], least=1), check_seconds(training["seconds"])
 
 
 def pack_metrics(metrics: Metrics) -> RecordDict:
@@ -107,14 +95,14 @@ def pack_metrics(metrics: Metrics) -> RecordDict:
 
 def unpack_metrics(content: RecordDict, *, labels: LabelSpace) -> Metrics:
     """Read metrics and refuse values that no test split can give."""
-    names = set(Metrics.__dataclass_fields__)
-    record = read_record(content, METRICS, MetricRecord, records={METRICS}, keys=names)
-    values = {name: read_value(record, name, float) for name in names - {"examples"}}
+    kinds = {name: int if name == "examples" else float for name in Metrics.__dataclass_fields__}
+    values = read_values(content, METRICS, kinds, records={METRICS}, kind=MetricRecord)
+    check_count(values["examples"], least=0)
     farthest = labels.diameter + TOLERANCE
-    for name, value in values.items():
+    for name in kinds.keys() - {"examples"}:
         most = farthest if name in ("sd", "sd_calibrated", "w1") else 1 + TOLERANCE
-        if not 0 <= value <= most:
+        if not 0 <= values[name] <= most:
             raise WireError(f"has a metric {name} outside 0..{most:.4g}; check the client's evaluation")
     if values["sd"] > values["w1"] + TOLERANCE:
-        raise WireError("has an sd above its w1, which cannot be; check the client's evaluation")
-    return Metrics(**values, examples=read_count(record, "examples", least=0))
+        raise WireError("has an sd above its w1, which is impossible; check the client's evaluation")
+    return Metrics(**values)

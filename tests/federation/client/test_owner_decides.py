@@ -144,24 +144,13 @@ def test_a_charge_is_taken_back_where_nothing_was_computed_and_stays_where_somet
         raise OSError("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr("knot_fed.federation.client.release._Release._noisy", property(fails_later(fails)))
+        patch.setattr("knot_fed.federation.client.release._Release.compute", fails)
         assert "failed with OSError" in owner.refusal("train", request())
     assert owner.client().ledger.released_in_life() == 0
     with monkeypatch.context() as patch:
         patch.setattr("knot_fed.mechanisms.base.load_or_train_teacher", fails)
         assert "failed with OSError" in owner.refusal("train", request())
     assert owner.client().ledger.released_in_life() == len(PUBLIC)
-
-
-def fails_later(fails):
-    """Fail at the second call only: the first estimates the cost of the request."""
-    looks = []
-
-    def look(_):
-        looks.append(1)
-        return fails() if len(looks) > 1 else None
-
-    return look
 
 
 def test_under_a_guarantee_no_student_is_measured_whatever_the_server_asks(tmp_path):

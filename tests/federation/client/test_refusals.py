@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 import knot_fed
 from knot_fed import client_app, fedavg_app
 from knot_fed.errors import DataError, KnotError
-from knot_fed.federation.client.guard import refusal_for_peer
-from knot_fed.federation.client.redaction import without_folders
+from knot_fed.federation.client.guard import refusal_for_peer, without_folders
 from knot_fed.federation.wire import envelope
 from tests.conftest import small_config
 from tests.fakes import InProcessGrid, context, virtual_clients

@@ -100,15 +100,15 @@ def test_pins_are_digests_and_nothing_else():
     assert read_pins("") == frozenset()
     assert read_pins(f"{'A' * 64}, {'b' * 64}") == {"a" * 64, "b" * 64}
     for text in ("a" * 63, "--superlink", "../x", f"{'a' * 64};{'b' * 64}"):
-        with pytest.raises(ConfigError, match="not given by a SHA-256"):
+        with pytest.raises(ConfigError, match="not a hexadecimal SHA-256"):
             read_pins(text)
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--superlink", "x"], "the pinned app is not given by a SHA-256"),
-        (["a" * 64, "--trusted-entities=x.yaml"], "--trusted-entities stands beside a pinned app"),
+        (["--superlink", "x"], "the pinned app is not a hexadecimal SHA-256"),
+        (["a" * 64, "--trusted-entities=x.yaml"], "--trusted-entities cannot be combined with a pinned app"),
     ],
 )
 def test_a_node_that_is_started_wrongly_says_so_in_one_sentence(arguments, said):

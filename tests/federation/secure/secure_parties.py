@@ -19,12 +19,7 @@ TEXTS, CLASSES = 8, 5
 CLAIM = exchange.Claim("none", float("inf"), 0.0)
 STAGES = [
     f"train.{stage}"
-    for stage in (
-        sum_wire.KEYS_STAGE,
-        sum_wire.SHARES_STAGE,
-        sum_wire.MASKED_STAGE,
-        sum_wire.UNMASK_STAGE,
-    )
+    for stage in (sum_wire.KEYS_STAGE, sum_wire.SHARES_STAGE, sum_wire.MASKED_STAGE, sum_wire.UNMASK_STAGE)
 ]
 KEYS, SHARES, MASKED, UNMASK = STAGES
 

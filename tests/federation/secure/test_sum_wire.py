@@ -30,10 +30,7 @@ MESSAGES = {
         sum_wire.pack_sealed(2, [b"x" * 300, b"", b"x" * 300]),
         lambda content: sum_wire.unpack_sealed(content, round_number=2, clients=3, place=1),
     ),
-    "masked request": (
-        sum_wire.pack_masked_request(REQUEST, [b"x" * 300, b"", b"x"]),
-        sum_wire.unpack_masked_request,
-    ),
+    "masked request": (sum_wire.pack_masked_request(REQUEST, [b"x" * 300, b"", b"x"]), sum_wire.unpack_masked_request),
     "masked": (
         sum_wire.pack_masked(2, ANSWER),
         lambda content: sum_wire.unpack_masked(

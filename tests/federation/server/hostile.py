@@ -127,12 +127,12 @@ ANSWERS = {
     "big-endian": (with_array(lambda rows: rows.astype(">f4")), "is >f4"),
     "big-endian-as-float32": (
         with_array(lambda rows: Array("float32", rows.shape, "numpy.ndarray", saved(rows.astype(">f4")))),
-        "do not bear out",
+        "does not match its data",
     ),
-    "fortran-order": (with_array(np.asfortranarray), "do not bear out"),
+    "fortran-order": (with_array(np.asfortranarray), "does not match its data"),
     "zero-dimensional": (with_array(lambda rows: np.array(0.2, np.float32)), r"0 dimension\(s\)"),
     "object-pickle": (with_array(pickled), "is object"),
-    "object-pickle-as-floats": (with_array(pickled_as_floats), "do not bear out"),
+    "object-pickle-as-floats": (with_array(pickled_as_floats), "does not match its data"),
     "pickle": (
         with_array(lambda rows: Array("float32", rows.shape, "pickle", pickle.dumps(Bomb()))),
         "is not a NumPy array but 'pickle'",
@@ -144,10 +144,16 @@ ANSWERS = {
     ),
     "header-claims-1-gib": (
         with_array(lambda rows: lying_header(rows, (53_687_091, 5), rows.tobytes())),
-        "do not bear out",
+        "does not match its data",
     ),
-    "header-claims-less": (with_array(lambda rows: lying_header(rows, (1, 5), rows.tobytes())), "do not bear out"),
-    "data-cut": (with_array(lambda rows: lying_header(rows, rows.shape, rows.tobytes()[:-4])), "do not bear out"),
+    "header-claims-less": (
+        with_array(lambda rows: lying_header(rows, (1, 5), rows.tobytes())),
+        "does not match its data",
+    ),
+    "data-cut": (
+        with_array(lambda rows: lying_header(rows, rows.shape, rows.tobytes()[:-4])),
+        "does not match its data",
+    ),
     "header-of-code": (
         with_array(
             lambda rows: Array("float32", rows.shape, "numpy.ndarray", b"\x93NUMPY\x01\x00\x40\x00" + b"(" * 64)
@@ -197,7 +203,7 @@ HANDSHAKES = {
     "name-of-another": (with_value("name", "honest-0", envelope.ABOUT), "calls itself honest-0, as another node does"),
     "other-protocol": (with_value("protocol", 2**40, envelope.ABOUT), "speaks protocol 1099511627776"),
     "other-labels": (with_value("labels", "\x1b[31m" + "x" * 10**6, envelope.ABOUT), r"has labels \[31mxxx"),
-    "no-fingerprint": (with_value("fingerprint", "\x1b[2J", envelope.ABOUT), "no SHA-256"),
+    "no-fingerprint": (with_value("fingerprint", "\x1b[2J", envelope.ABOUT), "not a SHA-256"),
     "other-transfer-set": (with_value("fingerprint", "a" * 64, envelope.ABOUT), "holds transfer set aaaaaaaaaaaa"),
     "extra-handshake": (extra_record, "nobody asked for"),
 }

@@ -5,7 +5,7 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord
 
-from knot_fed import load_student
+from knot_fed import KnotStrategy, load_student
 from knot_fed.errors import ConfigError, FederationError
 from knot_fed.federation.wire import exchange
 from knot_fed.labels import check_soft_labels
@@ -273,3 +273,14 @@ def test_torch_randomness_outside_is_left_alone(run_config):
     before = torch.random.get_rng_state()
     run(run_config(keys={"distill.epochs": 1, "teacher.epochs": 1}), "quiet")
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_flowers_own_loop_is_refused_in_one_sentence_before_any_message(small):
+    config = small()
+    strategy = KnotStrategy.from_config(config, RunFolder.create(folder_of(config), "loop"))
+    grid = InProcessGrid(virtual_clients(config, 3))
+    with pytest.raises(
+        FederationError, match=r"KnotStrategy.start is not supported: .*; call KnotStrategy.run\(grid\)"
+    ):
+        strategy.start(grid, ArrayRecord(), num_rounds=1)
+    assert not grid.wire

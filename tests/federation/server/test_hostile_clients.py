@@ -149,7 +149,7 @@ def test_replies_that_nobody_asked_for_count_for_nobody(attacked):
     said = statuses(summary)
     assert said["foreign-sender"] == said["answers-nothing-asked"] == "no answer"
     assert said["answers-twice"] == "ok"
-    assert sum("nobody had asked it, or twice" in line for line in lines) == 3
+    assert sum("sent an unexpected or repeated reply" in line for line in lines) == 3
 
 
 def test_an_error_of_any_length_is_a_number(attacked):
