@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from knot_fed.config.fields import Clients, Delimiter, PlainName, Section, Trainable, kebab
 from knot_fed.config.parsing import Scalar, check_known_keys, known_keys, validated
-from knot_fed.config.sections import Clients, Delimiter, PlainName, Section, Trainable, kebab
 from knot_fed.errors import ConfigError
 
 

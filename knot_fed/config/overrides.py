@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from knot_fed.config.fields import MOST_CLIENTS
 from knot_fed.config.parsing import Scalar, defaults_of, flattened
 from knot_fed.config.run import RunConfig
-from knot_fed.config.sections import MOST_CLIENTS
 from knot_fed.errors import ConfigError, shown
 
 QUOTED = r"\"(?:[^\"\\]|\\.)*\"|'[^']*'"

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from knot_fed.config.sections import LONGEST_FUNCTION, kebab
+from knot_fed.config.fields import LONGEST_FUNCTION, kebab
 from knot_fed.errors import ConfigError, shown
 
 Scalar: TypeAlias = bool | int | float | str

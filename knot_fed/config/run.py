@@ -4,21 +4,18 @@ from collections.abc import Callable, Mapping
 
 from pydantic import Field, ValidationError, model_validator
 
+from knot_fed.config.choices import MODELS, SCHEMES, described
+from knot_fed.config.fields import MOST_CLIENTS, Clients, RunName, Section, Trainable
 from knot_fed.config.parsing import Scalar, check_known_keys, flattened, invalid, known_keys, nested
 from knot_fed.config.sections import (
-    MOST_CLIENTS,
-    SCHEMES,
-    Clients,
+    OWN,
     DataConfig,
     DistillConfig,
     FedAvgConfig,
     LabelsConfig,
     PrivacyConfig,
-    RunName,
-    Section,
     StudentConfig,
     TeacherConfig,
-    Trainable,
     TransportConfig,
     WeightsConfig,
 )
@@ -38,9 +35,7 @@ class RunConfig(Section):
     )
     task: str = Field("sentiment", description="sentiment, emotion, nli, or any name with labels.names given")
     seed: int = Field(1, ge=0, lt=2**63, description="of all that is random in a study; privacy noise has none")
-    model: str = Field(
-        "ngram-bag", description="ngram-bag, tiny-bert, hf:<hub id or absolute folder>, or your.module:function"
-    )
+    model: str = Field("ngram-bag", description=described(MODELS, last=OWN))
     trainable: Trainable = Field(
         "all", description="all, or head: train a small head on frozen features of an hf: encoder"
     )

@@ -1,98 +1,41 @@
 """The tables of a run's configuration: every key with its default, its bounds and its meaning."""
 
-import re
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
-from knot_fed.config.mechanisms import MECHANISMS, NO_MECHANISM, MechanismFacts, MechanismName, described_choices
-from knot_fed.config.plugins import is_own
+from knot_fed.config.choices import (
+    COMPRESSIONS,
+    GROUND_COSTS,
+    LOSSES,
+    PARTITIONS,
+    POOLINGS,
+    SCHEMES,
+    SOLVERS,
+    described,
+    known_or_own,
+    one_of,
+)
+from knot_fed.config.fields import (
+    LEAST_DELTA,
+    LEAST_EPSILON,
+    LONGEST_FUNCTION,
+    MOST_CLIENTS_IN_SUM,
+    MOST_DELTA,
+    MOST_EPSILON,
+    BatchSize,
+    CommaList,
+    Delimiter,
+    Epochs,
+    FileNames,
+    Power,
+    Rate,
+    Section,
+)
+from knot_fed.config.mechanisms import MECHANISMS, NO_MECHANISM, MechanismFacts, MechanismName
 from knot_fed.labels import MOST_LABELS
 
-LEAST_EPSILON, MOST_EPSILON = 0.01, 1000.0
-LEAST_DELTA, MOST_DELTA = 1e-12, 0.1
-MOST_CLIENTS = 1_000_000
-MOST_CLIENTS_IN_SUM = 1000
-LONGEST_LIST, LONGEST_STRING, LONGEST_FUNCTION = 20_000, 4096, 200
-LOSSES = ("ot", "sinkhorn-divergence", "entropy", "kl", "reverse-kl", "jensen-shannon", "mse")
-SCHEMES = ("uniform", "size", "confidence", "histogram-confidence", "certainty", "density")
-
-
-def kebab(field: str) -> str:
-    """Return the key of a field, as TOML files write it."""
-    return field.replace("_", "-")
-
-
-def known_or_own(known: tuple[str, ...]) -> AfterValidator:
-    """Accept a known name, or one in the form of a user's own function, which is imported where it is used."""
-
-    def check(name: str) -> str:
-        if name not in known and not is_own(name):
-            raise PydanticCustomError("name", f"use {', '.join(known)}, or your own package.module:function")
-        return name
-
-    return AfterValidator(check)
-
-
-def plain_name(name: str) -> str:
-    """Accept what can name a folder of its own, and nothing that leads out of where it is put."""
-    if name and (name.startswith((".", "-")) or not name.isprintable() or set(name) & set('/\\:*?"<>|')):
-        raise PydanticCustomError("path", "use a name without folders, such as monday-1")
-    return name
-
-
-def run_name(name: str) -> str:
-    """Accept what can name a run folder on any machine, or nothing."""
-    if name and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
-        raise PydanticCustomError("path", "use letters, digits, dots, dashes and underscores, such as monday-1")
-    return name
-
-
-def file_names(names: str) -> str:
-    """Accept names of files below one folder, with commas between them."""
-    for name in (name.strip() for name in names.split(",")):
-        folders = name.startswith("/") or ".." in name.split("/") or "\\" in name or not name.isprintable()
-        if folders and not name.startswith("hub:"):
-            raise PydanticCustomError("path", "use names of files below data.root")
-    return names
-
-
-def one_character(delimiter: str) -> str:
-    """Accept what can stand between fields, or nothing."""
-    if len(delimiter) > 1 or set(delimiter) & set('"\r\n'):
-        raise PydanticCustomError("delimiter", "use one character, such as ; or a tab, other than a quotation mark")
-    return delimiter
-
-
-Clients: TypeAlias = Annotated[int, Field(ge=0, le=MOST_CLIENTS)]
-Epochs: TypeAlias = Annotated[int, Field(ge=1, le=10_000)]
-BatchSize: TypeAlias = Annotated[int, Field(ge=1, le=65_536)]
-Rate: TypeAlias = Annotated[float, Field(ge=0, le=1e3)]
-Power: TypeAlias = Annotated[float, Field(ge=0, le=100)]
-RunName: TypeAlias = Annotated[str, Field(max_length=100), AfterValidator(run_name)]
-PlainName: TypeAlias = Annotated[str, Field(max_length=100), AfterValidator(plain_name)]
-FileNames: TypeAlias = Annotated[str, Field(max_length=LONGEST_LIST), AfterValidator(file_names)]
-Delimiter: TypeAlias = Annotated[str, AfterValidator(one_character)]
-CommaList: TypeAlias = Annotated[str, Field(max_length=LONGEST_LIST)]
-Trainable: TypeAlias = Literal["all", "head"]
-
-
-class Section(BaseModel):
-    """Every number has a least and a largest value, and every string a largest length: a peer may have written them."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=kebab, protected_namespaces=(), allow_inf_nan=False,
-        str_max_length=LONGEST_STRING, validate_by_name=True, validate_by_alias=True,
-    )  # fmt: skip
-
-    @field_validator("*")
-    @classmethod
-    def _refuse_nul(cls, value: object) -> object:
-        """Refuse what no path and no file of TOML may hold."""
-        if isinstance(value, str) and "\0" in value:
-            raise PydanticCustomError("nul", "use text without zero bytes")
-        return value
+OWN = "your.module:function"
 
 
 class LabelsConfig(Section):
@@ -128,10 +71,8 @@ class DataConfig(Section):
         description="of csv and tsv files: none, double (texts in marks, marks within doubled); auto: none with tabs",
     )
     limit: int = Field(0, ge=0, le=10**9, description="training rows of each file, and transfer texts, at most; 0: all")
-    partition: Literal["iid", "dirichlet", "pathological", "shard", "exponential", "natural-id"] = Field(
-        "iid",
-        description="how several virtual clients share a file: iid, dirichlet, pathological, shard, exponential or"
-        " natural-id",
+    partition: Annotated[str, one_of(PARTITIONS)] = Field(
+        "iid", description=f"how several virtual clients share a file: {described(PARTITIONS)}"
     )
     alpha: float = Field(0.5, ge=1e-3, le=1e6, description="concentration of dirichlet")
     labels_per_client: int = Field(
@@ -190,14 +131,12 @@ class WeightsConfig(Section):
     """How much each teacher counts."""
 
     scheme: Annotated[str, known_or_own(SCHEMES)] = Field(
-        "confidence",
-        max_length=LONGEST_FUNCTION,
-        description=f"{', '.join(SCHEMES)}, or your.module:function",
+        "confidence", max_length=LONGEST_FUNCTION, description=described(SCHEMES, last=OWN)
     )
     power: Power = Field(1.0, description="raises the scheme's scores; above 1 sharpens the weights")
-    pooling: Literal["mean", "median", "trimmed-mean"] = Field(
+    pooling: Annotated[str, one_of(POOLINGS)] = Field(
         "mean",
-        description="mean; median or trimmed-mean: label by label and unweighted, against a minority of bad teachers",
+        description=f"{described(POOLINGS)}; all but mean are unweighted and tolerate a minority of bad teachers",
     )
     trim: float = Field(
         0.2, gt=0, lt=0.5, description="share of the teachers that trimmed-mean cuts off at each end, at least one"
@@ -212,10 +151,8 @@ class WeightsConfig(Section):
 class TransportConfig(Section):
     """The ground cost between labels and the solver of the transport problem."""
 
-    cost: str = Field("augmented", description="semantic, augmented, zero-one, cosine, or a file with a matrix")
-    solver: Literal["auto", "line", "star", "table", "sinkhorn", "lp"] = Field(
-        "auto", description="auto, line, star, table, sinkhorn or lp"
-    )
+    cost: str = Field("augmented", description=described(GROUND_COSTS, last="a file with a matrix"))
+    solver: Annotated[str, one_of(SOLVERS)] = Field("auto", description=described(SOLVERS))
     divergence_epsilon: float = Field(
         0.1,
         ge=1e-6,
@@ -237,9 +174,7 @@ class DistillConfig(Section):
     """How the student learns from the soft labels."""
 
     loss: Annotated[str, known_or_own(LOSSES)] = Field(
-        "ot",
-        max_length=LONGEST_FUNCTION,
-        description=f"{', '.join(LOSSES)}, or your.module:function; entropy is symmetrised KL",
+        "ot", max_length=LONGEST_FUNCTION, description=described(LOSSES, last=OWN)
     )
     objective: Literal["pooled", "per-teacher"] = Field(
         "per-teacher", description="per-teacher: weighted sum of costs; pooled: one cost to the weighted mean"
@@ -269,9 +204,7 @@ class PrivacyConfig(Section):
     A client's policy may ask for more, never less.
     """
 
-    mechanism: MechanismName = Field(
-        NO_MECHANISM, description=described_choices({name: facts.about for name, facts in MECHANISMS.items()})
-    )
+    mechanism: MechanismName = Field(NO_MECHANISM, description=described(MECHANISMS))
     epsilon: float = Field(
         8.0,
         ge=LEAST_EPSILON,
@@ -293,8 +226,8 @@ class PrivacyConfig(Section):
         "distributions",
         description="pate: the mean of their distributions with noise, or the label with the most noisy votes",
     )
-    compression: Literal["none", "float16", "uint8", "top-k", "hard"] = Field(
-        "none", description="none, float16, uint8, top-k or hard: fewer bytes, no guarantee"
+    compression: Annotated[str, one_of(COMPRESSIONS)] = Field(
+        "none", description=f"{described(COMPRESSIONS)}: fewer bytes, no guarantee"
     )
     top_k: int = Field(
         2,

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from knot_fed.config.fields import kebab
 from knot_fed.config.parsing import Scalar
 from knot_fed.config.run import RunConfig
-from knot_fed.config.sections import kebab
 
 TITLE = "tool.flwr.app.config"
 

@@ -9,10 +9,10 @@ from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 
+from knot_fed.config import SCHEMES
 from knot_fed.models import TextClassifier, predict_logits
 from knot_fed.types import SoftLabels, Text
 
-WITHOUT_SCORE = ("uniform", "size", "certainty")
 RANDOM_SEQUENCES = 256
 NEAREST = 10
 HASHED_WORDS = 1 << 18
@@ -32,8 +32,8 @@ def teacher_scores(
     Parameters
     ----------
     scheme
-        `density`: `text_density`. `uniform`, `size` and `certainty` read none: zeros. Any other, a user's own too:
-        `prediction_confidence`, with a bias of arg-max predictions under `histogram-confidence`.
+        `density`: `text_density`. Schemes that read no score of a client (`SchemeFacts.reads`): zeros. Any other,
+        including a plug-in: `prediction_confidence`, with a bias of arg-max predictions under `histogram-confidence`.
     teacher, soft_labels
         The teacher and its soft labels for the texts.
     texts, private
@@ -46,7 +46,7 @@ def teacher_scores(
     scores
         float32, in [0, sqrt(2)].
     """
-    if scheme in WITHOUT_SCORE:
+    if scheme in SCHEMES and SCHEMES[scheme].reads in ("nothing", "examples"):
         return np.zeros(len(soft_labels), dtype=np.float32)
     if scheme == "density":
         return text_density(texts, private)

@@ -12,7 +12,8 @@ from knot_fed.transport.solvers.exact import cut_solution, program_solution, tab
 from knot_fed.transport.solvers.sinkhorn import Sinkhorn, sinkhorn
 
 MANY_LABELS = 48
-"""Beyond so many labels, and on a GPU, Sinkhorn is faster than the linear program."""
+"""With more labels, and on a GPU, Sinkhorn is faster than the linear program."""
+SOLVERS = ("auto", "line", "star", "table", "lp", "sinkhorn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,8 @@ def choose_solver(ground_cost: GroundCost, solver: str, device: torch.device) ->
     if solver == "auto":
         few = len(ground_cost) <= MANY_LABELS and device.type == "cpu"
         return (exact or ["lp" if few else "sinkhorn"])[0]
-    if solver not in ("line", "star", "table", "lp", "sinkhorn"):
-        raise GroundCostError(f"no solver {solver!r}; use auto, line, star, table, lp or sinkhorn")
+    if solver not in SOLVERS:
+        raise GroundCostError(f"no solver {solver!r}; use {', '.join(SOLVERS)}")
     if solver not in (*exact, "lp", "sinkhorn"):
         raise GroundCostError(f"solver {solver!r} does not apply to this ground cost; use auto, lp or sinkhorn")
     return solver

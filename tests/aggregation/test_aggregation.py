@@ -4,13 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
-from knot_fed import aggregation, config
+from knot_fed import aggregation
 from knot_fed.aggregation import TeacherAnswers, agreement_weights, client_weights, middle_of_teachers, pool_soft_labels
 from knot_fed.errors import ConfigError
 
 seeds = st.integers(0, 2**32 - 1)
 schemes = st.sampled_from(list(aggregation.SCHEMES))
-poolings = st.sampled_from(["mean", "median", "trimmed-mean"])
+poolings = st.sampled_from(list(aggregation.POOLINGS))
 
 
 def random_teachers(seed, clients=3, texts=4, classes=5):
@@ -30,10 +30,6 @@ def told(confidences, examples=None):
     confidences = np.asarray(confidences, dtype=float)
     flat = np.full((*confidences.shape, 2), 0.5)
     return TeacherAnswers(np.asarray(examples or [1] * len(confidences)), confidences, flat)
-
-
-def test_the_configuration_knows_the_schemes_that_there_are():
-    assert set(config.SCHEMES) == set(aggregation.SCHEMES)
 
 
 @given(seeds, schemes, st.floats(0, 50))
@@ -124,6 +120,11 @@ def test_a_users_own_function_is_the_scheme():
 def test_a_scheme_that_cannot_weigh_is_refused(scheme, reason):
     with pytest.raises(ConfigError, match=reason):
         client_weights(scheme, told(np.ones((2, 3))))
+
+
+def test_an_unknown_pooling_is_refused_with_the_known_names():
+    with pytest.raises(ConfigError, match="'odd': unknown pooling; use mean, median, trimmed-mean"):
+        pool_soft_labels(np.full((1, 1, 2), 0.5), np.ones((1, 1)), pooling="odd")
 
 
 def with_adversary(seed, classes):
