@@ -1,4 +1,4 @@
-"""The transport cost between soft labels: one call over every solver."""
+"""The transport cost between soft labels, over all solvers."""
 
 from dataclasses import dataclass
 from typing import Literal, overload
@@ -18,18 +18,16 @@ ATOL = 1e-3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TransportReport:
-    """The cost with certified bounds, and how it was found.
+    """The cost with certified bounds of the exact cost, and how it was computed.
 
     Parameters
     ----------
-    cost
-        As `transport_cost` returns it.
     lower, upper
-        Bounds of the exact cost: that of a feasible potential, and that of a plan with the exact marginals.
+        The cost of a feasible potential, and that of a plan with the exact marginals.
     solver
         The solver that ran.
     iterations, marginal_error
-        Of Sinkhorn; 0 for the exact solvers.
+        Of Sinkhorn; 0 for exact solvers.
     """
 
     cost: Float[torch.Tensor, "examples *teachers"]
@@ -66,29 +64,28 @@ def transport_cost(
 ) -> Float[torch.Tensor, "examples *teachers"] | TransportReport:
     """Return the cost of moving each distribution `a` onto `b`: `min_P <P, C>` over plans with these marginals.
 
-    Differentiable in `a` and `b`: the gradients are the potentials, which are detached (Danskin 1967), so that no
-    iteration is recorded. Rows are normalised first. Computed in float64 where one side is float64, else in float32,
-    and returned so; Sinkhorn and the linear program work in float64 inside.
+    Differentiable in `a` and `b`: the gradients are the detached potentials (Danskin 1967), so no iteration is
+    recorded. Rows are normalised first. Computed and returned in float64 if one side is float64, else in float32;
+    Sinkhorn and the linear program use float64 internally.
 
     Parameters
     ----------
     a
         Student's distributions, of any floating type.
     b
-        Teachers' distributions, one or several for each example, on the same device.
+        Teachers' distributions, one or several per example, on the same device.
     ground_cost
         A prepared ground cost, or a matrix that is a metric; preparing takes milliseconds, so do it once.
     solver
-        `line` (labels on a line), `star` (labels equally far apart), `table` (up to 8 labels, or 10 where the ground
-        cost was prepared so) and `lp` are exact, `sinkhorn` approximate. `auto` takes the first of line, star and
-        table that applies, then `lp` up to 48 labels on a CPU, then Sinkhorn.
+        `line` (labels on a line), `star` (labels at equal distances), `table` (up to 8 labels, or 10 if the ground
+        cost was prepared for it) and `lp` are exact, `sinkhorn` is approximate. `auto` takes the first of line, star
+        and table that applies, then `lp` up to 48 labels on a CPU, then Sinkhorn.
     accuracy
         Of Sinkhorn.
     check
-        Whether to refuse rows that are not distributions, to 1e-3.
+        Whether to refuse rows that are not distributions within 1e-3.
     report
-        Whether to return a `TransportReport` instead, with certified bounds of the exact cost; it costs
-        O(classes^2) memory a pair.
+        Whether to return a `TransportReport` with certified bounds; takes O(classes^2) memory per pair.
 
     Raises
     ------
@@ -119,6 +116,7 @@ def transport_cost(
     with torch.no_grad(), torch.autocast(first.device.type, enabled=False):
         solution = solve_pairs(first, second, known, solver=chosen, accuracy=accuracy)
         moved = (solution.f * first).sum(dim=1) + (solution.g * second).sum(dim=1)
+    # The value of solution.cost with the gradient <f, da> + <g, db>: `moved` is the same sum, detached.
     cost = (solution.cost - moved) + (solution.f * first).sum(dim=1) + (solution.g * second).sum(dim=1)
     shaped = cost.reshape(b.shape[:-1])
     return _report(shaped, solution, first.detach(), second.detach(), known, chosen) if report else shaped

@@ -1,9 +1,9 @@
-"""The vertices of the polytope of 1-Lipschitz potentials, by sign pattern, for a few labels.
+"""The vertices of the polytope of 1-Lipschitz potentials, by sign pattern, for few labels.
 
-By Kantorovich and Rubinstein, the transport cost between distributions a and b over a metric C is the maximum of
-<h, a - b> over potentials with h_i - h_j <= C_ij. The maximum is at a vertex, and a generic metric on L points has
-C(2L - 2, L - 1) of them (Gordon and Petrov 2017, arXiv 1608.06848). Only C(L - 2, k - 1) can win where a - b has k
-positive entries: those whose tight constraints lead from positive entries to the others.
+By Kantorovich and Rubinstein, the transport cost between a and b over a metric C is the maximum of <h, a - b> over
+potentials with h_i - h_j <= C_ij. It is attained at a vertex; a generic metric on L points has C(2L - 2, L - 1) of them
+(Gordon and Petrov 2017, arXiv 1608.06848). If a - b has k positive entries, only C(L - 2, k - 1) can be optimal: those
+whose tight constraints lead from positive entries to the others.
 """
 
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ class VertexTable:
     Parameters
     ----------
     vertices
-        float64; row `sum_i 2^i [a_i > b_i]` holds the pattern's candidates, the first repeated where there are fewer.
+        float64; row `sum_i 2^i [a_i > b_i]` holds the pattern's candidates, padded with the first.
     merge
-        0/1 matrix that adds up the mass of labels that coincide; None when all are apart.
+        0/1 matrix that sums the mass of coincident labels; None if all are distinct.
     """
 
     vertices: Float[torch.Tensor, "patterns candidates places"]
@@ -38,21 +38,12 @@ class VertexTable:
 def vertex_table(metric: Float[np.ndarray, "classes classes"], *, most_labels: int = 8) -> VertexTable | None:
     """Enumerate the vertices, and certify their number for each sign pattern.
 
-    Degenerate metrics (labels on a line, a grid, equal distances) have fewer vertices than generic ones and break the
-    enumeration. So the metric is made generic by a jitter, and each vertex is then computed anew from its tight
-    constraints under the true metric.
+    Degenerate metrics (labels on a line, a grid, equal distances) have fewer vertices than generic ones, which breaks
+    the enumeration. A jitter makes the metric generic; each vertex is then recomputed from its tight constraints under
+    the true metric. Labels nearer than 1e-7 of the diameter are merged.
 
-    Parameters
-    ----------
-    metric
-        A metric between labels; labels nearer than 1e-7 of the diameter are merged.
-    most_labels
-        Give up beyond so many distinct labels, at most 10; the time is below 0.1 s up to 8, and seconds at 10.
-
-    Returns
-    -------
-    table
-        None when there are too many labels, or no jitter up to 1e-6 of the diameter passes the certificate.
+    Returns None if there are more than `most_labels` (at most 10) distinct labels, or if no jitter up to 1e-6 of the
+    diameter passes the certificate. Takes less than 0.1 s up to 8 labels, and seconds at 10.
     """
     merge = _merge(metric)
     places = merge.argmax(axis=0)
@@ -139,7 +130,7 @@ def _feasible(
     positive: np.ndarray,
     metric: Float[np.ndarray, "classes classes"],
 ) -> Float[np.ndarray, "vertices classes"] | None:
-    """Lower the positive side where the jitter had hidden a constraint; None where that is more than rounding."""
+    """Lower positive sides that the jitter left infeasible; None if that changes more than rounding."""
     sinks_only = np.where(positive, np.inf, potentials)
     lowered = np.where(positive, (metric[None] + sinks_only[:, None, :]).min(axis=2), potentials)
     if np.abs(lowered - potentials).max() > SLACK:
