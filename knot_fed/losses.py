@@ -1,7 +1,6 @@
 """The distillation losses: the interface, all losses, plug-ins, and the registry by the names of `distill.loss`."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -144,15 +143,12 @@ def configured_ground_cost(config: RunConfig) -> GroundCost:
     path, labels = Path(config.transport.cost), config.label_space()
     if path.suffix not in (".npy", ".csv"):
         return make_ground_cost(config.transport.cost, labels)
-    read = (
-        partial(np.load, allow_pickle=False) if path.suffix == ".npy" else partial(np.loadtxt, delimiter=",", ndmin=2)
-    )
     try:
-        matrix = read(path)
+        is_array = path.suffix == ".npy"
+        matrix = np.load(path, allow_pickle=False) if is_array else np.loadtxt(path, delimiter=",", ndmin=2)
     except (OSError, ValueError):
-        raise GroundCostError(
-            f"{path.name}: cannot be read as a matrix; give a .npy or a .csv file of numbers"
-        ) from None
+        reason = "cannot be read as a matrix; give a .npy or a .csv file of numbers"
+        raise GroundCostError(f"{path.name}: {reason}") from None
     return check_ground_cost(matrix, names=labels.names)
 
 
@@ -205,9 +201,8 @@ def checked_loss(function: Loss, *, name: str) -> Loss:
     def checked(logits: torch.Tensor, soft_labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         value = function(logits, soft_labels, weights)
         if not isinstance(value, torch.Tensor) or value.ndim or not value.is_floating_point():
-            found = (
-                f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
-            )
+            is_tensor = isinstance(value, torch.Tensor)
+            found = f"a tensor of shape {tuple(value.shape)}" if is_tensor else type(value).__name__
             raise OwnCodeError(
                 f"distill.loss = {name!r}: your function returned {found}; return one number, the mean over examples"
             )

@@ -14,21 +14,11 @@ from knot_fed.types import SoftLabels, TeacherAnswer
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Consensus:
-    """What the student learns from.
-
-    Parameters
-    ----------
-    targets
-        Soft labels of each teacher, or the pooled ones as those of one teacher, float64.
-    weights
-        Weight of each target on each text; those of a text sum to the text's own weight.
-    pooled
-        One distribution per text, whatever the objective.
-    """
+    """The student's targets: soft labels of each teacher, or the pooled ones as those of one teacher, float64."""
 
     targets: Float[np.ndarray, "teachers texts classes"]
-    weights: Float[np.ndarray, "teachers texts"]
-    pooled: SoftLabels
+    weights: Float[np.ndarray, "teachers texts"]  # those of a text sum to the text's own weight
+    pooled: SoftLabels  # one distribution per text, whatever the objective
 
 
 def find_consensus(answers: Sequence[TeacherAnswer], weighting: WeightsConfig, settings: DistillConfig) -> Consensus:

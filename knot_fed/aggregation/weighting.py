@@ -15,22 +15,14 @@ from knot_fed.types import TeacherAnswer
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TeacherAnswers:
-    """The answers of all teachers, stacked; a scheme reads them.
+    """The answers of all teachers, stacked, as weighting schemes read them.
 
-    Parameters
-    ----------
-    examples
-        Training examples of each teacher; 0 if a client's policy withholds the count.
-    confidences
-        A score in [0, 2] per teacher and text, computed on the client: similarity to its private texts under
-        `density`, else distance of the prediction from the prediction bias. 0 if the scheme does not need it, or a
-        client's policy withholds it.
-    soft_labels
-        One distribution per teacher and text.
+    Confidences are scores in [0, 2] computed on the client: similarity to its private texts under `density`, else
+    distance of the prediction from the prediction bias.
     """
 
-    examples: Int[np.ndarray, "clients"]
-    confidences: Float[np.ndarray, "clients texts"]
+    examples: Int[np.ndarray, "clients"]  # training examples; 0 if a client's policy withholds the count
+    confidences: Float[np.ndarray, "clients texts"]  # 0 if the scheme does not need them, or a policy withholds them
     soft_labels: Float[np.ndarray, "clients texts classes"]
 
     @classmethod
@@ -121,7 +113,14 @@ def client_weights(scheme: str, answers: TeacherAnswers, *, power: float = 1.0) 
     >>> client_weights("size", answers).tolist()
     [[0.25], [0.75]]
     """
-    scores, expected = _read_scores(find_scheme(scheme)(answers), scheme), answers.confidences.shape
+    returned, expected = find_scheme(scheme)(answers), answers.confidences.shape
+    try:
+        scores = np.asarray(returned, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"weights.scheme = {scheme!r}: gave a {type(returned).__name__} that is no array of numbers; return one row"
+            " of scores for each teacher"
+        ) from None
     if scores.shape != expected:
         raise ConfigError(
             f"weights.scheme = {scheme!r}: gave scores of shape {scores.shape}, expected {expected};"
@@ -137,16 +136,6 @@ def client_weights(scheme: str, answers: TeacherAnswers, *, power: float = 1.0) 
     sharpened = np.where(highest > 0, scores / np.where(highest > 0, highest, 1.0), 1.0) ** power
     weights: Float[np.ndarray, "clients texts"] = sharpened / sharpened.sum(axis=0)
     return weights
-
-
-def _read_scores(scores: object, scheme: str) -> Float[np.ndarray, "..."]:
-    try:
-        return np.asarray(scores, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ConfigError(
-            f"weights.scheme = {scheme!r}: gave a {type(scores).__name__} that is no array of numbers; return one row"
-            " of scores for each teacher"
-        ) from None
 
 
 def single_weights(scheme: str, answer: TeacherAnswer, *, power: float = 1.0) -> Float[np.ndarray, "texts"]:

@@ -8,7 +8,6 @@ from knot_fed.config.fields import (
     MOST_CLIENTS_IN_SUM,
     MOST_DELTA,
     MOST_EPSILON,
-    Trainable,
     kebab,
 )
 from knot_fed.config.mechanisms import MECHANISMS, NO_MECHANISM, Guarantee, MechanismFacts, MechanismName, readers_of
@@ -47,7 +46,6 @@ __all__ = [
     "RunConfig",
     "Scalar",
     "TeacherConfig",
-    "Trainable",
     "WeightsConfig",
     "check_known_keys",
     "flattened",

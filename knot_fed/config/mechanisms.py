@@ -13,7 +13,7 @@ NO_MECHANISM = "none"
 
 @dataclass(frozen=True, slots=True)
 class Guarantee:
-    """What a mechanism guarantees, in the words of `summary.json`."""
+    """The guarantee of a mechanism, in the words of `summary.json`."""
 
     unit: str
     neighbouring: str
@@ -26,29 +26,16 @@ class Guarantee:
 class MechanismFacts:
     """The declaration of a mechanism, for packages that need it without running the mechanism.
 
-    Parameters
-    ----------
-    implementation
-        `package.module:Class` of its `knot_fed.mechanisms.Mechanism`; imported only where it runs.
-    about
-        What it acts on, for the table of keys.
-    guarantee
-        In words; the unit is `none` if nothing is guaranteed.
-    noise_on
-        `teacher`: the privacy cost is paid once per teacher, however many texts it answers. `rows`: each text has its
-        own noise and cost, and its noisy row is stored, since repeating a text must return the same row.
-    reads
-        Attributes of `PrivacyConfig` that it reads besides epsilon and delta, as `summary.json` lists them.
-    scores
-        What a scheme may read (`SchemeFacts.reads`) for the guarantee to cover its scores.
+    Noise on a teacher costs privacy once, however many texts the teacher answers. Noise on rows costs privacy for each
+    text, and the noisy row is stored, since repeating a text must return the same row.
     """
 
-    implementation: str
-    about: str
-    guarantee: Guarantee
+    implementation: str  # `package.module:Class` of its `knot_fed.mechanisms.Mechanism`, imported where it runs
+    about: str  # what it acts on, for the table of keys
+    guarantee: Guarantee  # its unit is `none` if nothing is guaranteed
     noise_on: Literal["nothing", "teacher", "rows"]
-    reads: tuple[str, ...] = ()
-    scores: tuple[str, ...] = ("nothing",)
+    reads: tuple[str, ...] = ()  # attributes of PrivacyConfig besides epsilon and delta, as `summary.json` lists them
+    scores: tuple[str, ...] = ("nothing",)  # what a covered weighting scheme may read, as in `SchemeFacts.reads`
 
     @property
     def has_guarantee(self) -> bool:

@@ -6,23 +6,16 @@ from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from knot_fed.config.fields import LONGEST_FUNCTION, kebab
+from knot_fed.config.fields import LONGEST_FUNCTION
 from knot_fed.errors import ConfigError, shown
 
 Scalar: TypeAlias = bool | int | float | str
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+def known_keys(model: type[BaseModel]) -> list[str]:
     """List a configuration's dotted keys."""
-    keys: list[str] = []
-    for field, info in model.model_fields.items():
-        table = info.annotation
-        if isinstance(table, type) and issubclass(table, BaseModel):
-            keys += known_keys(table, prefix=f"{prefix}{kebab(field)}.")
-        else:
-            keys.append(prefix + kebab(field))
-    return keys
+    return list(defaults_of(model))
 
 
 def check_known_keys(mapping: Mapping[str, Scalar], *, known: list[str], where: str) -> None:

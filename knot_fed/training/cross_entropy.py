@@ -19,10 +19,15 @@ class CrossEntropy:
     """
 
     def __init__(self, labels: Int[np.ndarray, "examples"], classes: int, scheme: ClassWeights) -> None:
-        adjusted = scheme in ("auto", "logit-adjusted")
         self._labels = torch.from_numpy(labels)
-        self._weights = class_weights(labels, classes) if scheme == "balanced" else torch.ones(classes)
-        self._log_frequencies = log_frequencies(labels, classes) if adjusted else torch.zeros(classes)
+        self._weights, self._log_frequencies = torch.ones(classes), torch.zeros(classes)
+        counts = np.bincount(labels, minlength=classes)
+        if scheme == "balanced":  # mean count of the classes that occur, over each class's count
+            weights = len(labels) / (max(1, int((counts > 0).sum())) * np.maximum(counts, 1))
+            self._weights = torch.from_numpy(weights.astype(np.float32))
+        elif scheme != "none":  # add-one smoothing, so that absent classes have a logarithm
+            smoothed = counts + 1.0
+            self._log_frequencies = torch.from_numpy(np.log(smoothed / smoothed.sum()).astype(np.float32))
 
     def __call__(
         self, logits: Float[torch.Tensor, "batch classes"], rows: Int[np.ndarray, "batch"]
@@ -33,16 +38,3 @@ class CrossEntropy:
             part.to(device) for part in (self._labels[rows], self._weights, self._log_frequencies)
         )
         return torch.nn.functional.cross_entropy(logits.float() + shift, labels, weights)
-
-
-def class_weights(labels: Int[np.ndarray, "examples"], classes: int) -> Float[torch.Tensor, "classes"]:
-    """Return inverse class frequencies, scaled by the mean frequency of the classes that occur."""
-    counts = np.bincount(labels, minlength=classes)
-    weights = len(labels) / (max(1, int((counts > 0).sum())) * np.maximum(counts, 1))
-    return torch.from_numpy(weights.astype(np.float32))
-
-
-def log_frequencies(labels: Int[np.ndarray, "examples"], classes: int) -> Float[torch.Tensor, "classes"]:
-    """Return the logarithm of add-one-smoothed class frequencies."""
-    counts = np.bincount(labels, minlength=classes) + 1.0
-    return torch.from_numpy(np.log(counts / counts.sum()).astype(np.float32))

@@ -24,26 +24,14 @@ SATURATED = 0.99
 
 @dataclass(frozen=True, slots=True)
 class DistillationResult:
-    """Outcome of one distillation.
-
-    Parameters
-    ----------
-    best_epoch
-        Epoch whose parameters the student has; 0 is the start.
-    train_losses, validation_losses
-        Per epoch; the held-out ones start with epoch 0.
-    saturated
-        Share of the transfer texts on which the student's top probability exceeds .99.
-    seconds, seconds_in_loss
-        Wall time.
-    """
+    """Outcome of one distillation."""
 
     epochs_run: int
-    best_epoch: int
-    train_losses: tuple[float, ...]
-    validation_losses: tuple[float, ...]
-    saturated: float
-    seconds: float
+    best_epoch: int  # whose parameters the student has; 0 is the start
+    train_losses: tuple[float, ...]  # of epochs 1, 2, ...
+    validation_losses: tuple[float, ...]  # of epochs 0, 1, ...
+    saturated: float  # share of the transfer texts on which the student's top probability exceeds .99
+    seconds: float  # wall time
     seconds_in_loss: float
 
     @property

@@ -24,25 +24,13 @@ PHYSICAL_BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class PrivateSchedule:
-    """Hyperparameters of DP-SGD; none may depend on the examples, including their number.
-
-    Parameters
-    ----------
-    sampling_rate
-        Probability of each example in a step.
-    clipping_norm
-        Largest L2 norm of one example's gradient.
-    noise_multiplier
-        Standard deviation of the noise over `clipping_norm`.
-    learning_rate
-        Of AdamW, which is invariant to the scale of gradients.
-    """
+    """Hyperparameters of DP-SGD; none may depend on the examples, including their number."""
 
     steps: int
-    sampling_rate: float
-    clipping_norm: float
-    noise_multiplier: float
-    learning_rate: float
+    sampling_rate: float  # probability of each example in a step
+    clipping_norm: float  # largest L2 norm of one example's gradient
+    noise_multiplier: float  # standard deviation of the noise over clipping_norm
+    learning_rate: float  # of AdamW, which is invariant to the scale of gradients
 
 
 TRIED = PrivateSchedule(steps=1, sampling_rate=1.0, clipping_norm=1.0, noise_multiplier=1.0, learning_rate=0.0)
@@ -79,7 +67,7 @@ def fit_privately(
         Before training, if Opacus is missing or does not support a layer, or the model is random in training mode.
     """
     targets = torch.from_numpy(np.asarray(labels, dtype=np.int64))
-    with _only_private_layers(model), _without_dropout(model), _per_example_gradients(model):
+    with _private_training(model), _per_example_gradients(model):
         optimiser = _optimiser(model, schedule, source)
         model.train()
         _check_same_twice(model, items[:1])
@@ -95,7 +83,7 @@ def check_treatable(model: TextClassifier, texts: Sequence[Text]) -> None:
 
     The first of these public texts, twice in a batch, shows whether per-example gradients work. No parameter changes.
     """
-    with _only_private_layers(model), _without_dropout(model), _per_example_gradients(model):
+    with _private_training(model), _per_example_gradients(model):
         optimiser, items = _optimiser(model, TRIED, NoiseSource()), model.encode(texts[:1]) * 2
         model.train()
         _check_same_twice(model, items)
@@ -116,12 +104,11 @@ def _optimiser(model: TextClassifier, schedule: PrivateSchedule, source: NoiseSo
     from knot_fed.training.dp_optimiser import ExactDPOptimizer
 
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return ExactDPOptimizer(
+    adam, multiplier = (
         torch.optim.AdamW(trained, lr=schedule.learning_rate, weight_decay=0.0),
-        noise_multiplier=schedule.noise_multiplier,
-        max_grad_norm=schedule.clipping_norm,
-        source=source,
+        schedule.noise_multiplier,
     )
+    return ExactDPOptimizer(adam, noise_multiplier=multiplier, max_grad_norm=schedule.clipping_norm, source=source)
 
 
 def _step(
@@ -143,38 +130,26 @@ def _step(
 
 
 @contextmanager
-def _only_private_layers(model: TextClassifier) -> Iterator[None]:
-    """Freeze the parameters of `frozen_under_dp_sgd` temporarily."""
-    frozen = [
-        parameter
+def _private_training(model: TextClassifier) -> Iterator[None]:
+    """Freeze `frozen_under_dp_sgd` and turn dropout off temporarily, including rates that attention reads itself."""
+    changed: list[tuple[nn.Module | nn.Parameter, str, object, object]] = [
+        (parameter, "requires_grad", True, False)
         for name, parameter in model.named_parameters()
         if parameter.requires_grad and name.startswith(model.frozen_under_dp_sgd)
     ]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-
-
-@contextmanager
-def _without_dropout(model: TextClassifier) -> Iterator[None]:
-    """Turn dropout off temporarily: modules, and rates that other modules read, such as attention."""
-    rates = [
-        (module, name, value)
+    changed += [
+        (module, name, value, 0.0)
         for module in model.modules()
         for name, value in vars(module).items()
         if isinstance(value, float) and ("dropout" in name or (name == "p" and isinstance(module, _DropoutNd)))
     ]
-    for module, name, _ in rates:
-        setattr(module, name, 0.0)
+    for holder, name, _, value in changed:
+        setattr(holder, name, value)
     try:
         yield
     finally:
-        for module, name, value in rates:
-            setattr(module, name, value)
+        for holder, name, value, _ in changed:
+            setattr(holder, name, value)
 
 
 def _check_same_twice(model: TextClassifier, items: Sequence[Item]) -> None:

@@ -54,7 +54,7 @@ class Batch:
     ) -> None:
         self.examples, self.classes = _check_rows("logits", logits, classes)
         kind = dtype or (torch.float64 if logits.dtype == torch.float64 else torch.float32)
-        if _are_hard_labels(soft_labels):
+        if isinstance(soft_labels, torch.Tensor) and soft_labels.ndim == 1 and soft_labels.dtype in INTEGER:
             soft_labels = _one_hot(soft_labels, logits, self.classes, kind)
         self.teachers = _check_targets("soft_labels", soft_labels, "logits", logits)
         self.logits, rows = logits.to(kind), soft_labels.to(kind)
@@ -62,27 +62,6 @@ class Batch:
         if weights is None:
             self.weights = self.logits.new_full((self.examples, self.teachers), 1 / self.teachers)
             return
-        self._check_weights(weights)
-        shares = weights.to(kind)
-        self.weights = shares if shares.ndim == 2 else shares.expand(self.examples, self.teachers)
-
-    def table_shape(self, placed: Placed) -> tuple[int, int]:
-        """Return candidates and classes of the table of vertices; raise ValueError if a kernel cannot index it."""
-        patterns, candidates, places = placed.vertices.shape
-        device = placed.vertices.device
-        if (
-            places != self.classes
-            or patterns != 1 << places
-            or placed.merge is not None
-            or device != self.logits.device
-        ):
-            raise ValueError(
-                f"Expected a table of {1 << self.classes} patterns of {self.classes} labels, none merged, on"
-                f" {self.logits.device}, found one of shape {tuple(placed.vertices.shape)} on {device}"
-            )
-        return candidates, places
-
-    def _check_weights(self, weights: torch.Tensor) -> None:
         _check_floating("weights", weights)
         if weights.shape not in ((self.examples, self.teachers), (self.teachers,)):
             raise ValueError(
@@ -90,6 +69,19 @@ class Batch:
                 f" {self.teachers} teachers, found {tuple(weights.shape)}"
             )
         _check_device("weights", weights, "logits", self.logits)
+        self.weights = weights.to(kind).expand(self.examples, self.teachers)
+
+    def table_shape(self, placed: Placed) -> tuple[int, int]:
+        """Return candidates and classes of the table of vertices; raise ValueError if a kernel cannot index it."""
+        patterns, candidates, places = placed.vertices.shape
+        device = placed.vertices.device
+        fits = places == self.classes and patterns == 1 << places
+        if not fits or placed.merge is not None or device != self.logits.device:
+            raise ValueError(
+                f"Expected a table of {1 << self.classes} patterns of {self.classes} labels, none merged, on"
+                f" {self.logits.device}, found one of shape {tuple(placed.vertices.shape)} on {device}"
+            )
+        return candidates, places
 
 
 def check_pairs(a: torch.Tensor, b: torch.Tensor, classes: int) -> None:
@@ -149,10 +141,6 @@ def _check_floating(name: str, tensor: torch.Tensor) -> None:
 def _check_device(name: str, tensor: torch.Tensor, other: str, rows: torch.Tensor) -> None:
     if tensor.device != rows.device:
         raise ValueError(f"Expected {name} on the device of {other}, {rows.device}, found {tensor.device}")
-
-
-def _are_hard_labels(labels: torch.Tensor) -> bool:
-    return isinstance(labels, torch.Tensor) and labels.ndim == 1 and labels.dtype in INTEGER
 
 
 def _one_hot(

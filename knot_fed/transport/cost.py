@@ -8,7 +8,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from knot_fed.errors import SoftLabelsError
-from knot_fed.transport.bounds import plan_cost, potential_bound
+from knot_fed.transport.bounds import Rows, plan_cost, potential_bound
 from knot_fed.transport.checks import check_pairs
 from knot_fed.transport.ground_cost import GroundCost, check_ground_cost
 from knot_fed.transport.solve import DEFAULT, Accuracy, Solution, choose_solver, solve_pairs
@@ -18,24 +18,14 @@ ATOL = 1e-3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TransportReport:
-    """The cost with certified bounds of the exact cost, and how it was computed.
-
-    Parameters
-    ----------
-    lower, upper
-        The cost of a feasible potential, and that of a plan with the exact marginals.
-    solver
-        The solver that ran.
-    iterations, marginal_error
-        Of Sinkhorn; 0 for exact solvers.
-    """
+    """The cost with certified bounds of the exact cost, and how it was computed."""
 
     cost: Float[torch.Tensor, "examples *teachers"]
-    lower: Float[torch.Tensor, "examples *teachers"]
-    upper: Float[torch.Tensor, "examples *teachers"]
-    solver: str
-    iterations: int
-    marginal_error: float
+    lower: Float[torch.Tensor, "examples *teachers"]  # the cost of a feasible potential
+    upper: Float[torch.Tensor, "examples *teachers"]  # the cost of a plan with the exact marginals
+    solver: str  # the one that ran
+    iterations: int  # of Sinkhorn; 0 for exact solvers
+    marginal_error: float  # likewise
 
 
 @overload
@@ -123,18 +113,12 @@ def transport_cost(
 
 
 def _report(
-    cost: torch.Tensor,
-    solution: Solution,
-    a: Float[torch.Tensor, "pairs classes"],
-    b: Float[torch.Tensor, "pairs classes"],
-    ground_cost: GroundCost,
-    solver: str,
+    cost: torch.Tensor, solution: Solution, a: Rows, b: Rows, ground_cost: GroundCost, solver: str
 ) -> TransportReport:
     matrix = ground_cost.placed(a.device, torch.float64).matrix
     shared = torch.minimum(a, b).double() if ground_cost.metric else torch.zeros_like(a, dtype=torch.float64)
     more, less = a.double() - shared, b.double() - shared
-    found = solution.sinkhorn
-    f, g = solution.f.double(), solution.g.double()
+    found, f, g = solution.sinkhorn, solution.f.double(), solution.g.double()
     lower = potential_bound(more, less, f, g, matrix)
     upper = plan_cost(more, less, f, g, matrix) if found is not None else solution.cost.double()
     return TransportReport(

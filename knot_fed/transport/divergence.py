@@ -1,14 +1,12 @@
 """The Sinkhorn divergence: debiased entropic transport."""
 
-from math import inf
-
 import torch
 from jaxtyping import Float
 
-from knot_fed.errors import GroundCostError
 from knot_fed.transport.checks import check_pairs, check_prepared
 from knot_fed.transport.ground_cost import GroundCost
-from knot_fed.transport.solvers.sinkhorn import DOUBLE_SHARPNESS, LOG_ENTRIES, sinkhorn
+from knot_fed.transport.solve import Accuracy
+from knot_fed.transport.solvers.sinkhorn import DOUBLE_SHARPNESS, LOG_ENTRIES, Rows, sinkhorn
 
 MOST_STEPS = 1000
 
@@ -56,10 +54,7 @@ def sinkhorn_divergence(
     """
     check_prepared(ground_cost)
     check_pairs(a, b, len(ground_cost))
-    if not (0 < entropic_epsilon < inf and 0 < marginal_error < inf):
-        raise GroundCostError(
-            f"entropic_epsilon = {entropic_epsilon}, marginal_error = {marginal_error}: give finite numbers > 0"
-        )
+    Accuracy(entropic_epsilon, marginal_error)  # checks the ranges
     entropic_epsilon = max(entropic_epsilon, (1 if ground_cost.metric else 2) / DOUBLE_SHARPNESS)
     first = (a if b.ndim == 2 else a[:, None].expand_as(b)).reshape(-1, len(ground_cost)).double()
     second = b.reshape(-1, len(ground_cost)).double()
@@ -76,12 +71,7 @@ def sinkhorn_divergence(
     return ((f * first).sum(dim=1) + (g * second).sum(dim=1)).reshape(b.shape[:-1]).to(dtype)
 
 
-def _self_potential(
-    a: Float[torch.Tensor, "pairs classes"],
-    matrix: Float[torch.Tensor, "classes classes"],
-    epsilon: float,
-    marginal_error: float,
-) -> Float[torch.Tensor, "pairs classes"]:
+def _self_potential(a: Rows, matrix: torch.Tensor, epsilon: float, marginal_error: float) -> Rows:
     """Return the potential of OT_eps(a, a) by averaged Sinkhorn steps (Feydy et al. 2019, section 3.1)."""
     parts = []
     for log_a in torch.split(a.log()[:, :, None], max(1, LOG_ENTRIES // matrix.numel())):

@@ -22,21 +22,11 @@ Matrix = Float[np.ndarray, "classes classes"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cuts:
-    """A metric on a tree: `C_ij = sum_e lengths_e |membership_ie - membership_je|`.
+    """A metric on a tree: `C_ij = sum_e lengths_e |membership_ie - membership_je|`."""
 
-    Parameters
-    ----------
-    shape
-        `line`: labels on a line; `star`: labels at equal distances.
-    membership
-        1 if a label lies beyond the edge, else 0.
-    lengths
-        Length of each edge, > 0.
-    """
-
-    shape: Literal["line", "star"]
-    membership: Float[torch.Tensor, "classes edges"]
-    lengths: Float[torch.Tensor, "edges"]
+    shape: Literal["line", "star"]  # labels on a line, or at equal distances
+    membership: Float[torch.Tensor, "classes edges"]  # 1 if a label lies beyond the edge, else 0
+    lengths: Float[torch.Tensor, "edges"]  # > 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,27 +43,13 @@ class Placed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GroundCost:
-    """A validated ground cost. Build it once with `make_ground_cost` or `check_ground_cost` and reuse it.
+    """A validated ground cost. Build it once with `make_ground_cost` or `check_ground_cost` and reuse it."""
 
-    Parameters
-    ----------
-    matrix
-        float64 costs between labels: symmetric, zero on the diagonal.
-    names
-        Label names, for messages.
-    metric
-        Whether the triangle inequality holds.
-    cuts
-        The metric as a tree if labels lie on a line or at equal distances, else None.
-    table
-        Vertices of the polytope of 1-Lipschitz potentials if there are few labels, else None.
-    """
-
-    matrix: Float[torch.Tensor, "classes classes"]
-    names: tuple[str, ...]
-    metric: bool
-    cuts: Cuts | None
-    table: VertexTable | None
+    matrix: Float[torch.Tensor, "classes classes"]  # float64, symmetric, zero on the diagonal
+    names: tuple[str, ...]  # of labels, for messages
+    metric: bool  # whether the triangle inequality holds
+    cuts: Cuts | None  # the metric as a tree, if labels lie on a line or at equal distances
+    table: VertexTable | None  # vertices of the polytope of 1-Lipschitz potentials, if there are few labels
     _placed: dict[tuple[torch.device, torch.dtype], Placed] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:

@@ -98,30 +98,26 @@ class OTLoss(nn.Module):
             If shapes, devices, types or hard labels do not fit; see `checks.Batch`. Nothing is broadcast.
         """
         batch = Batch(logits, soft_labels, weights, classes=len(self.ground_cost), dtype=torch.float32)
-        mean = self.reduction == "mean"
         kernel = _fused_kernel(logits.device.type) if self.fused else None
         if kernel is not None:
-            placed = self.ground_cost.placed(logits.device, torch.float32)
-            return _with_gradient(batch.logits, lambda _: kernel(batch, placed), mean)
-        a = torch.softmax(batch.logits, dim=1)
-        return _with_gradient(a, lambda p: self._rows(p, batch.soft_labels, batch.weights), mean)
+            rows, solve = batch.logits, lambda _: kernel(batch, self.ground_cost.placed(logits.device, torch.float32))
+        else:
+            rows, solve = torch.softmax(batch.logits, dim=1), lambda a: self._rows(a, batch)
+        loss: torch.Tensor = _WithGradient.apply(rows, solve, self.reduction == "mean")  # type: ignore[no-untyped-call]
+        return loss
 
     def extra_repr(self) -> str:
         """Show the solver that runs on a CPU."""
         solver = choose_solver(self.ground_cost, self.solver, torch.device("cpu"))
         return f"{len(self.ground_cost)} labels, solver={solver}" + (", fused" if self.fused else "")
 
-    def _rows(
-        self,
-        a: Float[torch.Tensor, "examples classes"],
-        teachers: Float[torch.Tensor, "examples teachers classes"],
-        shares: Float[torch.Tensor, "examples teachers"],
-    ) -> RowsAndGradient:
+    def _rows(self, a: Float[torch.Tensor, "examples classes"], batch: Batch) -> RowsAndGradient:
+        teachers, weights = batch.soft_labels, batch.weights
         solver = choose_solver(self.ground_cost, self.solver, a.device)
         with torch.autocast(a.device.type, enabled=False):
             solution = solve_pairs(a[:, None], teachers, self.ground_cost, solver=solver, accuracy=self.accuracy)
-            gradient = torch.bmm(shares[:, None], solution.f.view(teachers.shape))[:, 0]
-        return (shares * solution.cost.view(shares.shape)).sum(dim=1), gradient
+            gradient = torch.bmm(weights[:, None], solution.f.view(teachers.shape))[:, 0]  # sum_k w_k f_k
+        return (weights * solution.cost.view(weights.shape)).sum(dim=1), gradient
 
 
 class _WithGradient(torch.autograd.Function):
@@ -143,13 +139,6 @@ class _WithGradient(torch.autograd.Function):
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return gradient * (upstream / max(1, len(gradient)) if ctx.mean else upstream[:, None]), None, None
-
-
-def _with_gradient(
-    rows: Float[torch.Tensor, "examples classes"], solve: Callable[..., RowsAndGradient], mean: bool
-) -> torch.Tensor:
-    values: torch.Tensor = _WithGradient.apply(rows, solve, mean)  # type: ignore[no-untyped-call]
-    return values
 
 
 @cache

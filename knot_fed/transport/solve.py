@@ -10,7 +10,7 @@ from jaxtyping import Float
 from knot_fed.errors import GroundCostError
 from knot_fed.transport.ground_cost import GroundCost
 from knot_fed.transport.solvers.exact import cut_solution, program_solution, table_solution
-from knot_fed.transport.solvers.sinkhorn import Sinkhorn, sinkhorn
+from knot_fed.transport.solvers.sinkhorn import Rows, Sinkhorn, sinkhorn
 
 MANY_LABELS = 48
 """With more labels, and on a GPU, Sinkhorn is faster than the linear program."""
@@ -46,27 +46,15 @@ DEFAULT = Accuracy()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Solution:
-    """Costs and potentials of pairs of distributions.
-
-    Parameters
-    ----------
-    cost
-        Transport cost.
-    f
-        Potential of `a`: a subgradient of the cost along the simplex, up to a constant per row.
-    second
-        Potential of `b`, likewise; None if it is `-f`, as over a metric.
-    sinkhorn
-        Result of Sinkhorn's algorithm; None for exact solvers.
-    """
+    """Costs and potentials of pairs of distributions."""
 
     cost: Float[torch.Tensor, "pairs"]
-    f: Float[torch.Tensor, "pairs classes"]
-    second: Float[torch.Tensor, "pairs classes"] | None = None
-    sinkhorn: Sinkhorn | None = None
+    f: Rows  # potential of a: a subgradient of the cost along the simplex, up to a constant per row
+    second: Rows | None = None  # potential of b; None if it is -f, as over a metric
+    sinkhorn: Sinkhorn | None = None  # None for exact solvers
 
     @property
-    def g(self) -> Float[torch.Tensor, "pairs classes"]:
+    def g(self) -> Rows:
         """The potential of `b`."""
         return -self.f if self.second is None else self.second
 
@@ -120,12 +108,7 @@ def solve_pairs(
     return Solution((potentials * difference).sum(dim=1), potentials, sinkhorn=result)
 
 
-def _run_sinkhorn(
-    a: Float[torch.Tensor, "pairs classes"],
-    b: Float[torch.Tensor, "pairs classes"],
-    ground_cost: GroundCost,
-    accuracy: Accuracy,
-) -> Sinkhorn:
+def _run_sinkhorn(a: Rows, b: Rows, ground_cost: GroundCost, accuracy: Accuracy) -> Sinkhorn:
     solve: Callable[..., Sinkhorn] = sinkhorn
     if a.device.type == "cpu":
         from knot_fed.transport.solvers import cpu_sinkhorn  # compiles at import

@@ -21,10 +21,11 @@ CHUNK = 1 << 19
 """Candidate values that the table solver computes at once, so that they stay in the cache."""
 
 Costs = Float[torch.Tensor, "pairs"]
-Potentials = Float[torch.Tensor, "pairs classes"]
+Rows = Float[torch.Tensor, "pairs classes"]
+Row = Float[np.ndarray, "classes"]
 
 
-def cut_solution(difference: Float[torch.Tensor, "pairs classes"], placed: Placed) -> tuple[Costs, Potentials]:
+def cut_solution(difference: Rows, placed: Placed) -> tuple[Costs, Rows]:
     """Solve on a tree: `W = sum_e length_e |mass of d beyond edge e|`.
 
     On a line the masses are differences of cumulative distributions (Vallender 1974); on a star (labels at equal
@@ -35,34 +36,22 @@ def cut_solution(difference: Float[torch.Tensor, "pairs classes"], placed: Place
     return cost, (torch.sign(flows) * placed.lengths) @ placed.membership.T
 
 
-def table_solution(difference: Float[torch.Tensor, "pairs classes"], placed: Placed) -> tuple[Costs, Potentials]:
+def table_solution(difference: Rows, placed: Placed) -> tuple[Costs, Rows]:
     """Maximise `<h, d>` over the vertices that can be optimal for the sign pattern of each difference."""
-    if placed.merge is not None:
-        cost, potentials = _best_vertices(difference @ placed.merge, placed)
-        return cost, potentials @ placed.merge.T
-    return _best_vertices(difference, placed)
-
-
-def _best_vertices(difference: Float[torch.Tensor, "pairs places"], placed: Placed) -> tuple[Costs, Potentials]:
     _, candidates, places = placed.vertices.shape
-    step = max(1, CHUNK // (candidates * places))
-    if len(difference) <= step:
-        return _best_of_chunk(difference, placed)
-    parts = [_best_of_chunk(chunk, placed) for chunk in torch.split(difference, step)]
-    return torch.cat([cost for cost, _ in parts]), torch.cat([potentials for _, potentials in parts])
+    merged = difference if placed.merge is None else difference @ placed.merge
+    costs, potentials = [], []
+    for chunk in torch.split(merged, max(1, CHUNK // (candidates * places))):
+        pattern = ((chunk > 0).to(chunk.dtype) @ placed.powers).long()  # the bits are the labels with d > 0
+        values = torch.bmm(placed.vertices.index_select(0, pattern), chunk[:, :, None])[:, :, 0]  # <h, d>
+        cost, winner = values.max(dim=1)
+        costs.append(cost)
+        potentials.append(placed.vertices.view(-1, places).index_select(0, pattern * candidates + winner))
+    best = torch.cat(potentials) if len(potentials) > 1 else potentials[0]
+    return torch.cat(costs), best if placed.merge is None else best @ placed.merge.T
 
 
-def _best_of_chunk(difference: Float[torch.Tensor, "pairs places"], placed: Placed) -> tuple[Costs, Potentials]:
-    _, candidates, places = placed.vertices.shape
-    pattern = ((difference > 0).to(difference.dtype) @ placed.powers).long()
-    values = torch.bmm(placed.vertices.index_select(0, pattern), difference[:, :, None])[:, :, 0]
-    cost, winner = values.max(dim=1)
-    return cost, placed.vertices.view(-1, places).index_select(0, pattern * candidates + winner)
-
-
-def program_solution(
-    a: Float[torch.Tensor, "pairs classes"], b: Float[torch.Tensor, "pairs classes"], placed: Placed
-) -> tuple[Costs, Potentials, Potentials]:
+def program_solution(a: Rows, b: Rows, placed: Placed) -> tuple[Costs, Rows, Rows]:
     """Solve each pair's linear program by POT's network simplex (Bonneel et al. 2011), in float64 on the CPU.
 
     Rows may have any equal masses. Returns the cost and the potentials of `a` and `b`; raises GroundCostError if the
@@ -77,9 +66,7 @@ def program_solution(
     return totals, f, g
 
 
-def _program(
-    more: Float[np.ndarray, "classes"], less: Float[np.ndarray, "classes"], cost: Float[np.ndarray, "classes classes"]
-) -> tuple[float, Float[np.ndarray, "classes"], Float[np.ndarray, "classes"]]:
+def _program(more: Row, less: Row, cost: Float[np.ndarray, "classes classes"]) -> tuple[float, Row, Row]:
     """Solve one program on the labels with mass, and extend the potentials to all labels."""
     sources, targets = np.flatnonzero(more), np.flatnonzero(less)
     if not len(sources) or not len(targets):

@@ -36,22 +36,12 @@ Rows = Float[torch.Tensor, "pairs classes"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sinkhorn:
-    """Potentials of the transport from a to b in units of the cost, and their accuracy.
+    """Potentials of the transport from a to b in units of the cost, and their accuracy."""
 
-    Parameters
-    ----------
-    f, g
-        Potentials of a and b: the gradients of the cost with respect to the marginals (envelope theorem).
-    marginal_error
-        L1 error of the last stage's marginals, relative to the mass.
-    iterations
-        Of the slowest pair over all stages; on a GPU of the slowest chunk of pairs.
-    """
-
-    f: Rows
-    g: Rows
-    marginal_error: Float[torch.Tensor, "pairs"]
-    iterations: int
+    f: Rows  # the gradient of the cost with respect to a (envelope theorem)
+    g: Rows  # likewise of b
+    marginal_error: Float[torch.Tensor, "pairs"]  # L1, of the last stage, relative to the mass
+    iterations: int  # of the slowest pair over all stages; on a GPU of the slowest chunk of pairs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
