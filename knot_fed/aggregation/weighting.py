@@ -118,12 +118,12 @@ def client_weights(scheme: str, answers: TeacherAnswers, *, power: float = 1.0) 
         scores = np.asarray(returned, dtype=np.float64)
     except (TypeError, ValueError):
         raise ConfigError(
-            f"weights.scheme = {scheme!r}: gave a {type(returned).__name__} that is no array of numbers; return one row"
-            " of scores for each teacher"
+            f"weights.scheme = {scheme!r}: returned a {type(returned).__name__}, expected an array of numbers; return"
+            " one row of scores for each teacher"
         ) from None
     if scores.shape != expected:
         raise ConfigError(
-            f"weights.scheme = {scheme!r}: gave scores of shape {scores.shape}, expected {expected};"
+            f"weights.scheme = {scheme!r}: returned scores of shape {scores.shape}, expected {expected};"
             " return one row for each teacher"
         )
     wrong = int((~(np.isfinite(scores) & (scores >= 0))).sum())

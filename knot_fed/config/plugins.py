@@ -50,7 +50,7 @@ def load_plugin(name: str, *, key: str, known: Sequence[str]) -> Callable[..., A
     """
     remedy = f"use {', '.join(known)}, or your own package.module:function"
     if not is_own(name):
-        raise ConfigError(f"{key} = {shown(name)}: there is none of that name; {remedy}")
+        raise ConfigError(f"{key} = {shown(name)}: unknown name; {remedy}")
     folder = os.environ.get(OWN_CODE, "")
     if folder and folder not in sys.path:
         sys.path.append(folder)

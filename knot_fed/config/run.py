@@ -139,8 +139,8 @@ def _check_privacy(config: RunConfig) -> None:
         )
     if config.teacher.class_weights not in ("auto", "none"):
         raise ConfigError(
-            f"{WHERE}: teacher.class-weights = {config.teacher.class_weights!r} tells the private mix of"
-            f" labels beside privacy.mechanism = {mechanism!r}; use none"
+            f"{WHERE}: teacher.class-weights = {config.teacher.class_weights!r} reveals the private mix of"
+            f" labels besides privacy.mechanism = {mechanism!r}; use none"
         )
 
 

@@ -111,7 +111,7 @@ def test_a_users_own_function_is_the_scheme():
 @pytest.mark.parametrize(
     ("scheme", "reason"),
     [
-        ("loudest", "there is none of that name; use uniform, size"),
+        ("loudest", "unknown name; use uniform, size"),
         ("tests.aggregation.test_aggregation:missing", "cannot be imported"),
         ("tests.aggregation.test_aggregation:of_wrong_shape", r"shape \(2,\), expected \(2, 3\)"),
         ("tests.aggregation.test_aggregation:of_wrong_sign", "6 of 6 scores are negative or not finite"),
