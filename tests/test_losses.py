@@ -135,7 +135,7 @@ def test_the_sinkhorn_divergence_reads_the_ground_cost(losses):
 
 
 def total_variation(logits, soft_labels, weights):
-    """A user's own loss, found by its name in this module."""
+    """A plug-in loss, found by its name in this module."""
     distances = (torch.softmax(logits, dim=1)[:, None] - soft_labels).abs().sum(dim=2) / 2
     return (weights * distances).sum(dim=1).mean()
 

@@ -14,7 +14,7 @@ poolings = st.sampled_from(list(aggregation.POOLINGS))
 
 
 def random_teachers(seed, clients=3, texts=4, classes=5):
-    """Draw soft labels, and what weighs them."""
+    """Draw soft labels and answers."""
     generator = np.random.default_rng(seed)
     soft_labels = generator.dirichlet(np.ones(classes), size=(clients, texts))
     examples, confidences = generator.integers(0, 9, size=clients), generator.random((clients, texts))
@@ -26,7 +26,7 @@ def ordered(answers, order):
 
 
 def told(confidences, examples=None):
-    """Answers of teachers of which only confidences and sizes matter."""
+    """Answers with uniform soft labels."""
     confidences = np.asarray(confidences, dtype=float)
     flat = np.full((*confidences.shape, 2), 0.5)
     return TeacherAnswers(np.asarray(examples or [1] * len(confidences)), confidences, flat)
@@ -90,7 +90,7 @@ def test_a_client_that_keeps_its_size_counts_as_the_mean():
 
 
 def log_size(answers):
-    """A user's own scheme, found by its name in this module."""
+    """A plug-in scheme, found by its name in this module."""
     return np.repeat(np.log1p(answers.examples)[:, None], answers.confidences.shape[1], axis=1)
 
 
@@ -128,7 +128,7 @@ def test_an_unknown_pooling_is_refused_with_the_known_names():
 
 
 def with_adversary(seed, classes):
-    """Draw 4 honest teachers that hold the last label for unlikely, and one that puts everything there."""
+    """Draw 4 honest teachers that give the last label little mass, and one that gives it all."""
     generator = np.random.default_rng(seed)
     truth = np.concatenate([generator.dirichlet(np.ones(classes - 1), size=(4, 3)), np.zeros((4, 3, 1))], axis=2)
     honest = 0.8 * truth + 0.2 * generator.dirichlet(np.ones(classes), size=(4, 3))

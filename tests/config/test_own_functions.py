@@ -1,4 +1,4 @@
-"""A user's own loss and weights: found in the folder of the call, tried before a run, and told of as her own."""
+"""Plug-in losses and weightings: found in the folder of the call, tried before a run, and blamed for their errors."""
 
 import sys
 

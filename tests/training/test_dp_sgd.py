@@ -91,7 +91,7 @@ NORM, NOISE = 0.3, 0.5
 
 
 def summed(monkeypatch, texts, labels):
-    """Return one step's sum of clipped gradients, in whole steps of the grid, before noise is added."""
+    """Return one step's sum of clipped gradients, in integer steps of the grid, before noise."""
     seen, add_noise = [], ExactDPOptimizer.add_noise
 
     def noticed(self):
@@ -107,7 +107,7 @@ def summed(monkeypatch, texts, labels):
 
 
 def test_one_record_moves_a_sum_by_no_more_than_the_clipping_norm(monkeypatch):
-    """No rounding of a sum and no order of addition is in the difference, and noise pays for the gradients' own."""
+    """Sums add no rounding errors, whatever their order; the noise covers those of the gradients."""
     texts, labels = TEXTS * 5, np.tile(LABELS, 5)
     whole, step = summed(monkeypatch, texts, labels), NORM * NOISE * (1 + BATCH_ROUNDING) / 2.0**GRID_BITS
     for left_out in (0, 63, 64, 100, len(texts) - 1):
@@ -144,7 +144,7 @@ def test_no_dropout_is_left_on_inside_attention_either():
 
 
 class Restless(nn.Module):
-    """Draws random numbers whatever its rates say."""
+    """Draws random numbers whatever its rates are."""
 
     def forward(self, features):
         return features + torch.rand_like(features)
