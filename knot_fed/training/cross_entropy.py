@@ -21,12 +21,10 @@ class CrossEntropy:
     def __init__(self, labels: Int[np.ndarray, "examples"], classes: int, scheme: ClassWeights) -> None:
         self._labels = torch.from_numpy(labels)
         self._weights, self._log_frequencies = torch.ones(classes), torch.zeros(classes)
-        counts = np.bincount(labels, minlength=classes)
-        if scheme == "balanced":  # mean count of the classes that occur, over each class's count
-            weights = len(labels) / (max(1, int((counts > 0).sum())) * np.maximum(counts, 1))
-            self._weights = torch.from_numpy(weights.astype(np.float32))
-        elif scheme != "none":  # add-one smoothing, so that absent classes have a logarithm
-            smoothed = counts + 1.0
+        if scheme == "balanced":
+            self._weights = class_weights(labels, classes)
+        elif scheme != "none":
+            smoothed = np.bincount(labels, minlength=classes) + 1.0  # absent classes have a logarithm, too
             self._log_frequencies = torch.from_numpy(np.log(smoothed / smoothed.sum()).astype(np.float32))
 
     def __call__(
@@ -38,3 +36,10 @@ class CrossEntropy:
             part.to(device) for part in (self._labels[rows], self._weights, self._log_frequencies)
         )
         return torch.nn.functional.cross_entropy(logits.float() + shift, labels, weights)
+
+
+def class_weights(labels: Int[np.ndarray, "examples"], classes: int) -> Float[torch.Tensor, "classes"]:
+    """Return the mean count of the classes that occur, over each class's own count."""
+    counts = np.bincount(labels, minlength=classes)
+    weights = len(labels) / (max(1, int((counts > 0).sum())) * np.maximum(counts, 1))
+    return torch.from_numpy(weights.astype(np.float32))

@@ -9,7 +9,7 @@ from knot_fed.errors import PrivacyError
 from knot_fed.models import ModelSpec, build_classifier, predict_logits, train_vocabulary, trained_state
 from knot_fed.privacy.noise import GRID_BITS, NoiseSource
 from knot_fed.training.dp_optimiser import BATCH_ROUNDING, ExactDPOptimizer
-from knot_fed.training.dp_sgd import PrivateSchedule, _without_dropout, check_treatable, fit_privately
+from knot_fed.training.dp_sgd import PrivateSchedule, _private_training, check_treatable, fit_privately
 from tests.models.tiny_models import IN_GPT, IN_ROBERTA, IN_T5, READS, SIZES, tokenizer_of, write_model
 
 TEXTS = ["a fine day", "bad, bad food", "so good", "it is awful"] * 8
@@ -137,7 +137,7 @@ def test_no_dropout_is_left_on_inside_attention_either():
     items = model.encode(TEXTS[:4])
     assert not torch.equal(model.logits(items), model.logits(items))
     rates = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
-    with _without_dropout(model):
+    with _private_training(model):
         assert torch.equal(model.logits(items), model.logits(items))
     assert [module.p for module in model.modules() if isinstance(module, nn.Dropout)] == rates
     fit_privately(model, model.encode(TEXTS), LABELS, replace(NOISELESS, steps=2), source=NoiseSource())
