@@ -29,17 +29,12 @@ def is_own(name: str) -> bool:
 def load_plugin(name: str, *, key: str, known: Sequence[str]) -> Callable[..., Any]:
     """Import a plug-in from an installed module or the folder of the call; its exceptions become `OwnCodeError`.
 
-    Parameters
-    ----------
-    name
-        `package.module:function`.
-    key, known
-        Key of the configuration and its built-in names, for messages.
+    Messages mention the key of the configuration and its `known` built-in names.
 
     Raises
     ------
     ConfigError
-        If the name does not have this form, or is not a plain function; the message lists `known`.
+        If the name is not of the form `package.module:function`, or not a plain function.
     OwnCodeError
         If it cannot be imported.
 

@@ -106,10 +106,6 @@ def distil_student(
         The transfer texts that the teachers labelled, at least 2.
     soft_labels, weights
         Pooled soft labels are one teacher of weight 1. The weights of a text may sum to any number, its own weight.
-    loss
-        Called with logits (B, L), soft labels (B, K, L) and weights (B, K).
-    seed
-        Of the held-out share, order and dropout.
     supervision
         Added to the loss of each batch, with as many public examples; not to the held-out loss.
     start, keep
@@ -117,10 +113,8 @@ def distil_student(
 
     Raises
     ------
-    ModelError
-        If the loss is not finite.
-    OwnCodeError
-        If a plug-in loss cannot be used.
+    ModelError, OwnCodeError
+        If the loss is not finite, or a plug-in loss cannot be used.
     """
     started, targets = time.monotonic(), _Targets(soft_labels, weights, loss)
     train_rows, held_rows = _hold_out(len(texts), settings.validation, seed)

@@ -60,18 +60,14 @@ def transport_cost(
 
     Parameters
     ----------
-    a
-        Student's distributions, of any floating type.
-    b
-        Teachers' distributions, one or several per example, on the same device.
+    a, b
+        The student's distributions, and one or several teachers' per example; of any floating types, on one device.
     ground_cost
         A prepared ground cost, or a matrix that is a metric; preparing takes milliseconds, so do it once.
     solver
         `line` (labels on a line), `star` (labels at equal distances), `table` (up to 8 labels, or 10 if the ground
         cost was prepared for it) and `lp` are exact, `sinkhorn` is approximate. `auto` takes the first of line, star
         and table that applies, then `lp` up to 48 labels on a CPU, then Sinkhorn.
-    accuracy
-        Of Sinkhorn.
     check
         Whether to refuse rows that are not distributions within 1e-3.
     report
@@ -79,10 +75,8 @@ def transport_cost(
 
     Raises
     ------
-    ValueError, TypeError
-        If shapes, devices or types do not fit.
-    GroundCostError
-        If the solver does not apply to the ground cost.
+    ValueError, TypeError, GroundCostError
+        If shapes, devices or types do not fit, or the solver does not apply to the ground cost.
     SoftLabelsError
         If a row is not a distribution; the message names it.
 

@@ -27,10 +27,8 @@ def sinkhorn_divergence(
 
     Parameters
     ----------
-    a
-        Student's distributions, of any floating type.
-    b
-        Teachers' distributions, one or several per example, on the same device.
+    a, b
+        The student's distributions, and one or several teachers' per example; of any floating types, on one device.
     entropic_epsilon
         As a share of the largest ground cost, > 0; at least 1/900 (1/450 without a metric) is used.
     marginal_error
@@ -38,10 +36,8 @@ def sinkhorn_divergence(
 
     Raises
     ------
-    ValueError, TypeError
-        If shapes, devices or types do not fit; no value is checked.
-    GroundCostError
-        If epsilon or the marginal error is not > 0.
+    ValueError, TypeError, GroundCostError
+        If shapes, devices or types do not fit, or epsilon or the marginal error is not > 0.
 
     Examples
     --------

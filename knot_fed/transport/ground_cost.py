@@ -164,6 +164,27 @@ def check_ground_cost(
     >>> check_ground_cost([[0, 1, 3], [1, 0, 2], [3, 2, 0]]).cuts.shape
     'line'
     """
+    costs, known = _read_costs(matrix, names)
+    tolerance = TOLERANCE * np.abs(costs).max()
+    off_diagonal = ~np.eye(len(known), dtype=bool)
+    _refuse(~off_diagonal & (np.abs(costs) > tolerance), "is not 0 on the diagonal", known)
+    _refuse(costs < -tolerance, "is negative", known)
+    _refuse(np.abs(costs - costs.T) > tolerance, "is not symmetric", known)
+    if distinct:
+        _refuse(
+            off_diagonal & (costs <= tolerance), "is 0 though they are two labels (distinct=False allows it)", known
+        )
+    if metric:
+        detours = np.stack([(row[:, None] + costs).min(axis=0) for row in costs])
+        _refuse(costs > detours + tolerance, "breaks the triangle inequality: a detour is shorter", known)
+    clean = np.where(off_diagonal, np.maximum((costs + costs.T) / 2, 0.0), 0.0)
+    cuts = _cuts(clean) if metric else None
+    table = vertex_table(clean, most_labels=most_table_labels) if metric else None
+    return GroundCost(torch.from_numpy(clean), known, metric, cuts, table)
+
+
+def _read_costs(matrix: ArrayLike, names: Sequence[str] | None) -> tuple[Matrix, tuple[str, ...]]:
+    """Return finite float64 costs of a fitting shape and range, and the names of their labels."""
     try:
         if np.iscomplexobj(matrix):
             raise TypeError("its numbers are complex")
@@ -182,22 +203,7 @@ def check_ground_cost(
             f"ground cost up to {largest:g} would leave the range of float32 in training; scale it to at most"
             f" {LARGEST_COST:g} and at least {1 / LARGEST_COST:g}"
         )
-    tolerance = TOLERANCE * largest
-    off_diagonal = ~np.eye(len(known), dtype=bool)
-    _refuse(~off_diagonal & (np.abs(costs) > tolerance), "is not 0 on the diagonal", known)
-    _refuse(costs < -tolerance, "is negative", known)
-    _refuse(np.abs(costs - costs.T) > tolerance, "is not symmetric", known)
-    if distinct:
-        _refuse(
-            off_diagonal & (costs <= tolerance), "is 0 though they are two labels (distinct=False allows it)", known
-        )
-    if metric:
-        detours = np.stack([(row[:, None] + costs).min(axis=0) for row in costs])
-        _refuse(costs > detours + tolerance, "breaks the triangle inequality: a detour is shorter", known)
-    clean = np.where(off_diagonal, np.maximum((costs + costs.T) / 2, 0.0), 0.0)
-    cuts = _cuts(clean) if metric else None
-    table = vertex_table(clean, most_labels=most_table_labels) if metric else None
-    return GroundCost(torch.from_numpy(clean), known, metric, cuts, table)
+    return costs, known
 
 
 def _refuse(broken: np.ndarray, rule: str, names: Sequence[str]) -> None:
