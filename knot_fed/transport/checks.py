@@ -69,7 +69,8 @@ class Batch:
                 f" {self.teachers} teachers, found {tuple(weights.shape)}"
             )
         _check_device("weights", weights, "logits", self.logits)
-        self.weights = weights.to(kind).expand(self.examples, self.teachers)
+        shares = weights.to(kind)  # of a 2-D array no operation runs here, not even an expand
+        self.weights = shares if shares.ndim == 2 else shares.expand(self.examples, self.teachers)
 
     def table_shape(self, placed: Placed) -> tuple[int, int]:
         """Return candidates and classes of the table of vertices; raise ValueError if a kernel cannot index it."""
