@@ -96,7 +96,7 @@ def _tight_constraints(metric: Metric, jitter: float) -> tuple[Edges, Edges] | N
     halfspaces[:, -1] = -generic[rows, columns]
     try:
         facets = np.array(HalfspaceIntersection(halfspaces[:, 1:], np.zeros(classes - 1)).dual_facets)
-    except QhullError:
+    except (QhullError, ValueError):  # too degenerate, or vertices with different numbers of tight constraints
         return None
     if facets.ndim != 2 or facets.shape[1] != classes - 1:  # more tight constraints than a generic metric has
         return None
