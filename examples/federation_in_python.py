@@ -1,4 +1,4 @@
-"""A whole federation in one Python process: three private teachers, and a student distilled from their soft labels.
+"""A federation in one Python process: three private teachers, and a student distilled from their soft labels.
 
 python examples/federation_in_python.py [KEY=VALUE ...]
 """
@@ -11,7 +11,7 @@ from knot_fed.training.teacher import predict_soft_labels
 
 
 def main(*pairs: str) -> None:
-    """Run the demo, with other settings where pairs such as `seed=2 distill.loss=entropy` are given."""
+    """Run the demo, with overrides such as `seed=2 distill.loss=entropy`."""
     settings = {key: value for pair in pairs for key, value in read_override(pair).items()}
     result = Federation(RunConfig.from_mapping(settings)).run(clients=3)
     student = result.summary["student"]

@@ -6,8 +6,8 @@ from typing import Any
 
 from knot_fed.client_app import app as client_app
 from knot_fed.config import RunConfig
+from knot_fed.config.fields import MOST_CLIENTS
 from knot_fed.config.overrides import for_virtual_clients
-from knot_fed.config.sections import MOST_CLIENTS
 from knot_fed.errors import ConfigError, shown
 from knot_fed.federation.flower.in_process import InProcessGrid, context, virtual_clients
 from knot_fed.federation.server.run import run_in_folder

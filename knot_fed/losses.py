@@ -1,4 +1,4 @@
-"""The distillation losses: one interface, every loss, a user's own, and the registry by which a run names them."""
+"""The distillation losses: the interface, all losses, plug-ins, and the registry by the names of `distill.loss`."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,26 +20,24 @@ Loss: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Ten
 """Logits (B, L), soft labels (B, K, L) and weights (B, K) to a scalar, differentiable in the logits.
 
 The scalar is the mean over examples of `sum_k w_k D(a, q_k)`, a = softmax(logits). A row of weights may sum to any
-number >= 0, and the loss is linear in it: this is how one text counts for more than another. A user's own function
-does the same.
+number >= 0; the loss is linear in it, so that the sum is the text's own weight. Plug-ins have the same interface.
 """
 
 _LogStudent: TypeAlias = Float[torch.Tensor, "examples classes"]
 _TeacherRows: TypeAlias = Float[torch.Tensor, "examples teachers classes"]
 _Divergences: TypeAlias = Float[torch.Tensor, "examples teachers"]
 SMALLEST_PROBABILITY = 1e-8
-"""Soft labels below it are read as this where a divergence takes their logarithm."""
+"""Soft labels are clamped to this before their logarithm is taken."""
 
 
 class PairwiseLoss(nn.Module):
-    """Mean over examples of `sum_k w_k D(a, q_k)`, for a divergence D that a subclass gives.
+    """Mean over examples of `sum_k w_k D(a, q_k)`; a subclass defines the divergence D.
 
-    Computed in float64 for float64 logits, else in float32; differentiable in the logits. An empty batch has the
-    loss 0.
+    Computed in float64 for float64 logits, else in float32. Differentiable in the logits. An empty batch has loss 0.
     """
 
     classes: int | None = None
-    """Number of labels that the divergence is for; None: any."""
+    """Number of labels; None: any."""
 
     def forward(
         self,
@@ -47,12 +45,12 @@ class PairwiseLoss(nn.Module):
         soft_labels: Float[torch.Tensor, "examples *teachers classes"] | Int[torch.Tensor, "examples"],
         weights: torch.Tensor | None = None,
     ) -> Float[torch.Tensor, ""]:
-        """Return the loss of the arguments that `OTLoss` takes.
+        """Return the loss; the arguments are those of `OTLoss.forward`.
 
         Raises
         ------
         ValueError, TypeError, IndexError
-            If shapes, devices, types or hard labels do not fit, as `knot_fed.transport.checks.Batch` says.
+            If shapes, devices, types or hard labels do not fit; see `knot_fed.transport.checks.Batch`.
         """
         batch = Batch(logits, soft_labels, weights, classes=self.classes)
         log_student = torch.log_softmax(batch.logits, dim=1)
@@ -60,7 +58,7 @@ class PairwiseLoss(nn.Module):
         return rows.mean() if batch.examples else rows.sum()
 
     def divergences(self, log_student: _LogStudent, soft_labels: _TeacherRows) -> _Divergences:
-        """Return D of the student's distribution, given by its logarithm, and each teacher's."""
+        """Return D between the student's distribution, given as its logarithm, and each teacher's."""
         raise NotImplementedError
 
 
@@ -77,7 +75,7 @@ class SymmetrisedKL(PairwiseLoss):
 class ForwardKL(PairwiseLoss):
     """`D(a, q) = KL(q || a)`: distillation by cross-entropy to the teacher's soft labels (Hinton et al. 2015).
 
-    Its gradient is that of `KL(sum_k w_k q_k || a)`, so that both objectives, pooled and per teacher, are the same.
+    Its gradient is that of `KL(sum_k w_k q_k || a)`, so the objectives pooled and per-teacher coincide.
     """
 
     @override
@@ -86,7 +84,7 @@ class ForwardKL(PairwiseLoss):
 
 
 class ReverseKL(PairwiseLoss):
-    """`D(a, q) = KL(a || q)`: large where the student has mass and the teacher none (MiniLLM, Gu et al. 2024)."""
+    """`D(a, q) = KL(a || q)`: large where only the student has mass (MiniLLM, Gu et al. 2024)."""
 
     @override
     def divergences(self, log_student: _LogStudent, soft_labels: _TeacherRows) -> _Divergences:
@@ -107,7 +105,7 @@ class JensenShannon(PairwiseLoss):
 
 
 class MeanSquaredError(PairwiseLoss):
-    """`D(a, q) = |a - q|^2 / classes`, of probabilities and not of logits, which clients never send."""
+    """`D(a, q) = |a - q|^2 / classes`, on probabilities; clients never send logits."""
 
     @override
     def divergences(self, log_student: _LogStudent, soft_labels: _TeacherRows) -> _Divergences:
@@ -122,8 +120,8 @@ class SinkhornDivergence(PairwiseLoss):
     ground_cost
         Prepared ground cost.
     entropic_epsilon
-        As a share of the largest ground cost, > 0. Towards 0 this is the transport loss, which is had exactly and
-        faster; the blur is what sets this loss apart.
+        The blur, as a share of the largest ground cost, > 0. Towards 0 this is the transport loss, which `OTLoss`
+        computes exactly and faster.
     """
 
     def __init__(self, ground_cost: GroundCost, *, entropic_epsilon: float) -> None:
@@ -141,24 +139,16 @@ class SinkhornDivergence(PairwiseLoss):
 
 
 def configured_ground_cost(config: RunConfig) -> GroundCost:
-    """Prepare the ground cost that `transport.cost` names, or that its file holds.
-
-    Raises
-    ------
-    GroundCostError
-        If it is not a metric on the run's labels, or its file cannot be read.
-    """
+    """Prepare the ground cost of `transport.cost`, a name or a file; raises GroundCostError if it is invalid."""
     path, labels = Path(config.transport.cost), config.label_space()
     if path.suffix not in (".npy", ".csv"):
         return make_ground_cost(config.transport.cost, labels)
     try:
-        matrix = (
-            np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, delimiter=",", ndmin=2)
-        )
+        is_array = path.suffix == ".npy"
+        matrix = np.load(path, allow_pickle=False) if is_array else np.loadtxt(path, delimiter=",", ndmin=2)
     except (OSError, ValueError):
-        raise GroundCostError(
-            f"{path.name}: cannot be read as a matrix; give a .npy or a .csv file of numbers"
-        ) from None
+        reason = "cannot be read as a matrix; give a .npy or a .csv file of numbers"
+        raise GroundCostError(f"{path.name}: {reason}") from None
     return check_ground_cost(matrix, names=labels.names)
 
 
@@ -167,7 +157,7 @@ def _optimal_transport(config: RunConfig) -> Loss:
     return OTLoss(configured_ground_cost(config), solver=config.transport.solver, accuracy=accuracy)
 
 
-BUILDERS: Mapping[str, Callable[[RunConfig], Loss]] = {
+BUILDERS: dict[str, Callable[[RunConfig], Loss]] = {
     "ot": _optimal_transport,
     "sinkhorn-divergence": lambda config: SinkhornDivergence(
         configured_ground_cost(config), entropic_epsilon=config.transport.divergence_epsilon
@@ -178,20 +168,21 @@ BUILDERS: Mapping[str, Callable[[RunConfig], Loss]] = {
     "jensen-shannon": lambda _: JensenShannon(),
     "mse": lambda _: MeanSquaredError(),
 }
+"""Builders by the names of `distill.loss`, which `knot_fed.config.choices` lists."""
 TRANSPORT_KEYS: Mapping[str, frozenset[str]] = {
     "ot": frozenset(f"transport.{key}" for key in ("cost", "solver", "entropic-epsilon", "marginal-error")),
     "sinkhorn-divergence": frozenset({"transport.cost", "transport.divergence-epsilon"}),
 }
-"""What a loss reads of `transport`; those not listed, a user's own among them, are built from nothing of it."""
+"""Keys of `transport` that a loss reads; losses that are not listed, and plug-ins, read none."""
 
 
 def make_loss(config: RunConfig) -> Loss:
-    """Build the loss that `distill.loss` names, or import the user's own.
+    """Build the loss that `distill.loss` names, or import a plug-in.
 
     Raises
     ------
     ConfigError
-        If the user's own cannot be imported or is not callable.
+        If a plug-in cannot be imported or is not callable.
     GroundCostError
         If the ground cost is not a metric on the run's labels, its file cannot be read, or the solver does not apply.
     """
@@ -205,20 +196,13 @@ NO_GRADIENT = "your function's result has no gradient in the logits; compute it 
 
 
 def checked_loss(function: Loss, *, name: str) -> Loss:
-    """Return the function, which is then refused where it does not return one number that depends on the logits.
-
-    Parameters
-    ----------
-    function, name
-        The loss, and what the configuration calls it.
-    """
+    """Wrap a plug-in loss so that OwnCodeError is raised unless it returns one number with a gradient."""
 
     def checked(logits: torch.Tensor, soft_labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         value = function(logits, soft_labels, weights)
         if not isinstance(value, torch.Tensor) or value.ndim or not value.is_floating_point():
-            found = (
-                f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
-            )
+            is_tensor = isinstance(value, torch.Tensor)
+            found = f"a tensor of shape {tuple(value.shape)}" if is_tensor else type(value).__name__
             raise OwnCodeError(
                 f"distill.loss = {name!r}: your function returned {found}; return one number, the mean over examples"
             )
@@ -230,13 +214,7 @@ def checked_loss(function: Loss, *, name: str) -> Loss:
 
 
 def try_loss(loss: Loss, *, labels: int, name: str) -> None:
-    """Call a loss on a small batch, forwards and backwards, before a run depends on it.
-
-    Raises
-    ------
-    OwnCodeError
-        If it raises, does not return one number, or returns or leads to a number that is not finite.
-    """
+    """Call a loss on a small batch, forward and backward; OwnCodeError if value or gradient is not finite."""
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(4, labels, generator=generator, requires_grad=True)
     soft_labels = torch.softmax(torch.randn(4, 3, labels, generator=generator), dim=2)

@@ -1,7 +1,7 @@
-"""From the teachers' answers to what the student learns from: weighing, pooling, and both together."""
+"""Weighting and pooling of the teachers' answers."""
 
 from knot_fed.aggregation.consensus import Consensus, consensus_of_pooled, find_consensus
-from knot_fed.aggregation.pooling import agreement_weights, middle_of_teachers, pool_soft_labels
+from knot_fed.aggregation.pooling import POOLINGS, agreement_weights, middle_of_teachers, pool_soft_labels
 from knot_fed.aggregation.weighting import (
     SCHEMES,
     SCORE_BOUNDS,
@@ -13,6 +13,7 @@ from knot_fed.aggregation.weighting import (
 )
 
 __all__ = [
+    "POOLINGS",
     "SCHEMES",
     "SCORE_BOUNDS",
     "Consensus",

@@ -1,4 +1,4 @@
-"""From the teachers' answers to the student's targets and their weights: the one way for runs, audits and sweeps."""
+"""From the teachers' answers to the student's targets and weights; shared by runs, audits and sweeps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,39 +14,27 @@ from knot_fed.types import SoftLabels, TeacherAnswer
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Consensus:
-    """What the student learns from.
-
-    Parameters
-    ----------
-    targets
-        Soft labels of each teacher, or the pooled ones as those of one teacher, float64.
-    weights
-        How much each of the targets counts on each text. Those of a text sum to 1 times how much the text counts.
-    pooled
-        One distribution for each text, whatever the objective.
-    """
+    """The student's targets: soft labels of each teacher, or the pooled ones as those of one teacher, float64."""
 
     targets: Float[np.ndarray, "teachers texts classes"]
-    weights: Float[np.ndarray, "teachers texts"]
-    pooled: SoftLabels
+    weights: Float[np.ndarray, "teachers texts"]  # those of a text sum to the text's own weight
+    pooled: SoftLabels  # one distribution per text, whatever the objective
 
 
 def find_consensus(answers: Sequence[TeacherAnswer], weighting: WeightsConfig, settings: DistillConfig) -> Consensus:
-    """Weigh the answers, pool them, and keep what the objective reads.
+    """Weight and pool the answers, and return the targets that the objective reads.
 
     Parameters
     ----------
     answers
-        Of the teachers, in an order that does not depend on who answered first: sums of floats depend on it.
-    weighting
-        Scheme, power and pooling.
+        In an order that does not depend on who answered first, since floating-point sums depend on it.
     settings
-        Objective, and the power of the agreement by which texts are weighed.
+        Read for the objective and the power of the agreement weights.
 
     Raises
     ------
     ConfigError
-        If a user's own scheme cannot be used.
+        If a plug-in scheme cannot be used.
     """
     stacked = TeacherAnswers.stack(answers)
     weights = client_weights(weighting.scheme, stacked, power=weighting.power)
@@ -58,5 +46,5 @@ def find_consensus(answers: Sequence[TeacherAnswer], weighting: WeightsConfig, s
 
 
 def consensus_of_pooled(pooled: SoftLabels) -> Consensus:
-    """Return the consensus where only pooled soft labels are known, as after a secure sum."""
+    """Return the consensus if only pooled soft labels are known, as after a secure sum."""
     return Consensus(pooled[None], np.ones((1, len(pooled))), pooled)

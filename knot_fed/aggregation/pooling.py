@@ -1,9 +1,22 @@
-"""The mean, median or trimmed mean of the teachers' soft labels, and how far the teachers agree."""
+"""Pooling of the teachers' soft labels, and text weights from the agreement between teachers."""
+
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float
 
+from knot_fed.errors import ConfigError
 from knot_fed.types import SoftLabels
+
+_Teachers = Float[np.ndarray, "clients examples classes"]
+_Centre = Float[np.ndarray, "examples classes"]
+
+POOLINGS: dict[str, Callable[[_Teachers, float], _Centre] | None] = {
+    "mean": None,
+    "median": lambda soft_labels, _: middle_of_teachers(soft_labels, trim=0.5),
+    "trimmed-mean": lambda soft_labels, trim: middle_of_teachers(soft_labels, trim=trim),
+}
+"""Unweighted centres, of soft labels and `weights.trim`, by the names of `weights.pooling`; None: the weighted mean."""
 
 
 def pool_soft_labels(
@@ -13,27 +26,25 @@ def pool_soft_labels(
     pooling: str = "mean",
     trim: float = 0.2,
 ) -> SoftLabels:
-    """Average the teachers' soft labels on each text.
+    """Pool the teachers' soft labels on each text into float64 rows on the simplex.
 
     Parameters
     ----------
     soft_labels
-        One distribution for each teacher and text.
+        One distribution per teacher and text.
     weights
-        As `client_weights` gives them; read by `mean` only.
+        As `client_weights` returns them; only `mean` reads them.
     pooling
-        `mean`: `sum_k w_k[t] q_k[t]`, added up in the order given. `median` or `trimmed-mean`, label by label and
-        unweighted, tolerate a minority of teachers that send anything (Yin et al. 2018, for gradients); rows are
-        then brought back onto the simplex. Where a row has no mass left, as where all teachers name another label
-        with certainty, the weighted mean stands in.
+        `mean`: `sum_k w_k[t] q_k[t]`, summed in the given order. `median`, `trimmed-mean`: label by label and
+        unweighted, then normalised; they tolerate a minority of faulty teachers (Yin et al. 2018, for gradients). A row
+        without any mass left, e.g. if all teachers are certain of different labels, is the weighted mean.
     trim
-        Of `trimmed-mean`, in (0, 0.5): share of the teachers cut off at each end, at least one and at most all but
-        one or two.
+        Of `trimmed-mean`, in (0, 0.5): share of the teachers cut off at each end, at least one, leaving one or two.
 
-    Returns
-    -------
-    pooled
-        float64 rows on the simplex.
+    Raises
+    ------
+    ConfigError
+        If the pooling is unknown.
 
     Examples
     --------
@@ -43,28 +54,29 @@ def pool_soft_labels(
     >>> pool_soft_labels(teachers, np.full((3, 1), 1 / 3), pooling="median").tolist()
     [[0.25, 0.75]]
     """
+    if pooling not in POOLINGS:
+        raise ConfigError(f"weights.pooling = {pooling!r}: unknown pooling; use {', '.join(POOLINGS)}")
     mean = np.zeros(soft_labels.shape[1:])
     for teacher, weight in zip(soft_labels, weights, strict=True):
         mean += weight[:, None] * teacher
-    if pooling == "mean":
+    centre_of = POOLINGS[pooling]
+    if centre_of is None:
         return mean
-    centre = middle_of_teachers(soft_labels, trim=0.5 if pooling == "median" else trim)
+    centre = centre_of(soft_labels, trim)
     mass = centre.sum(axis=1, keepdims=True)
     pooled: SoftLabels = np.where(mass > 0, centre / np.where(mass > 0, mass, 1.0), mean)
     return pooled
 
 
-def middle_of_teachers(
-    soft_labels: Float[np.ndarray, "clients examples classes"], *, trim: float
-) -> Float[np.ndarray, "examples classes"]:
-    """Return the mean over teachers, label by label, without the lowest and the highest share; 0.5: the median.
+def middle_of_teachers(soft_labels: _Teachers, *, trim: float) -> _Centre:
+    """Return the mean over teachers, label by label, without the lowest and highest share; 0.5: the median.
 
-    Values lie between the lowest and the highest of the honest teachers as long as no more teachers than are cut off
-    at one end are not honest. Rows need not sum to 1.
+    Values lie within those of the honest teachers if no more are dishonest than are cut off at one end. Rows need not
+    sum to 1.
     """
     teachers = len(soft_labels)
     cut = min(max(1, int(trim * teachers)), (teachers - 1) // 2)
-    middle: Float[np.ndarray, "examples classes"] = np.sort(soft_labels, axis=0)[cut : teachers - cut].mean(axis=0)
+    middle: _Centre = np.sort(soft_labels, axis=0)[cut : teachers - cut].mean(axis=0)
     return middle
 
 
@@ -75,14 +87,9 @@ def agreement_weights(
     *,
     power: float,
 ) -> Float[np.ndarray, "examples"]:
-    """Weigh the texts by how far the teachers agree: `(1 - sum_k w_k TV(q_k, pooled))^power`, brought to a mean of 1.
+    """Weight texts by the teachers' agreement, `(1 - sum_k w_k TV(q_k, pooled))^power`, scaled to a mean of 1.
 
-    Parameters
-    ----------
-    soft_labels, weights, pooled
-        As above; TV is the total variation, in [0, 1].
-    power
-        >= 0; 0 makes all texts count the same.
+    TV is the total variation distance, in [0, 1]. A power of 0 gives all texts equal weights.
 
     Examples
     --------

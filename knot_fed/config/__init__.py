@@ -1,26 +1,26 @@
 """Configuration of a run and of a node: the schema with its defaults, and the ways to write it."""
 
+from knot_fed.config.choices import LOSSES, SCHEMES
+from knot_fed.config.fields import (
+    LEAST_DELTA,
+    LEAST_EPSILON,
+    LONGEST_LIST,
+    MOST_CLIENTS_IN_SUM,
+    MOST_DELTA,
+    MOST_EPSILON,
+    kebab,
+)
 from knot_fed.config.mechanisms import MECHANISMS, NO_MECHANISM, Guarantee, MechanismFacts, MechanismName, readers_of
 from knot_fed.config.node import NodeConfig
 from knot_fed.config.parsing import Scalar, check_known_keys, flattened, known_keys, nested
 from knot_fed.config.run import MOST_STEPS, RunConfig
 from knot_fed.config.sections import (
-    LEAST_DELTA,
-    LEAST_EPSILON,
-    LONGEST_LIST,
-    LOSSES,
-    MOST_CLIENTS_IN_SUM,
-    MOST_DELTA,
-    MOST_EPSILON,
-    SCHEMES,
     DataConfig,
     DistillConfig,
     LabelsConfig,
     PrivacyConfig,
     TeacherConfig,
-    Trainable,
     WeightsConfig,
-    kebab,
 )
 
 __all__ = [
@@ -46,7 +46,6 @@ __all__ = [
     "RunConfig",
     "Scalar",
     "TeacherConfig",
-    "Trainable",
     "WeightsConfig",
     "check_known_keys",
     "flattened",

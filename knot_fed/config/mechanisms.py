@@ -1,19 +1,19 @@
-"""The registry of privacy mechanisms: what each guarantees and reads, and where its code is."""
+"""The registry of privacy mechanisms: guarantees, settings, and the class that implements each."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field
-from pydantic_core import PydanticKnownError
+from pydantic import Field
+
+from knot_fed.config.choices import SCHEMES, one_of
 
 NO_MECHANISM = "none"
-"""The mechanism that does nothing: soft labels leave as they are."""
+"""The mechanism under which soft labels leave unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Guarantee:
-    """What a mechanism guarantees, in the words of `summary.json`."""
+    """The guarantee of a mechanism, in the words of `summary.json`."""
 
     unit: str
     neighbouring: str
@@ -24,40 +24,31 @@ class Guarantee:
 
 @dataclass(frozen=True, slots=True)
 class MechanismFacts:
-    """What is declared of a mechanism, for packages that read it without running it.
+    """The declaration of a mechanism, for packages that need it without running the mechanism.
 
-    Parameters
-    ----------
-    implementation
-        `package.module:Class` of its `knot_fed.mechanisms.Mechanism`, which is imported where it runs only.
-    about
-        What it acts on, for the table of keys.
-    guarantee
-        In words; its unit is `none` where nothing is guaranteed.
-    noise_on
-        What its noise is on. `teacher`: one teacher has one cost, whatever it answers, and costs nothing new while it
-        is kept. `rows`: each text has its own noise and cost, and its noisy row is kept, since the same text asked
-        again must get the same row.
-    reads
-        Attributes of `PrivacyConfig` that it reads beside epsilon and delta, as `summary.json` lists them.
-    schemes
-        Names of `weights.scheme` whose scores the guarantee covers.
+    Noise on a teacher costs privacy once, however many texts the teacher answers. Noise on rows costs privacy for each
+    text, and the noisy row is stored, since repeating a text must return the same row.
     """
 
-    implementation: str
-    about: str
-    guarantee: Guarantee
+    implementation: str  # `package.module:Class` of its `knot_fed.mechanisms.Mechanism`, imported where it runs
+    about: str  # what it acts on, for the table of keys
+    guarantee: Guarantee  # its unit is `none` if nothing is guaranteed
     noise_on: Literal["nothing", "teacher", "rows"]
-    reads: tuple[str, ...] = ()
-    schemes: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()  # attributes of PrivacyConfig besides epsilon and delta, as `summary.json` lists them
+    scores: tuple[str, ...] = ("nothing",)  # what a covered weighting scheme may read, as in `SchemeFacts.reads`
 
     @property
     def has_guarantee(self) -> bool:
-        """Whether anything is guaranteed, so that nothing else may leave that shows the private examples."""
+        """Whether anything is guaranteed; if so, nothing else that depends on the private examples may leave."""
         return self.guarantee.unit != "none"
 
+    @property
+    def schemes(self) -> list[str]:
+        """Names of `weights.scheme` whose scores the guarantee covers; none without a guarantee."""
+        kinds = self.scores if self.has_guarantee else ()
+        return [name for kind in kinds for name, scheme in SCHEMES.items() if scheme.reads == kind]
 
-WITHOUT_PRIVATE_SCORES = ("uniform", "certainty")
+
 OVER_TEXTS = "dp-accounting, exact curve of the Gaussian mechanism composed over texts"
 TEXTS_ASKED = "the texts asked; not the metrics on the test split"
 
@@ -80,7 +71,7 @@ MECHANISMS: dict[str, MechanismFacts] = {
         ),
         noise_on="teacher",
         reads=("clipping_norm", "sampling_rate", "epochs", "steps", "learning_rate"),
-        schemes=(*WITHOUT_PRIVATE_SCORES, "confidence", "histogram-confidence"),
+        scores=("nothing", "confidence"),
     ),
     "pate": MechanismFacts(
         "knot_fed.mechanisms.pate:Pate",
@@ -94,7 +85,6 @@ MECHANISMS: dict[str, MechanismFacts] = {
         ),
         noise_on="rows",
         reads=("shards", "votes", "epochs"),
-        schemes=WITHOUT_PRIVATE_SCORES,
     ),
     "gaussian": MechanismFacts(
         "knot_fed.mechanisms.gaussian:GaussianRows",
@@ -107,7 +97,6 @@ MECHANISMS: dict[str, MechanismFacts] = {
             covers=TEXTS_ASKED,
         ),
         noise_on="rows",
-        schemes=WITHOUT_PRIVATE_SCORES,
     ),
 }
 """All mechanisms by the name that `privacy.mechanism` gives; the first is the default."""
@@ -124,24 +113,5 @@ def readers_of(setting: str) -> list[str]:
     return [name for name, facts in MECHANISMS.items() if setting in facts.reads]
 
 
-def described_choices(choices: Mapping[str, str]) -> str:
-    """Join names with what they are about.
-
-    Examples
-    --------
-    >>> described_choices({"none": "", "pate": "shards", "gaussian": "noise"})
-    'none, pate (shards) or gaussian (noise)'
-    """
-    *others, last = (f"{name} ({about})" if about else name for name, about in choices.items())
-    return f"{', '.join(others)} or {last}"
-
-
-def _known(name: object) -> object:
-    if not isinstance(name, str) or name not in MECHANISMS:
-        *others, last = map(repr, MECHANISMS)
-        raise PydanticKnownError("literal_error", {"expected": f"{', '.join(others)} or {last}"})
-    return name
-
-
-MechanismName: TypeAlias = Annotated[str, Field(max_length=64), BeforeValidator(_known)]
-"""A name of `MECHANISMS`."""
+MechanismName: TypeAlias = Annotated[str, Field(max_length=64), one_of(MECHANISMS)]
+"""A name in `MECHANISMS`."""

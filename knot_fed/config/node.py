@@ -1,4 +1,4 @@
-"""What a node knows about itself."""
+"""A node's configuration."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,16 +6,15 @@ from typing import Literal
 
 from pydantic import Field
 
+from knot_fed.config.fields import Clients, Delimiter, PlainName, Section, Trainable, kebab
 from knot_fed.config.parsing import Scalar, check_known_keys, known_keys, validated
-from knot_fed.config.sections import Clients, Delimiter, PlainName, Section, Trainable, kebab
 from knot_fed.errors import ConfigError
 
 
 class NodeConfig(Section):
-    """What one node knows about itself: `--node-config` of a SuperNode, or a virtual client's partition.
+    """`--node-config` of a SuperNode, or the partition of a virtual client.
 
-    What shapes the private examples is a real node's own: the run's columns, separator, delimiter, quoting, limit and
-    longest text are those of virtual clients.
+    On a real node the settings that shape its private examples come from here only; virtual clients read the run's.
     """
 
     name: PlainName = ""
@@ -39,13 +38,7 @@ class NodeConfig(Section):
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Scalar]) -> "NodeConfig":
-        """Parse a node's configuration.
-
-        Raises
-        ------
-        ConfigError
-            If a key is unknown, a value has the wrong type, or a path is not absolute.
-        """
+        """Parse a node's configuration; raises ConfigError for unknown keys, invalid values and relative paths."""
         check_known_keys(mapping, known=known_keys(cls), where="node configuration")
         config = validated(cls, dict(mapping), where="node configuration", private=True)
         for key in ("data", "transfer", "state_dir", "policy"):

@@ -1,4 +1,4 @@
-"""A run's configuration as commands take it: the defaults, TOML files and `key=value` pairs; the last one wins."""
+"""A run's configuration from the command line: defaults, TOML files and `key=value` pairs; later ones win."""
 
 import json
 import os
@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from knot_fed.config.fields import MOST_CLIENTS
 from knot_fed.config.parsing import Scalar, defaults_of, flattened
 from knot_fed.config.run import RunConfig
-from knot_fed.config.sections import MOST_CLIENTS
 from knot_fed.errors import ConfigError, shown
 
 QUOTED = r"\"(?:[^\"\\]|\\.)*\"|'[^']*'"
@@ -27,58 +27,48 @@ PACKAGE = Path(__file__).parent.parent
 
 
 def resolve_config(app: Path | None, overrides: list[str], *, num_supernodes: int) -> RunConfig:
-    """Merge the defaults with overrides, and make relative paths absolute from the current folder.
+    """Merge the defaults with overrides, and resolve relative paths from the current folder.
 
     Parameters
     ----------
     app
-        Folder of another app than the installed one, whose `pyproject.toml` has its defaults; None: the installed one.
+        Folder of another app whose `pyproject.toml` has its defaults; None: the installed app.
     overrides
-        TOML files and `key=value` pairs; the last one wins.
+        TOML files and `key=value` pairs; later ones win.
     num_supernodes
-        Virtual clients, all of which the run waits for unless `wait-for` says otherwise; 0: one for each private file.
+        Virtual clients, which is also the default of `wait-for`; 0: one per private file.
 
     Raises
     ------
     ConfigError
-        If a file or a pair cannot be read, or the merged configuration is not valid.
+        If a file or a pair cannot be read, or the merged configuration is invalid.
     """
     if num_supernodes > MOST_CLIENTS:
         raise ConfigError(f"--num-supernodes {num_supernodes}: too many virtual clients; use {MOST_CLIENTS} at most")
-    return for_virtual_clients(RunConfig.from_mapping(_merged(app, overrides)), num_supernodes)
+    return for_virtual_clients(deployed_config(app, overrides), num_supernodes)
 
 
 def for_virtual_clients(config: RunConfig, count: int) -> RunConfig:
-    """Name a run of virtual clients, have it wait for all of them, and make relative paths absolute.
+    """Set the name and `wait-for` of a run on virtual clients unless given, and resolve relative paths.
 
-    Parameters
-    ----------
-    config
-        The run's configuration; a name and a `wait-for` that it has stay.
-    count
-        Virtual clients; 0: one for each private file.
+    A count of 0 means one client per private file.
     """
     given = config.to_mapping()
-    given["name"] = config.resume or config.name or f"{config.task}-{time.strftime('%Y%m%d-%H%M%S')}"
+    given["name"] = _run_name(given)
     given["wait-for"] = config.wait_for or count or len(config.data.client_names)
     return RunConfig.from_mapping({key: absolute(key, value) for key, value in given.items()})
 
 
 def deployed_config(app: Path | None, overrides: list[str]) -> RunConfig:
-    """Merge as `resolve_config`, but leave paths and `wait-for` as written: they are those of other machines.
-
-    Raises
-    ------
-    ConfigError
-        As `resolve_config`.
-    """
-    return RunConfig.from_mapping(_merged(app, overrides))
+    """Merge as `resolve_config`, but leave paths and `wait-for` as they are: they belong to other machines."""
+    merged = defaults_of(RunConfig) | (_app_defaults(app) if app else {})
+    for override in overrides:
+        merged |= read_override(override)
+    return RunConfig.from_mapping(merged | {"name": _run_name(merged)})
 
 
 def resuming(overrides: list[str], run: str) -> list[str]:
-    """Add the name of an interrupted run, if there is one, to what was given as configuration.
-
-    The run may be given by its folder too, such as `runs/monday`; the folder above it is then where runs are.
+    """Append the name of an interrupted run, given by name or by its folder such as `runs/monday`; empty: none.
 
     Examples
     --------
@@ -94,12 +84,8 @@ def resuming(overrides: list[str], run: str) -> list[str]:
     return [*overrides, *pairs]
 
 
-def _merged(app: Path | None, overrides: list[str]) -> dict[str, Scalar]:
-    merged = defaults_of(RunConfig) | (_app_defaults(app) if app else {})
-    for override in overrides:
-        merged |= read_override(override)
-    merged["name"] = merged["resume"] or merged["name"] or f"{merged['task']}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return merged
+def _run_name(given: dict[str, Scalar]) -> Scalar:
+    return given["resume"] or given["name"] or f"{given['task']}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def _app_defaults(app: Path) -> dict[str, Scalar]:
@@ -116,16 +102,16 @@ def read_override(text: str, *, option: str = "--run-config", schema: type[BaseM
     Parameters
     ----------
     text
-        The file's path (a file `simulations/NAME.toml` that is not there is taken from those installed), or the pairs.
+        Path of a file, or the pairs. A missing file `simulations/NAME.toml` is replaced by the installed one.
     option
-        Where it was given, for the error.
+        Command-line option, for the error.
     schema
-        Whose keys they are: the value of a key that holds a string needs no quotes.
+        Configuration that the keys belong to: values of string keys need no quotes.
 
     Raises
     ------
     ConfigError
-        If it is neither.
+        If the text is neither a TOML file nor pairs.
     """
     path = Path(text[:4096])
     if path.suffix == ".toml" and "=" not in text:
@@ -138,34 +124,19 @@ def read_override(text: str, *, option: str = "--run-config", schema: type[BaseM
 
 
 def read_pairs(text: str, *, option: str) -> list[tuple[str, str]]:
-    """Cut `key=value key=value` at the spaces outside of quotes.
-
-    Raises
-    ------
-    ConfigError
-        If something is no pair.
-    """
+    """Split `key=value key=value` at spaces outside quotes; raises ConfigError if a part is not a pair."""
     if PAIR.sub("", text).strip():
         raise ConfigError(f"{option} {shown(text)}: {FORMS.get(option, PAIRS_OR_FILE)}")
     return PAIR.findall(text)
 
 
 def parse_value(text: str, like: Scalar, *, where: str) -> Scalar:
-    """Read the value of a pair as TOML; where the key holds a string, quotes may be left out.
-
-    Parameters
-    ----------
-    text
-        What stands behind `=`.
-    like
-        A value of the kind that the key has.
-    where
-        What the message begins with.
+    """Read a value as TOML, as Flower does; a string may be written without quotes if `like` is a string.
 
     Raises
     ------
     ConfigError
-        If it is not a value.
+        If it is not a value; the message begins with `where`.
 
     Examples
     --------
@@ -186,7 +157,7 @@ def parse_value(text: str, like: Scalar, *, where: str) -> Scalar:
 
 
 def _installed_simulation(path: Path) -> Path:
-    """Return the installed file of the same name where `simulations/NAME.toml` is not in the current folder."""
+    """Replace a missing `simulations/NAME.toml` by the installed file of that name."""
     if path.parts[:1] == ("simulations",) and not path.exists():
         for folder in (PACKAGE, PACKAGE.parent):
             if (folder / path).is_file():
@@ -208,20 +179,19 @@ def _table(path: Path) -> dict[str, Any]:
 
 
 def absolute(key: str, value: Scalar) -> Scalar:
-    """Return the value of a key, a relative path counted from the current folder; any other value as it is."""
+    """Resolve the value of a path key from the current folder; return any other value unchanged."""
     if not isinstance(value, str) or not value:
         return value
-    if key in ("runs-dir", "state-dir") or (key == "data.root" and value not in ("builtin", "hub")):
-        return _absolute_path(value)
     if key in ("model", "student.model", "teacher.models"):
         return ",".join(_absolute_model(name.strip()) for name in value.split(","))
-    if key == "transport.cost" and Path(value).is_file():
+    is_folder = key in ("runs-dir", "state-dir") or (key == "data.root" and value not in ("builtin", "hub"))
+    if is_folder or (key == "transport.cost" and Path(value).is_file()):
         return _absolute_path(value)
     return value
 
 
 def _absolute_path(path: str) -> str:
-    """Follow symbolic links as far as they lead; those in a circle stay, for whoever opens the file to tell."""
+    """Resolve symbolic links; circular ones stay, so that opening the file reports them."""
     return os.path.realpath(os.path.expanduser(path))  # noqa: PTH111  (Path's raises on an unknown user)
 
 

@@ -1,4 +1,4 @@
-"""From flat mappings with dotted, kebab-case keys to checked configurations, and back."""
+"""Conversion between flat mappings with dotted, kebab-case keys and validated configurations."""
 
 import difflib
 from collections.abc import Mapping
@@ -6,33 +6,20 @@ from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from knot_fed.config.sections import LONGEST_FUNCTION, kebab
+from knot_fed.config.fields import LONGEST_FUNCTION
 from knot_fed.errors import ConfigError, shown
 
 Scalar: TypeAlias = bool | int | float | str
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+def known_keys(model: type[BaseModel]) -> list[str]:
     """List a configuration's dotted keys."""
-    keys: list[str] = []
-    for field, info in model.model_fields.items():
-        nested = info.annotation
-        if isinstance(nested, type) and issubclass(nested, BaseModel):
-            keys += known_keys(nested, prefix=f"{prefix}{kebab(field)}.")
-        else:
-            keys.append(prefix + kebab(field))
-    return keys
+    return list(defaults_of(model))
 
 
 def check_known_keys(mapping: Mapping[str, Scalar], *, known: list[str], where: str) -> None:
-    """Refuse keys that nothing reads.
-
-    Raises
-    ------
-    ConfigError
-        If a key is unknown; the message names the nearest known keys.
-    """
+    """Raise ConfigError for an unknown key; the message names the nearest known keys."""
     for key in mapping:
         if key not in known:
             key = key[:LONGEST_FUNCTION]
@@ -69,19 +56,9 @@ def nested(flat: Mapping[str, Scalar]) -> dict[str, Any]:
 
 
 def validated(model: type[_Model], tree: Mapping[str, object], *, where: str, private: bool = False) -> _Model:
-    """Check nested tables against a schema.
+    """Validate nested tables, which messages call `where`; raises ConfigError about the first invalid value.
 
-    Parameters
-    ----------
-    model, tree, where
-        The schema, the tables, and what the message calls them.
-    private
-        Whether strings are their owner's, so that the message does not repeat them: a client's errors go to the server.
-
-    Raises
-    ------
-    ConfigError
-        If a value is missing, of the wrong kind or out of range; the first such is named.
+    Messages do not repeat `private` strings: a client's errors go to the server.
     """
     try:
         return model.model_validate(tree)
@@ -90,7 +67,7 @@ def validated(model: type[_Model], tree: Mapping[str, object], *, where: str, pr
 
 
 def invalid(error: ValidationError, *, where: str, private: bool = False) -> ConfigError:
-    """Describe the first value that a schema refuses, in one sentence; the arguments are those of `validated`."""
+    """Describe the first invalid value in one sentence; for the arguments see `validated`."""
     first = error.errors()[0]
     key = shown(".".join(str(part) for part in first["loc"])).strip("'")
     if first["type"] == "missing":

@@ -1,4 +1,4 @@
-"""A user's own functions, named in the configuration as `package.module:function`."""
+"""Plug-ins: users' functions, named in the configuration as `package.module:function`."""
 
 import functools
 import hashlib
@@ -17,34 +17,24 @@ from knot_fed.errors import ConfigError, OwnCodeError, shown
 from knot_fed.system.stopping import Stopped
 
 OWN_CODE = "KNOT_FED_OWN_CODE"
-"""Environment variable with the folder of the call, in which commands and their runs look for a user's modules."""
+"""Environment variable with the folder in which a command was called; plug-in modules are searched there too."""
 
 
 def is_own(name: str) -> bool:
-    """Tell whether a name has the form of a user's own function."""
+    """Return whether a name has the form of a plug-in."""
     module, colon, function = name.partition(":")
     return bool(module and colon and function)
 
 
 def load_plugin(name: str, *, key: str, known: Sequence[str]) -> Callable[..., Any]:
-    """Import a user's own function; its module is installed where the server runs, or in the folder of the call.
+    """Import a plug-in from an installed module or the folder of the call; its exceptions become `OwnCodeError`.
 
-    Parameters
-    ----------
-    name
-        `package.module:function`.
-    key, known
-        Key of the configuration and the names that it knows without importing anything, for the message.
-
-    Returns
-    -------
-    function
-        The user's, whose exceptions become an `OwnCodeError`.
+    Messages mention the key of the configuration and its `known` built-in names.
 
     Raises
     ------
     ConfigError
-        If the name does not have this form, or is not a plain function; the message lists `known`.
+        If the name is not of the form `package.module:function`, or not a plain function.
     OwnCodeError
         If it cannot be imported.
 
@@ -55,7 +45,7 @@ def load_plugin(name: str, *, key: str, known: Sequence[str]) -> Callable[..., A
     """
     remedy = f"use {', '.join(known)}, or your own package.module:function"
     if not is_own(name):
-        raise ConfigError(f"{key} = {shown(name)}: there is none of that name; {remedy}")
+        raise ConfigError(f"{key} = {shown(name)}: unknown name; {remedy}")
     folder = os.environ.get(OWN_CODE, "")
     if folder and folder not in sys.path:
         sys.path.append(folder)
@@ -82,14 +72,14 @@ def load_plugin(name: str, *, key: str, known: Sequence[str]) -> Callable[..., A
             return found(*arguments)
         except Stopped:
             raise
-        except (Exception, SystemExit) as error:  # an exit would end the run without a word, and with its own code
+        except (Exception, SystemExit) as error:  # an exit would end the run silently, with its own code
             raise _own_code_error(name, key, error) from None
 
     return called
 
 
 def source_digest(function: Callable[..., Any]) -> str:
-    """Return a digest of the source that a user's own function stands in: its file, and those beside it in a package.
+    """Return a digest of a plug-in's source file, and in a package of all files beside it.
 
     Examples
     --------
@@ -106,7 +96,7 @@ def source_digest(function: Callable[..., Any]) -> str:
 
 
 def _own_code_error(name: str, key: str, error: BaseException) -> OwnCodeError:
-    """Say what the user's code raised and where, without the calls that led to it."""
+    """Describe what a plug-in raised and where, without the calls that led to it."""
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if not _leads_to_own_code(frame.filename)]
     hers = [frame for frame in own if not _is_library(frame.filename)] or own
     places = [(frame.filename, frame.lineno) for frame in hers]

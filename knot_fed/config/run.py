@@ -1,24 +1,21 @@
-"""A run's whole configuration, parsed once, and what does not go together in it."""
+"""A run's whole configuration, and the checks of settings against each other."""
 
 from collections.abc import Callable, Mapping
 
 from pydantic import Field, ValidationError, model_validator
 
+from knot_fed.config.choices import MODELS, SCHEMES, described
+from knot_fed.config.fields import MOST_CLIENTS, Clients, RunName, Section, Trainable
 from knot_fed.config.parsing import Scalar, check_known_keys, flattened, invalid, known_keys, nested
 from knot_fed.config.sections import (
-    MOST_CLIENTS,
-    SCHEMES,
-    Clients,
+    OWN,
     DataConfig,
     DistillConfig,
     FedAvgConfig,
     LabelsConfig,
     PrivacyConfig,
-    RunName,
-    Section,
     StudentConfig,
     TeacherConfig,
-    Trainable,
     TransportConfig,
     WeightsConfig,
 )
@@ -30,27 +27,21 @@ WHERE = "run configuration"
 
 
 class RunConfig(Section):
-    """Everything that the server and all clients agree on for one run."""
+    """The configuration that the server and all clients of a run share."""
 
     name: RunName = Field("", description="run folder; empty: the task and the run's number")
-    resume: RunName = Field(
-        "", description="name of an interrupted run, which then resumes from its last epoch of distillation"
-    )
+    resume: RunName = Field("", description="name of an interrupted run, to resume from its last epoch of distillation")
     task: str = Field("sentiment", description="sentiment, emotion, nli, or any name with labels.names given")
-    seed: int = Field(1, ge=0, lt=2**63, description="of all that is random in a study; privacy noise has none")
-    model: str = Field(
-        "ngram-bag", description="ngram-bag, tiny-bert, hf:<hub id or absolute folder>, or your.module:function"
-    )
-    trainable: Trainable = Field(
-        "all", description="all, or head: train a small head on frozen features of an hf: encoder"
-    )
+    seed: int = Field(1, ge=0, lt=2**63, description="of all randomness in a study except privacy noise")
+    model: str = Field("ngram-bag", description=described(MODELS, last=OWN))
+    trainable: Trainable = Field("all", description="all, or head: a small head on frozen features of an hf: encoder")
     rounds: int = Field(1, ge=1, le=10_000, description="rounds over successive slices of the transfer set")
     fraction: float = Field(1.0, gt=0, le=1, description="share of the clients asked in each round")
     min_teachers: int = Field(2, ge=1, le=MOST_CLIENTS, description="fewer valid answers than this end the run")
     wait_for: Clients = Field(0, description="clients to wait for before starting; 0: min-teachers")
     timeout: float = Field(1800.0, gt=0, le=30 * 86_400, description="seconds that one phase may take")
     threads: int = Field(
-        0, ge=0, le=1024, description="torch threads of a client, and of the server; 0: the CPUs that each was given"
+        0, ge=0, le=1024, description="torch threads of each client and of the server; 0: its number of CPUs"
     )
     runs_dir: str = Field("runs", description="folder of the run folders")
     state_dir: str = Field(".knot-fed", description="teachers and features kept by virtual clients and by the server")
@@ -62,16 +53,16 @@ class RunConfig(Section):
     transport: TransportConfig = TransportConfig()
     distill: DistillConfig = DistillConfig()
     privacy: PrivacyConfig = Field(
-        PrivacyConfig(), description="what each client does before soft labels leave; its own policy may ask for more"
+        PrivacyConfig(), description="what each client does before soft labels leave; its policy may ask for more"
     )
     fedavg: FedAvgConfig = Field(
-        FedAvgConfig(), description="the reference line, --strategy fedavg; the rest of training is as for teachers"
+        FedAvgConfig(), description="the baseline, --strategy fedavg; other training settings are those of teachers"
     )
 
     @model_validator(mode="wrap")
     @classmethod
     def _check(cls, values: object, handler: Callable[[object], "RunConfig"]) -> "RunConfig":
-        """Refuse in one sentence what is out of range, or does not go together."""
+        """Refuse values that are out of range or incompatible, in one sentence."""
         try:
             config = handler(values)
         except ValidationError as error:
@@ -81,13 +72,12 @@ class RunConfig(Section):
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Scalar]) -> "RunConfig":
-        """Parse a flat mapping with dotted, kebab-case keys, as Flower hands it over; other keys have their defaults.
+        """Parse a flat mapping with dotted, kebab-case keys, as Flower passes it; missing keys get their defaults.
 
         Raises
         ------
         ConfigError
-            If a key is unknown (the nearest known keys are named) or has a value out of range, or two values do not
-            go together.
+            If a key is unknown, a value is out of range, or two values are incompatible.
         """
         check_known_keys(mapping, known=known_keys(cls), where=WHERE)
         return cls.model_validate(nested(mapping))
@@ -97,14 +87,14 @@ class RunConfig(Section):
         return flattened(self.model_dump(by_alias=True))
 
     def label_space(self) -> LabelSpace:
-        """Return the label space named by `labels.names`, or else the task's preset."""
+        """Return the label space of `labels.names`, or else the task's preset."""
         if self.labels.names:
             return LabelSpace.from_text(self.labels.names, self.labels.coordinates, ordered=self.labels.ordered)
         return LabelSpace.preset(self.task)
 
     @property
     def ground_cost(self) -> str:
-        """What `transport.cost` comes to: zero-one, or a file's, where labels have no coordinates."""
+        """The effective `transport.cost`: without coordinates, zero-one unless it is a file."""
         named = self.transport.cost
         return named if self.label_space().ordered or named.endswith((".npy", ".csv")) else "zero-one"
 
@@ -126,7 +116,7 @@ def _check_together(config: RunConfig) -> None:
 
 
 def _check_privacy(config: RunConfig) -> None:
-    """Refuse settings by which something not covered by the mechanism would shape what leaves."""
+    """Refuse settings that leak beside the mechanism's guarantee."""
     mechanism, scheme, steps = config.privacy.mechanism, config.weights.scheme, config.privacy.steps
     facts = config.privacy.facts
     if not facts.has_guarantee:
@@ -149,13 +139,13 @@ def _check_privacy(config: RunConfig) -> None:
         )
     if config.teacher.class_weights not in ("auto", "none"):
         raise ConfigError(
-            f"{WHERE}: teacher.class-weights = {config.teacher.class_weights!r} tells the private mix of"
-            f" labels beside privacy.mechanism = {mechanism!r}; use none"
+            f"{WHERE}: teacher.class-weights = {config.teacher.class_weights!r} reveals the private mix of"
+            f" labels besides privacy.mechanism = {mechanism!r}; use none"
         )
 
 
 def _check_secure_sum(config: RunConfig) -> None:
-    """Refuse what needs single soft labels where the server sees their sum only."""
+    """Refuse settings that need single soft labels; the server sees only their sum."""
     for key, found, works in (
         ("distill.objective", config.distill.objective, ("pooled",)),
         ("weights.pooling", config.weights.pooling, ("mean",)),

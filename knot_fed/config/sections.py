@@ -1,112 +1,43 @@
 """The tables of a run's configuration: every key with its default, its bounds and its meaning."""
 
-import re
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
-from knot_fed.config.mechanisms import MECHANISMS, NO_MECHANISM, MechanismFacts, MechanismName, described_choices
-from knot_fed.config.plugins import is_own
+from knot_fed.config import choices
+from knot_fed.config.choices import described, known_or_own, one_of
+from knot_fed.config.fields import (
+    LEAST_DELTA,
+    LEAST_EPSILON,
+    LONGEST_FUNCTION,
+    MOST_CLIENTS_IN_SUM,
+    MOST_DELTA,
+    MOST_EPSILON,
+    BatchSize,
+    CommaList,
+    Delimiter,
+    Epochs,
+    FileNames,
+    Power,
+    Rate,
+    Section,
+)
+from knot_fed.config.mechanisms import MECHANISMS, NO_MECHANISM, MechanismFacts, MechanismName
 from knot_fed.labels import MOST_LABELS
 
-LEAST_EPSILON, MOST_EPSILON = 0.01, 1000.0
-LEAST_DELTA, MOST_DELTA = 1e-12, 0.1
-MOST_CLIENTS = 1_000_000
-MOST_CLIENTS_IN_SUM = 1000
-LONGEST_LIST, LONGEST_STRING, LONGEST_FUNCTION = 20_000, 4096, 200
-LOSSES = ("ot", "sinkhorn-divergence", "entropy", "kl", "reverse-kl", "jensen-shannon", "mse")
-SCHEMES = ("uniform", "size", "confidence", "histogram-confidence", "certainty", "density")
-
-
-def kebab(field: str) -> str:
-    """Return the key of a field, as TOML files write it."""
-    return field.replace("_", "-")
-
-
-def known_or_own(known: tuple[str, ...]) -> AfterValidator:
-    """Accept a known name, or one in the form of a user's own function, which is imported where it is used."""
-
-    def check(name: str) -> str:
-        if name not in known and not is_own(name):
-            raise PydanticCustomError("name", f"use {', '.join(known)}, or your own package.module:function")
-        return name
-
-    return AfterValidator(check)
-
-
-def plain_name(name: str) -> str:
-    """Accept what can name a folder of its own, and nothing that leads out of where it is put."""
-    if name and (name.startswith((".", "-")) or not name.isprintable() or set(name) & set('/\\:*?"<>|')):
-        raise PydanticCustomError("path", "use a name without folders, such as monday-1")
-    return name
-
-
-def run_name(name: str) -> str:
-    """Accept what can name a run folder on any machine, or nothing."""
-    if name and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
-        raise PydanticCustomError("path", "use letters, digits, dots, dashes and underscores, such as monday-1")
-    return name
-
-
-def file_names(names: str) -> str:
-    """Accept names of files below one folder, with commas between them."""
-    for name in (name.strip() for name in names.split(",")):
-        folders = name.startswith("/") or ".." in name.split("/") or "\\" in name or not name.isprintable()
-        if folders and not name.startswith("hub:"):
-            raise PydanticCustomError("path", "use names of files below data.root")
-    return names
-
-
-def one_character(delimiter: str) -> str:
-    """Accept what can stand between fields, or nothing."""
-    if len(delimiter) > 1 or set(delimiter) & set('"\r\n'):
-        raise PydanticCustomError("delimiter", "use one character, such as ; or a tab, other than a quotation mark")
-    return delimiter
-
-
-Clients: TypeAlias = Annotated[int, Field(ge=0, le=MOST_CLIENTS)]
-Epochs: TypeAlias = Annotated[int, Field(ge=1, le=10_000)]
-BatchSize: TypeAlias = Annotated[int, Field(ge=1, le=65_536)]
-Rate: TypeAlias = Annotated[float, Field(ge=0, le=1e3)]
-Power: TypeAlias = Annotated[float, Field(ge=0, le=100)]
-RunName: TypeAlias = Annotated[str, Field(max_length=100), AfterValidator(run_name)]
-PlainName: TypeAlias = Annotated[str, Field(max_length=100), AfterValidator(plain_name)]
-FileNames: TypeAlias = Annotated[str, Field(max_length=LONGEST_LIST), AfterValidator(file_names)]
-Delimiter: TypeAlias = Annotated[str, AfterValidator(one_character)]
-CommaList: TypeAlias = Annotated[str, Field(max_length=LONGEST_LIST)]
-Trainable: TypeAlias = Literal["all", "head"]
-
-
-class Section(BaseModel):
-    """Every number has a least and a largest value, and every string a largest length: a peer may have written them."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=kebab, protected_namespaces=(), allow_inf_nan=False,
-        str_max_length=LONGEST_STRING, validate_by_name=True, validate_by_alias=True,
-    )  # fmt: skip
-
-    @field_validator("*")
-    @classmethod
-    def _refuse_nul(cls, value: object) -> object:
-        """Refuse what no path and no file of TOML may hold."""
-        if isinstance(value, str) and "\0" in value:
-            raise PydanticCustomError("nul", "use text without zero bytes")
-        return value
+OWN = "your.module:function"
 
 
 class LabelsConfig(Section):
-    """The label space, where the task's preset does not fit."""
+    """The label space, unless the task's preset fits."""
 
     names: CommaList = Field("", description='"bad, good"; empty: the task\'s preset')
     coordinates: CommaList = Field("", description='"-1; 1", or "0.9,0.2; -0.4,0.8" in two dimensions')
-    ordered: bool = Field(
-        False, description="whether names without coordinates lie on a line, one apart; else all are equally far apart"
-    )
+    ordered: bool = Field(False, description="names without coordinates: on a line, one apart; else at equal distances")
 
 
 class DataConfig(Section):
-    """Which files play which role, and what their columns are called."""
+    """The files of each role and their columns."""
 
     root: str = Field("builtin", description="folder of the files below, or builtin for the synthetic reviews")
     clients: FileNames = Field(
@@ -120,126 +51,106 @@ class DataConfig(Section):
     label: str = Field("label", description="column of the labels: names, or in all rows indices from 0")
     split: str = Field("split", description="optional column with train, val and test")
     separator: str = Field(
-        "", description='cuts a text in two, such as " [SEP] " a dialogue\'s newest turn from the turns before it'
+        "", description='splits a text in two, such as " [SEP] " before the context of a dialogue turn'
     )
     delimiter: Delimiter = Field("", description="of csv and tsv files; empty: a comma, in tsv a tab")
     quoting: Literal["auto", "double", "none"] = Field(
         "auto",
-        description="of csv and tsv files: none, double (texts in marks, marks within doubled); auto: none with tabs",
+        description="of csv and tsv files: none, double (quoted texts, inner quotes doubled); auto: none with tabs",
     )
     limit: int = Field(0, ge=0, le=10**9, description="training rows of each file, and transfer texts, at most; 0: all")
-    partition: Literal["iid", "dirichlet", "pathological", "shard", "exponential", "natural-id"] = Field(
-        "iid",
-        description="how several virtual clients share a file: iid, dirichlet, pathological, shard, exponential or"
-        " natural-id",
+    partition: Annotated[str, one_of(choices.PARTITIONS)] = Field(
+        "iid", description=f"how several virtual clients share a file: {described(choices.PARTITIONS)}"
     )
     alpha: float = Field(0.5, ge=1e-3, le=1e6, description="concentration of dirichlet")
     labels_per_client: int = Field(
         2, ge=1, le=MOST_LABELS, description="pathological: labels of a share; shard: runs of rows sorted by label"
     )
-    id: str = Field(
-        "", description="natural-id: column that names whose row it is; rows of one value stay with one client"
-    )
+    id: str = Field("", description="natural-id: column; rows with equal values stay with one client")
     min_examples: int = Field(10, ge=1, le=10**6, description="training rows of each share of a file, at least")
 
     @property
     def id_column(self) -> str:
-        """The column by which virtual clients share a file; empty: they share it otherwise."""
+        """The column by which virtual clients share a file; empty under other partitions."""
         return self.id if self.partition == "natural-id" else ""
 
     @property
     def client_names(self) -> tuple[str, ...]:
-        """Names of the private files, in the order given."""
+        """Names of the private files, in the given order."""
         return tuple(name.strip() for name in self.clients.split(",") if name.strip())
 
 
 class TeacherConfig(Section):
-    """How a teacher, or the student on the public labelled set, is trained."""
+    """Training of a teacher, and of the student on the public labelled set."""
 
     models: CommaList = Field("", description="one model for each of data.clients, in order; empty: model")
-    epochs: int = Field(30, ge=0, le=10_000, description="at most; 0: a ready model is used as it is")
+    epochs: int = Field(30, ge=0, le=10_000, description="at most; 0: use a ready model without training")
     patience: Epochs = Field(5, description="epochs without a better validation macro-F1 before stopping")
     batch_size: BatchSize = Field(64, description="examples in a step")
     learning_rate: Rate = Field(0.0, description="0: the model's own default")
     weight_decay: Rate = Field(0.01, description="of AdamW")
     class_weights: Literal["auto", "none", "balanced", "logit-adjusted"] = Field(
         "auto",
-        description="none, balanced (inverse frequency) or logit-adjusted, which auto is without a privacy mechanism",
+        description="none, balanced (inverse frequency), logit-adjusted; auto: the last, or none with a mechanism",
     )
     max_length: int = Field(128, ge=8, le=8192, description="tokens of one text (hf: and tiny-bert)")
     temperature: float = Field(
         1.0,
         ge=0.5,
         le=20,
-        description="of the softmax that makes soft labels; 0.5 to 20, so that no server sharpens what leaves",
+        description="of the softmax of soft labels; at least 0.5, so that no server can sharpen them",
     )
 
 
 class StudentConfig(Section):
-    """The student's architecture, where it differs from the clients', and its start."""
+    """The student's architecture and initialisation."""
 
     model: str = Field("", description="empty: model")
     pretrain: bool = Field(True, description="on the public labelled set; it then counts as one more teacher")
-    calibrate: bool = Field(
-        True,
-        description="divide the pretrained student's logits by the temperature that fits the public validation split",
-    )
+    calibrate: bool = Field(True, description="fit the pretrained student's temperature on the public validation split")
 
 
 class WeightsConfig(Section):
-    """How much each teacher counts."""
+    """Weights of the teachers."""
 
-    scheme: Annotated[str, known_or_own(SCHEMES)] = Field(
-        "confidence",
-        max_length=LONGEST_FUNCTION,
-        description=f"{', '.join(SCHEMES)}, or your.module:function",
+    scheme: Annotated[str, known_or_own(choices.SCHEMES)] = Field(
+        "confidence", max_length=LONGEST_FUNCTION, description=described(choices.SCHEMES, last=OWN)
     )
-    power: Power = Field(1.0, description="raises the scheme's scores; above 1 sharpens the weights")
-    pooling: Literal["mean", "median", "trimmed-mean"] = Field(
-        "mean",
-        description="mean; median or trimmed-mean: label by label and unweighted, against a minority of bad teachers",
+    power: Power = Field(1.0, description="exponent of the scheme's scores; above 1 sharpens the weights")
+    pooling: Annotated[str, one_of(choices.POOLINGS)] = Field(
+        "mean", description=f"{described(choices.POOLINGS)}; all but mean ignore weights, tolerate a faulty minority"
     )
     trim: float = Field(
-        0.2, gt=0, lt=0.5, description="share of the teachers that trimmed-mean cuts off at each end, at least one"
+        0.2, gt=0, lt=0.5, description="share that trimmed-mean cuts off at each end, at least one teacher"
     )
 
     @property
     def weighting(self) -> str:
-        """What the teachers count by: the scheme, which only `mean` reads, or else the pooling."""
+        """The scheme, or the pooling if that ignores weights; for tables and summaries."""
         return self.scheme if self.pooling == "mean" else f"unweighted {self.pooling}"
 
 
 class TransportConfig(Section):
-    """The ground cost between labels and the solver of the transport problem."""
+    """The ground cost between labels, and the solver. Accuracies are shares of the largest ground cost."""
 
-    cost: str = Field("augmented", description="semantic, augmented, zero-one, cosine, or a file with a matrix")
-    solver: Literal["auto", "line", "star", "table", "sinkhorn", "lp"] = Field(
-        "auto", description="auto, line, star, table, sinkhorn or lp"
-    )
+    cost: str = Field("augmented", description=described(choices.GROUND_COSTS, last="a file with a matrix"))
+    solver: Annotated[str, one_of(choices.SOLVERS)] = Field("auto", description=described(choices.SOLVERS))
     divergence_epsilon: float = Field(
-        0.1,
-        ge=1e-6,
-        le=1e3,
-        description="of the sinkhorn-divergence loss, as a share of the largest ground cost: its blur",
+        0.1, ge=1e-6, le=1e3, description="blur of sinkhorn-divergence, as a share of the largest ground cost"
     )
     entropic_epsilon: float = Field(
-        0.00167,
-        ge=1e-6,
-        le=1e3,
-        description="of sinkhorn, as a share of the largest ground cost; 0.0091 with 0.03 below is the fast mode",
+        0.00167, ge=1e-6, le=1e3, description="of sinkhorn, a share likewise; fast mode: 0.0091, with 0.03 below"
     )
     marginal_error: float = Field(
-        0.01, ge=1e-9, le=1, description="where sinkhorn stops: L1, relative to the mass moved"
+        0.01, ge=1e-9, le=1, description="at which sinkhorn stops: L1, relative to the mass moved"
     )
 
 
 class DistillConfig(Section):
-    """How the student learns from the soft labels."""
+    """Training of the student on soft labels."""
 
-    loss: Annotated[str, known_or_own(LOSSES)] = Field(
-        "ot",
-        max_length=LONGEST_FUNCTION,
-        description=f"{', '.join(LOSSES)}, or your.module:function; entropy is symmetrised KL",
+    loss: Annotated[str, known_or_own(choices.LOSSES)] = Field(
+        "ot", max_length=LONGEST_FUNCTION, description=described(choices.LOSSES, last=OWN)
     )
     objective: Literal["pooled", "per-teacher"] = Field(
         "per-teacher", description="per-teacher: weighted sum of costs; pooled: one cost to the weighted mean"
@@ -248,15 +159,15 @@ class DistillConfig(Section):
     patience: Epochs = Field(5, description="epochs without a lower held-out loss before stopping")
     batch_size: BatchSize = Field(128, description="transfer texts in a step")
     learning_rate: Rate = Field(0.0, description="0: the model's own default")
-    validation: float = Field(0.1, gt=0, lt=1, description="share of the transfer set that chooses the epoch")
-    agreement: Power = Field(
-        0.0, description="power by which a text counts for its teachers' agreement; 0: all texts the same"
+    validation: float = Field(0.1, gt=0, lt=1, description="share of the transfer set that selects the epoch")
+    agreement: Power = Field(0.0, description="exponent of text weights by the teachers' agreement; 0: equal weights")
+    supervised: Rate = Field(
+        0.0, description="weight of cross-entropy on the public labelled examples, added to the loss"
     )
-    supervised: Rate = Field(0.0, description="weight of cross-entropy on the public labelled examples beside the loss")
 
 
 class FedAvgConfig(Section):
-    """The reference line: rounds of federated averaging, and how each client trains in one."""
+    """The federated averaging baseline."""
 
     rounds: int = Field(10, ge=1, le=10_000, description="of averaging")
     epochs: Epochs = Field(1, description="of each client in each round")
@@ -264,66 +175,44 @@ class FedAvgConfig(Section):
 
 
 class PrivacyConfig(Section):
-    """What each client does to its soft labels before they leave, and what the server is kept from seeing.
+    """Protection of soft labels before they leave a client, whose policy may ask for more, never less."""
 
-    A client's policy may ask for more, never less.
-    """
-
-    mechanism: MechanismName = Field(
-        NO_MECHANISM, description=described_choices({name: facts.about for name, facts in MECHANISMS.items()})
-    )
+    mechanism: MechanismName = Field(NO_MECHANISM, description=described(MECHANISMS))
     epsilon: float = Field(
         8.0,
         ge=LEAST_EPSILON,
         le=MOST_EPSILON,
-        description="of one run; dp-sgd: of one teacher, however many texts it answers",
+        description="of one run; dp-sgd: of one teacher, for any number of texts",
     )
     delta: float = Field(1e-05, ge=LEAST_DELTA, le=MOST_DELTA, description="below one over the private examples")
     clipping_norm: float = Field(1.0, ge=1e-6, le=1e6, description="dp-sgd: largest L2 norm of one example's gradient")
     sampling_rate: float = Field(
-        0.05,
-        ge=1e-4,
-        le=1,
-        description="dp-sgd: probability with which an example takes part in a step, instead of a batch size",
+        0.05, ge=1e-4, le=1, description="dp-sgd: probability of each example in a step, instead of a batch size"
     )
-    epochs: Epochs = Field(20, description="dp-sgd and pate: all are done, nothing stops early")
+    epochs: Epochs = Field(20, description="dp-sgd and pate: always all, without early stopping")
     learning_rate: float = Field(0.01, gt=0, le=1e3, description="dp-sgd")
     shards: int = Field(20, ge=2, le=1000, description="pate: teachers on disjoint shards of the private examples")
     votes: Literal["distributions", "labels"] = Field(
-        "distributions",
-        description="pate: the mean of their distributions with noise, or the label with the most noisy votes",
+        "distributions", description="pate: the noisy mean of the distributions, or the label with the most noisy votes"
     )
-    compression: Literal["none", "float16", "uint8", "top-k", "hard"] = Field(
-        "none", description="none, float16, uint8, top-k or hard: fewer bytes, no guarantee"
+    compression: Annotated[str, one_of(choices.COMPRESSIONS)] = Field(
+        "none", description=f"{described(choices.COMPRESSIONS)}: fewer bytes, no guarantee"
     )
-    top_k: int = Field(
-        2,
-        ge=1,
-        le=MOST_LABELS,
-        description="labels kept by top-k; the rest of the mass is spread evenly over the others",
-    )
-    secure_sum: bool = Field(
-        False, description="clients send masked integers: the server learns the weighted sum, no single soft label"
-    )
+    top_k: int = Field(2, ge=1, le=MOST_LABELS, description="labels kept by top-k; the others share the remaining mass")
+    secure_sum: bool = Field(False, description="clients send masked integers; the server learns only the weighted sum")
     threshold: int = Field(
-        0,
-        ge=0,
-        le=MOST_CLIENTS_IN_SUM,
-        description="clients that must still be there to unmask the sum; 0: more than two thirds",
+        0, ge=0, le=MOST_CLIENTS_IN_SUM, description="clients needed to unmask the sum; 0: more than two thirds"
     )
     sum_bits: int = Field(
-        56,
-        ge=20,
-        le=62,
-        description="of the largest weight, as an integer; 24 halves the traffic and does for uniform weights",
+        56, ge=20, le=62, description="of the largest weight as an integer; 24 halves the traffic, enough for uniform"
     )
 
     @property
     def facts(self) -> MechanismFacts:
-        """What is declared of the mechanism."""
+        """The declaration of the mechanism."""
         return MECHANISMS[self.mechanism]
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of DP-SGD: `epochs` mean uses of each example, whatever their number; at most a million."""
+        """Optimiser steps of DP-SGD: each example is used `epochs` times on average."""
         return max(1, round(self.epochs / self.sampling_rate))

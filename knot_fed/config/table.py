@@ -1,25 +1,21 @@
-"""The table of defaults in `pyproject.toml`, written from the schema: `python -m knot_fed.config.table` prints it."""
+"""The table of defaults in `pyproject.toml`; `python -m knot_fed.config.table` prints it from the schema."""
 
 import json
 from collections.abc import Iterator
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
+from knot_fed.config.fields import kebab
 from knot_fed.config.parsing import Scalar
 from knot_fed.config.run import RunConfig
-from knot_fed.config.sections import kebab
 
 TITLE = "tool.flwr.app.config"
 
 
 def defaults_table(title: str = TITLE) -> str:
-    """Return every key of a run's configuration with its default and, as a comment, its meaning, as TOML.
+    """Return all keys of a run's configuration as TOML: defaults, with descriptions as comments.
 
-    Parameters
-    ----------
-    title
-        Name of the table; empty: the keys stand at the top of a file.
+    With an empty title the keys are at the top level of a file.
     """
     return "\n".join(_lines(RunConfig(), title)) + "\n"
 
@@ -32,15 +28,12 @@ def _lines(section: BaseModel, title: str, comment: str = "") -> Iterator[str]:
     plain = {name: _toml(value) for name, value in values.items() if not isinstance(value, BaseModel)}
     width = min(max(len(kebab(name)) + 3 + len(text) for name, text in plain.items()), 24)
     for name, text in plain.items():
-        yield _explained(f"{kebab(name)} = {text}", fields[name], width)
+        setting, about = f"{kebab(name)} = {text}", fields[name].description
+        yield f"{setting:<{width}}  # {about}" if about else setting
     for name, value in values.items():
         if isinstance(value, BaseModel):
             yield ""
             yield from _lines(value, f"{title}.{name}".strip("."), fields[name].description or "")
-
-
-def _explained(setting: str, field: FieldInfo, width: int) -> str:
-    return f"{setting:<{width}}  # {field.description}" if field.description else setting
 
 
 def _toml(value: Scalar) -> str:
@@ -50,4 +43,4 @@ def _toml(value: Scalar) -> str:
 
 
 if __name__ == "__main__":
-    print(defaults_table(), end="")  # noqa: T201  (the table is what this is called for)
+    print(defaults_table(), end="")  # noqa: T201  (a command)

@@ -1,7 +1,4 @@
-"""Temperature scaling of soft labels: how far a classifier must be flattened or sharpened to be as sure as it is right.
-
-One number divides all logits (Guo et al. 2017), so that the arg-max and all ranks stay as they are.
-"""
+"""Temperature scaling of soft labels: one number divides all logits, which keeps their ranks (Guo et al. 2017)."""
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -11,19 +8,14 @@ from scipy.special import log_softmax, softmax
 from knot_fed.types import SoftLabels
 
 LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.05, 20.0
-"""Between which the best one is sought: a classifier that is always right would be sharpened without end."""
+"""Range of the search: a classifier that is always right would be sharpened without limit."""
 SMALLEST_PROBABILITY = 1e-30
 
 
 def temper(soft_labels: SoftLabels, temperature: float) -> SoftLabels:
-    """Return `softmax(logits / temperature)` from `softmax(logits)`: the power `1 / temperature` of each row.
+    """Return `softmax(logits / temperature)` from `softmax(logits)`: each row to the power `1 / temperature`.
 
-    Parameters
-    ----------
-    soft_labels
-        One distribution for each example; what is below 1e-30 is read as that.
-    temperature
-        > 0; above 1 flattens the distributions.
+    Probabilities are clamped to 1e-30. A temperature above 1 flattens the distributions.
 
     Examples
     --------
@@ -38,21 +30,14 @@ def negative_log_likelihood(
     soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"], *, temperature: float = 1.0
 ) -> float:
     """Return the mean of `-ln p` of the true labels, in nats, after temperature scaling."""
-    told = log_softmax(_logits(soft_labels) / temperature, axis=1)
-    return -float(told[np.arange(len(labels)), labels].mean())
+    scaled = log_softmax(_logits(soft_labels) / temperature, axis=1)
+    return -float(scaled[np.arange(len(labels)), labels].mean())
 
 
 def fit_temperature(soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"]) -> float:
     """Return the temperature in [0.05, 20] of the lowest negative log-likelihood of the true labels.
 
-    The likelihood has one maximum, since it is concave in the inverse of the temperature.
-
-    Parameters
-    ----------
-    soft_labels
-        One distribution for each example, at temperature 1.
-    labels
-        True labels; without any, the temperature is 1.
+    The likelihood is concave in the inverse temperature, so it has one maximum. Without labels, the result is 1.
 
     Examples
     --------
@@ -72,7 +57,6 @@ def fit_temperature(soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"]
 
 
 def _logits(soft_labels: SoftLabels) -> Float[np.ndarray, "examples classes"]:
-    rows: Float[np.ndarray, "examples classes"] = np.log(
-        np.maximum(soft_labels.astype(np.float64), SMALLEST_PROBABILITY)
-    )
-    return rows
+    clamped = np.maximum(soft_labels.astype(np.float64), SMALLEST_PROBABILITY)
+    logits: Float[np.ndarray, "examples classes"] = np.log(clamped)
+    return logits

@@ -1,4 +1,4 @@
-"""What a teacher's owner says of it on each text: confidence, or nearness to the data it learnt from."""
+"""Scores that a client reports for each text: confidence, or similarity to its private texts."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 
+from knot_fed.config import SCHEMES
 from knot_fed.models import TextClassifier, predict_logits
 from knot_fed.types import SoftLabels, Text
 
-WITHOUT_SCORE = ("uniform", "size", "certainty")
 RANDOM_SEQUENCES = 256
 NEAREST = 10
 HASHED_WORDS = 1 << 18
@@ -27,26 +27,19 @@ def teacher_scores(
     private: Sequence[Text],
     generator: np.random.Generator,
 ) -> Float[np.ndarray, "examples"]:
-    """Compute the one score per text that a weighting scheme reads, and nothing that it does not.
+    """Compute the float32 score in [0, sqrt(2)] per text that a weighting scheme reads; 0 if it reads none.
 
     Parameters
     ----------
     scheme
-        `density`: `text_density`. `uniform`, `size` and `certainty` read none: zeros. Any other, a user's own too:
-        `prediction_confidence`, with a bias of arg-max predictions under `histogram-confidence`.
-    teacher, soft_labels
-        The teacher and its soft labels for the texts.
+        `density`: `text_density`. Any other that reads a score (`SchemeFacts.reads`), and plug-ins:
+        `prediction_confidence`, with the histogram of arg-max predictions as bias under `histogram-confidence`.
     texts, private
-        The public texts that are scored, and the training texts of the teacher's owner.
+        The public texts, and the training texts of the client.
     generator
         Of the random sequences on which the bias is measured.
-
-    Returns
-    -------
-    scores
-        float32, in [0, sqrt(2)].
     """
-    if scheme in WITHOUT_SCORE:
+    if scheme in SCHEMES and SCHEMES[scheme].reads in ("nothing", "examples"):
         return np.zeros(len(soft_labels), dtype=np.float32)
     if scheme == "density":
         return text_density(texts, private)
@@ -57,17 +50,10 @@ def teacher_scores(
 def prediction_bias(
     model: TextClassifier, *, generator: np.random.Generator, histogram: bool = False
 ) -> Float[np.ndarray, "classes"]:
-    """Return what the model says when nothing is said: its answer to random token sequences.
+    """Return the model's mean prediction on random token sequences.
 
-    Parameters
-    ----------
-    model
-        A trained classifier.
-    generator
-        Of the sequences.
-    histogram
-        Whether to count arg-max predictions, one more for each label, as KNOT's public code does, and not to average
-        soft labels, as its paper says.
+    With `histogram`, return the add-one-smoothed frequencies of arg-max predictions, as KNOT's public code does; its
+    paper averages soft labels.
     """
     logits = predict_logits(model, model.random_items(generator, RANDOM_SEQUENCES)).astype(np.float64)
     drawn = softmax(logits, axis=1).astype(np.float32)
@@ -85,20 +71,13 @@ def prediction_confidence(soft_labels: SoftLabels, bias: Float[np.ndarray, "clas
 def text_density(texts: Sequence[Text], private: Sequence[Text]) -> Float[np.ndarray, "examples"]:
     """Return the mean cosine similarity of each text to the 10 nearest private ones, in [0, 1].
 
-    On hashed words, weighted by their inverse frequency in the private texts; pairs are joined. A teacher counts for
-    little on texts unlike those it has learnt from: density estimates on the client weigh its predictions in
-    Selective-FD (Shao et al. 2024) and UWA (Kovalchuk et al. 2025, arXiv 2509.15147).
+    Texts are hashed words weighted by their inverse frequency in the private texts, at least 1; pairs are joined. A
+    teacher then has little weight on texts unlike its training data: Selective-FD (Shao et al. 2024) and UWA (Kovalchuk
+    et al. 2025, arXiv 2509.15147) weight predictions by density estimates on the client.
 
-    This tells the server more than a confidence does. Soft labels come from the teacher, but this score is read off the
-    private texts: it says what they are about, and a score near 1 that they hold this text or nearly so. A server that
-    chooses the transfer texts can ask for single words. A client that minds sets `share-confidences = false`.
-
-    Parameters
-    ----------
-    texts
-        Public texts, or pairs.
-    private
-        The client's own training texts, at least 1; fewer than 10 are all read.
+    This reveals more to the server than a confidence: it is computed from the private texts themselves, shows their
+    topics, and near 1 shows that they contain nearly this text. A server that chooses the transfer texts can probe
+    single words. The policy `share-confidences = false` withholds it.
 
     Examples
     --------
@@ -114,16 +93,10 @@ def text_density(texts: Sequence[Text], private: Sequence[Text]) -> Float[np.nda
 def nearest_by_words(
     texts: Sequence[Text], among: Sequence[Text], *, count: int
 ) -> tuple[Float[np.ndarray, "examples nearest"], Int[np.ndarray, "examples nearest"]]:
-    """Return cosine similarities and positions of the nearest texts, on hashed words weighted by their rarity.
+    """Return cosine similarities and positions of the `count` nearest texts `among` others, at least 1.
 
-    Parameters
-    ----------
-    texts
-        Texts, or pairs, which are joined.
-    among
-        Where their neighbours are sought and rarity is counted, at least 1.
-    count
-        Neighbours of each text; fewer texts than that are all returned.
+    Words are hashed and weighted by their inverse document frequency `among`; if there are fewer texts than `count`,
+    all are returned.
     """
     words = HashingVectorizer(n_features=HASHED_WORDS, alternate_sign=False, norm=None)
     features = make_pipeline(words, TfidfTransformer())

@@ -1,4 +1,4 @@
-"""Cross-entropy of labelled examples whose classes are not equally frequent."""
+"""Cross-entropy of labelled examples with imbalanced classes."""
 
 from typing import Literal, TypeAlias
 
@@ -7,31 +7,25 @@ import torch
 from jaxtyping import Float, Int
 
 ClassWeights: TypeAlias = Literal["auto", "none", "balanced", "logit-adjusted"]
-"""How rare classes are treated; training reads `auto` as `logit-adjusted`."""
+"""Treatment of rare classes; `auto` means `logit-adjusted` here."""
 
 
 class CrossEntropy:
-    """Cross-entropy of a batch, given by its rows; made for `fit`.
+    """Cross-entropy of a batch, given by its rows in `labels`, for `fit`; `scheme` is `teacher.class-weights`.
 
-    `logit-adjusted` adds the logarithm of each class's frequency to its logit inside the loss (Menon et al. 2021), so
-    that the classifier itself answers as if all classes were equally frequent. Owners' answers are then comparable,
-    whatever their mixes of labels are. `balanced` weighs each example by the inverse frequency of its class.
-
-    Parameters
-    ----------
-    labels
-        True labels of all examples.
-    classes
-        Number of labels.
-    scheme
-        As `teacher.class-weights`.
+    `logit-adjusted` adds the log frequency of each class to its logit inside the loss (Menon et al. 2021), so that the
+    classifier predicts as if classes were balanced; answers of clients with different label mixes are then comparable.
+    `balanced` weights examples by the inverse frequency of their class.
     """
 
     def __init__(self, labels: Int[np.ndarray, "examples"], classes: int, scheme: ClassWeights) -> None:
-        adjusted = scheme in ("auto", "logit-adjusted")
         self._labels = torch.from_numpy(labels)
-        self._weights = class_weights(labels, classes) if scheme == "balanced" else torch.ones(classes)
-        self._log_frequencies = log_frequencies(labels, classes) if adjusted else torch.zeros(classes)
+        self._weights, self._log_frequencies = torch.ones(classes), torch.zeros(classes)
+        if scheme == "balanced":
+            self._weights = class_weights(labels, classes)
+        elif scheme != "none":
+            smoothed = np.bincount(labels, minlength=classes) + 1.0  # absent classes have a logarithm, too
+            self._log_frequencies = torch.from_numpy(np.log(smoothed / smoothed.sum()).astype(np.float32))
 
     def __call__(
         self, logits: Float[torch.Tensor, "batch classes"], rows: Int[np.ndarray, "batch"]
@@ -45,13 +39,7 @@ class CrossEntropy:
 
 
 def class_weights(labels: Int[np.ndarray, "examples"], classes: int) -> Float[torch.Tensor, "classes"]:
-    """Return the inverse frequency of each class, times the mean one among the classes that occur."""
+    """Return the mean count of the classes that occur, over each class's own count."""
     counts = np.bincount(labels, minlength=classes)
     weights = len(labels) / (max(1, int((counts > 0).sum())) * np.maximum(counts, 1))
     return torch.from_numpy(weights.astype(np.float32))
-
-
-def log_frequencies(labels: Int[np.ndarray, "examples"], classes: int) -> Float[torch.Tensor, "classes"]:
-    """Return the logarithm of each class's frequency, one example more counted of each."""
-    counts = np.bincount(labels, minlength=classes) + 1.0
-    return torch.from_numpy(np.log(counts / counts.sum()).astype(np.float32))

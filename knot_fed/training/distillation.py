@@ -1,4 +1,4 @@
-"""The student learns from the teachers' soft labels on the transfer set."""
+"""Distillation of the student from the teachers' soft labels on the transfer set."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -19,41 +19,29 @@ from knot_fed.types import LabelledTexts, Text
 
 EVALUATION_BATCH = 512
 SATURATED = 0.99
-"""Top probability above which the softmax passes next to no gradient on: `p (f - <p, f>)` in transport."""
+"""Top probability above which the gradient through the softmax nearly vanishes: `p (f - <p, f>)` in transport."""
 
 
 @dataclass(frozen=True, slots=True)
 class DistillationResult:
-    """How one distillation went.
-
-    Parameters
-    ----------
-    epochs_run, best_epoch
-        Epochs trained, and the one kept; 0 is the start.
-    train_losses, validation_losses
-        By epoch, the held-out ones from epoch 0.
-    saturated
-        Share of the transfer texts to which the student that was kept gives a top probability above .99.
-    seconds, seconds_in_loss
-        Wall time.
-    """
+    """Outcome of one distillation."""
 
     epochs_run: int
-    best_epoch: int
-    train_losses: tuple[float, ...]
-    validation_losses: tuple[float, ...]
-    saturated: float
-    seconds: float
+    best_epoch: int  # whose parameters the student has; 0 is the start
+    train_losses: tuple[float, ...]  # of epochs 1, 2, ...
+    validation_losses: tuple[float, ...]  # of epochs 0, 1, ...
+    saturated: float  # share of the transfer texts on which the student's top probability exceeds .99
+    seconds: float  # wall time
     seconds_in_loss: float
 
     @property
     def unmoved(self) -> bool:
-        """Whether the student is what it was before: no epoch lowered its held-out loss."""
+        """Whether the student is unchanged: no epoch lowered the held-out loss."""
         return self.best_epoch == 0
 
 
 def distillation_settings(config: RunConfig) -> dict[str, str | float]:
-    """Return the settings of a distillation, as `summary.json` holds them; a setting that nothing reads is empty."""
+    """Return the settings of a distillation for `summary.json`; an unused cost is empty."""
     read = TRANSPORT_KEYS.get(config.distill.loss, frozenset())
     return {
         "loss": config.distill.loss,
@@ -66,30 +54,13 @@ def distillation_settings(config: RunConfig) -> dict[str, str | float]:
 
 
 class PublicCrossEntropy:
-    """Weighted cross-entropy of the student on the server's public labelled examples, a fresh batch at each call.
+    """`weight` times the student's cross-entropy on batches of public examples, drawn with replacement at each call.
 
-    Parameters
-    ----------
-    student
-        The student.
-    examples
-        The public training examples.
-    weight
-        What the cross-entropy is multiplied by.
-    weigh_classes
-        As `teacher.class-weights`.
-    seed
-        Of the batches, which are drawn with replacement.
+    `weigh_classes` is that of `teacher.class-weights`.
     """
 
     def __init__(
-        self,
-        student: TextClassifier,
-        examples: LabelledTexts,
-        *,
-        weight: float,
-        weigh_classes: ClassWeights,
-        seed: int,
+        self, student: TextClassifier, examples: LabelledTexts, *, weight: float, weigh_classes: ClassWeights, seed: int
     ) -> None:
         self.weight = weight
         self._student = student
@@ -99,7 +70,7 @@ class PublicCrossEntropy:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What the next batches depend on; JSON holds it exactly."""
+        """State of the generator of batches; JSON represents it exactly."""
         return dict(self._generator.bit_generator.state)
 
     @state.setter
@@ -107,7 +78,7 @@ class PublicCrossEntropy:
         self._generator.bit_generator.state = state
 
     def __call__(self, size: int) -> Float[torch.Tensor, ""]:
-        """Return the loss of a batch of that size; differentiable in the student's parameters."""
+        """Return the loss of a batch of `size` examples; differentiable in the student's parameters."""
         rows = self._generator.integers(len(self._items), size=size)
         return self.weight * self._cross_entropy(self._student.logits([self._items[row] for row in rows]), rows)
 
@@ -125,34 +96,25 @@ def distil_student(
     start: FitState | None = None,
     keep: Callable[[FitState], None] | None = None,
 ) -> DistillationResult:
-    """Train the student on the teachers' soft labels; held-out texts choose the epoch by the same loss.
+    """Train the student on the teachers' soft labels, and select the epoch by the same loss on held-out texts.
 
     Parameters
     ----------
     student
-        Trained in place; its start is a candidate, so that distillation never makes the held-out loss worse.
+        Trained in place; epoch 0 is a candidate, so the held-out loss never rises.
     texts
         The transfer texts that the teachers labelled, at least 2.
     soft_labels, weights
-        What the teachers said, and how much each counts on each text; pooled soft labels are one teacher of weight 1.
-        The weights of a text need not sum to 1: losses are linear in them, so that the sum says how much it counts.
-    loss
-        Called with logits (B, L), soft labels (B, K, L) and weights (B, K).
-    settings
-        Epochs, patience, batch size, learning rate and the held-out share.
-    seed
-        Of the held-out share, order and dropout.
+        Pooled soft labels are one teacher of weight 1. The weights of a text may sum to any number, its own weight.
     supervision
-        Added to the loss of each batch, with as many public examples; it takes no part in the choice of the epoch.
+        Added to the loss of each batch, with as many public examples; not to the held-out loss.
     start, keep
-        As in `fit`: where an interrupted distillation resumes from, and who keeps its state at each epoch.
+        As in `fit`, to resume an interrupted distillation.
 
     Raises
     ------
-    ModelError
-        If the loss is not finite.
-    OwnCodeError
-        If a user's own loss cannot be used.
+    ModelError, OwnCodeError
+        If the loss is not finite, or a plug-in loss cannot be used.
     """
     started, targets = time.monotonic(), _Targets(soft_labels, weights, loss)
     train_rows, held_rows = _hold_out(len(texts), settings.validation, seed)
@@ -169,22 +131,21 @@ def distil_student(
         settings.epochs, settings.patience, settings.batch_size, settings.learning_rate, loss=settings.loss
     )
     train_items = [items[row] for row in train_rows]
-    result = fit(
-        student, train_items, batch_loss, held_out_score, schedule, seed=seed, start=start, keep=keep
-    )  # fmt: skip
+    result = fit(student, train_items, batch_loss, held_out_score, schedule, seed=seed, start=start, keep=keep)
+    top_probabilities = softmax(predict_logits(student, items), axis=1).max(axis=1)
     return DistillationResult(
         epochs_run=len(result.train_losses),
         best_epoch=result.best_epoch,
         train_losses=result.train_losses,
         validation_losses=tuple(-score for score in result.scores),
-        saturated=_saturated(student, items),
+        saturated=float((top_probabilities > SATURATED).mean()),
         seconds=time.monotonic() - started,
         seconds_in_loss=targets.seconds,
     )
 
 
 class _Targets:
-    """The teachers' answers as tensors, the loss against them, and the seconds spent in it."""
+    """The teachers' answers as tensors, the loss on them, and the seconds spent in it."""
 
     def __init__(
         self,
@@ -200,14 +161,14 @@ class _Targets:
     def loss(
         self, logits: Float[torch.Tensor, "batch classes"], rows: Int[np.ndarray, "batch"]
     ) -> Float[torch.Tensor, ""]:
-        """Return the loss of the student's logits for the texts at these rows."""
+        """Return the loss of logits for the texts at these rows."""
         started = time.monotonic()
         value = self._loss(logits, self._soft_labels[rows].to(logits.device), self._weights[rows].to(logits.device))
         self.seconds += time.monotonic() - started
         return value
 
     def mean_loss(self, student: TextClassifier, items: Sequence[Item], rows: Int[np.ndarray, "held"]) -> float:
-        """Return the student's mean loss on the texts at these rows, without a gradient."""
+        """Return the student's mean loss on these rows, without a gradient."""
         student.eval()
         total = 0.0
         with torch.no_grad():
@@ -215,11 +176,6 @@ class _Targets:
                 batch = rows[start : start + EVALUATION_BATCH]
                 total += float(self.loss(student.logits([items[row] for row in batch]), batch)) * len(batch)
         return total / len(rows)
-
-
-def _saturated(student: TextClassifier, items: Sequence[Item]) -> float:
-    top = softmax(predict_logits(student, items), axis=1).max(axis=1)
-    return float((top > SATURATED).mean())
 
 
 def _hold_out(count: int, share: float, seed: int) -> tuple[Int[np.ndarray, "train"], Int[np.ndarray, "held"]]:

@@ -1,7 +1,4 @@
-"""The optimiser of DP-SGD: Opacus's, but for sums of clipped gradients that are exact and noise that is discrete.
-
-Imported only where DP-SGD runs, since it needs Opacus.
-"""
+"""The optimiser of DP-SGD: Opacus's, with exact sums and discrete noise. Imported on use, since it needs Opacus."""
 
 from typing import Any
 
@@ -13,39 +10,28 @@ from knot_fed.errors import PrivacyError
 from knot_fed.privacy.noise import LARGEST, NoiseSource, grid_step
 
 CLIPPING_ERROR = 1e-12
-"""Relative rounding error of a norm and of a scaled entry in double precision, with room to spare."""
+"""Bound of the relative rounding error of a norm and of a scaled entry in double precision."""
 BATCH_ROUNDING = 2.0**-12
-"""Share by which noise grows, since an example's own gradient is computed in single precision, beside others: its last
-bits differ with the size of the batch, by some 1e-7. This pays for two thousand examples that all differ so."""
+"""Extra noise, since gradients are computed in float32 in a batch: their last bits depend on its size, by about 1e-7.
+It covers two thousand examples that all differ by that."""
 
 
 class ExactDPOptimizer(DPOptimizer):  # type: ignore[misc]
-    """Sums of clipped gradients in whole steps of a grid, plus discrete Gaussian noise of `source`.
+    """Integer sums of clipped gradients on a grid, plus discrete Gaussian noise of `source`.
 
-    Each example's gradient is clipped in double precision and cut to the grid towards zero, so that its norm never
-    exceeds `max_grad_norm`. Whole numbers are added up without rounding: one example more or less moves the sum by its
-    own clipped gradient, whatever the order of addition, and by what `BATCH_ROUNDING` pays for.
-
-    Parameters
-    ----------
-    optimizer
-        Takes the noisy sums as gradients.
-    noise_multiplier, max_grad_norm
-        Standard deviation of the noise over the clipping norm, and that norm.
-    source
-        Of the noise.
+    Each example's gradient is clipped in double precision and truncated to the grid towards zero, so its norm never
+    exceeds `max_grad_norm`. Integers add without rounding: one example more or less changes the sum by its own clipped
+    gradient, whatever the order of addition, and by what `BATCH_ROUNDING` covers. `noise_multiplier` is the standard
+    deviation over the clipping norm.
     """
 
     def __init__(
         self, optimizer: torch.optim.Optimizer, *, noise_multiplier: float, max_grad_norm: float, source: NoiseSource
     ) -> None:
         super().__init__(
-            optimizer,
-            noise_multiplier=noise_multiplier,
-            max_grad_norm=max_grad_norm,
-            expected_batch_size=None,
+            optimizer, noise_multiplier=noise_multiplier, max_grad_norm=max_grad_norm, expected_batch_size=None,
             loss_reduction="sum",
-        )
+        )  # fmt: skip
         self._source = source
         self._step = grid_step(noise_multiplier * max_grad_norm * (1 + BATCH_ROUNDING))
         self._summed = 0
@@ -71,7 +57,7 @@ class ExactDPOptimizer(DPOptimizer):  # type: ignore[misc]
             parameter.grad = noisy.to(parameter.dtype).view_as(parameter)
 
     def _count(self, examples: int) -> None:
-        """Count the gradients of one sum, and refuse more than fit 64 bits whatever their values."""
+        """Count the gradients of one sum, and refuse more than are certain to fit 64 bits."""
         self._summed += examples
         if self._summed * self.max_grad_norm / self._step >= LARGEST:
             raise PrivacyError(

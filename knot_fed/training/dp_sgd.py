@@ -19,36 +19,22 @@ from knot_fed.privacy.noise import NoiseSource
 from knot_fed.types import Text
 
 PHYSICAL_BATCH = 64
-"""Examples whose gradients are held at once; a sampled batch may be larger."""
+"""Examples whose gradients are in memory at once; a sampled batch may be larger."""
 
 
 @dataclass(frozen=True, slots=True)
 class PrivateSchedule:
-    """How DP-SGD trains: nothing in it may depend on the examples, their number included.
-
-    Parameters
-    ----------
-    steps
-        Of the optimiser.
-    sampling_rate
-        Probability with which each example takes part in a step.
-    clipping_norm
-        Largest L2 norm of one example's gradient.
-    noise_multiplier
-        Standard deviation of the noise over `clipping_norm`.
-    learning_rate
-        Of AdamW, to which the gradient's scale is nothing.
-    """
+    """Hyperparameters of DP-SGD; none may depend on the examples, including their number."""
 
     steps: int
-    sampling_rate: float
-    clipping_norm: float
-    noise_multiplier: float
-    learning_rate: float
+    sampling_rate: float  # probability of each example in a step
+    clipping_norm: float  # largest L2 norm of one example's gradient
+    noise_multiplier: float  # standard deviation of the noise over clipping_norm
+    learning_rate: float  # of AdamW, which is invariant to the scale of gradients
 
 
 TRIED = PrivateSchedule(steps=1, sampling_rate=1.0, clipping_norm=1.0, noise_multiplier=1.0, learning_rate=0.0)
-"""What a model is tried with; none of it is done."""
+"""Settings of a trial, which changes no parameter."""
 
 
 def fit_privately(
@@ -62,30 +48,26 @@ def fit_privately(
     """Train by DP-SGD (Abadi et al. 2016): sums of clipped gradients of Poisson samples, with Gaussian noise.
 
     Unit: one example. Neighbouring relation: one example more or less. Sensitivity: `clipping_norm` for each sum.
-    Accountant: `dp_sgd_epsilon` of `knot_fed.privacy.accounting`. All steps are done and the last parameters are kept:
-    nothing is chosen by a validation split. Sums are not divided by a batch size, since that would need the number of
-    examples. There is no dropout, since the noise is regulariser enough, and `frozen_under_dp_sgd` keeps its values.
-    An example whose gradient is not finite counts as nothing.
+    Accountant: `dp_sgd_epsilon` of `knot_fed.privacy.accounting`.
+
+    All steps run and the last parameters stay: no validation split selects any. Sums are not divided by a batch size,
+    which would reveal the number of examples. Dropout is off, since noise regularises enough, and parameters in
+    `frozen_under_dp_sgd` do not change. A gradient that is not finite counts as 0.
 
     Parameters
     ----------
     model
         Trained in place, from parameters that do not depend on the examples.
-    items, labels
-        Encoded training examples and their labels.
-    schedule
-        Steps, rate, clipping and noise.
     source
         Of sampling and noise.
 
     Raises
     ------
     PrivacyError
-        If Opacus is not installed or cannot treat a layer, or the model draws random numbers as it trains; nothing is
-        trained then.
+        Before training, if Opacus is missing or does not support a layer, or the model is random in training mode.
     """
     targets = torch.from_numpy(np.asarray(labels, dtype=np.int64))
-    with _only_private_layers(model), _without_dropout(model), _per_example_gradients(model):
+    with _private_training(model), _per_example_gradients(model):
         optimiser = _optimiser(model, schedule, source)
         model.train()
         _check_same_twice(model, items[:1])
@@ -97,16 +79,11 @@ def fit_privately(
 
 
 def check_treatable(model: TextClassifier, texts: Sequence[Text]) -> None:
-    """Refuse DP-SGD of a model before anything is charged or trained; reads the first of these public texts only.
+    """Raise PrivacyError as `fit_privately`, before anything is charged or trained.
 
-    That text, twice in a batch, shows whether each example has a gradient of its own; no parameter is changed.
-
-    Raises
-    ------
-    PrivacyError
-        As `fit_privately`.
+    The first of these public texts, twice in a batch, shows whether per-example gradients work. No parameter changes.
     """
-    with _only_private_layers(model), _without_dropout(model), _per_example_gradients(model):
+    with _private_training(model), _per_example_gradients(model):
         optimiser, items = _optimiser(model, TRIED, NoiseSource()), model.encode(texts[:1]) * 2
         model.train()
         _check_same_twice(model, items)
@@ -118,13 +95,7 @@ def check_treatable(model: TextClassifier, texts: Sequence[Text]) -> None:
 
 
 def check_opacus() -> None:
-    """Refuse DP-SGD where Opacus is missing.
-
-    Raises
-    ------
-    PrivacyError
-        With the command that installs it.
-    """
+    """Raise PrivacyError, with the command that installs Opacus, if it is missing."""
     if find_spec("opacus") is None:
         raise PrivacyError("DP-SGD needs Opacus, which is not installed; pip install 'knot-fed[privacy]'")
 
@@ -133,18 +104,17 @@ def _optimiser(model: TextClassifier, schedule: PrivateSchedule, source: NoiseSo
     from knot_fed.training.dp_optimiser import ExactDPOptimizer
 
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return ExactDPOptimizer(
+    adam, multiplier = (
         torch.optim.AdamW(trained, lr=schedule.learning_rate, weight_decay=0.0),
-        noise_multiplier=schedule.noise_multiplier,
-        max_grad_norm=schedule.clipping_norm,
-        source=source,
+        schedule.noise_multiplier,
     )
+    return ExactDPOptimizer(adam, noise_multiplier=multiplier, max_grad_norm=schedule.clipping_norm, source=source)
 
 
 def _step(
     model: TextClassifier, items: Sequence[Item], targets: torch.Tensor, rows: Int[np.ndarray, "batch"], optimiser: Any
 ) -> None:
-    """Do one step on a sampled batch, in physical batches; an empty one still gets its noise."""
+    """Take one step on a sampled batch, in physical batches; an empty one still gets noise."""
     parts = [rows[start : start + PHYSICAL_BATCH] for start in range(0, max(1, len(rows)), PHYSICAL_BATCH)]
     for part in parts:
         if len(part):
@@ -160,42 +130,30 @@ def _step(
 
 
 @contextmanager
-def _only_private_layers(model: TextClassifier) -> Iterator[None]:
-    """Let no gradient into the layers that DP-SGD leaves alone, for a while."""
-    left_alone = [
-        parameter
+def _private_training(model: TextClassifier) -> Iterator[None]:
+    """Freeze `frozen_under_dp_sgd` and turn dropout off temporarily, including rates that attention reads itself."""
+    changed: list[tuple[nn.Module | nn.Parameter, str, object, object]] = [
+        (parameter, "requires_grad", True, False)
         for name, parameter in model.named_parameters()
         if parameter.requires_grad and name.startswith(model.frozen_under_dp_sgd)
     ]
-    for parameter in left_alone:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in left_alone:
-            parameter.requires_grad_(True)
-
-
-@contextmanager
-def _without_dropout(model: TextClassifier) -> Iterator[None]:
-    """Switch dropout off for a while, as modules and as rates that a module's own code reads, such as attention's."""
-    rates = [
-        (module, name, value)
+    changed += [
+        (module, name, value, 0.0)
         for module in model.modules()
         for name, value in vars(module).items()
         if isinstance(value, float) and ("dropout" in name or (name == "p" and isinstance(module, _DropoutNd)))
     ]
-    for module, name, _ in rates:
-        setattr(module, name, 0.0)
+    for holder, name, _, value in changed:
+        setattr(holder, name, value)
     try:
         yield
     finally:
-        for module, name, value in rates:
-            setattr(module, name, value)
+        for holder, name, value, _ in changed:
+            setattr(holder, name, value)
 
 
 def _check_same_twice(model: TextClassifier, items: Sequence[Item]) -> None:
-    """Refuse a model that still draws random numbers as it trains."""
+    """Refuse a model that is random in training mode."""
     with torch.no_grad():
         if items and not torch.equal(model.logits(items), model.logits(items)):
             raise _untreatable(model, "one that draws random numbers")
@@ -203,7 +161,7 @@ def _check_same_twice(model: TextClassifier, items: Sequence[Item]) -> None:
 
 @contextmanager
 def _per_example_gradients(model: TextClassifier) -> Iterator[None]:
-    """Let Opacus read the gradient of each example for a while."""
+    """Attach Opacus's hooks for per-example gradients temporarily."""
     check_opacus()
     from opacus import GradSampleModule
     from opacus.validators import ModuleValidator
@@ -226,7 +184,7 @@ def _per_example_gradients(model: TextClassifier) -> Iterator[None]:
 
 @contextmanager
 def _untreatable_if_it_fails(model: TextClassifier) -> Iterator[None]:
-    """Tell of what Opacus raises inside a layer, which may be of any kind."""
+    """Convert exceptions that Opacus raises inside a layer, of any type."""
     try:
         yield
     except KnotError:

@@ -1,4 +1,4 @@
-"""How well soft labels fit true labels: Semantic Distance, W1-to-truth, accuracy, macro-F1, calibration, details."""
+"""Metrics of soft labels against true labels: Semantic Distance, W1-to-truth, accuracy, macro-F1, calibration."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ BINS = 15
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """One occupied bin of the top probability: its mean, the share of right answers, and how many answers it holds."""
+    """A non-empty bin of the top probability: its mean, the share of correct answers, and their number."""
 
     confidence: float
     accuracy: float
@@ -25,24 +25,14 @@ class ReliabilityBin:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EvaluationDetails:
-    """What lies behind the metrics of one test set.
-
-    Parameters
-    ----------
-    mean_predictions
-        Mean predicted distribution of the examples of each true label (rows); zero where a label does not occur.
-    confusion
-        Count of examples by true label (rows) and arg-max prediction (columns).
-    reliability
-        The occupied bins of the top probability, in order.
-    """
+    """Mean predictions by true label (rows; 0 if absent), confusion counts, and a reliability diagram."""
 
     mean_predictions: Float[np.ndarray, "classes classes"]
     confusion: Int[np.ndarray, "classes classes"]
     reliability: tuple[ReliabilityBin, ...]
 
     def to_mapping(self) -> dict[str, object]:
-        """Return the details as `summary.json` holds them."""
+        """Return the details for `summary.json`."""
         return {
             "mean_predictions": self.mean_predictions.tolist(),
             "confusion": self.confusion.tolist(),
@@ -53,23 +43,10 @@ class EvaluationDetails:
 def evaluate_classifier(
     soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"], label_space: LabelSpace, *, temperature: float = 1.0
 ) -> Metrics:
-    """Measure soft labels against true labels.
+    """Compute all metrics; SD, W1 and macro-F1 are means over the labels that occur.
 
-    Parameters
-    ----------
-    soft_labels
-        One distribution for each example.
-    labels
-        True labels; SD, W1 and macro-F1 are means over the labels that occur here.
-    label_space
-        Gives the coordinates of SD and W1.
-    temperature
-        Of `sd_calibrated` only, as `fit_temperature` found it on other examples.
-
-    Returns
-    -------
-    metrics
-        All zero, with `examples = 0`, for an empty test set.
+    The temperature is that of `sd_calibrated` only, fitted by `fit_temperature` on other examples. The metrics of an
+    empty test set are 0.
 
     Examples
     --------
@@ -92,7 +69,7 @@ def evaluate_classifier(
 
 
 def mean_metrics(metrics: Sequence[Metrics]) -> Metrics:
-    """Average over domains, each counting the same; examples are added up."""
+    """Average over domains with equal weights, and sum the examples."""
     fields = ("sd", "sd_calibrated", "w1", "accuracy", "macro_f1", "ece")
     means = {field: float(np.mean([getattr(domain, field) for domain in metrics])) for field in fields}
     return Metrics(**means, examples=sum(domain.examples for domain in metrics))
@@ -101,10 +78,9 @@ def mean_metrics(metrics: Sequence[Metrics]) -> Metrics:
 def semantic_distances(
     soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"], label_space: LabelSpace
 ) -> Float[np.ndarray, "examples"]:
-    """Return `|| sum_k p_k x_k - x_c ||`: how far the mean prediction is from the truth (KNOT, COLING 2022).
+    """Return `|| sum_k p_k x_k - x_c ||`, the distance of the mean prediction from the truth (KNOT, COLING 2022).
 
-    Labels without coordinates are the corners of a simplex with edges of length one, so that it is
-    `|| p - e_c || / sqrt(2)`, from 0 to 1.
+    Labels without coordinates are the corners of a simplex with unit edges: `|| p - e_c || / sqrt(2)`, in [0, 1].
     """
     if not label_space.ordered:
         right = soft_labels[np.arange(len(labels)), labels]
@@ -119,7 +95,7 @@ def semantic_distances(
 def distances_to_truth(
     soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"], label_space: LabelSpace
 ) -> Float[np.ndarray, "examples"]:
-    """Return `sum_k p_k || x_k - x_c ||`: the cost of moving all mass to the truth, which SD never exceeds."""
+    """Return `sum_k p_k || x_k - x_c ||`, the cost of moving all mass to the truth; an upper bound of SD."""
     distances: Float[np.ndarray, examples] = (soft_labels * label_space.distances[labels]).sum(axis=1)
     return distances
 
@@ -131,7 +107,7 @@ def calibration_error(soft_labels: SoftLabels, labels: Int[np.ndarray, "examples
 
 
 def reliability_bins(soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"]) -> tuple[ReliabilityBin, ...]:
-    """Return the occupied ones of 15 equal bins of the top probability: what a reliability diagram shows."""
+    """Return the non-empty ones of 15 equal bins of the top probability, for a reliability diagram."""
     top = soft_labels.max(axis=1).astype(np.float64)
     right = soft_labels.argmax(axis=1) == labels
     bins = np.clip((top * BINS).astype(np.int64), 0, BINS - 1)
@@ -144,16 +120,7 @@ def reliability_bins(soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"
 def evaluation_details(
     soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"], label_space: LabelSpace
 ) -> EvaluationDetails:
-    """Tell which labels are taken for which, and how far confidence can be trusted.
-
-    Parameters
-    ----------
-    soft_labels
-        One distribution for each example.
-    labels
-        True labels.
-    label_space
-        Gives the number of labels.
+    """Return which labels are confused, and how reliable the confidence is.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""One training loop with early stopping, for teachers and students alike."""
+"""The training loop of teachers and students, with early stopping."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ BatchLoss = Callable[[Float[torch.Tensor, "examples classes"], Int[np.ndarray, "
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long and how fast to train, and what messages call the loss."""
+    """Hyperparameters of training, and the name of the loss in messages."""
 
     epochs: int
     patience: int
@@ -30,7 +30,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What a training run has seen: mean training loss and validation score of each epoch, and the epoch kept."""
+    """Mean training loss of each epoch, validation scores from epoch 0, and the selected epoch."""
 
     train_losses: tuple[float, ...]
     scores: tuple[float, ...]
@@ -39,7 +39,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FitState:
-    """All that training needs to resume from the end of an epoch: arrays by name, and facts that JSON holds exactly."""
+    """State to resume from after an epoch: arrays by name, and facts that JSON represents exactly."""
 
     arrays: dict[str, np.ndarray]
     facts: dict[str, Any]
@@ -56,26 +56,22 @@ def fit(
     start: FitState | None = None,
     keep: Callable[[FitState], None] | None = None,
 ) -> Fit:
-    """Train with AdamW until the score has not risen for `patience` epochs, and keep the best epoch's parameters.
+    """Train with AdamW until the score has not risen for `patience` epochs; keep the best epoch's parameters.
 
     Parameters
     ----------
     model
-        Trained in place; the parameters that it starts with are epoch 0 and a candidate.
-    items
-        Encoded training examples.
+        Trained in place; its initial parameters, epoch 0, are a candidate.
     batch_loss
         Loss of a batch, from its logits and the positions of its items.
     score
-        Quality of the model as it stands, higher is better.
-    schedule
-        Epochs, patience, batch size, learning rate (0: the model's default) and weight decay.
+        Current quality of the model, higher is better.
     seed
         Of order and dropout.
     start
-        What `keep` was given by interrupted training; it resumes from there, to the same parameters. None: epoch 0.
+        State that `keep` received, to resume from; the final parameters are the same. None: epoch 0.
     keep
-        Called before the first epoch and after each that another one follows.
+        Called with the state before each epoch.
 
     Raises
     ------
@@ -87,7 +83,7 @@ def fit(
         if start is None:
             scores, losses, best, best_state = [score()], list[float](), 0, trained_state(model)
         else:
-            best_state = training.go_on(start)
+            best_state = training.load_state(start)
             scores, losses, best = list(start.facts["scores"]), list(start.facts["losses"]), start.facts["best"]
         while len(losses) - best < schedule.patience and len(losses) < schedule.epochs:
             if keep is not None:
@@ -104,7 +100,7 @@ def fit(
 def fit_all_epochs(
     model: TextClassifier, items: Sequence[Item], batch_loss: BatchLoss, schedule: Schedule, *, seed: int
 ) -> tuple[float, ...]:
-    """Train as `fit` does, but for all epochs, keep the last one's parameters, and return the mean loss of each."""
+    """Train as `fit` for all epochs, keep the last parameters, and return the mean loss of each epoch."""
     with seeded(seed):
         training = _Training(model, items, batch_loss, schedule, seed=seed)
         losses = tuple(training.epoch(number) for number in range(1, schedule.epochs + 1))
@@ -113,7 +109,7 @@ def fit_all_epochs(
 
 
 class _Training:
-    """Epochs of AdamW over items in a seeded order; its state can be taken and put back between two epochs."""
+    """Epochs of AdamW over items in a seeded order, with a state between epochs."""
 
     def __init__(
         self, model: TextClassifier, items: Sequence[Item], batch_loss: BatchLoss, schedule: Schedule, *, seed: int
@@ -138,19 +134,17 @@ class _Training:
             self._optimiser.step()
             value = float(loss.detach())
             if not math.isfinite(value):
-                raise self._not_finite(value, f"step {start // self._batch_size + 1} of epoch {number}")
+                raise ModelError(
+                    f"training {self._model.spec.name}: the loss {self._loss} is {value} in step"
+                    f" {start // self._batch_size + 1} of epoch {number}, at a learning rate of {self._rate:g}; use a"
+                    " lower rate, or mend the loss",
+                    refusal="training did not stay finite; lower the learning rate",
+                )
             total += value * len(rows)
         return total / len(order)
 
-    def _not_finite(self, value: float, place: str) -> ModelError:
-        return ModelError(
-            f"training {self._model.spec.name}: the loss {self._loss} is {value} in {place}, at a learning rate of"
-            f" {self._rate:g}; use a lower rate, or mend the loss",
-            refusal="training did not stay finite; lower the learning rate",
-        )
-
     def state(self, best_state: dict[str, np.ndarray], **facts: Any) -> FitState:
-        """Take parameters, optimiser and random state."""
+        """Copy parameters, optimiser and random state."""
         arrays = {f"model/{name}": value for name, value in trained_state(self._model).items()}
         arrays |= {f"best/{name}": value for name, value in best_state.items()}
         for place, values in self._optimiser.state_dict()["state"].items():
@@ -160,8 +154,8 @@ class _Training:
             arrays["random/cuda"] = torch.cuda.get_rng_state().numpy()
         return FitState(arrays, {**facts, "generator": self._generator.bit_generator.state})
 
-    def go_on(self, start: FitState) -> dict[str, np.ndarray]:
-        """Put back what `state` took, and return the best epoch's parameters."""
+    def load_state(self, start: FitState) -> dict[str, np.ndarray]:
+        """Restore what `state` copied, and return the best epoch's parameters."""
         parts: dict[str, dict[str, np.ndarray]] = {"model": {}, "best": {}, "optimiser": {}, "random": {}}
         for name, value in start.arrays.items():
             part, _, rest = name.partition("/")

@@ -1,4 +1,4 @@
-"""Teachers in an owner's state folder: each under a digest of all that shaped it, trained once, checked when loaded."""
+"""Teachers in a client's state folder, each under a digest of everything that determines it; checked when loaded."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from knot_fed.types import LabelledTexts, SplitExamples
 
 Train = Callable[[], TextClassifier]
 NOT_OF_TRAINING = {"models", "temperature", "max_length"}
-"""Settings that training does not read; the longest text is part of the specification."""
+"""Settings that training does not read; `max_length` is part of the specification."""
 
 logger = logging.getLogger("knot_fed")
 
@@ -35,28 +35,19 @@ def load_or_train_teacher(
     feature_cache: Path | None = None,
     private: PrivateSchedule | None = None,
 ) -> tuple[TextClassifier, bool]:
-    """Load the teacher that this data, model, training settings and seed gave before, or train it.
+    """Load the teacher of this data, model, settings and seed, or train it; return it, and whether it was loaded.
 
     Parameters
     ----------
-    spec, examples, settings, seed, feature_cache
-        As in `train_teacher`.
     folder
-        Where teachers are kept, each under its digest; None: nowhere. A ready model (`epochs = 0`) is not copied there.
+        Where teachers are stored; None: nowhere. A ready model (`epochs = 0`) is never stored.
     private
-        How DP-SGD trains it; None: without a guarantee, by `train_teacher`.
-
-    Returns
-    -------
-    teacher
-        The trained classifier.
-    reused
-        Whether it was loaded.
+        Schedule of DP-SGD; None: `train_teacher`, without a guarantee.
 
     Raises
     ------
     PrivacyError
-        If a kept DP-SGD teacher is damaged: another one would be another release.
+        If a stored DP-SGD teacher is damaged: training another one would be another release.
     """
 
     def train() -> TextClassifier:
@@ -73,13 +64,7 @@ def load_or_train_teacher(
 
 
 def check_kept_release(kept: Path) -> None:
-    """Refuse to continue with a damaged noisy release, which is never drawn again; one that is not there is fine.
-
-    Raises
-    ------
-    PrivacyError
-        If a file of it is not as it was written.
-    """
+    """Raise PrivacyError if a stored noisy release is damaged, since it is never drawn again; it may be absent."""
     try:
         if kept.is_dir():
             check_folder(kept)
@@ -98,27 +83,21 @@ def _lost_release(kept: Path, error: KnotError) -> PrivacyError:
 def load_or_train(
     kept: Path, train: Train, *, feature_cache: Path | None = None, heal: bool = True
 ) -> tuple[TextClassifier, bool]:
-    """Load the classifier in a folder, or train it and keep it there; returns it, and whether it was loaded.
+    """Load the classifier in the folder `kept`, or train and store it; return it, and whether it was loaded.
 
-    Where another process has kept one meanwhile, that one is returned, so that no two of one name are asked.
+    If another process has stored one meanwhile, that one is returned, so that all answers come from one teacher.
 
     Parameters
     ----------
-    kept
-        The folder.
-    train
-        Trains the classifier.
-    feature_cache
-        Folder for features of frozen encoders.
     heal
-        Whether a damaged one is trained again; not a noisy one, since another one would be another release.
+        Whether to retrain a damaged classifier; False for a noisy one, since another one would be another release.
 
     Raises
     ------
     PrivacyError
         If a noisy one is damaged, or cannot be loaded.
     ModelError
-        If the disk is full, for example.
+        If it cannot be written, e.g. if the disk is full.
     """
     if kept.is_dir():
         try:
@@ -140,7 +119,7 @@ def load_or_train(
 def teacher_digest(
     spec: ModelSpec, examples: SplitExamples, settings: TeacherConfig, seed: int, private: PrivateSchedule | None = None
 ) -> str:
-    """Return what names a teacher: a digest of all that shapes it, and of no setting that training does not read."""
+    """Return a digest of everything that determines a teacher, and of nothing that its training does not read."""
     if private is not None:
         return digest_of_training(spec, [examples.train], {"dp-sgd": asdict(private)}, seed)
     if not settings.epochs:
@@ -151,9 +130,8 @@ def teacher_digest(
 def digest_of_training(
     spec: ModelSpec, parts: Sequence[LabelledTexts], settings: Mapping[str, object], seed: int
 ) -> str:
-    """Return the digest of a specification, the examples that are read, the settings that are read, and a seed."""
-    digest = hashlib.sha256()
-    digest.update(json.dumps([model_identity(spec), settings, seed], sort_keys=True).encode())
+    """Return the digest of a specification, and of the examples, settings and seed that training reads."""
+    digest = hashlib.sha256(json.dumps([model_identity(spec), settings, seed], sort_keys=True).encode())
     for part in parts:
         digest.update(json.dumps([part.texts, part.labels.tolist()]).encode())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""PATE inside one client: teachers on disjoint shards of its records, which a record can change only one of."""
+"""PATE inside one client: teachers on disjoint shards of its records, so that one record affects one teacher."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from knot_fed.config import TeacherConfig
 from knot_fed.models import ModelSpec, TextClassifier, build_classifier
@@ -21,21 +21,13 @@ UNREAD = {*NOT_OF_TRAINING, "patience"}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ShardTeachers:
-    """One teacher for each shard of an owner's records; only `noisy_votes` of what they say may leave.
-
-    Parameters
-    ----------
-    models
-        The teachers; None for a shard without records.
-    classes
-        Number of labels.
-    """
+    """One teacher per shard, None for an empty one; only `noisy_votes` of their answers may leave the client."""
 
     models: Sequence[TextClassifier | None]
     classes: int
 
     def __call__(self, texts: Sequence[Text], *, temperature: float) -> Float[np.ndarray, "shards examples classes"]:
-        """Ask each of them; a shard without records answers with flat rows."""
+        """Return all answers; an empty shard answers with uniform rows."""
         answers = np.full((len(self.models), len(texts), self.classes), 1 / self.classes)
         for shard, model in enumerate(self.models):
             if model is not None:
@@ -53,23 +45,13 @@ def train_shards(
     folder: Path | None,
     feature_cache: Path | None = None,
 ) -> ShardTeachers:
-    """Train one teacher for each shard, or load those that are kept.
+    """Train one teacher per shard, or load those stored in `folder` under their digests (None: store nothing).
 
-    Each record goes to the shard that its own text names, so that one more moves no other. All epochs are done, and no
-    validation split is read, since one of its records would shape all teachers.
-
-    Parameters
-    ----------
-    spec, settings, seed, feature_cache
-        As in `train_teacher`; patience is not read.
-    train
-        The owner's training examples.
-    shards
-        Number of teachers, >= 2.
-    folder
-        Where they are kept, each under its digest; None: nowhere.
+    A hash of its text assigns each record to a shard, so that adding one moves no other. All epochs run and no
+    validation split is read, since one of its records would affect all teachers.
     """
-    places = _shard_of_each(train.texts, shards)
+    digests = (hashlib.sha256(json.dumps(text).encode()).digest()[:8] for text in train.texts)
+    places = np.array([int.from_bytes(digest) % shards for digest in digests], dtype=np.int64)
     models: list[TextClassifier | None] = []
     for shard in range(shards):
         part = train.select(np.flatnonzero(places == shard))
@@ -90,8 +72,3 @@ def _trained(
     teacher = build_classifier(spec, seed=seed, feature_cache=feature_cache)
     train_further(teacher, train, settings, seed=seed)
     return teacher
-
-
-def _shard_of_each(texts: Sequence[Text], shards: int) -> Int[np.ndarray, "examples"]:
-    digests = (hashlib.sha256(json.dumps(text).encode()).digest()[:8] for text in texts)
-    return np.array([int.from_bytes(digest) % shards for digest in digests], dtype=np.int64)

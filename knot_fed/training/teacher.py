@@ -1,4 +1,4 @@
-"""Teachers: trained on one owner's examples, and asked for soft labels."""
+"""Training of teachers on a client's private examples, and their soft labels."""
 
 import hashlib
 import json
@@ -41,19 +41,13 @@ logger = logging.getLogger("knot_fed")
 def train_teacher(
     spec: ModelSpec, examples: SplitExamples, settings: TeacherConfig, *, seed: int, feature_cache: Path | None = None
 ) -> TextClassifier:
-    """Train a classifier by cross-entropy, stopped early by macro-F1 on the owner's own validation split.
+    """Train a classifier by cross-entropy, with early stopping by macro-F1 on the validation split.
 
-    Where all training examples have one label there is nothing to learn, and it is a constant. With `epochs = 0` a
-    ready model is returned as it was built, and no example is read.
+    If all training examples have one label, the teacher is a constant. With `epochs = 0` a ready model is returned as
+    built, and no example is read. The test split is never read.
 
     Parameters
     ----------
-    spec
-        The architecture.
-    examples
-        The owner's examples; its test split is not read.
-    settings
-        Epochs, patience, batch size, rates, class weights.
     seed
         Of initial parameters, order and dropout.
     feature_cache
@@ -62,7 +56,7 @@ def train_teacher(
     Raises
     ------
     ModelError
-        If the model cannot be built, training diverges, or a model that is used as it is starts from random parameters.
+        If the model cannot be built, training diverges, or `epochs = 0` meets a model with random parameters.
     """
     if not settings.epochs:
         ready = build_classifier(spec, seed=seed, feature_cache=feature_cache)
@@ -73,16 +67,14 @@ def train_teacher(
         logger.warning(ONE_LABEL)
         return constant_classifier(spec, int(present[0]))
     model = build_classifier(spec, seed=seed, feature_cache=feature_cache)
-    items = model.encode(examples.train.texts)
-    val_items = model.encode(examples.val.texts)
+    items, val_items = model.encode(examples.train.texts), model.encode(examples.val.texts)
     batch_loss = CrossEntropy(examples.train.labels, len(spec.labels), settings.class_weights)
 
     def macro_f1() -> float:
         predicted = predict_logits(model, val_items).argmax(axis=1)
         return float(f1_score(examples.val.labels, predicted, average="macro", zero_division=0.0))
 
-    result = fit(model, items, batch_loss, macro_f1, _schedule(settings), seed=seed)
-    _check_finite(result.train_losses, spec.name)
+    fit(model, items, batch_loss, macro_f1, _schedule(settings), seed=seed)
     return model
 
 
@@ -95,30 +87,16 @@ def train_private_teacher(
     source: NoiseSource,
     feature_cache: Path | None = None,
 ) -> TextClassifier:
-    """Train a classifier by DP-SGD, as `fit_privately` describes: unit, neighbouring relation, sensitivity, accountant.
+    """Train a classifier by `fit_privately`, which states unit, neighbouring relation, sensitivity and accountant.
 
-    The guarantee is that of the parameters, so it covers any number of answers. Nothing else of the owner's is read:
-    no validation split chooses an epoch, and no class is weighed by how often it occurs.
-
-    Parameters
-    ----------
-    spec
-        The architecture.
-    train
-        The owner's training examples.
-    schedule
-        Steps, sampling rate, clipping and noise.
-    seed
-        Of initial parameters only.
-    source
-        Of sampling and noise.
-    feature_cache
-        Folder for features of frozen encoders.
+    The guarantee is that of the parameters and covers any number of answers. No validation split selects an epoch, and
+    no class is weighted by its frequency, since both would read more private data. The seed is that of the initial
+    parameters only; sampling and noise come from `source`.
 
     Raises
     ------
     PrivacyError
-        If Opacus is missing or cannot treat a layer.
+        If Opacus is missing or does not support a layer.
     """
     model = build_classifier(spec, seed=seed, feature_cache=feature_cache)
     fit_privately(model, model.encode(train.texts), train.labels, schedule, source=source)
@@ -126,27 +104,12 @@ def train_private_teacher(
 
 
 def train_further(model: TextClassifier, train: LabelledTexts, settings: TeacherConfig, *, seed: int) -> None:
-    """Train a classifier in place by the loss of `train_teacher`, for all epochs, and keep the last one's parameters.
+    """Continue training in place with the loss of `train_teacher`, for all epochs; the last parameters stay.
 
-    Parameters
-    ----------
-    model
-        Trained from the parameters that it has.
-    train
-        The owner's training examples.
-    settings
-        Epochs, batch size, rates, class weights; patience is not read.
-    seed
-        Of order and dropout.
-
-    Raises
-    ------
-    ModelError
-        If training diverges.
+    Patience is not read. Raises ModelError if training diverges.
     """
     batch_loss = CrossEntropy(train.labels, len(model.spec.labels), settings.class_weights)
-    losses = fit_all_epochs(model, model.encode(train.texts), batch_loss, _schedule(settings), seed=seed)
-    _check_finite(losses, model.spec.name)
+    fit_all_epochs(model, model.encode(train.texts), batch_loss, _schedule(settings), seed=seed)
 
 
 def predict_soft_labels(
@@ -156,28 +119,28 @@ def predict_soft_labels(
 
     Parameters
     ----------
-    model
-        A trained classifier.
     texts
-        Texts of the kind (single or paired) that the model was built for.
+        Single texts or pairs, as the model was built for.
     temperature
         > 0; above 1 flattens the distributions.
     kept
-        Folder where logits are kept under a digest of parameters and texts, and found again; None: nowhere.
+        Folder that caches logits under a digest of parameters and texts; None: no cache.
 
     Raises
     ------
     ModelError
-        If single texts are given to a model of pairs, or the other way round.
+        If single texts are given to a model of pairs, or vice versa.
     """
     if texts and isinstance(texts[0], str) == model.spec.paired:
         kinds = ("pairs", "single texts") if model.spec.paired else ("single texts", "pairs")
         raise ModelError(f"the model reads {kinds[0]}, these are {kinds[1]}; use data of the run's task")
-    return _soft_labels(_kept_logits(model, texts, kept) if kept else _logits(model, texts), temperature)
+    logits = _kept_logits(model, texts, kept) if kept else predict_logits(model, model.encode(texts))
+    rows: SoftLabels = softmax(logits.astype(np.float64) / temperature, axis=1).astype(np.float32)
+    return rows
 
 
 def best_temperature(model: TextClassifier, examples: LabelledTexts) -> float:
-    """Return the temperature at which a classifier fits examples best; those of a private owner would leak by it."""
+    """Return the temperature at which a classifier fits examples best; only for public ones, which it reveals."""
     return fit_temperature(predict_soft_labels(model, examples.texts), examples.labels)
 
 
@@ -191,16 +154,12 @@ def _kept_logits(model: TextClassifier, texts: Sequence[Text], folder: Path) -> 
         except (DamagedError, OSError, ValueError) as error:
             logger.warning("kept logits are damaged (%s); they are computed again", error)
             shutil.rmtree(kept, ignore_errors=True)
-    logits = _logits(model, texts)
+    logits = predict_logits(model, model.encode(texts))
     try:
         keep_folder(kept, lambda folder: np.save(folder / LOGITS, logits))
     except OSError as error:
         logger.warning("logits cannot be kept (%s); they are computed again next time", error.strerror)
     return logits
-
-
-def _logits(model: TextClassifier, texts: Sequence[Text]) -> Float[np.ndarray, "examples classes"]:
-    return predict_logits(model, model.encode(texts))
 
 
 def _answer_digest(model: TextClassifier, texts: Sequence[Text]) -> str:
@@ -210,17 +169,7 @@ def _answer_digest(model: TextClassifier, texts: Sequence[Text]) -> str:
     return digest.hexdigest()
 
 
-def _soft_labels(logits: Float[np.ndarray, "examples classes"], temperature: float) -> SoftLabels:
-    rows: SoftLabels = softmax(logits.astype(np.float64) / temperature, axis=1).astype(np.float32)
-    return rows
-
-
 def _schedule(settings: TeacherConfig) -> Schedule:
     return Schedule(
         settings.epochs, settings.patience, settings.batch_size, settings.learning_rate, settings.weight_decay
     )
-
-
-def _check_finite(losses: Sequence[float], model: str) -> None:
-    if not np.isfinite(losses).all():
-        raise ModelError(f"{model}: training diverged, the loss is not finite; lower the learning rate")

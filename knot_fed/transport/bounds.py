@@ -1,10 +1,10 @@
-"""Certified bounds of a transport cost: a feasible potential from below, a feasible plan from above."""
+"""Certified bounds of a transport cost: a feasible potential below, a feasible plan above."""
 
 import torch
 from jaxtyping import Float
 
 SHARPNESS, FARTHEST, SCALINGS = 300.0, 80.0, 50
-"""Of the plan: 1 / eps in units of 1 / the largest cost, where exponents are cut, and how often it is scaled."""
+"""Of the plan: 1 / eps in units of 1 / the largest cost, limit of the exponents, and number of scalings."""
 
 Rows = Float[torch.Tensor, "pairs classes"]
 Bounds = Float[torch.Tensor, "pairs"]
@@ -12,18 +12,10 @@ Matrix = Float[torch.Tensor, "classes classes"]
 
 
 def potential_bound(a: Rows, b: Rows, f: Rows, g: Rows, matrix: Matrix) -> Bounds:
-    """Return the cost of feasible potentials near the given ones, which no plan's cost is below (weak duality).
+    """Return a lower bound of the cost by weak duality, `<f, a> + <g, b>` with `f_i + g_j <= C_ij`.
 
-    From one potential follow the best others that `f_i + g_j <= C_ij` allows; the better start counts.
-
-    Parameters
-    ----------
-    a, b
-        Marginals of equal mass.
-    f, g
-        Any potentials of a and of b; read only where there is mass.
-    matrix
-        Ground cost.
+    Any potentials will do; they are read only at labels with mass. The best partners of f, or of g, are feasible; the
+    better bound counts.
     """
     from_g = _best_partner(g, b, matrix)
     from_f = _best_partner(f, a, matrix)
@@ -35,19 +27,10 @@ def potential_bound(a: Rows, b: Rows, f: Rows, g: Rows, matrix: Matrix) -> Bound
 
 
 def plan_cost(a: Rows, b: Rows, f: Rows, g: Rows, matrix: Matrix) -> Bounds:
-    """Return the cost of a plan with exactly these marginals, which the exact cost is not above.
+    """Return an upper bound: the cost of a plan with exactly the marginals a and b, of equal mass.
 
-    The plan `exp((f_i + g_j - C_ij) / eps)` is scaled towards the marginals, and then rounded to them (Altschuler, Weed
-    and Rigollet 2017, algorithm 2).
-
-    Parameters
-    ----------
-    a, b
-        Marginals of equal mass.
-    f, g
-        Any potentials of a and of b.
-    matrix
-        Ground cost.
+    The plan `exp((f_i + g_j - C_ij) / eps)` is scaled towards the marginals and rounded to them (Altschuler, Weed and
+    Rigollet 2017, algorithm 2). Any potentials f and g will do.
     """
     tiny = torch.finfo(a.dtype).tiny
     sharpness = SHARPNESS / matrix.max().clamp(min=tiny)
@@ -56,6 +39,7 @@ def plan_cost(a: Rows, b: Rows, f: Rows, g: Rows, matrix: Matrix) -> Bounds:
     for _ in range(SCALINGS):
         plan = plan * (a / plan.sum(dim=2).clamp(min=tiny))[:, :, None]
         plan = plan * (b / plan.sum(dim=1).clamp(min=tiny))[:, None, :]
+    # Rounding: shrink rows and columns that exceed their marginals, then add the rank-one plan of the missing mass.
     plan = plan * _shrink(a, plan.sum(dim=2))[:, :, None]
     plan = plan * _shrink(b, plan.sum(dim=1))[:, None, :]
     rest_a, rest_b = (a - plan.sum(dim=2)).clamp(min=0), (b - plan.sum(dim=1)).clamp(min=0)
@@ -64,7 +48,7 @@ def plan_cost(a: Rows, b: Rows, f: Rows, g: Rows, matrix: Matrix) -> Bounds:
 
 
 def _best_partner(potential: Rows, mass: Rows, matrix: Matrix) -> Rows:
-    """Return `min_j C_ij - potential_j` over the labels with mass, or over all where there is none."""
+    """Return `min_j C_ij - potential_j` over the labels with mass, or over all if there are none."""
     somewhere = (mass > 0) | ~(mass > 0).any(dim=1, keepdim=True)
     known = torch.where(somewhere, potential, torch.full_like(potential, -torch.inf))
     return (matrix[None] - known[:, None, :]).amin(dim=2)

@@ -1,7 +1,7 @@
-"""Shapes, types and devices of arguments, checked in microseconds and without waiting for a device.
+"""Checks of shapes, types and devices, in microseconds and without synchronising a device.
 
-Errors are as those of `torch.nn.functional.cross_entropy`: a ValueError for a shape or a device, a TypeError for a
-type, an IndexError for a label. No value is read but hard labels, and those on a CPU only.
+Errors are those of `torch.nn.functional.cross_entropy`: ValueError for a shape or a device, TypeError for a type,
+IndexError for a label. No values are read except hard labels on a CPU.
 """
 
 import torch
@@ -14,31 +14,31 @@ INTEGER = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.in
 
 
 class Batch:
-    """The arguments of one call of a loss, of shapes that fit; compiled kernels take arrays and sizes from here only.
+    """The validated arguments of one call of a loss; compiled kernels take arrays and sizes only from here.
 
     Parameters
     ----------
     logits
         (examples, classes), of any floating type.
     soft_labels
-        (examples, classes) or (examples, teachers, classes), of any floating type; or hard labels (examples,), of any
-        integer type and within the classes, which are one teacher of one-hot rows. A hard label beyond the classes ends
-        in an assertion of the device on a GPU, as it does in `cross_entropy`.
+        (examples, classes) or (examples, teachers, classes), of any floating type; or integer hard labels (examples,),
+        which become one teacher's one-hot rows. On a GPU an out-of-range hard label triggers a device assertion, as in
+        `cross_entropy`.
     weights
         (teachers,) or (examples, teachers), of any floating type; None: equal weights that sum to 1.
     classes
-        Number of labels of the ground cost; None: any.
+        Number of labels; None: any.
     dtype
-        Type in which all three are kept; None: float64 for float64 logits, else float32.
+        Type to convert to; None: float64 for float64 logits, else float32.
 
     Raises
     ------
     ValueError
-        If a shape does not fit, there is no teacher or no label, or two arguments are on different devices.
+        If a shape does not fit, there are no teachers or labels, or devices differ.
     TypeError
-        If an argument is no tensor, or of another type.
+        If an argument is not a tensor or has the wrong type.
     IndexError
-        If a hard label, on a CPU, is beyond the classes.
+        If a hard label on a CPU is out of range.
     """
 
     __slots__ = ("classes", "examples", "logits", "soft_labels", "teachers", "weights")
@@ -54,42 +54,14 @@ class Batch:
     ) -> None:
         self.examples, self.classes = _check_rows("logits", logits, classes)
         kind = dtype or (torch.float64 if logits.dtype == torch.float64 else torch.float32)
-        if _are_hard_labels(soft_labels):
+        if isinstance(soft_labels, torch.Tensor) and soft_labels.ndim == 1 and soft_labels.dtype in INTEGER:
             soft_labels = _one_hot(soft_labels, logits, self.classes, kind)
         self.teachers = _check_targets("soft_labels", soft_labels, "logits", logits)
-        self.logits = logits if logits.dtype == kind else logits.to(kind)
-        kept = soft_labels if soft_labels.dtype == kind else soft_labels.to(kind)
-        self.soft_labels = kept if kept.ndim == 3 else kept[:, None]
+        self.logits, rows = logits.to(kind), soft_labels.to(kind)
+        self.soft_labels = rows if rows.ndim == 3 else rows[:, None]
         if weights is None:
             self.weights = self.logits.new_full((self.examples, self.teachers), 1 / self.teachers)
             return
-        self._check_weights(weights)
-        shares = weights if weights.dtype == kind else weights.to(kind)
-        self.weights = shares if shares.ndim == 2 else shares.expand(self.examples, self.teachers)
-
-    def table_shape(self, placed: Placed) -> tuple[int, int]:
-        """Return candidates and classes of a table of vertices, for a kernel that reads it by this batch's patterns.
-
-        Raises
-        ------
-        ValueError
-            If the table is of other labels, merges some, or is on another device.
-        """
-        patterns, candidates, places = placed.vertices.shape
-        device = placed.vertices.device
-        if (
-            places != self.classes
-            or patterns != 1 << places
-            or placed.merge is not None
-            or device != self.logits.device
-        ):
-            raise ValueError(
-                f"Expected a table of {1 << self.classes} patterns of {self.classes} labels, none merged, on"
-                f" {self.logits.device}, found one of shape {tuple(placed.vertices.shape)} on {device}"
-            )
-        return candidates, places
-
-    def _check_weights(self, weights: torch.Tensor) -> None:
         _check_floating("weights", weights)
         if weights.shape not in ((self.examples, self.teachers), (self.teachers,)):
             raise ValueError(
@@ -97,30 +69,30 @@ class Batch:
                 f" {self.teachers} teachers, found {tuple(weights.shape)}"
             )
         _check_device("weights", weights, "logits", self.logits)
+        shares = weights.to(kind)  # of a 2-D array no operation runs here, not even an expand
+        self.weights = shares if shares.ndim == 2 else shares.expand(self.examples, self.teachers)
+
+    def table_shape(self, placed: Placed) -> tuple[int, int]:
+        """Return candidates and classes of the table of vertices; raise ValueError if a kernel cannot index it."""
+        patterns, candidates, places = placed.vertices.shape
+        device = placed.vertices.device
+        fits = places == self.classes and patterns == 1 << places
+        if not fits or placed.merge is not None or device != self.logits.device:
+            raise ValueError(
+                f"Expected a table of {1 << self.classes} patterns of {self.classes} labels, none merged, on"
+                f" {self.logits.device}, found one of shape {tuple(placed.vertices.shape)} on {device}"
+            )
+        return candidates, places
 
 
 def check_pairs(a: torch.Tensor, b: torch.Tensor, classes: int) -> None:
-    """Refuse distributions that do not fit each other: `a` is (examples, classes), `b` the same or one a teacher.
-
-    Raises
-    ------
-    ValueError
-        If a shape does not fit, there is no teacher, or the two are on different devices.
-    TypeError
-        If one is no tensor, or not of a floating type.
-    """
+    """Raise ValueError or TypeError unless `a` is (examples, classes) and `b` the same, or one per teacher."""
     _check_rows("a", a, classes)
     _check_targets("b", b, "a", a)
 
 
 def check_marginals(a: torch.Tensor, b: torch.Tensor, matrix: torch.Tensor) -> None:
-    """Refuse marginals that are not both (pairs, classes), in float32 or float64, on the device of their costs.
-
-    Raises
-    ------
-    ValueError
-        If they are not.
-    """
+    """Raise ValueError unless both are (pairs, classes), in float32 or float64, on the device of the costs."""
     fits = a.ndim == 2 and a.shape == b.shape and matrix.shape == (a.shape[1], a.shape[1])
     if not (fits and a.device == b.device == matrix.device and a.dtype == b.dtype in (torch.float32, torch.float64)):
         found = " and ".join(f"{tuple(part.shape)} of {part.dtype} on {part.device}" for part in (a, b, matrix))
@@ -128,13 +100,7 @@ def check_marginals(a: torch.Tensor, b: torch.Tensor, matrix: torch.Tensor) -> N
 
 
 def check_prepared(ground_cost: object) -> None:
-    """Refuse a ground cost that was not prepared.
-
-    Raises
-    ------
-    TypeError
-        If it is a bare matrix, or anything else.
-    """
+    """Raise TypeError unless the ground cost is prepared."""
     if not isinstance(ground_cost, GroundCost):
         raise TypeError(
             f"ground_cost must be a GroundCost, not {type(ground_cost).__name__}; make it with make_ground_cost, or"
@@ -143,7 +109,7 @@ def check_prepared(ground_cost: object) -> None:
 
 
 def _check_rows(name: str, rows: torch.Tensor, classes: int | None) -> tuple[int, int]:
-    """Return the two sizes of rows of numbers."""
+    """Return the sizes of a matrix of numbers."""
     _check_floating(name, rows)
     shape = rows.shape
     if len(shape) != 2 or not shape[1] or (classes is not None and shape[1] != classes):
@@ -153,7 +119,7 @@ def _check_rows(name: str, rows: torch.Tensor, classes: int | None) -> tuple[int
 
 
 def _check_targets(name: str, targets: torch.Tensor, other: str, rows: torch.Tensor) -> int:
-    """Return the number of teachers of targets for rows that were checked."""
+    """Return the number of teachers of targets that fit the checked `rows`."""
     _check_floating(name, targets)
     shape, (examples, classes) = targets.shape, rows.shape
     several = len(shape) == 3 and shape[1] > 0
@@ -176,10 +142,6 @@ def _check_floating(name: str, tensor: torch.Tensor) -> None:
 def _check_device(name: str, tensor: torch.Tensor, other: str, rows: torch.Tensor) -> None:
     if tensor.device != rows.device:
         raise ValueError(f"Expected {name} on the device of {other}, {rows.device}, found {tensor.device}")
-
-
-def _are_hard_labels(labels: torch.Tensor) -> bool:
-    return isinstance(labels, torch.Tensor) and labels.ndim == 1 and labels.dtype in INTEGER
 
 
 def _one_hot(

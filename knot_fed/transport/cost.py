@@ -1,4 +1,4 @@
-"""The transport cost between soft labels: one call over every solver."""
+"""The transport cost between soft labels, over all solvers."""
 
 from dataclasses import dataclass
 from typing import Literal, overload
@@ -8,7 +8,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from knot_fed.errors import SoftLabelsError
-from knot_fed.transport.bounds import plan_cost, potential_bound
+from knot_fed.transport.bounds import Rows, plan_cost, potential_bound
 from knot_fed.transport.checks import check_pairs
 from knot_fed.transport.ground_cost import GroundCost, check_ground_cost
 from knot_fed.transport.solve import DEFAULT, Accuracy, Solution, choose_solver, solve_pairs
@@ -18,26 +18,14 @@ ATOL = 1e-3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TransportReport:
-    """The cost with certified bounds, and how it was found.
-
-    Parameters
-    ----------
-    cost
-        As `transport_cost` returns it.
-    lower, upper
-        Bounds of the exact cost: that of a feasible potential, and that of a plan with the exact marginals.
-    solver
-        The solver that ran.
-    iterations, marginal_error
-        Of Sinkhorn; 0 for the exact solvers.
-    """
+    """The cost with certified bounds of the exact cost, and how it was computed."""
 
     cost: Float[torch.Tensor, "examples *teachers"]
-    lower: Float[torch.Tensor, "examples *teachers"]
-    upper: Float[torch.Tensor, "examples *teachers"]
-    solver: str
-    iterations: int
-    marginal_error: float
+    lower: Float[torch.Tensor, "examples *teachers"]  # the cost of a feasible potential
+    upper: Float[torch.Tensor, "examples *teachers"]  # the cost of a plan with the exact marginals
+    solver: str  # the one that ran
+    iterations: int  # of Sinkhorn; 0 for exact solvers
+    marginal_error: float  # likewise
 
 
 @overload
@@ -66,36 +54,29 @@ def transport_cost(
 ) -> Float[torch.Tensor, "examples *teachers"] | TransportReport:
     """Return the cost of moving each distribution `a` onto `b`: `min_P <P, C>` over plans with these marginals.
 
-    Differentiable in `a` and `b`: the gradients are the potentials, which are detached (Danskin 1967), so that no
-    iteration is recorded. Rows are normalised first. Computed in float64 where one side is float64, else in float32,
-    and returned so; Sinkhorn and the linear program work in float64 inside.
+    Differentiable in `a` and `b`: the gradients are the detached potentials (Danskin 1967), so no iteration is
+    recorded. Rows are normalised first. Computed and returned in float64 if one side is float64, else in float32;
+    Sinkhorn and the linear program use float64 internally.
 
     Parameters
     ----------
-    a
-        Student's distributions, of any floating type.
-    b
-        Teachers' distributions, one or several for each example, on the same device.
+    a, b
+        The student's distributions, and one or several teachers' per example; of any floating types, on one device.
     ground_cost
         A prepared ground cost, or a matrix that is a metric; preparing takes milliseconds, so do it once.
     solver
-        `line` (labels on a line), `star` (labels equally far apart), `table` (up to 8 labels, or 10 where the ground
-        cost was prepared so) and `lp` are exact, `sinkhorn` approximate. `auto` takes the first of line, star and
-        table that applies, then `lp` up to 48 labels on a CPU, then Sinkhorn.
-    accuracy
-        Of Sinkhorn.
+        `line` (labels on a line), `star` (labels at equal distances), `table` (up to 8 labels, or 10 if the ground
+        cost was prepared for it) and `lp` are exact, `sinkhorn` is approximate. `auto` takes the first of line, star
+        and table that applies, then `lp` up to 48 labels on a CPU, then Sinkhorn.
     check
-        Whether to refuse rows that are not distributions, to 1e-3.
+        Whether to refuse rows that are not distributions within 1e-3.
     report
-        Whether to return a `TransportReport` instead, with certified bounds of the exact cost; it costs
-        O(classes^2) memory a pair.
+        Whether to return a `TransportReport` with certified bounds; takes O(classes^2) memory per pair.
 
     Raises
     ------
-    ValueError, TypeError
-        If shapes, devices or types do not fit.
-    GroundCostError
-        If the solver does not apply to the ground cost.
+    ValueError, TypeError, GroundCostError
+        If shapes, devices or types do not fit, or the solver does not apply to the ground cost.
     SoftLabelsError
         If a row is not a distribution; the message names it.
 
@@ -119,24 +100,19 @@ def transport_cost(
     with torch.no_grad(), torch.autocast(first.device.type, enabled=False):
         solution = solve_pairs(first, second, known, solver=chosen, accuracy=accuracy)
         moved = (solution.f * first).sum(dim=1) + (solution.g * second).sum(dim=1)
+    # The value of solution.cost with the gradient <f, da> + <g, db>: `moved` is the same sum, detached.
     cost = (solution.cost - moved) + (solution.f * first).sum(dim=1) + (solution.g * second).sum(dim=1)
     shaped = cost.reshape(b.shape[:-1])
     return _report(shaped, solution, first.detach(), second.detach(), known, chosen) if report else shaped
 
 
 def _report(
-    cost: torch.Tensor,
-    solution: Solution,
-    a: Float[torch.Tensor, "pairs classes"],
-    b: Float[torch.Tensor, "pairs classes"],
-    ground_cost: GroundCost,
-    solver: str,
+    cost: torch.Tensor, solution: Solution, a: Rows, b: Rows, ground_cost: GroundCost, solver: str
 ) -> TransportReport:
     matrix = ground_cost.placed(a.device, torch.float64).matrix
     shared = torch.minimum(a, b).double() if ground_cost.metric else torch.zeros_like(a, dtype=torch.float64)
     more, less = a.double() - shared, b.double() - shared
-    found = solution.sinkhorn
-    f, g = solution.f.double(), solution.g.double()
+    found, f, g = solution.sinkhorn, solution.f.double(), solution.g.double()
     lower = potential_bound(more, less, f, g, matrix)
     upper = plan_cost(more, less, f, g, matrix) if found is not None else solution.cost.double()
     return TransportReport(

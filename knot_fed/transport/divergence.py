@@ -1,14 +1,12 @@
-"""The Sinkhorn divergence: entropic transport without its bias towards blurred distributions."""
-
-from math import inf
+"""The Sinkhorn divergence: debiased entropic transport."""
 
 import torch
 from jaxtyping import Float
 
-from knot_fed.errors import GroundCostError
 from knot_fed.transport.checks import check_pairs, check_prepared
 from knot_fed.transport.ground_cost import GroundCost
-from knot_fed.transport.solvers.sinkhorn import DOUBLE_SHARPNESS, LOG_ENTRIES, sinkhorn
+from knot_fed.transport.solve import Accuracy
+from knot_fed.transport.solvers.sinkhorn import DOUBLE_SHARPNESS, LOG_ENTRIES, Rows, sinkhorn
 
 MOST_STEPS = 1000
 
@@ -23,29 +21,23 @@ def sinkhorn_divergence(
 ) -> Float[torch.Tensor, "examples *teachers"]:
     """Return `OT_eps(a, b) - OT_eps(a, a) / 2 - OT_eps(b, b) / 2` (Genevay et al. 2018; Feydy et al. 2019).
 
-    `OT_eps(a, b) = min_P <P, C> + eps KL(P | a b)`. The divergence is at least 0, and 0 where `a = b`. Differentiable
-    in `a` and `b`; the potentials are detached (envelope theorem). Computed in float64, and returned in float64 where
-    one side is, else in float32.
+    `OT_eps(a, b) = min_P <P, C> + eps KL(P | a b)`. The divergence is at least 0, and 0 if `a = b`. Differentiable in
+    `a` and `b`; the potentials are detached (envelope theorem). Computed in float64, and returned in float64 if one
+    side is, else in float32.
 
     Parameters
     ----------
-    a
-        Student's distributions, of any floating type.
-    b
-        Teachers' distributions, one or several for each example, on the same device.
-    ground_cost
-        Prepared ground cost.
+    a, b
+        The student's distributions, and one or several teachers' per example; of any floating types, on one device.
     entropic_epsilon
-        As a share of the largest ground cost, > 0; raised to 1/900 (1/450 without a metric) where it is smaller.
+        As a share of the largest ground cost, > 0; at least 1/900 (1/450 without a metric) is used.
     marginal_error
         Largest L1 error of the marginals, > 0.
 
     Raises
     ------
-    ValueError, TypeError
-        If shapes, devices or types do not fit; no value is checked.
-    GroundCostError
-        If epsilon or the marginal error is not > 0.
+    ValueError, TypeError, GroundCostError
+        If shapes, devices or types do not fit, or epsilon or the marginal error is not > 0.
 
     Examples
     --------
@@ -58,24 +50,16 @@ def sinkhorn_divergence(
     """
     check_prepared(ground_cost)
     check_pairs(a, b, len(ground_cost))
-    if not (0 < entropic_epsilon < inf and 0 < marginal_error < inf):
-        raise GroundCostError(
-            f"entropic_epsilon = {entropic_epsilon}, marginal_error = {marginal_error}: give finite numbers > 0"
-        )
+    Accuracy(entropic_epsilon, marginal_error)  # checks the ranges
     entropic_epsilon = max(entropic_epsilon, (1 if ground_cost.metric else 2) / DOUBLE_SHARPNESS)
     first = (a if b.ndim == 2 else a[:, None].expand_as(b)).reshape(-1, len(ground_cost)).double()
     second = b.reshape(-1, len(ground_cost)).double()
     matrix = ground_cost.placed(a.device, torch.float64).matrix
     with torch.no_grad(), torch.autocast(a.device.type, enabled=False):
         solved = sinkhorn(
-            first,
-            second,
-            matrix,
-            entropic_epsilon=entropic_epsilon,
-            marginal_error=marginal_error,
-            metric=ground_cost.metric,
-            extrapolate=False,
-        )
+            first, second, matrix, entropic_epsilon=entropic_epsilon, marginal_error=marginal_error,
+            metric=ground_cost.metric, extrapolate=False,
+        )  # fmt: skip
         epsilon = entropic_epsilon * (ground_cost.diameter or 1.0)
         f = solved.f - _self_potential(first, matrix, epsilon, marginal_error)
         g = solved.g - _self_potential(second, matrix, epsilon, marginal_error)
@@ -83,17 +67,13 @@ def sinkhorn_divergence(
     return ((f * first).sum(dim=1) + (g * second).sum(dim=1)).reshape(b.shape[:-1]).to(dtype)
 
 
-def _self_potential(
-    a: Float[torch.Tensor, "pairs classes"],
-    matrix: Float[torch.Tensor, "classes classes"],
-    epsilon: float,
-    marginal_error: float,
-) -> Float[torch.Tensor, "pairs classes"]:
-    """Return the potential of the transport from a to itself, by averaged steps (Feydy et al. 2019, section 3.1)."""
+def _self_potential(a: Rows, matrix: torch.Tensor, epsilon: float, marginal_error: float) -> Rows:
+    """Return the potential of OT_eps(a, a) by averaged Sinkhorn steps (Feydy et al. 2019, section 3.1)."""
     parts = []
     for log_a in torch.split(a.log()[:, :, None], max(1, LOG_ENTRIES // matrix.numel())):
         f = torch.zeros_like(log_a[:, :, 0])
         for _ in range(MOST_STEPS):
+            # T(f)_j = -eps log sum_i a_i exp((f_i - C_ij) / eps); f = (f + T(f)) / 2 converges to its fixed point
             step = -epsilon * torch.logsumexp(log_a + (f[:, :, None] - matrix) / epsilon, dim=1)
             finished = ((step - f).abs() < marginal_error * epsilon).all()
             f = (f + step) / 2

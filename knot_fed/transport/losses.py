@@ -17,21 +17,20 @@ RowsAndGradient: TypeAlias = tuple[Float[torch.Tensor, "examples"], Float[torch.
 
 
 class OTLoss(nn.Module):
-    """Mean over examples of `sum_k w_k W(softmax(logits), q_k)` (KNOT, COLING 2022, its loss for the student).
+    """Mean over examples of `sum_k w_k W(softmax(logits), q_k)`, the student's loss in KNOT (COLING 2022).
 
-    Built once for a ground cost. Differentiable in the logits, once: the gradient is computed with the value (envelope
-    theorem), and nothing else is kept. Logits, soft labels and weights of any floating types are read in float32. An
-    empty batch has the loss 0. Up to 8 labels, the exact cost and its gradient come from one fused kernel, by Numba on
-    a CPU and by Triton on a GPU; `fused` says so.
+    Differentiable once, in the logits: the gradient is computed with the value (envelope theorem). Inputs of any
+    floating types are read in float32. An empty batch has loss 0. Up to 8 labels, one fused kernel computes the exact
+    cost and its gradient, by Numba on a CPU and by Triton on a GPU; `fused` says whether it applies.
 
     Parameters
     ----------
     ground_cost
-        As `make_ground_cost` or `check_ground_cost` prepare it.
+        As `make_ground_cost` or `check_ground_cost` return it.
     solver, accuracy
         As in `transport_cost`.
     reduction
-        `mean` over examples, or `none`: one loss for each example.
+        `mean` over examples, or `none`: one loss per example.
 
     Raises
     ------
@@ -88,45 +87,41 @@ class OTLoss(nn.Module):
         logits
             Of the student.
         soft_labels
-            One distribution for each example, or one of each teacher; or the true label of each, as in `cross_entropy`.
-            Taken as they are: rows that sum to 1 up to rounding move the cost by as much as that rounding.
+            One distribution per example, or one per example and teacher; or true labels, as in `cross_entropy`. Not
+            normalised: rounding errors of the row sums change the cost by as much.
         weights
             Client weights, (teachers,) or (examples, teachers); None: equal weights that sum to 1.
 
         Raises
         ------
         ValueError, TypeError, IndexError
-            If shapes, devices, types or hard labels do not fit, as `checks.Batch` says; nothing is broadcast.
+            If shapes, devices, types or hard labels do not fit; see `checks.Batch`. Nothing is broadcast.
         """
         batch = Batch(logits, soft_labels, weights, classes=len(self.ground_cost), dtype=torch.float32)
-        mean = self.reduction == "mean"
         kernel = _fused_kernel(logits.device.type) if self.fused else None
         if kernel is not None:
-            placed = self.ground_cost.placed(logits.device, torch.float32)
-            return _with_gradient(batch.logits, lambda _: kernel(batch, placed), mean)
-        a = torch.softmax(batch.logits, dim=1)
-        return _with_gradient(a, lambda p: self._rows(p, batch.soft_labels, batch.weights), mean)
+            rows, solve = batch.logits, lambda _: kernel(batch, self.ground_cost.placed(logits.device, torch.float32))
+        else:
+            rows, solve = torch.softmax(batch.logits, dim=1), lambda a: self._rows(a, batch)
+        loss: torch.Tensor = _WithGradient.apply(rows, solve, self.reduction == "mean")  # type: ignore[no-untyped-call]
+        return loss
 
     def extra_repr(self) -> str:
-        """Name the solver, as it is on a CPU, in the module's representation."""
+        """Show the solver that runs on a CPU."""
         solver = choose_solver(self.ground_cost, self.solver, torch.device("cpu"))
         return f"{len(self.ground_cost)} labels, solver={solver}" + (", fused" if self.fused else "")
 
-    def _rows(
-        self,
-        a: Float[torch.Tensor, "examples classes"],
-        teachers: Float[torch.Tensor, "examples teachers classes"],
-        shares: Float[torch.Tensor, "examples teachers"],
-    ) -> RowsAndGradient:
+    def _rows(self, a: Float[torch.Tensor, "examples classes"], batch: Batch) -> RowsAndGradient:
+        teachers, weights = batch.soft_labels, batch.weights
         solver = choose_solver(self.ground_cost, self.solver, a.device)
         with torch.autocast(a.device.type, enabled=False):
             solution = solve_pairs(a[:, None], teachers, self.ground_cost, solver=solver, accuracy=self.accuracy)
-            gradient = torch.bmm(shares[:, None], solution.f.view(teachers.shape))[:, 0]
-        return (shares * solution.cost.view(shares.shape)).sum(dim=1), gradient
+            gradient = torch.bmm(weights[:, None], solution.f.view(teachers.shape))[:, 0]  # sum_k w_k f_k
+        return (weights * solution.cost.view(weights.shape)).sum(dim=1), gradient
 
 
 class _WithGradient(torch.autograd.Function):
-    """One value a row, or their mean, of a function that gives its gradient along."""
+    """One value per row, or their mean, of a function that returns its gradient with its value."""
 
     @staticmethod
     def forward(
@@ -146,16 +141,9 @@ class _WithGradient(torch.autograd.Function):
         return gradient * (upstream / max(1, len(gradient)) if ctx.mean else upstream[:, None]), None, None
 
 
-def _with_gradient(
-    rows: Float[torch.Tensor, "examples classes"], solve: Callable[..., RowsAndGradient], mean: bool
-) -> torch.Tensor:
-    values: torch.Tensor = _WithGradient.apply(rows, solve, mean)  # type: ignore[no-untyped-call]
-    return values
-
-
 @cache
 def _fused_kernel(device: str) -> Callable[..., RowsAndGradient] | None:
-    """Load the compiler that a kind of device needs, and no sooner; None: there is none, and torch does it."""
+    """Import the fused kernel of a device type, and its compiler, on first use; None: use torch."""
     if device == "cuda":
         from knot_fed.transport.solvers import gpu_kernel
 

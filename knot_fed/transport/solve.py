@@ -1,5 +1,6 @@
-"""Choosing a solver, and solving pairs of distributions by it."""
+"""The choice of a solver, and its call on pairs of distributions."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
@@ -9,21 +10,22 @@ from jaxtyping import Float
 from knot_fed.errors import GroundCostError
 from knot_fed.transport.ground_cost import GroundCost
 from knot_fed.transport.solvers.exact import cut_solution, program_solution, table_solution
-from knot_fed.transport.solvers.sinkhorn import Sinkhorn, sinkhorn
+from knot_fed.transport.solvers.sinkhorn import Rows, Sinkhorn, sinkhorn
 
 MANY_LABELS = 48
-"""Beyond so many labels, and on a GPU, Sinkhorn is faster than the linear program."""
+"""With more labels, and on a GPU, Sinkhorn is faster than the linear program."""
+SOLVERS = ("auto", "line", "star", "table", "lp", "sinkhorn")
 
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """How far Sinkhorn goes; the exact solvers do not read it.
+    """Accuracy of Sinkhorn; the exact solvers ignore it.
 
     Parameters
     ----------
     entropic_epsilon
-        Entropy at the last stage, as a share of the largest ground cost, > 0. From 1/110 up all is done in float32:
-        1/110 is the fast mode, within 1 % in value where the default is within 0.1 %.
+        Regularisation of the last stage, as a share of the largest ground cost, > 0. The default is within 0.1 % in
+        value; the fast mode, 1/110, is within 1 % and runs in float32.
     marginal_error
         Largest L1 error of the marginals, relative to the mass moved, > 0.
     """
@@ -44,46 +46,28 @@ DEFAULT = Accuracy()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Solution:
-    """Costs and potentials of pairs of distributions.
-
-    Parameters
-    ----------
-    cost
-        Transport cost.
-    f
-        Potential of `a`: a subgradient of the cost along the simplex, up to a constant a row.
-    second
-        Potential of `b`, likewise; None where it is `-f`, as over a metric.
-    sinkhorn
-        What Sinkhorn's algorithm came to; None for the exact solvers.
-    """
+    """Costs and potentials of pairs of distributions."""
 
     cost: Float[torch.Tensor, "pairs"]
-    f: Float[torch.Tensor, "pairs classes"]
-    second: Float[torch.Tensor, "pairs classes"] | None = None
-    sinkhorn: Sinkhorn | None = None
+    f: Rows  # potential of a: a subgradient of the cost along the simplex, up to a constant per row
+    second: Rows | None = None  # potential of b; None if it is -f, as over a metric
+    sinkhorn: Sinkhorn | None = None  # None for exact solvers
 
     @property
-    def g(self) -> Float[torch.Tensor, "pairs classes"]:
+    def g(self) -> Rows:
         """The potential of `b`."""
         return -self.f if self.second is None else self.second
 
 
 def choose_solver(ground_cost: GroundCost, solver: str, device: torch.device) -> str:
-    """Return the solver that runs: the one asked for, or what `auto` picks.
-
-    Raises
-    ------
-    GroundCostError
-        If there is no such solver, or it does not apply to the ground cost.
-    """
+    """Resolve `auto`; raise GroundCostError if the solver is unknown or does not apply to the ground cost."""
     shape = ground_cost.cuts.shape if ground_cost.cuts is not None else None
     exact = [*([shape] if shape else []), *(["table"] if ground_cost.table is not None else [])]
     if solver == "auto":
         few = len(ground_cost) <= MANY_LABELS and device.type == "cpu"
         return (exact or ["lp" if few else "sinkhorn"])[0]
-    if solver not in ("line", "star", "table", "lp", "sinkhorn"):
-        raise GroundCostError(f"no solver {solver!r}; use auto, line, star, table, lp or sinkhorn")
+    if solver not in SOLVERS:
+        raise GroundCostError(f"no solver {solver!r}; use {', '.join(SOLVERS)}")
     if solver not in (*exact, "lp", "sinkhorn"):
         raise GroundCostError(f"solver {solver!r} does not apply to this ground cost; use auto, lp or sinkhorn")
     return solver
@@ -97,14 +81,18 @@ def solve_pairs(
     solver: str,
     accuracy: Accuracy,
 ) -> Solution:
-    """Solve pairs of distributions, flattened to rows, by one solver; records no gradient.
+    """Solve pairs of distributions, flattened to rows, without recording a gradient.
 
-    Over a metric the cost depends on `a - b` alone (Kantorovich and Rubinstein 1958).
+    Over a metric the cost depends on `a - b` only (Kantorovich and Rubinstein 1958).
     """
     classes = len(ground_cost)
-    if not ground_cost.metric:
+    if not ground_cost.metric:  # mass that both sides share may move too
         first, second = (side.expand_as(a - b).reshape(-1, classes) for side in (a, b))
-        return _solve_general(first, second, ground_cost, solver, accuracy)
+        if solver == "lp":
+            return Solution(*program_solution(first, second, ground_cost.placed(first.device, first.dtype)))
+        result = _run_sinkhorn(first, second, ground_cost, accuracy)
+        cost = (result.f * first).sum(dim=1) + (result.g * second).sum(dim=1)
+        return Solution(cost, result.f, result.g, result)
     difference = (a - b).reshape(-1, classes)
     placed = ground_cost.placed(difference.device, difference.dtype)
     if solver == "table":
@@ -114,47 +102,18 @@ def solve_pairs(
     if solver == "lp":
         cost, f, _ = program_solution(difference.clamp(min=0), (-difference).clamp(min=0), placed)
         return Solution(cost, f)
-    return _solve_cancelled(difference, ground_cost, accuracy)
-
-
-def _solve_general(
-    a: Float[torch.Tensor, "pairs classes"],
-    b: Float[torch.Tensor, "pairs classes"],
-    ground_cost: GroundCost,
-    solver: str,
-    accuracy: Accuracy,
-) -> Solution:
-    """Solve without the triangle inequality: mass that both sides share may move too."""
-    if solver == "lp":
-        return Solution(*program_solution(a, b, ground_cost.placed(a.device, a.dtype)))
-    result = _run_sinkhorn(a, b, ground_cost, accuracy)
-    return Solution((result.f * a).sum(dim=1) + (result.g * b).sum(dim=1), result.f, result.g, result)
-
-
-def _solve_cancelled(
-    difference: Float[torch.Tensor, "pairs classes"], ground_cost: GroundCost, accuracy: Accuracy
-) -> Solution:
-    """Solve by Sinkhorn on the mass that differs, W(a, b) = W((a - b)+, (b - a)+).
-
-    The shared mass stays in place in an exact plan; without it most of the entropic bias is gone.
-    """
+    # W(a, b) = W((a - b)+, (b - a)+): exact plans leave shared mass in place, and it causes most of the entropic bias.
     result = _run_sinkhorn(difference, -difference, ground_cost, accuracy)
-    potentials = torch.lerp(-result.g, result.f, (difference > 0).to(result.f))  # f where a has more; faster than where
+    potentials = torch.lerp(-result.g, result.f, (difference > 0).to(result.f))  # f where a > b, else -g; beats where
     return Solution((potentials * difference).sum(dim=1), potentials, sinkhorn=result)
 
 
-def _run_sinkhorn(
-    a: Float[torch.Tensor, "pairs classes"],
-    b: Float[torch.Tensor, "pairs classes"],
-    ground_cost: GroundCost,
-    accuracy: Accuracy,
-) -> Sinkhorn:
-    matrix = ground_cost.placed(a.device, torch.float64).matrix
-    epsilon, error = accuracy.entropic_epsilon, accuracy.marginal_error
+def _run_sinkhorn(a: Rows, b: Rows, ground_cost: GroundCost, accuracy: Accuracy) -> Sinkhorn:
+    solve: Callable[..., Sinkhorn] = sinkhorn
     if a.device.type == "cpu":
-        from knot_fed.transport.solvers import cpu_sinkhorn  # compiles; only where it is needed
+        from knot_fed.transport.solvers import cpu_sinkhorn  # compiles at import
 
-        return cpu_sinkhorn.sinkhorn(
-            a, b, matrix, entropic_epsilon=epsilon, marginal_error=error, metric=ground_cost.metric
-        )
-    return sinkhorn(a, b, matrix, entropic_epsilon=epsilon, marginal_error=error, metric=ground_cost.metric)
+        solve = cpu_sinkhorn.sinkhorn
+    matrix, epsilon = ground_cost.placed(a.device, torch.float64).matrix, accuracy.entropic_epsilon
+    error, metric = accuracy.marginal_error, ground_cost.metric
+    return solve(a, b, matrix, entropic_epsilon=epsilon, marginal_error=error, metric=metric)

@@ -4,17 +4,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
-from knot_fed import aggregation, config
+from knot_fed import aggregation
 from knot_fed.aggregation import TeacherAnswers, agreement_weights, client_weights, middle_of_teachers, pool_soft_labels
 from knot_fed.errors import ConfigError
 
 seeds = st.integers(0, 2**32 - 1)
 schemes = st.sampled_from(list(aggregation.SCHEMES))
-poolings = st.sampled_from(["mean", "median", "trimmed-mean"])
+poolings = st.sampled_from(list(aggregation.POOLINGS))
 
 
 def random_teachers(seed, clients=3, texts=4, classes=5):
-    """Draw soft labels, and what weighs them."""
+    """Draw soft labels and answers."""
     generator = np.random.default_rng(seed)
     soft_labels = generator.dirichlet(np.ones(classes), size=(clients, texts))
     examples, confidences = generator.integers(0, 9, size=clients), generator.random((clients, texts))
@@ -26,14 +26,10 @@ def ordered(answers, order):
 
 
 def told(confidences, examples=None):
-    """Answers of teachers of which only confidences and sizes matter."""
+    """Answers with uniform soft labels."""
     confidences = np.asarray(confidences, dtype=float)
     flat = np.full((*confidences.shape, 2), 0.5)
     return TeacherAnswers(np.asarray(examples or [1] * len(confidences)), confidences, flat)
-
-
-def test_the_configuration_knows_the_schemes_that_there_are():
-    assert set(config.SCHEMES) == set(aggregation.SCHEMES)
 
 
 @given(seeds, schemes, st.floats(0, 50))
@@ -94,7 +90,7 @@ def test_a_client_that_keeps_its_size_counts_as_the_mean():
 
 
 def log_size(answers):
-    """A user's own scheme, found by its name in this module."""
+    """A plug-in scheme, found by its name in this module."""
     return np.repeat(np.log1p(answers.examples)[:, None], answers.confidences.shape[1], axis=1)
 
 
@@ -115,7 +111,7 @@ def test_a_users_own_function_is_the_scheme():
 @pytest.mark.parametrize(
     ("scheme", "reason"),
     [
-        ("loudest", "there is none of that name; use uniform, size"),
+        ("loudest", "unknown name; use uniform, size"),
         ("tests.aggregation.test_aggregation:missing", "cannot be imported"),
         ("tests.aggregation.test_aggregation:of_wrong_shape", r"shape \(2,\), expected \(2, 3\)"),
         ("tests.aggregation.test_aggregation:of_wrong_sign", "6 of 6 scores are negative or not finite"),
@@ -126,8 +122,13 @@ def test_a_scheme_that_cannot_weigh_is_refused(scheme, reason):
         client_weights(scheme, told(np.ones((2, 3))))
 
 
+def test_an_unknown_pooling_is_refused_with_the_known_names():
+    with pytest.raises(ConfigError, match="'odd': unknown pooling; use mean, median, trimmed-mean"):
+        pool_soft_labels(np.full((1, 1, 2), 0.5), np.ones((1, 1)), pooling="odd")
+
+
 def with_adversary(seed, classes):
-    """Draw 4 honest teachers that hold the last label for unlikely, and one that puts everything there."""
+    """Draw 4 honest teachers that give the last label little mass, and one that gives it all."""
     generator = np.random.default_rng(seed)
     truth = np.concatenate([generator.dirichlet(np.ones(classes - 1), size=(4, 3)), np.zeros((4, 3, 1))], axis=2)
     honest = 0.8 * truth + 0.2 * generator.dirichlet(np.ones(classes), size=(4, 3))

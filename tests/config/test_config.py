@@ -1,4 +1,4 @@
-"""Every number of both configurations has two ends, every string a largest length; each refusal is one sentence."""
+"""Every number of both configurations is bounded, every string limited, and each refusal is one sentence."""
 
 import math
 import tomllib
@@ -57,7 +57,7 @@ def leaves(node, key="", config=None):
 
 
 def unbounded(model):
-    """Name each key that a peer could fill without end, and what it lacks."""
+    """List the keys whose values are unbounded, with their types."""
     found = []
     for key, node, config in leaves(model.__pydantic_core_schema__):
         if node["type"] == "str":
@@ -78,7 +78,7 @@ def numbers(model):
 
 
 def beyond(node):
-    """Return a value just outside of each end."""
+    """Return the nearest value outside each bound."""
     step = (
         (lambda end, way: end + way)
         if node["type"] == "int"
@@ -96,7 +96,7 @@ def refusal(model, key, value):
 
 
 def outcome(model, key, value):
-    """Return what is read of a value, or else the reason why not."""
+    """Return the parsed value, or the reason for refusing it."""
     try:
         read = model.from_mapping({**DEFAULTS[model], key: value}).model_dump(by_alias=True)
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""A user's own loss and weights: found in the folder of the call, tried before a run, and told of as her own."""
+"""Plug-in losses and weightings: found in the folder of the call, tried before a run, and blamed for their errors."""
 
 import sys
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from knot_fed.config import LOSSES
 from knot_fed.config.plugins import OWN_CODE
 from knot_fed.errors import ConfigError, ModelError, OwnCodeError
 from knot_fed.losses import make_loss, try_loss
@@ -115,9 +116,9 @@ def test_a_module_in_the_folder_of_the_call_is_found(own):
         ({"distill__loss": "my_code:absent"}, "cannot be imported"),
         ({"distill__loss": "my_broken:loss"}, "raised ZeroDivisionError in my_broken.py, line 1"),
         ({"weights__scheme": "my_code:raises"}, "weights.scheme = 'my_code:raises': your function raised TypeError"),
-        ({"weights__scheme": "my_code:short"}, r"gave scores of shape \(1, 4\)"),
-        ({"weights__scheme": "my_code:ragged"}, "gave a list that is no array of numbers"),
-        ({"weights__scheme": "my_code:words"}, "gave a str that is no array of numbers"),
+        ({"weights__scheme": "my_code:short"}, r"returned scores of shape \(1, 4\)"),
+        ({"weights__scheme": "my_code:ragged"}, "returned a list, expected an array of numbers"),
+        ({"weights__scheme": "my_code:words"}, "returned a str, expected an array of numbers"),
         ({"weights__scheme": "my_code:negative"}, "12 of 12 scores are negative or not finite"),
         ({"distill__loss": "my_code:unused"}, "has no gradient in the logits"),
         ({"distill__loss": "my_code:later"}, "is async, and nothing awaits it; write a plain function"),
@@ -163,7 +164,7 @@ def test_the_users_part_of_the_traceback_is_hers_alone(own):
 
 
 def test_every_loss_of_ours_passes_the_same_trial(own):
-    for name in ("ot", "sinkhorn-divergence", "entropy", "kl", "reverse-kl", "jensen-shannon", "mse"):
+    for name in LOSSES:
         try_loss(make_loss(own(distill__loss=name)), labels=5, name=name)
 
 

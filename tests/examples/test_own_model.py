@@ -1,4 +1,4 @@
-"""A user's own model, `model = "package.module:function"`: the example runs, is kept, loaded, tried and guarded."""
+"""Plug-in models, `model = "package.module:function"`: they run, are stored, loaded, tried and guarded."""
 
 import sys
 from pathlib import Path
@@ -75,7 +75,7 @@ def build(spec):
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """A folder with a user's modules; the example is found too."""
+    """A folder with plug-in modules; the example is importable too."""
     (tmp_path / "bad_model.py").write_text(BAD)
     (tmp_path / "planted.py").write_text(PLANTED)
     monkeypatch.setattr(sys, "path", [*sys.path, str(EXAMPLES)])

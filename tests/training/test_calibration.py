@@ -61,7 +61,7 @@ def test_no_examples_leave_the_temperature_at_one():
 
 @given(SEEDS, st.floats(0.2, 5))
 def test_calibrated_sd_is_blind_to_sharpness(seed, sharpening):
-    """A lead by sharpening alone is no lead there: fitted on the same examples, all sharpnesses measure the same."""
+    """Sharpening alone gains nothing: calibrated on the same examples, all sharpnesses measure the same."""
     logits, labels = drawn(seed, sharpness=1.0)
     labels[:40] = logits[:40].argmax(axis=1)  # better than chance, so that the fitted temperature is inside its limits
     space = LabelSpace.preset("sentiment")

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
+from knot_fed.config import SCHEMES
 from knot_fed.labels import LabelSpace
 from knot_fed.models import ModelSpec, build_classifier, predict_logits
 from knot_fed.training.confidence import (
@@ -34,7 +35,7 @@ def scores(teacher, scheme):
     )
 
 
-@pytest.mark.parametrize("scheme", ["uniform", "size", "certainty"])
+@pytest.mark.parametrize("scheme", [name for name, facts in SCHEMES.items() if facts.reads in ("nothing", "examples")])
 def test_a_scheme_that_reads_no_score_is_sent_none(teacher, scheme):
     assert not scores(teacher, scheme).any()
 

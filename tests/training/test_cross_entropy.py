@@ -10,7 +10,7 @@ COUNTS = st.lists(st.integers(20, 400), min_size=2, max_size=6)
 
 
 def pull(scheme, labels, logits):
-    """The gradient by which training moves the logits that a classifier gives to all examples alike."""
+    """Return the gradient with respect to logits that all examples share."""
     shared = torch.tensor(logits, dtype=torch.float32, requires_grad=True)
     rows = np.arange(len(labels))
     CrossEntropy(labels, len(logits), scheme)(shared.expand(len(labels), -1), rows).backward()

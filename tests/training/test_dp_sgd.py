@@ -9,7 +9,7 @@ from knot_fed.errors import PrivacyError
 from knot_fed.models import ModelSpec, build_classifier, predict_logits, train_vocabulary, trained_state
 from knot_fed.privacy.noise import GRID_BITS, NoiseSource
 from knot_fed.training.dp_optimiser import BATCH_ROUNDING, ExactDPOptimizer
-from knot_fed.training.dp_sgd import PrivateSchedule, _without_dropout, check_treatable, fit_privately
+from knot_fed.training.dp_sgd import PrivateSchedule, _private_training, check_treatable, fit_privately
 from tests.models.tiny_models import IN_GPT, IN_ROBERTA, IN_T5, READS, SIZES, tokenizer_of, write_model
 
 TEXTS = ["a fine day", "bad, bad food", "so good", "it is awful"] * 8
@@ -91,7 +91,7 @@ NORM, NOISE = 0.3, 0.5
 
 
 def summed(monkeypatch, texts, labels):
-    """Return one step's sum of clipped gradients, in whole steps of the grid, before noise is added."""
+    """Return one step's sum of clipped gradients, in integer steps of the grid, before noise."""
     seen, add_noise = [], ExactDPOptimizer.add_noise
 
     def noticed(self):
@@ -107,7 +107,7 @@ def summed(monkeypatch, texts, labels):
 
 
 def test_one_record_moves_a_sum_by_no_more_than_the_clipping_norm(monkeypatch):
-    """No rounding of a sum and no order of addition is in the difference, and noise pays for the gradients' own."""
+    """Sums add no rounding errors, whatever their order; the noise covers those of the gradients."""
     texts, labels = TEXTS * 5, np.tile(LABELS, 5)
     whole, step = summed(monkeypatch, texts, labels), NORM * NOISE * (1 + BATCH_ROUNDING) / 2.0**GRID_BITS
     for left_out in (0, 63, 64, 100, len(texts) - 1):
@@ -137,14 +137,14 @@ def test_no_dropout_is_left_on_inside_attention_either():
     items = model.encode(TEXTS[:4])
     assert not torch.equal(model.logits(items), model.logits(items))
     rates = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
-    with _without_dropout(model):
+    with _private_training(model):
         assert torch.equal(model.logits(items), model.logits(items))
     assert [module.p for module in model.modules() if isinstance(module, nn.Dropout)] == rates
     fit_privately(model, model.encode(TEXTS), LABELS, replace(NOISELESS, steps=2), source=NoiseSource())
 
 
 class Restless(nn.Module):
-    """Draws random numbers whatever its rates say."""
+    """Draws random numbers whatever its rates are."""
 
     def forward(self, features):
         return features + torch.rand_like(features)

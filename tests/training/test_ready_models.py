@@ -1,4 +1,4 @@
-"""`teacher.epochs = 0`: a ready model is used as it is, and whatever would have to train it is refused."""
+"""`teacher.epochs = 0`: a ready model is used without training, and settings that would train it are refused."""
 
 import numpy as np
 import pytest

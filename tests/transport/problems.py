@@ -1,4 +1,4 @@
-"""Random transport problems with their answers by POT's linear program, which the tests hold ours against."""
+"""Random transport problems, with reference solutions by POT's linear program."""
 
 import numpy as np
 import ot
@@ -14,7 +14,7 @@ def distances(places):
 
 
 def random_metric(generator, classes):
-    """Draw points in space, a grid, a line, equal distances, or a graph's shortest ways."""
+    """Draw points in space, a grid, a line, equal distances, or a graph's shortest paths."""
     kind = generator.integers(5)
     if kind == 0:
         return distances(generator.normal(size=(classes, int(generator.integers(2, 9)))))
@@ -42,7 +42,7 @@ def random_rows(generator, rows, classes):
 
 
 def confident_rows(generator, rows, classes, label=None):
-    """Draw what classifiers say: softmax of standard normal logits with a bump of 3 at one label."""
+    """Draw predictions of classifiers: softmax of standard normal logits with 3 added at one label."""
     logits = generator.normal(size=(rows, classes))
     label = generator.integers(classes, size=rows) if label is None else label
     logits[np.arange(rows), label] += 3

@@ -36,7 +36,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 @pytest.fixture(autouse=True)
 def as_for_users():
-    """Take the tests' own checks of annotations off, which a user does not have either."""
+    """Remove the type checks of the tests, which users do not have."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
@@ -269,7 +269,7 @@ def test_pairs_of_two_types_are_computed_in_the_wider_one(entry):
 
 
 class NoOperation(TorchDispatchMode):
-    """Refuses every operation of torch, and so all that could wait for a device."""
+    """Refuses every torch operation, and so anything that could synchronise a device."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         raise AssertionError(f"{func} was called")
@@ -305,7 +305,7 @@ def test_no_check_waits_for_a_gpu():
 def test_any_shapes_give_the_answer_of_the_linear_program_or_are_refused(
     seed, classes, solver, logits_shape, targets_shape, weights_shape, fitting
 ):
-    """Half of the shapes are made to fit the labels, else hardly one would."""
+    """Half of the shapes fit the labels by construction; otherwise hardly any would."""
     ground_cost = {5: FEW, 12: MANY}[classes]
     if fitting:
         logits_shape = (*logits_shape[:1], classes)
@@ -337,7 +337,7 @@ def test_any_shapes_give_the_answer_of_the_linear_program_or_are_refused(
 
 
 def modules_after(code):
-    """Return the packages of others that a fresh Python has loaded after this code, beside those that torch loads."""
+    """Return the third-party packages that this code loads in a fresh Python, besides those that torch loads."""
     script = f"""
 import sys, torch
 before = set(sys.modules)

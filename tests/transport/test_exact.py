@@ -23,7 +23,7 @@ def solved(a, b, cost, solver="auto"):
 
 @pytest.mark.parametrize("classes", range(2, 9))
 def test_ten_thousand_problems_agree_with_the_linear_program_in_value_and_gradient(classes):
-    """Zeros, ties and one-hot rows included; the gradient is a potential that no label pair stretches too far."""
+    """With zeros, ties and one-hot rows; the gradient is a feasible potential."""
     generator = np.random.default_rng(classes)
     for _ in range(36):
         cost, matrix = prepared(generator, classes)
@@ -117,7 +117,7 @@ def test_costs_form_a_metric_that_is_linear_in_the_ground_cost_and_jointly_conve
 
 @pytest.mark.parametrize("gap", [0.0, 1e-12, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-2])
 def test_labels_that_nearly_coincide_are_as_exact_as_others(gap):
-    """Merged below 1e-7; where no certificate can be had, near 1e-6, the linear program takes over."""
+    """Labels nearer than 1e-7 are merged; near 1e-6 there is no certificate, and the linear program takes over."""
     generator = np.random.default_rng(5)
     places = generator.normal(size=(6, 2))
     places[3] = places[2] + gap * np.array([1.0, 0.5])

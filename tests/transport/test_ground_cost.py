@@ -102,7 +102,7 @@ def test_labels_without_coordinates_are_all_one_apart_whatever_the_cost_is_calle
 
 
 def test_a_thousand_labels_without_coordinates_take_no_more_room_than_their_matrix():
-    """Corners of a simplex would be a thousand numbers for each label, also in the handshake."""
+    """Corners of a simplex would take a thousand numbers per label, also in the handshake."""
     labels = LabelSpace.from_text(",".join(f"label {row}" for row in range(1000)), "")
     assert len(labels.to_json()) < 20_000
     assert labels.diameter == 1

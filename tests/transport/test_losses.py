@@ -151,7 +151,7 @@ def test_the_solver_is_told_and_checked_when_the_loss_is_built():
 
 
 class LargestTensor(TorchDispatchMode):
-    """Notes the largest tensor that any operation makes."""
+    """Records the largest tensor that any operation creates."""
 
     entries = 0
 

@@ -1,1 +1,1 @@
-"""A Flower app of one's own around knot_fed's strategy."""
+"""A custom Flower app that uses knot_fed's strategy."""

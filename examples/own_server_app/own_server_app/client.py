@@ -1,4 +1,4 @@
-"""The package's ClientApp, as it stands: the owner's policy, ledger and redaction come with it."""
+"""The package's unchanged ClientApp, with the owner's policy, ledger and redaction."""
 
 from knot_fed.client_app import app
 

@@ -1,4 +1,4 @@
-"""A ServerApp that distils a student with KnotStrategy, and does what it likes before and after."""
+"""A ServerApp that distils a student with KnotStrategy; other steps may come before and after."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Distil a student from all clients, and save it with its measurements."""
+    """Distil a student from all clients, and save it with its accuracy on each client."""
     config = RunConfig.from_mapping(context.run_config)
     folder = RunFolder.create(Path(config.runs_dir), config.name or f"own-{context.run_id}")
     strategy = KnotStrategy.from_config(config, folder)

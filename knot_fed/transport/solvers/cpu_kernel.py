@@ -1,8 +1,4 @@
-"""The whole table loss in one pass on a CPU: logits in, softmax, all teachers, loss and gradient out.
-
-The plain torch path writes down some twenty tensors for this; the kernel, compiled by Numba for one number of labels,
-keeps each example in registers.
-"""
+"""The table loss in one pass on a CPU, compiled by Numba: plain torch would write about twenty tensors."""
 
 import math
 from collections.abc import Callable
@@ -23,24 +19,18 @@ def fused_table_loss(
 ) -> tuple[Float[torch.Tensor, "examples"], Float[torch.Tensor, "examples classes"]]:
     """Return `sum_k w_k W(softmax(logits), q_k)` for each example, and its gradient with respect to the logits.
 
-    Parameters
-    ----------
-    batch
-        float32 on the CPU.
-    placed
-        The ground cost there, with a table that merges no labels.
+    The batch is float32 on the CPU; the table of the ground cost merges no labels.
     """
     candidates, classes = batch.table_shape(placed)
     rows, gradients = np.empty(batch.examples, np.float32), np.empty((batch.examples, classes), np.float32)
-    tensors = (batch.logits, batch.soft_labels, batch.weights)
-    arrays = [tensor.detach().contiguous().numpy() for tensor in tensors]
+    arrays = [part.detach().contiguous().numpy() for part in (batch.logits, batch.soft_labels, batch.weights)]
     _kernel(classes, candidates)(*arrays, placed.vertices.numpy(), rows, gradients)
     return torch.from_numpy(rows), torch.from_numpy(gradients)
 
 
 @cache
 def _kernel(classes: int, candidates: int) -> Callable[..., None]:
-    """Compile the kernel for one table's shape, so that its loops are unrolled; takes about half a second."""
+    """Compile the kernel for one shape of the table, so that loops are unrolled; takes about half a second."""
     single = np.float32
 
     def table_loss(
@@ -49,6 +39,7 @@ def _kernel(classes: int, candidates: int) -> Callable[..., None]:
         a, difference = np.empty(classes, single), np.empty(classes, single)
         potential = np.empty(classes, single)
         for example in range(len(logits)):
+            # Softmax a = exp(z - max z) / sum.
             top = logits[example, 0]
             for label in range(1, classes):
                 top = max(top, logits[example, label])
@@ -62,22 +53,26 @@ def _kernel(classes: int, candidates: int) -> Callable[..., None]:
                 a[label] *= scale
                 potential[label] = 0
             for teacher in range(soft_labels.shape[1]):
+                # d = a - q; the bits of `pattern` are the labels with d > 0, which select the row of the table.
                 pattern = 0
                 for label in range(classes):
                     difference[label] = a[label] - soft_labels[example, teacher, label]
                     if difference[label] > 0:
                         pattern += 1 << label
+                # W(a, q) = max_h <h, d> over the candidate vertices h of that row; the winner is dW/da.
                 best, winner = single(-np.inf), 0
                 for candidate in range(candidates):
                     value = single(0)
                     for label in range(classes):
                         value += difference[label] * vertices[pattern, candidate, label]
-                    if not value <= best:
+                    if not value <= best:  # true for NaN, which propagates
                         best, winner = value, candidate
+                # loss = sum_k w_k W_k, and p = sum_k w_k h_k is its gradient in a.
                 weight = weights[example, teacher]
                 loss += weight * best
                 for label in range(classes):
                     potential[label] += weight * vertices[pattern, winner, label]
+            # Chain rule through the softmax: dloss/dz = a (p - <a, p>).
             mean = single(0)
             for label in range(classes):
                 mean += a[label] * potential[label]

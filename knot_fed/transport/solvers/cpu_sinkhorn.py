@@ -1,7 +1,7 @@
-"""Sinkhorn's algorithm on a CPU, pair by pair: each on the labels that have mass, and no longer than it needs.
+"""Sinkhorn's algorithm on a CPU, pair by pair, on the labels with mass only.
 
-The same ladder of sharpness as in `sinkhorn`, in single precision throughout: each stage absorbs the potentials that it
-starts from into its kernel (Schmitzer 2019), so that scalings stay near 1.
+It runs the stages of `sinkhorn.ladder` in single precision: each stage absorbs the potentials that it starts from into
+its kernel (Schmitzer 2019), so that scalings stay near 1.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -24,9 +24,9 @@ from knot_fed.transport.solvers.sinkhorn import (
 
 FIRST_ITERATIONS, CHECK_EVERY = 6, 3
 FARTHEST = 80.0
-"""Exponents of the kernel are cut at plus and minus this, which float32 holds."""
+"""Exponents of the kernel are clamped to plus and minus this, within the range of float32."""
 LANES, BLOCK = 8, 8
-"""Rows and columns are padded to the first, and rows worked on in blocks of the second, to fit vector registers."""
+"""Padding of rows and columns, and rows per block of a product, chosen to fit vector registers."""
 
 single = np.float32
 
@@ -34,7 +34,7 @@ single = np.float32
 def sinkhorn(
     a: Rows, b: Rows, matrix: torch.Tensor, *, entropic_epsilon: float, marginal_error: float, metric: bool
 ) -> Sinkhorn:
-    """Solve as `sinkhorn.sinkhorn` does, extrapolated to no entropy, on as many threads as torch has."""
+    """Solve as `sinkhorn.sinkhorn`, extrapolated to eps = 0, on as many threads as torch uses."""
     check_marginals(a, b, matrix)
     diameter = float(matrix.max()) or 1.0
     stages = ladder(1.0 / entropic_epsilon, spread=1 if metric else 2)
@@ -69,7 +69,7 @@ def _solve_pairs(
     first: Any, second: Any, costs: Any, sharpness: Any, tolerances: Any, shares: Any, complete: Any,
     end_f: Any, end_g: Any, errors: Any, iterations: Any,
 ) -> None:  # fmt: skip
-    """Solve all pairs, on their labels with mass; rows are the labels of a, columns those of b."""
+    """Solve all pairs; rows of the kernel are the labels with mass in a, columns those in b."""
     classes, stages = len(costs), len(sharpness)
     width = _padded(classes)
     all_rows, all_columns = np.empty(classes, np.uint32), np.empty(classes, np.uint32)
@@ -88,13 +88,13 @@ def _solve_pairs(
         for row in range(count_a):
             for column in range(count_b):
                 local[row, column] = costs[rows[row], columns[column]]
-        for stage in range(stages):
+        for stage in range(stages):  # eps falls; f[stage] and g[stage] are this stage's potentials
             _predict(sharpness, stage, f, g)
             _absorb(kernel, local, sharpness[stage], f[stage], g[stage], work)
             errors[pair], done = _iterate(kernel, a, b, count_a, count_b, work, tolerances[stage])
             iterations[pair] += done
-            _subtract_logarithms(f[stage], work[4], sharpness[stage])
-            _subtract_logarithms(g[stage], work[5], sharpness[stage])
+            _subtract_logarithms(f[stage], work[4], sharpness[stage])  # f -= log(K (b v)) / sharpness
+            _subtract_logarithms(g[stage], work[5], sharpness[stage])  # g -= log(K^T (a u)) / sharpness
         for back in range(len(shares)):
             stage = stages - len(shares) + back
             for row in range(count_a):
@@ -112,10 +112,10 @@ def _padded(count: Any) -> Any:
 
 @compiled
 def _support(row: Any, labels: Any, mass: Any) -> Any:
-    """Collect the labels with mass, and their shares of it; returns how many there are."""
+    """Collect the labels with mass and their normalised masses; return their number."""
     count, total = 0, 0.0
     for label in range(len(row)):
-        labels[count], mass[count] = label, row[label]  # overwritten next, unless it has mass: no branch to mispredict
+        labels[count], mass[count] = label, row[label]  # overwritten by the next label unless it has mass; branch-free
         count += row[label] > 0
         total += max(row[label], single(0))
     if not total > SMALLEST_MASS:
@@ -127,7 +127,7 @@ def _support(row: Any, labels: Any, mass: Any) -> Any:
 
 @compiled
 def _predict(sharpness: Any, stage: Any, f: Any, g: Any) -> None:
-    """Start a stage where the line in 1 / sharpness through the last two points to."""
+    """Extrapolate the last two stages' potentials linearly in 1 / sharpness."""
     if stage == 0:
         return
     ahead = 0.0
@@ -142,9 +142,9 @@ def _predict(sharpness: Any, stage: Any, f: Any, g: Any) -> None:
 
 @compiled
 def _absorb(kernel: Any, local: Any, sharpness: Any, f: Any, g: Any, work: Any) -> None:
-    """Make the kernel `exp((f_i + g_j - C_ij) / eps)`, zero in the padding, and start from scalings of 1.
+    """Compute the kernel K_ij = exp(sharpness (f_i + g_j - C_ij)), zero in the padding, and reset scalings to 1.
 
-    exp(x) is the 128th power of a polynomial in x / 128, which compiles to vector instructions.
+    exp(x) is the 128th power of the Taylor polynomial of exp(x / 128), which compiles to vector instructions.
     """
     count_a, count_b = len(f), len(g)
     height, width = _padded(count_a), _padded(count_b)
@@ -160,7 +160,7 @@ def _absorb(kernel: Any, local: Any, sharpness: Any, f: Any, g: Any, work: Any) 
             power = single(1) + x * (
                 single(1) + x * (single(1 / 2) + x * (single(1 / 6) + x * (single(1 / 24) + x * single(1 / 120))))
             )
-            for _ in range(7):
+            for _ in range(7):  # squared 7 times: to the power of 128
                 power *= power
             kernel[row, column] = power
         kernel[row, count_b:width] = 0
@@ -171,11 +171,10 @@ def _absorb(kernel: Any, local: Any, sharpness: Any, f: Any, g: Any, work: Any) 
 
 @compiled
 def _iterate(kernel: Any, a: Any, b: Any, count_a: Any, count_b: Any, work: Any, tolerance: Any) -> tuple[Any, Any]:
-    """Scale rows and columns in turn until the marginals fit, over-relaxed after the first few.
+    """Scale rows and columns in turn until the marginals fit; return their L1 error and the iterations.
 
-    `work` holds both scalings, both scaled marginals, `K (b v)` and `K (a u)`. Without a tolerance a few plain
-    iterations are done. Over-relaxation that goes astray, or does not end, is taken back. Returns the L1 error of the
-    marginals and the iterations done.
+    The plan is P_ij = a_i u_i K_ij v_j b_j. `work` holds u, v, a u, b v, K (b v) and K^T (a u). With tolerance 0, a few
+    plain iterations are done. Over-relaxation is dropped if it diverges or takes too long.
     """
     u, v, scaled_a, scaled_b, products, sums = work[0], work[1], work[2], work[3], work[4], work[5]
     height, width = _padded(count_a), _padded(count_b)
@@ -185,26 +184,26 @@ def _iterate(kernel: Any, a: Any, b: Any, count_a: Any, count_b: Any, work: Any,
     for done in range(1, limit + 1):
         over = relaxed and done > CHECK_EVERY
         _times(kernel, scaled_b, products, height, width)
-        products[count_a:height] = 1
-        for row in range(height):
+        products[count_a:height] = 1  # the padding, whose mass is 0: no division by zero
+        for row in range(height):  # u = 1 / p with p = K (b v); over-relaxed, u = (1 / p) (1 / (p u_before))^(1/2)
             product = products[row]
             u[row] = single(1) / (product * np.sqrt(product * u[row]) if over else product)
             scaled_a[row] = a[row] * u[row]
         _times_transposed(kernel, scaled_a, sums, height, width)
         sums[count_b:width] = 1
         if done % CHECK_EVERY == 0:
-            error = single(0)
+            error = single(0)  # column sums of P are b v K^T(a u), row sums a u K(b v)
             for column in range(width):
                 error += abs(scaled_b[column] * sums[column] - b[column])
             for row in range(height):
                 error += abs(scaled_a[row] * products[row] - a[row])
             if error < tolerance:
                 break
-            if relaxed and (done == limit // 2 or not error < np.inf):
-                relaxed = False
+            if relaxed and (done == limit // 2 or not error < np.inf):  # too slow, or diverged
+                relaxed = False  # start again from v = 1, without over-relaxation
                 v[:width], scaled_b[:width] = 1, b[:width]
                 continue
-        for column in range(width):
+        for column in range(width):  # v likewise
             total = sums[column]
             v[column] = single(1) / (total * np.sqrt(total * v[column]) if over else total)
             scaled_b[column] = b[column] * v[column]
@@ -213,7 +212,10 @@ def _iterate(kernel: Any, a: Any, b: Any, count_a: Any, count_b: Any, work: Any,
 
 @compiled
 def _subtract_logarithms(potential: Any, scalings: Any, sharpness: Any) -> None:
-    """Take `log(scaling) / sharpness` off; a series in the 128th root, which compiles to vector instructions."""
+    """Subtract log(s) / sharpness, with log(s) = 128 log(r) for r = s^(1/128), which vectorises.
+
+    log(r) = 2 artanh(x) = 2 (x + x^3 / 3 + x^5 / 5 + ...) for x = (r - 1) / (r + 1), which is small.
+    """
     rate = single(256 / sharpness)
     for label in range(_padded(len(potential))):
         root = scalings[label]
@@ -231,6 +233,7 @@ def _subtract_logarithms(potential: Any, scalings: Any, sharpness: Any) -> None:
 
 @compiled
 def _times(kernel: Any, vector: Any, result: Any, height: Any, width: Any) -> None:
+    """Compute K x, four rows at a time."""
     for row in range(0, height, BLOCK // 2):
         one, two, three, four = single(0), single(0), single(0), single(0)
         for column in range(width):
@@ -244,6 +247,7 @@ def _times(kernel: Any, vector: Any, result: Any, height: Any, width: Any) -> No
 
 @compiled
 def _times_transposed(kernel: Any, vector: Any, result: Any, height: Any, width: Any) -> None:
+    """Compute K^T x, eight rows at a time."""
     result[:width] = 0
     for row in range(0, height, BLOCK):
         one, two, three, four = vector[row], vector[row + 1], vector[row + 2], vector[row + 3]
@@ -259,7 +263,7 @@ def _times_transposed(kernel: Any, vector: Any, result: Any, height: Any, width:
 
 @compiled
 def _complete(f: Any, g: Any, costs: Any, diameter: Any, rows: Any, columns: Any, complete: Any) -> None:
-    """Give labels without mass the potentials that the others allow; all of them, or those with mass on no side."""
+    """Set f_i = min_j C_ij - g_j for labels without mass in a (unless complete: on both sides), and g likewise."""
     has_a, has_b = np.zeros(len(costs), np.bool_), np.zeros(len(costs), np.bool_)
     has_a[rows] = True
     has_b[columns] = True

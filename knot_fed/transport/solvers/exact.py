@@ -1,7 +1,7 @@
-"""Exact solvers: closed forms for labels on a line or equally far apart, a table of vertices, and a linear program.
+"""Exact solvers: closed forms for labels on a line or at equal distances, a table of vertices, and a linear program.
 
-Each takes differences `d = a - b` of distributions over a metric and returns the transport cost with a Kantorovich
-potential `h`: cost = <h, d>, and `h` is a subgradient of the cost with respect to `a`, `-h` with respect to `b`.
+For differences `d = a - b` over a metric they return the cost `<h, d>` and the Kantorovich potential `h`, a subgradient
+of the cost with respect to `a`; `-h` is one with respect to `b`.
 """
 
 from collections.abc import Callable
@@ -18,62 +18,44 @@ from knot_fed.transport.ground_cost import Placed
 MOST_PIVOTS = 1_000_000
 OPTIMAL = 1
 CHUNK = 1 << 19
-"""Candidate values that the table solver holds at once; they stay in the cache."""
+"""Candidate values that the table solver computes at once, so that they stay in the cache."""
 
 Costs = Float[torch.Tensor, "pairs"]
-Potentials = Float[torch.Tensor, "pairs classes"]
+Rows = Float[torch.Tensor, "pairs classes"]
+Row = Float[np.ndarray, "classes"]
 
 
-def cut_solution(difference: Float[torch.Tensor, "pairs classes"], placed: Placed) -> tuple[Costs, Potentials]:
+def cut_solution(difference: Rows, placed: Placed) -> tuple[Costs, Rows]:
     """Solve on a tree: `W = sum_e length_e |mass of d beyond edge e|`.
 
-    On a line the masses are differences of cumulative distributions (Vallender 1974); on a star, where all labels are
-    equally far apart, W is half the distance times `||d||_1`.
+    On a line the masses are differences of cumulative distributions (Vallender 1974); on a star (labels at equal
+    distances) W is half the distance times `||d||_1`.
     """
     flows = difference @ placed.membership
     cost: Costs = flows.abs() @ placed.lengths
     return cost, (torch.sign(flows) * placed.lengths) @ placed.membership.T
 
 
-def table_solution(difference: Float[torch.Tensor, "pairs classes"], placed: Placed) -> tuple[Costs, Potentials]:
-    """Solve by the best of the vertices that can win for the sign pattern of each difference.
-
-    Memory is linear in the number of pairs, beside at most `CHUNK` candidate values.
-    """
-    if placed.merge is not None:
-        cost, potentials = _best_vertices(difference @ placed.merge, placed)
-        return cost, potentials @ placed.merge.T
-    return _best_vertices(difference, placed)
-
-
-def _best_vertices(difference: Float[torch.Tensor, "pairs places"], placed: Placed) -> tuple[Costs, Potentials]:
+def table_solution(difference: Rows, placed: Placed) -> tuple[Costs, Rows]:
+    """Maximise `<h, d>` over the vertices that can be optimal for the sign pattern of each difference."""
     _, candidates, places = placed.vertices.shape
-    step = max(1, CHUNK // (candidates * places))
-    if len(difference) <= step:
-        return _best_of_chunk(difference, placed)
-    parts = [_best_of_chunk(chunk, placed) for chunk in torch.split(difference, step)]
-    return torch.cat([cost for cost, _ in parts]), torch.cat([potentials for _, potentials in parts])
+    merged = difference if placed.merge is None else difference @ placed.merge
+    costs, potentials = [], []
+    for chunk in torch.split(merged, max(1, CHUNK // (candidates * places))):
+        pattern = ((chunk > 0).to(chunk.dtype) @ placed.powers).long()  # the bits are the labels with d > 0
+        values = torch.bmm(placed.vertices.index_select(0, pattern), chunk[:, :, None])[:, :, 0]  # <h, d>
+        cost, winner = values.max(dim=1)
+        costs.append(cost)
+        potentials.append(placed.vertices.view(-1, places).index_select(0, pattern * candidates + winner))
+    best = torch.cat(potentials) if len(potentials) > 1 else potentials[0]
+    return torch.cat(costs), best if placed.merge is None else best @ placed.merge.T
 
 
-def _best_of_chunk(difference: Float[torch.Tensor, "pairs places"], placed: Placed) -> tuple[Costs, Potentials]:
-    _, candidates, places = placed.vertices.shape
-    pattern = ((difference > 0).to(difference.dtype) @ placed.powers).long()
-    values = torch.bmm(placed.vertices.index_select(0, pattern), difference[:, :, None])[:, :, 0]
-    cost, winner = values.max(dim=1)
-    return cost, placed.vertices.view(-1, places).index_select(0, pattern * candidates + winner)
-
-
-def program_solution(
-    a: Float[torch.Tensor, "pairs classes"], b: Float[torch.Tensor, "pairs classes"], placed: Placed
-) -> tuple[Costs, Potentials, Potentials]:
+def program_solution(a: Rows, b: Rows, placed: Placed) -> tuple[Costs, Rows, Rows]:
     """Solve each pair's linear program by POT's network simplex (Bonneel et al. 2011), in float64 on the CPU.
 
-    Returns the cost and the potentials of `a` and of `b`, for rows of any equal masses.
-
-    Raises
-    ------
-    GroundCostError
-        If the network simplex does not reach the optimum.
+    Rows may have any equal masses. Returns the cost and the potentials of `a` and `b`; raises GroundCostError if the
+    network simplex does not reach the optimum.
     """
     if not len(a):
         return a[:, 0], a, b
@@ -84,10 +66,8 @@ def program_solution(
     return totals, f, g
 
 
-def _program(
-    more: Float[np.ndarray, "classes"], less: Float[np.ndarray, "classes"], cost: Float[np.ndarray, "classes classes"]
-) -> tuple[float, Float[np.ndarray, "classes"], Float[np.ndarray, "classes"]]:
-    """Solve one program on its supports."""
+def _program(more: Row, less: Row, cost: Float[np.ndarray, "classes classes"]) -> tuple[float, Row, Row]:
+    """Solve one program on the labels with mass, and extend the potentials to all labels."""
     sources, targets = np.flatnonzero(more), np.flatnonzero(less)
     if not len(sources) or not len(targets):
         return 0.0, np.zeros(len(cost)), np.zeros(len(cost))
@@ -103,10 +83,7 @@ def _program(
 
 @cache
 def _network_simplex() -> Callable[..., Any]:
-    """Load POT's compiled solver, which is called directly, at half the time of `ot.emd`.
-
-    Loading POT takes as long as loading torch, and up to 8 labels nothing needs it.
-    """
+    """Load POT's compiled solver, twice as fast as `ot.emd`, on first use: POT is as slow to import as torch."""
     from ot.lp.emd_wrap import emd_c
 
     solver: Callable[..., Any] = emd_c

@@ -1,7 +1,6 @@
-"""The whole table loss in one Triton kernel: logits and soft labels are read once, the gradient is written once.
+"""The table loss in one Triton kernel, which reads logits and soft labels once and writes the gradient once.
 
-Each program takes a block of examples, softmax and all teachers included. The table of vertices is small and stays in
-the cache.
+Each program handles a block of examples. The table of vertices is small and stays in the cache.
 """
 
 from typing import Any
@@ -22,12 +21,7 @@ def fused_table_loss(
 ) -> tuple[Float[torch.Tensor, "examples"], Float[torch.Tensor, "examples classes"]]:
     """Return `sum_k w_k W(softmax(logits), q_k)` for each example, and its gradient with respect to the logits.
 
-    Parameters
-    ----------
-    batch
-        float32.
-    placed
-        The ground cost there, with a table that merges no labels.
+    The batch is float32, on the device of the ground cost, whose table merges no labels.
     """
     candidates, classes = batch.table_shape(placed)
     rows, gradients = batch.logits.new_empty(batch.examples), batch.logits.new_empty(batch.examples, classes)
@@ -45,10 +39,12 @@ def _table_loss(
     logits: Any, soft_labels: Any, weights: Any, vertices: Any, rows: Any, gradients: Any, examples: Any, teachers: Any,
     classes: tl.constexpr, candidates: tl.constexpr, width: tl.constexpr, block: tl.constexpr,
 ) -> None:  # fmt: skip
-    example = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)  # soft labels may have 2^31 entries and more
+    # Rows of this program and labels, padded to a power of two; int64, since soft labels may have over 2^31 entries.
+    example = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     label = tl.arange(0, width)
     here = (example < examples)[:, None] & (label < classes)[None, :]
     place = example[:, None] * classes + label[None, :]
+    # Softmax a = exp(z - max z) / sum; padded labels are -inf and get 0, padded rows 0 to avoid NaN.
     z = tl.load(logits + place, mask=here, other=float("-inf"))
     z = tl.where((example < examples)[:, None], z, 0.0)
     a = tl.exp(z - tl.max(z, axis=1)[:, None])
@@ -56,9 +52,11 @@ def _table_loss(
     loss = tl.zeros((block,), dtype=tl.float32)
     potential = tl.zeros((block, width), dtype=tl.float32)
     for teacher in range(teachers):
+        # d = a - q; the bits of `pattern` are the labels with d > 0, which select the row of the table.
         asked = (example * teachers + teacher)[:, None] * classes + label[None, :]
         difference = tl.where(here, a - tl.load(soft_labels + asked, mask=here, other=0.0), 0.0)
         pattern = tl.sum(tl.where(difference > 0, 1 << label[None, :], 0), axis=1)
+        # W(a, q) = max_h <h, d> over the candidate vertices h; the winner is the gradient of W in a. NaN propagates.
         best = tl.full((block,), float("-inf"), dtype=tl.float32)
         winner = tl.zeros((block, width), dtype=tl.float32)
         for candidate in range(candidates):
@@ -68,9 +66,11 @@ def _table_loss(
             better = (value > best) | (value != value)
             best = tl.where(better, value, best)
             winner = tl.where(better[:, None], vertex, winner)
+        # loss = sum_k w_k W_k, and p = sum_k w_k h_k is its gradient in a.
         weight = tl.load(weights + example * teachers + teacher, mask=example < examples, other=0.0)
         loss += weight * best
         potential += weight[:, None] * winner
+    # Chain rule through the softmax: dloss/dz = a (p - <a, p>).
     gradient = a * (potential - tl.sum(a * potential, axis=1)[:, None])
     tl.store(rows + example, loss, mask=example < examples)
     tl.store(gradients + place, gradient, mask=here)

@@ -1,11 +1,11 @@
 """Sinkhorn's algorithm as matrix products: one kernel exp(-C / eps) for all pairs, in scaling form.
 
-The entropic regularisation falls in stages, each started where the last ones point to. Entropic potentials differ from
-exact ones by eps times a constant, up to exponentially small terms (Cominetti and San Martin 1994), so that the last
-converged stages extrapolate to eps = 0. Iterations are over-relaxed (Thibault et al. 2017), and pairs that have
-converged leave the batch.
+The regularisation eps decreases in stages; each starts from potentials predicted by the stages before it. Entropic
+potentials differ from exact ones by eps times a constant, up to exponentially small terms (Cominetti and San Martin
+1994), so the last converged stages are extrapolated to eps = 0. Iterations are over-relaxed (Thibault et al. 2017).
+Converged pairs leave the batch.
 
-With costs scaled to a diameter of 1, `sharpness` is 1 / eps. Scalings reach exp(3 sharpness / 4), which float32 holds
+Costs are scaled to a diameter of 1, and `sharpness` is 1 / eps. Scalings reach exp(3 sharpness / 4), which fits float32
 up to a sharpness of 110 and float64 up to 900.
 """
 
@@ -24,40 +24,29 @@ MOST_ITERATIONS = 2000
 EARLY_ERROR = 1e-2
 SMALLEST_MASS = 1e-9
 SINGLE_ERROR = 1e-4
-"""Smallest marginal error that float32 is asked for."""
+"""Smallest marginal error that float32 reaches."""
 EXTRAPOLATED = 3
 CHUNK = 1 << 16
-"""Entries of the batch worked on at once, on a CPU; they stay in the cache."""
+"""Entries of a batch processed at once on a CPU, so that they stay in the cache."""
 LOG_ENTRIES = 1 << 22
-"""Entries of all plans worked on at once in the log domain."""
+"""Entries of all plans processed at once in the log domain."""
 
 Rows = Float[torch.Tensor, "pairs classes"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sinkhorn:
-    """Potentials of the transport from a to b, in units of the cost, and how far they were brought.
+    """Potentials of the transport from a to b in units of the cost, and their accuracy."""
 
-    Parameters
-    ----------
-    f, g
-        Potentials of the two sides, extrapolated to no entropy unless asked otherwise; differentiating the cost with
-        respect to the marginals gives these (envelope theorem).
-    marginal_error
-        L1 error of the last stage's marginals, relative to the mass.
-    iterations
-        Of the slowest pair, over all stages; on a GPU of the slowest chunk of pairs.
-    """
-
-    f: Rows
-    g: Rows
-    marginal_error: Float[torch.Tensor, "pairs"]
-    iterations: int
+    f: Rows  # the gradient of the cost with respect to a (envelope theorem)
+    g: Rows  # likewise of b
+    marginal_error: Float[torch.Tensor, "pairs"]  # L1, of the last stage, relative to the mass
+    iterations: int  # of the slowest pair over all stages; on a GPU of the slowest chunk of pairs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Stage:
-    """One kernel, `exp(shift - sharpness C)`; a stage without `marginal_error` runs a fixed number of iterations."""
+    """A kernel `exp(shift - sharpness C)`; without `marginal_error` the number of iterations is fixed."""
 
     matrix: Float[torch.Tensor, "classes classes"]
     sharpness: float
@@ -92,19 +81,16 @@ def sinkhorn(
     Parameters
     ----------
     a, b
-        Marginals, of any equal masses; what is not > 0 counts as no mass, and a row without mass costs nothing.
-    matrix
-        Costs.
+        Marginals of equal mass; entries <= 0 count as no mass, and a row without mass costs nothing.
     entropic_epsilon
-        Strength of the entropy at the last stage, relative to the product of the marginals, as a share of the largest
-        cost, > 0; raised to 1/900 (1/450 without a metric) where it is smaller. From 1/110 (1/55) up float32 is
-        enough, for marginal errors from 1e-4 up; float64 does the rest.
+        Regularisation of the last stage, relative to the product of the marginals, as a share of the largest cost;
+        at least 1/900 (1/450 without a metric). From 1/110 (1/55) up, float32 suffices for marginal errors >= 1e-4.
     marginal_error
-        A pair has converged when the L1 error of both marginals is below this; at most 2,000 iterations a stage.
+        A pair has converged if the L1 error of both marginals is below this; at most 2,000 iterations per stage.
     metric
-        Whether the cost is a metric, over which potentials differ by no more than the diameter; else by twice that.
+        Whether the cost is a metric, over which potentials differ by at most the diameter; else by twice that.
     extrapolate
-        Whether to return the limit of no entropy instead of the last stage's potentials.
+        Whether to return the limit for eps = 0 instead of the last stage's potentials.
 
     Raises
     ------
@@ -133,7 +119,7 @@ def sinkhorn(
 
 
 def _with_mass(a: Rows, b: Rows) -> tuple[Rows, Rows, torch.Tensor]:
-    """Return both sides in shares of their mass, a uniform stand-in for rows without, and which rows these are."""
+    """Normalise both sides, with uniform rows in place of those without mass, which the last value marks."""
     first, second = a.double().clamp(min=0), b.double().clamp(min=0)
     masses = [side.sum(dim=1, keepdim=True) for side in (first, second)]
     empty = torch.minimum(*masses) < SMALLEST_MASS
@@ -143,14 +129,10 @@ def _with_mass(a: Rows, b: Rows) -> tuple[Rows, Rows, torch.Tensor]:
 
 
 def ladder(wanted: float, *, spread: int) -> list[tuple[float, bool]]:
-    """Plan rising sharpness, and which stages run until they converge; the first only prepares the second.
+    """Return the sharpness of each stage, and whether it runs until convergence; the first is only a warm-up.
 
-    Parameters
-    ----------
-    wanted
-        Sharpness of the last stage; cut at 900 / `spread`.
-    spread
-        1 over a metric, else 2: how far potentials differ at most, in diameters.
+    `wanted` is that of the last stage, at most 900 / `spread`; `spread` is 1 over a metric, else 2: the largest
+    difference between potentials, in diameters.
 
     Examples
     --------
@@ -165,7 +147,7 @@ def ladder(wanted: float, *, spread: int) -> list[tuple[float, bool]]:
 
 
 def extrapolation_shares(points: Sequence[float]) -> list[float]:
-    """Return the shares of the last three points at most in the value at 0 of the polynomial through them.
+    """Return the Lagrange coefficients of the last (at most three) points for the value at 0.
 
     Examples
     --------
@@ -180,22 +162,18 @@ def _stages(
     matrix: Float[torch.Tensor, "classes classes"], wanted: float, marginal_error: float, *, spread: int
 ) -> list[_Stage]:
     steps = ladder(wanted, spread=spread)
-    single = SINGLE_SHARPNESS / spread
     errors = [EARLY_ERROR if converge else None for _, converge in steps[:-1]] + [marginal_error]
-    return [_stage(matrix, sharpness, error, single) for (sharpness, _), error in zip(steps, errors, strict=True)]
-
-
-def _stage(
-    matrix: Float[torch.Tensor, "classes classes"], sharpness: float, marginal_error: float | None, single: float
-) -> _Stage:
-    reachable = marginal_error is None or marginal_error >= SINGLE_ERROR
-    dtype = torch.float32 if sharpness <= single and reachable else torch.float64
-    shift = sharpness / 4
-    return _Stage(matrix, sharpness, shift, torch.exp(shift - sharpness * matrix).to(dtype), marginal_error)
+    stages = []
+    for (sharpness, _), error in zip(steps, errors, strict=True):
+        single = sharpness <= SINGLE_SHARPNESS / spread and (error is None or error >= SINGLE_ERROR)
+        shift = sharpness / 4  # exponents from -3/4 to 1/4 sharpness, instead of -1 to 0
+        kernel = torch.exp(shift - sharpness * matrix).to(torch.float32 if single else torch.float64)
+        stages.append(_Stage(matrix, sharpness, shift, kernel, error))
+    return stages
 
 
 def _run_stages(a: Rows, b: Rows, stages: Sequence[_Stage]) -> list[_Reached]:
-    """Run all stages on one chunk; pairs that leave the range of numbers are solved again in the log domain."""
+    """Run all stages on one chunk; pairs that overflow are solved again in the log domain."""
     reached: list[_Reached] = []
     for stage in stages:
         f, g = _start(reached, stage, a, b)
@@ -215,11 +193,12 @@ def _start(reached: Sequence[_Reached], stage: _Stage, a: Rows, b: Rows) -> tupl
         zero = torch.zeros_like(a)
         return zero, zero
     f, g = reached[-1].f, reached[-1].g
-    if len(reached) > 1:
+    if len(reached) > 1:  # potentials are nearly linear in eps = 1 / sharpness
         before, now = (1 / past.stage.sharpness for past in reached[-2:])
         ahead = (1 / stage.sharpness - now) / (now - before)
         f = f + ahead * (f - reached[-2].f)
         g = g + ahead * (g - reached[-2].g)
+    # (f - m, g + m) solves the same problem for any m; take the middle of the range of f and -g over labels with mass
     infinity = torch.finfo(f.dtype).max
     highest = torch.maximum(_masked(f, a, -infinity).amax(dim=1), _masked(-g, b, -infinity).amax(dim=1))
     lowest = torch.minimum(_masked(f, a, infinity).amin(dim=1), _masked(-g, b, infinity).amin(dim=1))
@@ -232,7 +211,11 @@ def _masked(potential: Rows, mass: Rows, outside: float) -> Rows:
 
 
 def _run_stage(a: Rows, b: Rows, f: Rows, g: Rows, stage: _Stage, *, relaxed: bool) -> _Reached:
-    """Scale rows and columns in turn, until each pair has converged or the iterations are done."""
+    """Scale rows and columns in turn until each pair has converged.
+
+    With K = exp(shift - sharpness C), the plan is P_ij = a_i u_i K_ij v_j b_j for u = exp(sharpness f - shift) and
+    v = exp(sharpness g). It has the right row sums if u = 1 / (K (b v)), and column sums if v = 1 / (K^T (a u)).
+    """
     kernel, dtype = stage.kernel, stage.kernel.dtype
     end_f, end_g, errors = torch.empty_like(f), torch.empty_like(g), torch.empty_like(f[:, 0])
     rows = torch.arange(len(a), device=a.device)
@@ -242,16 +225,17 @@ def _run_stage(a: Rows, b: Rows, f: Rows, g: Rows, stage: _Stage, *, relaxed: bo
     for done in range(CHECK_EVERY, limit + 1, CHECK_EVERY):
         for iteration in range(CHECK_EVERY):
             before, over = v, relaxed and done + iteration > CHECK_EVERY
-            first = (b * v) @ kernel
+            first = (b * v) @ kernel  # K (b v); the costs are symmetric
             u = _scaled(first, u, relaxed=over)
-            second = (a * u) @ kernel
+            second = (a * u) @ kernel  # K^T (a u)
             v = _scaled(second, v, relaxed=over)
+        # column sums of P are b v K^T(a u), row sums a u K(b v), both before the last update of v
         error = (b * before * second - b).abs().sum(dim=1) + (a * u * first - a).abs().sum(dim=1)
         finished = error < stage.marginal_error if stage.marginal_error and done < limit else error == error
-        finished |= ~torch.isfinite(error)
+        finished |= ~torch.isfinite(error)  # overflowed; the caller solves these again
         if not finished.any():
             continue
-        ended = rows[finished]
+        ended = rows[finished]  # plain potentials, without the over-relaxation: f = -log(K (b v)) / sharpness
         end_f[ended] = ((stage.shift - first[finished].log()) / stage.sharpness).to(end_f)
         end_g[ended] = (-second[finished].log() / stage.sharpness).to(end_g)
         errors[ended] = error[finished].to(errors)
@@ -262,10 +246,11 @@ def _run_stage(a: Rows, b: Rows, f: Rows, g: Rows, stage: _Stage, *, relaxed: bo
 
 
 def _run_stage_in_logs(a: Rows, b: Rows, f: Rows, g: Rows, stage: _Stage) -> tuple[Rows, Rows, torch.Tensor]:
-    """Run a stage as `_run_stage` does, plainly and by logarithms, which take any mass; O(classes^2) memory a pair."""
+    """Run a stage as `_run_stage`, without over-relaxation in the log domain; O(classes^2) memory per pair."""
     log_a, log_b, costs = a.log()[:, :, None], b.log()[:, None, :], stage.matrix.to(a)[None]
     error = torch.full_like(f[:, 0], torch.inf)
     for _ in range(CHECK_EVERY if stage.marginal_error is None else MOST_ITERATIONS):
+        # log sum_j b_j exp(sharpness (g_j - C_ij)); the row sum of P is a_i exp(sharpness f_i) times that
         row_sums = torch.logsumexp(log_b + stage.sharpness * (g[:, None, :] - costs), dim=2)
         error = (a * torch.expm1(stage.sharpness * f + row_sums)).abs().sum(dim=1)
         if stage.marginal_error is not None and bool((error < stage.marginal_error).all()):
@@ -276,13 +261,13 @@ def _run_stage_in_logs(a: Rows, b: Rows, f: Rows, g: Rows, stage: _Stage) -> tup
 
 
 def _scaled(product: Rows, before: Rows, *, relaxed: bool) -> Rows:
-    """Return the new scaling `1 / product`, or half as much further."""
+    """Return the new scaling `s = 1 / product`; over-relaxed by 1.5 in the logarithm, `s (s / before)^(1/2)`."""
     scaling = 1 / product
     return scaling * torch.sqrt(scaling / before) if relaxed else scaling
 
 
 def _extrapolated(reached: Sequence[_Reached]) -> tuple[Rows, Rows]:
-    """Follow the polynomial in 1 / sharpness through the last converged stages, three at most, to 0."""
+    """Extrapolate the potentials of the last converged stages to eps = 0, as polynomials in eps."""
     converged = [past for past in reached if past.stage.marginal_error is not None][-EXTRAPOLATED:]
     shares = extrapolation_shares([1 / past.stage.sharpness for past in converged])
     f, g = torch.zeros_like(converged[0].f), torch.zeros_like(converged[0].g)

@@ -1,9 +1,9 @@
-"""The vertices of the polytope of 1-Lipschitz potentials, by sign pattern, for a few labels.
+"""The vertices of the polytope of 1-Lipschitz potentials, by sign pattern, for few labels.
 
-By Kantorovich and Rubinstein, the transport cost between distributions a and b over a metric C is the maximum of
-<h, a - b> over potentials with h_i - h_j <= C_ij. The maximum is at a vertex, and a generic metric on L points has
-C(2L - 2, L - 1) of them (Gordon and Petrov 2017, arXiv 1608.06848). Only C(L - 2, k - 1) can win where a - b has k
-positive entries: those whose tight constraints lead from positive entries to the others.
+By Kantorovich and Rubinstein, the transport cost between a and b over a metric C is the maximum of <h, a - b> over
+potentials with h_i - h_j <= C_ij. It is attained at a vertex; a generic metric on L points has C(2L - 2, L - 1) of them
+(Gordon and Petrov 2017, arXiv 1608.06848). If a - b has k positive entries, only C(L - 2, k - 1) can be optimal: those
+whose tight constraints lead from positive entries to the others.
 """
 
 from dataclasses import dataclass
@@ -18,41 +18,29 @@ COINCIDENT = 1e-7
 JITTERS = (1e-9, 1e-8, 1e-7, 1e-6)
 SLACK = 1e-6
 
+Metric = Float[np.ndarray, "classes classes"]
+Vertices = Float[np.ndarray, "vertices classes"]
+Edges = Int[np.ndarray, "vertices edges"]
+Table = Float[np.ndarray, "patterns candidates classes"]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VertexTable:
-    """Candidate potentials for each sign pattern of `a - b`.
+    """Candidate potentials for each sign pattern of `a - b`, numbered `sum_i 2^i [a_i > b_i]`."""
 
-    Parameters
-    ----------
-    vertices
-        float64; row `sum_i 2^i [a_i > b_i]` holds the pattern's candidates, the first repeated where there are fewer.
-    merge
-        0/1 matrix that adds up the mass of labels that coincide; None when all are apart.
-    """
-
-    vertices: Float[torch.Tensor, "patterns candidates places"]
-    merge: Float[torch.Tensor, "classes places"] | None
+    vertices: Float[torch.Tensor, "patterns candidates places"]  # float64; padded with the first candidate
+    merge: Float[torch.Tensor, "classes places"] | None  # 0/1, sums the mass of coincident labels; None: all distinct
 
 
-def vertex_table(metric: Float[np.ndarray, "classes classes"], *, most_labels: int = 8) -> VertexTable | None:
+def vertex_table(metric: Metric, *, most_labels: int = 8) -> VertexTable | None:
     """Enumerate the vertices, and certify their number for each sign pattern.
 
-    Degenerate metrics (labels on a line, a grid, equal distances) have fewer vertices than generic ones and break the
-    enumeration. So the metric is made generic by a jitter, and each vertex is then computed anew from its tight
-    constraints under the true metric.
+    Degenerate metrics (labels on a line, a grid, equal distances) have fewer vertices than generic ones, which breaks
+    the enumeration. A jitter makes the metric generic; each vertex is then recomputed from its tight constraints under
+    the true metric. Labels nearer than 1e-7 of the diameter are merged.
 
-    Parameters
-    ----------
-    metric
-        A metric between labels; labels nearer than 1e-7 of the diameter are merged.
-    most_labels
-        Give up beyond so many distinct labels, at most 10; the time is below 0.1 s up to 8, and seconds at 10.
-
-    Returns
-    -------
-    table
-        None when there are too many labels, or no jitter up to 1e-6 of the diameter passes the certificate.
+    Returns None if there are more than `most_labels` (at most 10) distinct labels, or if no jitter up to 1e-6 of the
+    diameter passes the certificate. Takes less than 0.1 s up to 8 labels, and seconds at 10.
     """
     merge = _merge(metric)
     places = merge.argmax(axis=0)
@@ -68,20 +56,18 @@ def vertex_table(metric: Float[np.ndarray, "classes classes"], *, most_labels: i
     return None
 
 
-def _merge(metric: Float[np.ndarray, "classes classes"]) -> Float[np.ndarray, "classes places"]:
+def _merge(metric: Metric) -> Float[np.ndarray, "classes places"]:
     first = (metric <= COINCIDENT * metric.max()).argmax(axis=1)
     merge: Float[np.ndarray, "classes places"] = (first[:, None] == np.unique(first)[None, :]).astype(np.float64)
     return merge
 
 
-def _certified_vertices(
-    metric: Float[np.ndarray, "classes classes"], jitter: float
-) -> Float[np.ndarray, "patterns candidates classes"] | None:
+def _certified_vertices(metric: Metric, jitter: float) -> Table | None:
     classes = len(metric)
-    try:
-        sources, sinks = _tight_constraints(metric, jitter)
-    except ValueError:
+    constraints = _tight_constraints(metric, jitter)
+    if constraints is None:
         return None
+    sources, sinks = constraints
     positive = np.zeros((len(sources), classes), dtype=bool)
     positive[np.arange(len(sources))[:, None], sources] = True
     negative = np.zeros_like(positive)
@@ -94,10 +80,8 @@ def _certified_vertices(
     return _by_pattern(potentials, (positive * 2 ** np.arange(classes)).sum(axis=1), classes)
 
 
-def _tight_constraints(
-    metric: Float[np.ndarray, "classes classes"], jitter: float
-) -> tuple[Int[np.ndarray, "vertices edges"], Int[np.ndarray, "vertices edges"]]:
-    """Return the ends i, j of the constraints `h_i - h_j <= C_ij` that are tight at each vertex."""
+def _tight_constraints(metric: Metric, jitter: float) -> tuple[Edges, Edges] | None:
+    """Return the ends i, j of the constraints `h_i - h_j <= C_ij` that are tight at each vertex; None if degenerate."""
     from scipy.spatial import HalfspaceIntersection, QhullError  # loads slowly, and a table is made once
 
     classes = len(metric)
@@ -112,18 +96,14 @@ def _tight_constraints(
     halfspaces[:, -1] = -generic[rows, columns]
     try:
         facets = np.array(HalfspaceIntersection(halfspaces[:, 1:], np.zeros(classes - 1)).dual_facets)
-    except QhullError as error:
-        raise ValueError("the metric is too degenerate for the enumeration") from error
-    if facets.ndim != 2 or facets.shape[1] != classes - 1:
-        raise ValueError("a vertex has more tight constraints than a generic metric allows")
+    except (QhullError, ValueError):  # too degenerate, or vertices with different numbers of tight constraints
+        return None
+    if facets.ndim != 2 or facets.shape[1] != classes - 1:  # more tight constraints than a generic metric has
+        return None
     return rows[facets], columns[facets]
 
 
-def _solve_trees(
-    metric: Float[np.ndarray, "classes classes"],
-    sources: Int[np.ndarray, "vertices edges"],
-    sinks: Int[np.ndarray, "vertices edges"],
-) -> Float[np.ndarray, "vertices classes"]:
+def _solve_trees(metric: Metric, sources: Edges, sinks: Edges) -> Vertices:
     """Solve `h_i - h_j = C_ij` on each vertex's spanning tree of tight constraints, with h_0 = 0."""
     count, edges = sources.shape
     system = np.zeros((count, edges, edges + 1))
@@ -134,23 +114,17 @@ def _solve_trees(
     return np.concatenate([np.zeros((count, 1)), rest], axis=1)
 
 
-def _feasible(
-    potentials: Float[np.ndarray, "vertices classes"],
-    positive: np.ndarray,
-    metric: Float[np.ndarray, "classes classes"],
-) -> Float[np.ndarray, "vertices classes"] | None:
-    """Lower the positive side where the jitter had hidden a constraint; None where that is more than rounding."""
+def _feasible(potentials: Vertices, positive: np.ndarray, metric: Metric) -> Vertices | None:
+    """Lower positive sides that the jitter left infeasible; None if that changes more than rounding."""
     sinks_only = np.where(positive, np.inf, potentials)
     lowered = np.where(positive, (metric[None] + sinks_only[:, None, :]).min(axis=2), potentials)
     if np.abs(lowered - potentials).max() > SLACK:
         return None
-    centred: Float[np.ndarray, "vertices classes"] = lowered - (lowered.max(axis=1) + lowered.min(axis=1))[:, None] / 2
+    centred: Vertices = lowered - (lowered.max(axis=1) + lowered.min(axis=1))[:, None] / 2
     return centred
 
 
-def _by_pattern(
-    potentials: Float[np.ndarray, "vertices classes"], patterns: Int[np.ndarray, "vertices"], classes: int
-) -> Float[np.ndarray, "patterns candidates classes"] | None:
+def _by_pattern(potentials: Vertices, patterns: Int[np.ndarray, "vertices"], classes: int) -> Table | None:
     most = comb(classes - 2, (classes - 2) // 2)
     table = np.zeros((2**classes, most, classes))
     order = np.argsort(patterns, kind="stable")

@@ -178,7 +178,7 @@ def test_compression_shrinks_what_is_counted_on_the_wire(run_config):
         ({"privacy.mechanism": "dp-sgd", "weights.scheme": "density"}, "does not cover; use uniform or certainty or"),
         ({"privacy.mechanism": "dp-sgd", "weights.scheme": "size"}, "weights.scheme = 'size'"),
         ({"privacy.mechanism": "pate", "weights.scheme": "confidence"}, "use uniform or certainty$"),
-        ({"privacy.mechanism": "dp-sgd", "teacher.class-weights": "balanced"}, "tells the private mix of labels"),
+        ({"privacy.mechanism": "dp-sgd", "teacher.class-weights": "balanced"}, "reveals the private mix of labels"),
         ({"privacy.mechanism": "laplace"}, "privacy.mechanism = 'laplace'"),
         ({"privacy.epsilon": 0.0}, "privacy.epsilon = 0.0: input should be greater than or equal to 0.01"),
         ({"privacy.delta": 1.0}, "privacy.delta = 1.0: input should be less than or equal to 0.1"),

@@ -1,0 +1,94 @@
+"""The registry of names: what a key may name, with a few words on each for the table of keys.
+
+The room that implements a family maps the same names to its code. `tests/config/test_choices.py` holds the two equal,
+and the lists in README.md and in the help of commands too.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import AfterValidator, BeforeValidator
+from pydantic_core import PydanticCustomError, PydanticKnownError
+
+from knot_fed.config.plugins import is_own
+
+
+@dataclass(frozen=True, slots=True)
+class SchemeFacts:
+    """A weighting scheme: a few words on it, and what it reads of a client beside its soft labels."""
+
+    about: str = ""
+    reads: Literal["nothing", "examples", "confidence", "density"] = "nothing"
+
+
+LOSSES: dict[str, str] = {
+    "ot": "",
+    "sinkhorn-divergence": "",
+    "entropy": "symmetrised KL",
+    "kl": "teacher to student",
+    "reverse-kl": "",
+    "jensen-shannon": "",
+    "mse": "",
+}
+SCHEMES: dict[str, SchemeFacts] = {
+    "uniform": SchemeFacts(),
+    "size": SchemeFacts(reads="examples"),
+    "confidence": SchemeFacts(reads="confidence"),
+    "histogram-confidence": SchemeFacts(reads="confidence"),
+    "certainty": SchemeFacts("low entropy"),
+    "density": SchemeFacts(reads="density"),
+}
+POOLINGS: dict[str, str] = {"mean": "", "median": "", "trimmed-mean": ""}
+GROUND_COSTS: dict[str, str] = {"semantic": "", "augmented": "", "zero-one": "", "cosine": ""}
+SOLVERS: dict[str, str] = {"auto": "", "line": "", "star": "", "table": "", "sinkhorn": "", "lp": ""}
+PARTITIONS: dict[str, str] = {
+    "iid": "", "dirichlet": "", "pathological": "", "shard": "", "exponential": "", "natural-id": ""
+}  # fmt: skip
+MODELS: dict[str, str] = {"ngram-bag": "", "tiny-bert": "", "hf:<hub id or absolute folder>": ""}
+COMPRESSIONS: dict[str, str] = {"none": "", "float16": "", "uint8": "", "top-k": "", "hard": ""}
+
+
+def described(choices: Mapping[str, object], *, last: str = "") -> str:
+    """Join names, each with what is said about it.
+
+    Parameters
+    ----------
+    choices
+        A registry; its values are texts, or have one as `about`.
+    last
+        One more choice; empty: none.
+
+    Examples
+    --------
+    >>> described({"none": "", "pate": "shards", "gaussian": "noise"})
+    'none, pate (shards) or gaussian (noise)'
+    >>> described({"ot": ""}, last="your.module:function")
+    'ot or your.module:function'
+    """
+    abouts = {name: str(getattr(entry, "about", entry)) for name, entry in choices.items()}
+    parts = [f"{name} ({about})" if about else name for name, about in abouts.items()] + [last] * bool(last)
+    return " or ".join([", ".join(parts[:-1])] * (len(parts) > 1) + parts[-1:])
+
+
+def one_of(choices: Mapping[str, object]) -> BeforeValidator:
+    """Accept a name of a registry, as a `Literal` would; names may be added to the registry later."""
+
+    def check(name: object) -> object:
+        if not isinstance(name, str) or name not in choices:
+            expected = described(dict.fromkeys(map(repr, choices), ""))
+            raise PydanticKnownError("literal_error", {"expected": expected})
+        return name
+
+    return BeforeValidator(check)
+
+
+def known_or_own(choices: Mapping[str, object]) -> AfterValidator:
+    """Accept a name of a registry, or one in the form of a user's own function, which is imported where it is used."""
+
+    def check(name: str) -> str:
+        if name not in choices and not is_own(name):
+            raise PydanticCustomError("name", f"use {', '.join(choices)}, or your own package.module:function")
+        return name
+
+    return AfterValidator(check)

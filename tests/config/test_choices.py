@@ -1,0 +1,133 @@
+"""One registry for each family: schema, table of keys, README, command help and the implementing code list the same."""
+
+import re
+from contextlib import nullcontext
+
+import pytest
+import typer.main
+
+from knot_fed import aggregation, losses
+from knot_fed.audit.attacks import registry as attacks
+from knot_fed.audit.study import parse_attacks
+from knot_fed.cli.main import app
+from knot_fed.config import MECHANISMS, SCHEMES, RunConfig, choices
+from knot_fed.config.table import defaults_table
+from knot_fed.data.partitioners import PARTITIONERS
+from knot_fed.data.prepare.recipes import RECIPES, find_recipe
+from knot_fed.errors import ConfigError, GroundCostError, ModelError, PolicyError
+from knot_fed.labels import LabelSpace
+from knot_fed.models import check_model_name
+from knot_fed.models.own import KNOWN
+from knot_fed.privacy import compression
+from knot_fed.privacy.policy import ReleasePolicy
+from knot_fed.privacy.policy_checks import check_scheme_may_enter_sum
+from knot_fed.transport import ground_cost, make_ground_cost, solve
+from tests.conftest import ROOT
+
+KEYS = {
+    "distill.loss": choices.LOSSES,
+    "weights.scheme": choices.SCHEMES,
+    "weights.pooling": choices.POOLINGS,
+    "transport.cost": choices.GROUND_COSTS,
+    "transport.solver": choices.SOLVERS,
+    "data.partition": choices.PARTITIONS,
+    "model": choices.MODELS,
+    "privacy.compression": choices.COMPRESSIONS,
+    "privacy.mechanism": MECHANISMS,
+}
+IMPLEMENTED = {
+    "distill.loss": losses.BUILDERS,
+    "weights.scheme": aggregation.SCHEMES,
+    "weights.pooling": aggregation.POOLINGS,
+    "transport.cost": ground_cost.GROUND_COSTS,
+    "transport.solver": solve.SOLVERS,
+    "data.partition": {"iid", "natural-id", *PARTITIONERS},
+    "model": KNOWN,
+}
+CHECKED_LATER = {"transport.cost", "model"}
+"""Keys that take files and folders too; their names are checked where these are."""
+
+
+@pytest.mark.parametrize("key", IMPLEMENTED)
+def test_the_code_implements_exactly_the_names_of_the_registry(key):
+    assert set(KEYS[key]) == set(IMPLEMENTED[key])
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_table_of_keys_and_the_readme_list_every_name(key):
+    section, _, field = f".{key}".rpartition(".")
+    table = re.search(rf"\[tool\.flwr\.app\.config{section}\](.*?)(\n\n|\Z)", defaults_table(), re.S)[1]
+    comment = re.search(rf"^{field} = .*", table, re.M)[0].partition("#")[2]
+    row = re.search(rf"^\| (?:`[\w.-]+`, )*`{re.escape(key)}`.*", (ROOT / "README.md").read_text(), re.M)[0]
+    for name in KEYS[key]:
+        assert name in comment
+        assert f"`{name}`" in row
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if key not in CHECKED_LATER])
+def test_the_schema_accepts_the_names_and_refuses_others_with_the_list(key):
+    for name in KEYS[key]:
+        RunConfig.from_mapping({key: name, "distill.objective": "pooled"} | {"weights.scheme": "uniform", key: name})
+    with pytest.raises(ConfigError, match=rf"{re.escape(key)} = 'odd'") as refused:
+        RunConfig.from_mapping({key: "odd"})
+    assert [name for name in KEYS[key] if name not in str(refused.value)] == []
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if key not in CHECKED_LATER])
+def test_a_name_added_to_a_registry_is_accepted_by_the_schema(key, monkeypatch):
+    monkeypatch.setitem(KEYS[key], "odd", next(iter(KEYS[key].values())))
+    RunConfig.from_mapping({key: "odd", "distill.objective": "pooled"})
+
+
+def test_names_that_are_checked_later_are_refused_with_the_list_too():
+    with pytest.raises(GroundCostError, match=f"use {', '.join(choices.GROUND_COSTS)}, or"):
+        make_ground_cost("odd", LabelSpace.preset("nli"))
+    with pytest.raises(ModelError, match=f"use {', '.join(choices.MODELS)}, or"):
+        check_model_name("odd")
+    for name in choices.MODELS:
+        check_model_name(name)
+
+
+def test_compression_knows_the_names_of_the_registry():
+    for name in choices.COMPRESSIONS:
+        assert compression.layout(name, examples=1, classes=2, top_k=1)
+    with pytest.raises(KeyError):
+        compression.layout("odd", examples=1, classes=2, top_k=1)
+
+
+def option_help(command, option):
+    parameters = typer.main.get_command(app).commands[command].params
+    found = next(parameter for parameter in parameters if parameter.name == option)
+    return f"{found.help} {found.default}"
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "registry", "refuse"),
+    [
+        ("audit", "attacks", attacks.ATTACKS, lambda: parse_attacks("odd")),
+        ("prepare", "recipe", RECIPES, lambda: find_recipe("odd")),
+    ],
+)
+def test_the_help_of_commands_and_the_readme_list_attacks_and_recipes(command, option, registry, refuse):
+    text = option_help(command, option)
+    readme = (ROOT / "README.md").read_text()
+    assert [name for name in registry if name not in text or name not in readme] == []
+    with pytest.raises(ConfigError) as refused:
+        refuse()
+    assert [name for name in registry if name not in str(refused.value)] == []
+
+
+def test_poisoning_is_measured_under_every_pooling():
+    assert tuple(attacks.POOLINGS) == tuple(choices.POOLINGS)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_policy_keeps_exactly_what_the_registry_says_that_a_scheme_reads(scheme):
+    policy = ReleasePolicy.model_validate({"share-example-counts": False, "share-confidences": False})
+    refused = pytest.raises(PolicyError) if SCHEMES[scheme].reads != "nothing" else nullcontext()
+    with refused:
+        check_scheme_may_enter_sum(scheme, policy=policy)
+
+
+def test_every_scheme_may_enter_a_secure_sum():
+    assert set(aggregation.SCORE_BOUNDS) == set(SCHEMES)
