@@ -8,7 +8,7 @@ from knot_fed.runs.narrow import narrow_table, rounded
 
 
 def audit_tables(table: pd.DataFrame) -> Group:
-    """Return a table for each attack: each measure's mean over the seeds, with the lowest and the highest."""
+    """Return a table for each attack: mean, lowest and highest value of each measure over the seeds."""
     return Group(
         *(
             narrow_table(

@@ -1,4 +1,4 @@
-"""Running a sweep: one Flower run a cell, several at a time, and the tables when all are done."""
+"""Running a sweep: one Flower run per cell, several at a time, and the table at the end."""
 
 import json
 import threading
@@ -24,40 +24,24 @@ from knot_fed.sweep.results import Row, before_rows, cell_rows, fedavg_rows, tid
 from knot_fed.system.processes import stop_children, worker_pool
 
 Progress = Callable[[str, int, int], None]
-"""Called with what has just finished, how many are done, and how many there are."""
+"""Called with the name of what has just finished, the number of finished parts, and the total."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """What is to be run.
+    """What to run."""
 
-    Parameters
-    ----------
-    app
-        Folder of an app of the user's own; None: the installed one.
-    folder
-        Where runs and tables go.
-    cells
-        All cells, of all seeds.
-    clients
-        Number of virtual clients.
-    jobs
-        Runs at a time, each on one CPU.
-    fedavg
-        Whether FedAvg is run once for each seed and start of the student, where no privacy mechanism is asked for.
-    """
-
-    app: Path | None
+    app: Path | None  # folder of the user's app; None: the installed one
     folder: SweepFolder
     cells: Sequence[Cell]
-    clients: int
-    jobs: int
-    fedavg: bool
+    clients: int  # number of virtual clients
+    jobs: int  # runs at a time, each on one CPU
+    fedavg: bool  # whether to run FedAvg for each seed and start of the student without a privacy mechanism
 
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """One Flower run that is not finished yet."""
+    """One Flower run; tasks with the same `reference` share teachers and the student's start."""
 
     name: str
     config: RunConfig
@@ -67,10 +51,7 @@ class _Task:
 def run_sweep(sweep: Sweep, *, progress: Progress) -> pd.DataFrame:
     """Run what is not finished, and return the tidy table.
 
-    Raises
-    ------
-    FederationError
-        If a run fails; finished ones are kept, and a second call goes on.
+    Raises FederationError if a run fails; finished ones are kept, and a second call resumes.
     """
     cells = [_Task(cell.name, cell.config, cell.reference) for cell in sweep.cells]
     _run_tasks(sweep, cells, sweep.folder.cells, strategy="knot", progress=progress)
@@ -80,12 +61,12 @@ def run_sweep(sweep: Sweep, *, progress: Progress) -> pd.DataFrame:
 
 
 def _first_cells(sweep: Sweep) -> list[Cell]:
-    """Return the first cell of each seed and each start, which the reference lines are taken from."""
+    """Return the first cell of each seed and each start, for which the baselines are computed."""
     return list({cell.reference: cell for cell in reversed(sweep.cells)}.values())[::-1]
 
 
 def averaged_cells(sweep: Sweep) -> list[Cell]:
-    """Return the cells for which FedAvg is run too: a privacy mechanism covers soft labels, and no parameters."""
+    """Return the cells for which FedAvg is run too: those without a privacy mechanism, since none covers parameters."""
     return [cell for cell in _first_cells(sweep) if sweep.fedavg and cell.config.privacy.mechanism == NO_MECHANISM]
 
 
@@ -96,9 +77,9 @@ def _fedavg_name(cell: Cell) -> str:
 def _run_tasks(sweep: Sweep, tasks: Sequence[_Task], runs: Path, *, strategy: str, progress: Progress) -> None:
     """Run tasks, several at a time, on one SuperLink.
 
-    The very first runs alone, on all CPUs, since it computes features that all share; then the first of every other
-    seed and start, which train the teachers that others load; then the rest. A run has the same CPUs whether the sweep
-    was stopped or not.
+    The first task of the sweep runs alone on all CPUs, since it computes features that all share; then the first of
+    every other seed and start, which train the teachers that others load; then the rest. A run has the same number of
+    CPUs even if the sweep was interrupted.
     """
     waiting = [task for task in tasks if sweep.folder.finished(runs, task.name, task.config) is None]
     if not waiting:
@@ -116,14 +97,14 @@ def _run_tasks(sweep: Sweep, tasks: Sequence[_Task], runs: Path, *, strategy: st
 
 
 def _run_stage(pool: ThreadPoolExecutor, run: Callable[[_Task], None], tasks: Sequence[_Task]) -> Iterator[str]:
-    """Run tasks, several at a time; yields each name as it ends, and raises the first failure."""
+    """Run tasks, several at a time; yield each name as it ends, and raise the first failure."""
     futures: dict[Future[None], _Task] = {pool.submit(run, task): task for task in tasks}
     for future in as_completed(futures):
         task = futures[future]
         try:
             future.result()
         except KnotError as error:
-            raise FederationError(f"{task.name}: {error}; mend it and call again, finished runs are kept") from None
+            raise FederationError(f"{task.name}: {error}; fix it and call again, finished runs are kept") from None
         yield task.name
 
 
@@ -140,9 +121,9 @@ def _run(sweep: Sweep, running: Submitter, task: _Task, *, runs: Path, cpus: int
 
 @contextmanager
 def _stopped_on_error(jobs: int) -> Iterator[ThreadPoolExecutor]:
-    """Give threads for so many runs at a time, and stop the runs when one of them fails or the sweep is stopped.
+    """Yield a pool of `jobs` threads, and stop their runs if one fails or the sweep is interrupted.
 
-    A thread may be about to start its run just then, so what was started is stopped until all threads have ended.
+    A thread may be starting its run at that moment, so processes are stopped until all threads have ended.
     """
     pool = ThreadPoolExecutor(jobs)
     try:
@@ -159,7 +140,7 @@ def _stopped_on_error(jobs: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def _rows(sweep: Sweep, progress: Progress) -> list[Row]:
-    """Collect finished runs and reference lines."""
+    """Collect the rows of finished runs and baselines."""
     rows: list[Row] = []
     firsts = _first_cells(sweep)
     for cell in firsts:
@@ -179,7 +160,7 @@ def _summary(sweep: Sweep, runs: Path, name: str, cell: Cell) -> dict[str, Any]:
 
 
 def _references(sweep: Sweep, firsts: Sequence[Cell], progress: Progress) -> list[Row]:
-    """Compute the reference lines of each seed and each start, in processes of one thread each."""
+    """Compute the baselines of each seed and start, in processes of one thread each."""
     weightings = list({cell.config.weights.weighting: cell.config.weights for cell in sweep.cells}.values())
     missing = [cell for cell in firsts if sweep.folder.kept_references(cell.reference) is None]
     with worker_pool(sweep.jobs) as pool:

@@ -26,8 +26,8 @@ def compare_with_baseline(results: pd.DataFrame, extra: Sequence[str] = ()) -> p
     -------
     comparison
         For each setting, domain and metric: `seeds`, mean `difference`, the limits `low` and `high` of its 95 %
-        interval (Student's t over seeds, paired), and a `verdict`: better, worse, or undecided where the interval
-        holds zero or there is one seed only.
+        interval (Student's t over seeds, paired), and a `verdict`: better, worse, or undecided if the interval contains
+        zero or there is only one seed.
     """
     students = results[results["line"] == AFTER].fillna({"cost": ""})
     baseline = students[students["loss"] == BASELINE]
@@ -63,7 +63,7 @@ def paired_interval(differences: np.ndarray) -> tuple[float, float]:
 
 
 def _verdict(low: float, high: float) -> str:
-    """Judge an interval that has been turned so that more is better."""
+    """Judge an interval for which more is better."""
     if low > 0:
         return "better"
     return "worse" if high < 0 else "undecided"

@@ -8,7 +8,7 @@ from knot_fed.federation.server.nodes import content_of
 from knot_fed.federation.wire import exchange
 from knot_fed.labels import LabelSpace
 from knot_fed.models import ModelSpec
-from knot_fed.sweep.references import _client
+from knot_fed.sweep.references import open_owner
 from tests.fakes import InProcessGrid, virtual_clients
 
 QUICK = {"teacher.epochs": 1, "privacy.epochs": 2, "privacy.sampling-rate": 0.1, "privacy.shards": 3}
@@ -45,7 +45,7 @@ def test_run_audit_and_baseline_agree_to_the_last_bit(small, mechanism, compress
     texts = federation.transfer.texts
     in_run = answered(config, federation)
     audited = federation.subjects[0].run_teacher().answer(texts)
-    baseline = _client(config, federation.transfer, 0, 3).answer(texts, weights=config.weights)
+    baseline = open_owner(config, federation.transfer, 0, 3).answer(texts, config.weights)
     for other in (audited, baseline):
         np.testing.assert_array_equal(other.soft_labels, in_run.soft_labels)
         np.testing.assert_array_equal(other.scores, in_run.scores)
@@ -64,7 +64,7 @@ def test_under_noise_on_rows_all_of_them_are_noisy_and_none_sends_a_score(small,
     in_run = answered(config, federation)
     teacher = federation.subjects[0].run_teacher()
     audited, again = teacher.answer(texts), teacher.answer(texts)
-    baseline = _client(config, federation.transfer, 0, 3).answer(texts, weights=config.weights)
+    baseline = open_owner(config, federation.transfer, 0, 3).answer(texts, config.weights)
     for scores in (in_run.scores, audited.scores, baseline.scores):
         assert not scores.any()
     assert {in_run.examples, audited.examples, baseline.examples} == {0}

@@ -1,4 +1,4 @@
-"""Soft labels that one dishonest client may send: valid rows that say the wrong thing."""
+"""Poisoned soft labels of one dishonest client: valid distributions with wrong content."""
 
 import numpy as np
 from jaxtyping import Float
@@ -15,21 +15,14 @@ def poisoned(
     ground_cost: Float[np.ndarray, "classes classes"],
     generator: np.random.Generator,
 ) -> SoftLabels:
-    """Return what a dishonest client sends in the place of its teacher's soft labels; rows stay on the simplex.
+    """Return what a dishonest client sends instead of its teacher's soft labels; rows stay on the simplex.
 
     Parameters
     ----------
-    soft_labels
-        What the teacher says.
     kind
-        `random`: a label drawn evenly for each text, with certainty. `flipped`: the row's probabilities in reverse
-        order of size, so that the likeliest label becomes the least likely one. `most distant`: all mass on the label
-        that the ground cost puts farthest from the teacher's (after CPA, arXiv 2401.03685, which picks by the
-        similarity of classes).
-    ground_cost
-        Of the run.
-    generator
-        Of the random labels.
+        `random`: a uniformly drawn label for each text, one-hot. `flipped`: the probabilities of the row in reverse
+        order of size. `most distant`: one-hot on the label at the largest ground cost from the teacher's (after CPA,
+        arXiv 2401.03685, which selects by the similarity of classes).
 
     Examples
     --------
@@ -45,5 +38,4 @@ def poisoned(
     else:
         ranks = soft_labels.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
         return np.take_along_axis(np.sort(soft_labels, axis=1), classes - 1 - ranks, axis=1)
-    rows: SoftLabels = np.eye(classes, dtype=soft_labels.dtype)[chosen]
-    return rows
+    return np.asarray(np.eye(classes, dtype=soft_labels.dtype)[chosen])
