@@ -95,13 +95,16 @@ class OpenedRun:
         own = public_teacher(self.config, self.pretrained(), self.public.train.texts)
         return [mechanism_of(own.run.privacy).answer(own, texts)]
 
-    def consensus(self, answers: Sequence[TeacherAnswer]) -> Consensus:
-        """Weigh and pool the answers as the server does."""
-        return find_consensus(answers, self.config.weights, self.config.distill)
+    def consensus(self, answers: Mapping[str, TeacherAnswer], public: Sequence[TeacherAnswer] = ()) -> Consensus:
+        """Weigh and pool the answers as the server does: in the order of the clients' names, `public_answers` last."""
+        ordered = [answers[name] for name in sorted(answers)]
+        return find_consensus([*ordered, *public], self.config.weights, self.config.distill)
 
-    def distil(self, texts: Sequence[Text], answers: Sequence[TeacherAnswer]) -> TextClassifier:
+    def distil(
+        self, texts: Sequence[Text], answers: Mapping[str, TeacherAnswer], public: Sequence[TeacherAnswer] = ()
+    ) -> TextClassifier:
         """Distil a student as the server does, on all texts in one round, without supervision by public labels."""
-        student, found = start_student(self.config, self.public, self.transfer), self.consensus(answers)
+        student, found = start_student(self.config, self.public, self.transfer), self.consensus(answers, public)
         distil_student(
             student, texts, found.targets, found.weights, make_loss(self.config), self.config.distill,
             seed=round_seed(self.config.seed, 1),

@@ -40,21 +40,14 @@ class Mechanism(ABC):
     def noise_event(
         self, privacy: PrivacyConfig, *, texts: int, asked: int, least_noise: float = 0.0
     ) -> NoiseEvent | None:
-        """Compute the noise that keeps one run within its epsilon, and what this request spends.
+        """Compute the noise that keeps one run within its epsilon, and what this request spends, or None.
 
         Parameters
         ----------
-        texts
-            Size of the whole transfer set; a run asks for each text once.
-        asked
-            Number of texts in this request.
+        texts, asked
+            Size of the whole transfer set, of which a run asks for each text once, and texts in this request.
         least_noise
             Lower bound on the noise multiplier.
-
-        Returns
-        -------
-        event
-            None if the mechanism gives no guarantee.
 
         Raises
         ------
@@ -93,12 +86,8 @@ class Mechanism(ABC):
     ) -> tuple[OwnTeacher, bool]:
         """Train the teacher or load it; return it with True if it was loaded.
 
-        Parameters
-        ----------
-        folder
-            Where teachers are stored; None trains a new one on each call.
-        features, logits
-            Caches of features of frozen encoders and of logits; None disables them.
+        `folder` stores teachers; None trains a new one on each call. `features` and `logits` are caches of features of
+        frozen encoders and of logits; None disables them.
         """
         models, reused = self._models(plan, folder, features)
         return OwnTeacher(plan.run, models, plan.noise, plan.examples.train.texts, plan.seed, logits), reused
@@ -123,10 +112,7 @@ class Mechanism(ABC):
     def rows(self, teacher: OwnTeacher, texts: Sequence[Text]) -> SoftLabels:
         """Return one soft label per text, with fresh noise if the mechanism adds noise to rows.
 
-        Raises
-        ------
-        PrivacyError
-            If the mechanism needs noise and the teacher has none.
+        Raises PrivacyError if the mechanism needs noise and the teacher has none.
         """
         return teacher.plain_rows(texts)
 

@@ -26,26 +26,11 @@ LEAST_LOSS = 1e-7
 
 @dataclass(frozen=True, slots=True)
 class NoiseEvent:
-    """Releases of one kind: `count` sums with Gaussian noise, each over a fresh Poisson sample of the records.
+    """`count` sums with Gaussian noise, each over a fresh Poisson sample of the records; PrivacyError if invalid."""
 
-    Parameters
-    ----------
-    noise_multiplier
-        Standard deviation of the noise over the L2 sensitivity of one release, > 0.
-    count
-        Number of releases, >= 1.
-    sampling_rate
-        Probability in (0, 1] that a record is in a sample.
-
-    Raises
-    ------
-    PrivacyError
-        If a value is out of range.
-    """
-
-    noise_multiplier: float
-    count: int = 1
-    sampling_rate: float = 1.0
+    noise_multiplier: float  # standard deviation of the noise over the L2 sensitivity of one release, > 0
+    count: int = 1  # >= 1
+    sampling_rate: float = 1.0  # probability in (0, 1] that a record is in a sample
 
     def __post_init__(self) -> None:
         if not 0 < self.noise_multiplier < math.inf:
@@ -74,14 +59,12 @@ def check_budget(epsilon: float, delta: float) -> None:
 
 
 def composed_epsilon(events: Sequence[NoiseEvent], delta: float, *, accountant: Accountant = "best") -> float:
-    """Return the smallest known epsilon of all events together at this delta; 0 for no events.
+    """Return the smallest known epsilon of all events together at a delta in (0, 1); 0 for no events.
 
     The composition is accounted for as a whole; epsilons are never added up.
 
     Parameters
     ----------
-    delta
-        In (0, 1).
     accountant
         `rdp`: Renyi divergences (Mironov 2017). `pld`: privacy loss distributions (Koskela et al. 2020), tighter by
         about a tenth; both are upper bounds. `best`: the exact curve of the Gaussian mechanism (Balle and Wang 2018)
@@ -136,12 +119,8 @@ def noise_for_gaussian(*, epsilon: float, delta: float, sensitivity: float, rele
 def noise_for_dp_sgd(*, epsilon: float, delta: float, sampling_rate: float, steps: int) -> float:
     """Return the least noise multiplier that keeps DP-SGD within epsilon and delta, at most 0.02 % too large.
 
-    At least `LEAST_SAMPLED_NOISE`, even if less would do because a record is hardly ever sampled.
-
-    Raises
-    ------
-    PrivacyError
-        If epsilon, delta, rate or steps are out of range, or dp-accounting is not installed.
+    At least `LEAST_SAMPLED_NOISE`, even if less would do because a record is hardly ever sampled. Raises PrivacyError
+    if a value is out of range, or dp-accounting is not installed.
     """
     check_budget(epsilon, delta)
     NoiseEvent(1.0, steps, sampling_rate)

@@ -16,13 +16,7 @@ DTYPES = {"none": np.float32, "float16": np.float16, "uint8": np.uint8}
 
 
 def layout(scheme: str, *, examples: int, classes: int, top_k: int) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Return the shape and dtype of each array on the wire.
-
-    Examples
-    --------
-    >>> layout("hard", examples=7, classes=5, top_k=2)
-    {'soft-labels': ((7,), dtype('uint16'))}
-    """
+    """Return the shape and dtype of each array on the wire."""
     kept = (examples, min(top_k, classes))
     places: np.dtype[Any] = np.dtype(np.uint16)
     if scheme == "hard":

@@ -30,10 +30,7 @@ BYTES_OF_A_KEY = 1 << 36
 class NoiseSource:
     """Fresh randomness for noise, Poisson sampling, masks and secrets.
 
-    Parameters
-    ----------
-    key
-        32 bytes, for tests only: whoever knows the key can subtract the noise. None asks the operating system.
+    Only tests give a key (32 bytes), since whoever knows it can subtract the noise; None asks the operating system.
     """
 
     def __init__(self, key: bytes | None = None) -> None:
@@ -56,13 +53,7 @@ class NoiseSource:
         return drawn
 
     def coins(self, count: int, *, probability: float) -> Bool[np.ndarray, "coins"]:
-        """Draw booleans that are true with this probability, rounded down to a multiple of 2^-64.
-
-        Examples
-        --------
-        >>> NoiseSource().coins(3, probability=1.0).tolist()
-        [True, True, True]
-        """
+        """Draw booleans that are true with this probability, rounded down to a multiple of 2^-64."""
         words, threshold = self.words(count), int(math.ldexp(probability, 64))
         return np.ones(count, dtype=bool) if threshold >> 64 else words < np.uint64(threshold)
 
@@ -80,15 +71,9 @@ class NoiseSource:
 def grid_step(std: float, *, sensitivity: float = math.inf, entries: int = 1) -> float:
     """Return the step of the grid for noise of standard deviation `std`, enlarged by the cost of rounding.
 
-    Rounding each entry to the nearest step moves two vectors at L2 distance `sensitivity` apart by at most
-    `sqrt(entries)` more steps; noise of `2^GRID_BITS` steps is larger by that share.
-
-    Parameters
-    ----------
-    std
-        Standard deviation that the accountant assumes.
-    sensitivity, entries
-        L2 sensitivity of a vector before rounding, and its length; infinite if nothing is rounded to the nearest step.
+    Rounding each entry to the nearest step moves two vectors of length `entries` at L2 distance `sensitivity` apart by
+    at most `sqrt(entries)` more steps; noise of `2^GRID_BITS` steps is larger by that share. An infinite sensitivity
+    stands for values that are not rounded to the nearest step.
 
     Raises
     ------
@@ -110,17 +95,8 @@ def add_gaussian(
 ) -> Float[np.ndarray, "rows entries"]:
     """Round rows to a grid and add discrete Gaussian noise; return float64 multiples of the grid step.
 
-    Parameters
-    ----------
-    rows
-        Vectors, each released once.
-    std, sensitivity
-        Standard deviation of the noise in each entry, and L2 sensitivity of one row; accounting uses their ratio.
-
-    Raises
-    ------
-    PrivacyError
-        If a value is not finite or beyond 2^22 standard deviations, or as in `grid_step`.
+    Accounting uses the ratio of `std`, the standard deviation in each entry, and `sensitivity`, the L2 sensitivity of
+    one row, which is released once. Raises PrivacyError if a value is not finite or beyond 2^22 standard deviations.
     """
     step = grid_step(std, sensitivity=sensitivity, entries=rows.shape[1])
     rounded = np.rint(rows.astype(np.float64) / step)

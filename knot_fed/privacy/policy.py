@@ -24,81 +24,40 @@ Budget = Annotated[float, Field(ge=0, le=MOST_EPSILON, allow_inf_nan=False), Aft
 
 
 class ReleasePolicy(BaseModel):
-    """What one client releases; its owner writes it, and no server can change it. A limit of 0 means no limit.
-
-    Parameters
-    ----------
-    max_texts_per_run, max_texts_in_life
-        Texts whose soft labels may leave, in one run and ever.
-    share_example_counts
-        Whether the server learns the number of training examples, by which it can weigh.
-    share_confidences
-        Whether the score per text leaves: the confidence, computed from the prediction bias, which never leaves; or the
-        density, which reveals what the private texts are about.
-    max_sums_in_life
-        Secure sums that one text may ever enter; in one run it enters at most one.
-    take_part_in_evaluation
-        Whether students are evaluated on the private test split and their metrics leave.
-    evaluate_without_guarantee
-        Whether that holds even with `require`, `max-epsilon` or `max-epsilon-per-run`, which do not cover metrics.
-    share_parameters
-        Whether parameters trained on private examples may leave, as federated averaging needs.
-    max_evaluations_per_run, max_evaluations_in_life
-        Students evaluated on the private test split; the metrics of enough students reveal its rows.
-    least_test_examples
-        Fewest test examples for which metrics leave.
-    metric_digits
-        Decimal places of metrics, and significant digits of the number of test examples; 0: not rounded.
-    transfer_fingerprint
-        SHA-256 of the only transfer set that may be labelled; empty: any, but only one per run.
-    models
-        Pretrained models (`hf:...`) and functions that build a model (`package.module:function`) that a server may
-        request besides the node's own.
-    require
-        Mechanisms of `privacy.mechanism`, one of which the run must use; empty: none required.
-    max_epsilon, delta
-        Budget for all releases of this client ever, at this delta.
-    max_epsilon_per_run
-        Budget of one run; a run that asks for a larger epsilon gets this one.
-    unit
-        What `max-epsilon` protects: one `record`, or the whole `client`, which only `gaussian` does.
-    least_noise
-        Lower bound on the noise multiplier (standard deviation over sensitivity).
-    require_secure_sum
-        Whether soft labels leave only masked, inside a secure sum.
-    least_clients
-        Fewest clients in a secure sum, including this one.
-    max_steps, max_shards, max_bytes, max_seconds
-        Estimated cost of one request: optimiser steps, teachers of `pate`, bytes of parameters and answers, seconds.
-    """
+    """What one client releases; its owner writes it, and no server can change it. A limit of 0 means no limit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=lambda field: field.replace("_", "-"))
 
-    max_texts_per_run: Limit = 0
+    max_texts_per_run: Limit = 0  # texts whose soft labels may leave
     max_texts_in_life: Limit = 0
-    max_sums_in_life: Limit = 0
-    share_example_counts: bool = True
+    max_sums_in_life: Limit = 0  # secure sums that one text may ever enter; in one run it enters at most one
+    share_example_counts: bool = True  # of training examples, by which the server can weigh
+    # The score per text: the confidence, computed from the prediction bias, which never leaves; or the density, which
+    # reveals what the private texts are about.
     share_confidences: bool = True
-    take_part_in_evaluation: bool = True
-    evaluate_without_guarantee: bool = False
-    share_parameters: bool = False
-    max_evaluations_per_run: Limit = 50
+    take_part_in_evaluation: bool = True  # on the private test split, of which the metrics leave
+    evaluate_without_guarantee: bool = False  # even with `require` or a limit on epsilon, which do not cover metrics
+    share_parameters: bool = False  # trained on private examples, as federated averaging needs
+    max_evaluations_per_run: Limit = 50  # the metrics of enough students reveal rows of the test split
     max_evaluations_in_life: Limit = 200
-    least_test_examples: Annotated[int, Field(ge=1, le=MOST, strict=True)] = 20
+    least_test_examples: Annotated[int, Field(ge=1, le=MOST, strict=True)] = 20  # for metrics to leave
+    # Decimal places of metrics, and significant digits of the number of test examples; 0: not rounded.
     metric_digits: Annotated[int, Field(ge=0, le=15, strict=True)] = 2
+    # SHA-256 of the only transfer set that may be labelled; empty: any, but only one per run.
     transfer_fingerprint: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    # `hf:...` and `package.module:function` that a server may request besides the node's own model.
     models: tuple[str, ...] = ()
-    require: tuple[MechanismName, ...] = ()
-    max_epsilon: Budget = 0.0
+    require: tuple[MechanismName, ...] = ()  # the run must use one of these mechanisms; empty: none required
+    max_epsilon: Budget = 0.0  # budget for all releases of this client ever, at this delta
     delta: Annotated[float, Field(ge=LEAST_DELTA, le=MOST_DELTA, allow_inf_nan=False)] = 1e-5
-    max_epsilon_per_run: Budget = 0.0
-    unit: Literal["record", "client"] = "record"
-    least_noise: Multiplier = 0.0
-    require_secure_sum: bool = False
-    least_clients: Annotated[int, Field(ge=2, le=1000, strict=True)] = 3
-    max_steps: Limit = 100_000
-    max_shards: Limit = 100
-    max_bytes: Limit = 4_000_000_000
+    max_epsilon_per_run: Budget = 0.0  # a run that asks for a larger epsilon gets this one
+    unit: Literal["record", "client"] = "record"  # what `max-epsilon` protects; `client` by `gaussian` only
+    least_noise: Multiplier = 0.0  # lower bound on the noise multiplier (standard deviation over sensitivity)
+    require_secure_sum: bool = False  # soft labels leave only masked, inside a secure sum
+    least_clients: Annotated[int, Field(ge=2, le=1000, strict=True)] = 3  # in a secure sum, including this one
+    max_steps: Limit = 100_000  # estimated optimiser steps of one request
+    max_shards: Limit = 100  # teachers of `pate`
+    max_bytes: Limit = 4_000_000_000  # of parameters and answers
     max_seconds: Limit = 86_400
 
     @property

@@ -13,7 +13,8 @@ from knot_fed.privacy.accounting import NoiseEvent, composed_epsilon
 from knot_fed.privacy.policy import ReleasePolicy
 from knot_fed.types import Metrics, TeacherAnswer
 
-EpsilonLimit: TypeAlias = Literal["max-epsilon", "max-epsilon-per-run"]
+Spent: TypeAlias = Sequence[NoiseEvent | None]
+"""Releases; None stands for one without a guarantee for the policy's unit."""
 ROUNDING = 1e-6
 
 
@@ -68,12 +69,8 @@ def check_limits(texts: int, *, policy: ReleasePolicy, released_in_run: float, r
 def check_sums(in_run: float, in_life: float, *, policy: ReleasePolicy) -> None:
     """Refuse to enter a text into a secure sum twice in a run, or more often than the policy allows.
 
-    Two sums over the same text that differ in clients or weights reveal single soft labels.
-
-    Parameters
-    ----------
-    in_run, in_life
-        Largest number of sums that a text of the request has entered so far; infinite if ledger lines were lost.
+    Two sums over the same text that differ in clients or weights reveal single soft labels. `in_run` and `in_life` are
+    the largest numbers of sums that a text of the request has entered so far; infinite if ledger lines were lost.
     """
     if in_run:
         raise PolicyError(
@@ -114,11 +111,8 @@ def check_test_size(examples: int, *, policy: ReleasePolicy) -> None:
 def rounded_metrics(metrics: Metrics, *, diameter: float, policy: ReleasePolicy) -> Metrics:
     """Round metrics to `metric-digits` decimal places, and the number of examples to as many significant digits.
 
-    Parameters
-    ----------
-    diameter
-        Of the label space, the maximum of SD and W1. The server chooses the labels' coordinates, so in a space of tens
-        or hundreds these two get one or two decimal places fewer.
+    `diameter` is that of the label space, the maximum of SD and W1. The server chooses the labels' coordinates, so in a
+    space of tens or hundreds these two get one or two decimal places fewer.
     """
     count, digits = metrics.examples if policy.share_example_counts else 0, policy.metric_digits
     if not digits:
@@ -146,10 +140,7 @@ def check_transfer_set(fingerprint: str, *, bound: str, policy: ReleasePolicy) -
 def stricter_settings(asked: PrivacyConfig, policy: ReleasePolicy) -> PrivacyConfig:
     """Return the requested settings with the smaller epsilon and delta of request and policy.
 
-    Raises
-    ------
-    PolicyError
-        If the run uses none of the mechanisms that the policy requires.
+    Raises PolicyError if the run uses none of the mechanisms that the policy requires.
     """
     if policy.require and asked.mechanism not in policy.require:
         raise PolicyError(
@@ -160,19 +151,9 @@ def stricter_settings(asked: PrivacyConfig, policy: ReleasePolicy) -> PrivacyCon
 
 
 def check_epsilon(
-    before: Sequence[NoiseEvent | None],
-    after: Sequence[NoiseEvent | None],
-    *,
-    policy: ReleasePolicy,
-    limit: EpsilonLimit,
+    before: Spent, after: Spent, *, policy: ReleasePolicy, limit: Literal["max-epsilon", "max-epsilon-per-run"]
 ) -> None:
-    """Refuse a release that would exceed a limit on epsilon.
-
-    Parameters
-    ----------
-    before, after
-        Releases without and with this one, in life or in this run; None: no guarantee for the policy's unit.
-    """
+    """Refuse a release that would exceed a limit on epsilon, given all releases without and with it."""
     most = policy.max_epsilon if limit == "max-epsilon" else policy.max_epsilon_per_run
     if not most:
         return
@@ -184,7 +165,7 @@ def check_epsilon(
         )
 
 
-def life_epsilon(events: Sequence[NoiseEvent | None], delta: float) -> float:
+def life_epsilon(events: Spent, delta: float) -> float:
     """Return epsilon of the composition, or infinity if an event has no guarantee."""
     known = [event for event in events if event is not None]
     return composed_epsilon(known, delta) if len(known) == len(events) else math.inf

@@ -19,17 +19,8 @@ def noisy_soft_labels(soft_labels: SoftLabels, *, noise_multiplier: float, sourc
 
     Unit: the client. Neighbouring relation: all its records replaced. Sensitivity: sqrt(2) for each row, the largest L2
     distance between two distributions; sqrt(2 T) for T rows. Accountant: `gaussian_epsilon`; projection is
-    post-processing.
-
-    Parameters
-    ----------
-    noise_multiplier
-        Standard deviation of the noise over sqrt(2), > 0.
-
-    Raises
-    ------
-    PrivacyError
-        If the noise multiplier is not above 0, or a soft label is not finite.
+    post-processing. `noise_multiplier` is the standard deviation of the noise over sqrt(2), > 0. Raises PrivacyError if
+    it is out of range, or a soft label is not finite.
     """
     apart = SQRT2 * OF_FLOATS
     return project_to_simplex(add_gaussian(soft_labels, std=apart * noise_multiplier, sensitivity=apart, source=source))
@@ -52,15 +43,10 @@ def noisy_votes(
     Parameters
     ----------
     noise_multiplier
-        Standard deviation of the noise over the sensitivity, > 0.
+        Standard deviation of the noise over the sensitivity, > 0; raises PrivacyError otherwise.
     labels_only
         True returns the label with the most noisy votes as a one-hot row; False returns the noisy mean distribution,
         projected onto the simplex.
-
-    Raises
-    ------
-    PrivacyError
-        If the noise multiplier is not above 0, or an answer is not finite.
     """
     shards, classes = len(answers), answers.shape[2]
     if not labels_only:

@@ -5,7 +5,7 @@ All values are unsigned words of 32 or 64 bits, whose sums wrap: a value plus a 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt
 from knot_fed.errors import ConfigError, FederationError, SoftLabelsError
 from knot_fed.types import SoftLabels
 
+Words: TypeAlias = UInt[np.ndarray, "texts columns"]
 WORDS = (np.dtype("<u4"), np.dtype("<u8"))
 MASK_KEY_BYTES = 32
 ROW_TOLERANCE = 2e-4
@@ -68,20 +69,11 @@ def check_threshold(threshold: int, *, clients: int) -> None:
         )
 
 
-def quantise(
-    soft_labels: SoftLabels, weights: Float[np.ndarray, "texts"], quantisation: Quantisation
-) -> UInt[np.ndarray, "texts columns"]:
+def quantise(soft_labels: SoftLabels, weights: Float[np.ndarray, "texts"], quantisation: Quantisation) -> Words:
     """Return `w q` for each label and `w` in the last column, rounded to the nearest unit.
 
-    Parameters
-    ----------
-    soft_labels, weights
-        One teacher's soft labels q and weights w in [0, bound], one per text; w is at least `FLOOR` units.
-
-    Raises
-    ------
-    SoftLabelsError
-        If a weight or a soft label is out of range: values are never clipped, and nothing overflows.
+    `soft_labels` q and `weights` w in [0, bound] are of one teacher, one per text; w is at least `FLOOR` units. Raises
+    SoftLabelsError if a value is out of range: nothing is clipped, and nothing overflows.
     """
     within = np.isfinite(weights) & (weights >= 0) & (weights <= quantisation.bound)
     if not within.all():
@@ -97,15 +89,12 @@ def quantise(
 
 
 def dequantise(
-    total: UInt[np.ndarray, "texts columns"], quantisation: Quantisation
+    total: Words, quantisation: Quantisation
 ) -> tuple[Float[np.ndarray, "texts classes"], Float[np.ndarray, "texts"]]:
     """Return `sum_k w_k q_k` and `sum_k w_k` from a sum of quantised values.
 
-    Raises
-    ------
-    FederationError
-        If a row of the first does not add up to the second within rounding, or the weight is below `FLOOR`: a mask is
-        still on.
+    Raises FederationError if a row of the first does not add up to the second within rounding, or the weight is below
+    `FLOOR`: a mask is still on.
     """
     weighted, weights = total[:, :-1].astype(np.float64), total[:, -1].astype(np.float64)
     rounding = quantisation.parties * (weighted.shape[1] + 1) / 2 + weights * ROW_TOLERANCE
@@ -118,7 +107,7 @@ def dequantise(
     return weighted / quantisation.scale, weights / quantisation.scale
 
 
-def expand_mask(key: bytes, *, rows: int, columns: int, word: np.dtype[Any]) -> UInt[np.ndarray, "texts columns"]:
+def expand_mask(key: bytes, *, rows: int, columns: int, word: np.dtype[Any]) -> Words:
     """Return a mask, uniform over all words, from the keystream of ChaCha20 under a 32-byte key with nonce zero.
 
     A key serves one mask only.
@@ -134,12 +123,7 @@ def expand_mask(key: bytes, *, rows: int, columns: int, word: np.dtype[Any]) -> 
     return np.frombuffer(stream.update(bytes(rows * columns * word.itemsize)), dtype=word).reshape(rows, columns)
 
 
-def add_masks(
-    values: UInt[np.ndarray, "texts columns"],
-    *,
-    plus: Iterable[UInt[np.ndarray, "texts columns"]],
-    minus: Iterable[UInt[np.ndarray, "texts columns"]],
-) -> UInt[np.ndarray, "texts columns"]:
+def add_masks(values: Words, *, plus: Iterable[Words], minus: Iterable[Words]) -> Words:
     """Add and subtract masks modulo the word size; swapping both lists undoes it."""
     masked = values.copy()
     for mask in plus:

@@ -1,10 +1,8 @@
 """The folder of a sweep: its description, finished runs and tables; a second call resumes."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +23,12 @@ NOT_OF_A_RUN = {*NOT_COMPARED, "resume", "wait-for"} - {"seed"}
 """Configuration keys that do not shape the result of a run."""
 
 
-@dataclass(frozen=True, slots=True)
 class SweepFolder:
-    """The folder of one sweep; create or reopen it with `open`."""
+    """The folder of one sweep, with runs in `cells` and `fedavg`; create or reopen it with `open`."""
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.cells, self.fedavg, self._references = path / "cells", path / "fedavg", path / "references"
 
     @classmethod
     def open(
@@ -58,16 +57,6 @@ class SweepFolder:
         except Timeout:
             raise RunFolderError(f"{self.path}: another sweep is running in it; wait for it or stop it") from None
 
-    @property
-    def cells(self) -> Path:
-        """Folder of the runs of cells."""
-        return self.path / "cells"
-
-    @property
-    def fedavg(self) -> Path:
-        """Folder of the FedAvg runs."""
-        return self.path / "fedavg"
-
     def finished(self, runs: Path, name: str, config: RunConfig) -> dict[str, Any] | None:
         """Return the summary of a complete run, or None; raises RunFolderError if it is another run than `config`."""
         summary = _completed(runs / name)
@@ -82,10 +71,6 @@ class SweepFolder:
                 f" {', '.join(sorted(differing))}); move it away, and call again to run it once more"
             )
         return summary
-
-    def clear(self, runs: Path, name: str) -> None:
-        """Remove the remains of an interrupted run."""
-        shutil.rmtree(runs / name, ignore_errors=True)
 
     def record_time(self, run: Path, *, seconds: float) -> None:
         """Record how long one run took, including Flower."""
@@ -109,18 +94,14 @@ class SweepFolder:
 
     def kept_references(self, name: str) -> list[Row] | None:
         """Return the stored baselines of that name, or None."""
-        file = self._references(name)
+        file = self._references / f"{name}.json"
         rows: list[Row] | None = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
         return rows
 
     def keep_references(self, name: str, rows: list[Row]) -> None:
         """Store baselines atomically."""
-        file = self._references(name)
-        file.parent.mkdir(exist_ok=True)
-        write_file(file, json.dumps(rows).encode(), mode=SHARED)
-
-    def _references(self, name: str) -> Path:
-        return self.path / "references" / f"{name}.json"
+        self._references.mkdir(exist_ok=True)
+        write_file(self._references / f"{name}.json", json.dumps(rows).encode(), mode=SHARED)
 
 
 def _completed(run: Path) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """The cells of a sweep: every combination of the grid's values, without duplicates."""
 
 import itertools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -93,7 +94,7 @@ def make_cells(base: RunConfig, grid: Mapping[str, list[Scalar]], seeds: list[in
     """
     cells: dict[str, Cell] = {}
     for seed, combination in itertools.product(seeds, itertools.product(*grid.values())):
-        values = _relevant(dict(zip(grid, combination, strict=True)), base)
+        values = _without_unread(dict(zip(grid, combination, strict=True)), base)
         name = _cell_name(seed, values)
         if name not in cells:
             mapping = base.to_mapping() | values | {SEED: seed, "name": name}
@@ -103,7 +104,7 @@ def make_cells(base: RunConfig, grid: Mapping[str, list[Scalar]], seeds: list[in
     return list(cells.values())
 
 
-def _relevant(values: dict[str, Scalar], base: RunConfig) -> dict[str, Scalar]:
+def _without_unread(values: dict[str, Scalar], base: RunConfig) -> dict[str, Scalar]:
     read = TRANSPORT_KEYS.get(str(values.get("distill.loss", base.distill.loss)), frozenset())
     pooling = values.get("weights.pooling", base.weights.pooling)
     unread = {key for key in values if key.startswith("transport.") and key not in read}
@@ -112,8 +113,4 @@ def _relevant(values: dict[str, Scalar], base: RunConfig) -> dict[str, Scalar]:
 
 
 def _cell_name(seed: int, values: Mapping[str, Scalar]) -> str:
-    return "-".join([f"seed{seed}", *(_slug(value) for value in values.values())])
-
-
-def _slug(value: Scalar) -> str:
-    return "".join(sign if sign.isalnum() or sign in "._" else "_" for sign in str(value))[-40:]
+    return "-".join([f"seed{seed}", *(re.sub(r"[^\w.]", "_", str(value))[-40:] for value in values.values())])

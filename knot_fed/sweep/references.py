@@ -29,6 +29,7 @@ class DataOwner:
     name: str
     teacher: OwnTeacher
     examples: SplitExamples
+    is_server: bool = False
 
     def answer(self, texts: Sequence[Text], weights: WeightsConfig) -> TeacherAnswer:
         """Answer as the server reads it in a run with these weights."""
@@ -51,13 +52,9 @@ def reference_rows(config: RunConfig, *, clients: int, weightings: Sequence[Weig
     """
     use_threads(config.threads or 1)
     transfer, public = read_server_data(config)
-    owners = [open_owner(config, transfer, index, clients) for index in range(clients)]
-    tests = {owner.name: owner.examples.test for owner in owners}
-    own_domain = public_domain(config, tests)
-    tests[own_domain] = public.test
-    if config.student.pretrain:
-        student = pretrained_student(config, public, transfer)
-        owners.append(DataOwner(own_domain, public_teacher(config, student, public.train.texts), public))
+    owners = open_owners(config, transfer, public, clients)
+    tests = {owner.name: owner.examples.test for owner in owners[:clients]}
+    tests[public_domain(config, tests)] = public.test
     central = _trained_on_all(config, transfer, owners) if config.teacher.epochs else None
 
     def answers(texts: Sequence[Text]) -> dict[tuple[str, str], SoftLabels]:
@@ -88,8 +85,9 @@ def reference_answers(
     answers = {
         (f"teacher {owner.name}", ""): owner.answer(texts, owner.teacher.run.weights).soft_labels for owner in owners
     }
+    ordered = sorted(owners, key=lambda owner: (owner.is_server, owner.name))  # as a run does, since sums round
     for weights in weightings:
-        answered = [owner.answer(texts, weights) for owner in owners]
+        answered = [owner.answer(texts, weights) for owner in ordered]
         answers[ENSEMBLE, weights.weighting] = find_consensus(answered, weights, owners[0].teacher.run.distill).pooled
     return answers
 
@@ -107,12 +105,18 @@ def train_as_run(
     return mechanism_of(plan.run.privacy).train(plan, folder=folder, features=client.features)[0]
 
 
-def open_owner(config: RunConfig, transfer: TransferSet, index: int, count: int) -> DataOwner:
-    """Return one of `count` virtual clients with its teacher."""
-    client = open_client(config, index, count)
-    examples, _ = client.examples()
-    teacher = train_as_run(client, examples, transfer, seed=client.seed(), folder=client.state / TEACHERS)
-    return DataOwner(client.name, teacher, examples)
+def open_owners(config: RunConfig, transfer: TransferSet, public: SplitExamples, clients: int) -> list[DataOwner]:
+    """Return all virtual clients, and the server if its student is pretrained, with their teachers."""
+    owners = []
+    for client in (open_client(config, index, clients) for index in range(clients)):
+        examples, _ = client.examples()
+        teacher = train_as_run(client, examples, transfer, seed=client.seed(), folder=client.state / TEACHERS)
+        owners.append(DataOwner(client.name, teacher, examples))
+    if config.student.pretrain:
+        student = pretrained_student(config, public, transfer)
+        name = public_domain(config, [owner.name for owner in owners])
+        owners.append(DataOwner(name, public_teacher(config, student, public.train.texts), public, is_server=True))
+    return owners
 
 
 def _trained_on_all(config: RunConfig, transfer: TransferSet, owners: Sequence[DataOwner]) -> TextClassifier:

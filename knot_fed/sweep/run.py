@@ -1,12 +1,13 @@
 """Running a sweep: one Flower run per cell, several at a time, and the table at the end."""
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,25 +40,18 @@ class Sweep:
     fedavg: bool  # whether to run FedAvg for each seed and start of the student without a privacy mechanism
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """One Flower run; tasks with the same `reference` share teachers and the student's start."""
-
-    name: str
-    config: RunConfig
-    reference: str
-
-
 def run_sweep(sweep: Sweep, *, progress: Progress) -> pd.DataFrame:
     """Run what is not finished, and return the tidy table.
 
     Raises FederationError if a run fails; finished ones are kept, and a second call resumes.
     """
-    cells = [_Task(cell.name, cell.config, cell.reference) for cell in sweep.cells]
-    _run_tasks(sweep, cells, sweep.folder.cells, strategy="knot", progress=progress)
-    averaged = [_Task(_fedavg_name(cell), cell.config, cell.reference) for cell in averaged_cells(sweep)]
-    _run_tasks(sweep, averaged, sweep.folder.fedavg, strategy="fedavg", progress=progress)
-    return tidy(_rows(sweep, progress))
+    folder, firsts, averaged = sweep.folder, _first_cells(sweep), averaged_cells(sweep)
+    _run_cells(sweep, sweep.cells, folder.cells, strategy="knot", progress=progress)
+    _run_cells(sweep, averaged, folder.fedavg, strategy="fedavg", progress=progress)
+    rows = [row for cell in firsts for row in before_rows(cell, _summary(sweep, folder.cells, cell))]
+    rows += [row for cell in averaged for row in fedavg_rows(cell, _summary(sweep, folder.fedavg, cell))]
+    rows += [row for cell in sweep.cells for row in cell_rows(cell, _summary(sweep, folder.cells, cell))]
+    return tidy(rows + _references(sweep, firsts, progress))
 
 
 def _first_cells(sweep: Sweep) -> list[Cell]:
@@ -66,27 +60,24 @@ def _first_cells(sweep: Sweep) -> list[Cell]:
 
 
 def averaged_cells(sweep: Sweep) -> list[Cell]:
-    """Return the cells for which FedAvg is run too: those without a privacy mechanism, since none covers parameters."""
-    return [cell for cell in _first_cells(sweep) if sweep.fedavg and cell.config.privacy.mechanism == NO_MECHANISM]
+    """Return the cells of the FedAvg runs: without a privacy mechanism, since none covers parameters."""
+    covered = [cell for cell in _first_cells(sweep) if cell.config.privacy.mechanism == NO_MECHANISM]
+    return [replace(cell, name=f"{cell.reference}-fedavg") for cell in covered if sweep.fedavg]
 
 
-def _fedavg_name(cell: Cell) -> str:
-    return f"{cell.reference}-fedavg"
+def _run_cells(sweep: Sweep, cells: Sequence[Cell], runs: Path, *, strategy: str, progress: Progress) -> None:
+    """Run cells, several at a time, on one SuperLink.
 
-
-def _run_tasks(sweep: Sweep, tasks: Sequence[_Task], runs: Path, *, strategy: str, progress: Progress) -> None:
-    """Run tasks, several at a time, on one SuperLink.
-
-    The first task of the sweep runs alone on all CPUs, since it computes features that all share; then the first of
+    The first cell of the sweep runs alone on all CPUs, since it computes features that all share; then the first of
     every other seed and start, which train the teachers that others load; then the rest. A run has the same number of
     CPUs even if the sweep was interrupted.
     """
-    waiting = [task for task in tasks if sweep.folder.finished(runs, task.name, task.config) is None]
+    waiting = [cell for cell in cells if sweep.folder.finished(runs, cell.name, cell.config) is None]
     if not waiting:
         return
-    alone = [task for task in waiting if task is tasks[0]]
-    firsts = {task.reference: task for task in reversed(waiting) if task not in alone}
-    stages = [alone, list(firsts.values())[::-1], [task for task in waiting if task not in [*alone, *firsts.values()]]]
+    alone = [cell for cell in waiting if cell is cells[0]]
+    firsts = {cell.reference: cell for cell in reversed(waiting) if cell not in alone}
+    stages = [alone, list(firsts.values())[::-1], [cell for cell in waiting if cell not in [*alone, *firsts.values()]]]
     done = 0
     with simulator(sweep.app, strategy=strategy) as running, _stopped_on_error(sweep.jobs) as pool:
         for stage in stages:
@@ -96,27 +87,27 @@ def _run_tasks(sweep: Sweep, tasks: Sequence[_Task], runs: Path, *, strategy: st
                 progress(name, done, len(waiting))
 
 
-def _run_stage(pool: ThreadPoolExecutor, run: Callable[[_Task], None], tasks: Sequence[_Task]) -> Iterator[str]:
-    """Run tasks, several at a time; yield each name as it ends, and raise the first failure."""
-    futures: dict[Future[None], _Task] = {pool.submit(run, task): task for task in tasks}
+def _run_stage(pool: ThreadPoolExecutor, run: Callable[[Cell], None], cells: Sequence[Cell]) -> Iterator[str]:
+    """Run cells, several at a time; yield each name as it ends, and raise the first failure."""
+    futures = {pool.submit(run, cell): cell.name for cell in cells}
     for future in as_completed(futures):
-        task = futures[future]
         try:
             future.result()
         except KnotError as error:
-            raise FederationError(f"{task.name}: {error}; fix it and call again, finished runs are kept") from None
-        yield task.name
+            name = futures[future]
+            raise FederationError(f"{name}: {error}; fix it and call again, finished runs are kept") from None
+        yield futures[future]
 
 
-def _run(sweep: Sweep, running: Submitter, task: _Task, *, runs: Path, cpus: int) -> None:
+def _run(sweep: Sweep, running: Submitter, cell: Cell, *, runs: Path, cpus: int) -> None:
     started = time.monotonic()
-    sweep.folder.clear(runs, task.name)
-    overrides: dict[str, Scalar] = {"name": task.name, "runs-dir": str(runs.resolve()), "threads": cpus}
-    config = RunConfig.from_mapping(task.config.to_mapping() | overrides)
+    shutil.rmtree(runs / cell.name, ignore_errors=True)  # of an interrupted run
+    overrides: dict[str, Scalar] = {"name": cell.name, "runs-dir": str(runs.resolve()), "threads": cpus}
+    config = RunConfig.from_mapping(cell.config.to_mapping() | overrides)
     resources = {"client_resources": {"num_cpus": cpus}, "init_args": {"num_cpus": cpus}}
     settings = federation_settings(json.dumps(resources), num_supernodes=sweep.clients)
     running.run(config, settings, echo=lambda _: None)
-    sweep.folder.record_time(runs / task.name, seconds=time.monotonic() - started)
+    sweep.folder.record_time(runs / cell.name, seconds=time.monotonic() - started)
 
 
 @contextmanager
@@ -139,23 +130,10 @@ def _stopped_on_error(jobs: int) -> Iterator[ThreadPoolExecutor]:
     pool.shutdown()
 
 
-def _rows(sweep: Sweep, progress: Progress) -> list[Row]:
-    """Collect the rows of finished runs and baselines."""
-    rows: list[Row] = []
-    firsts = _first_cells(sweep)
-    for cell in firsts:
-        rows += before_rows(cell, _summary(sweep, sweep.folder.cells, cell.name, cell))
-    for cell in averaged_cells(sweep):
-        rows += fedavg_rows(cell, _summary(sweep, sweep.folder.fedavg, _fedavg_name(cell), cell))
-    for cell in sweep.cells:
-        rows += cell_rows(cell, _summary(sweep, sweep.folder.cells, cell.name, cell))
-    return rows + _references(sweep, firsts, progress)
-
-
-def _summary(sweep: Sweep, runs: Path, name: str, cell: Cell) -> dict[str, Any]:
-    summary = sweep.folder.finished(runs, name, cell.config)
+def _summary(sweep: Sweep, runs: Path, cell: Cell) -> dict[str, Any]:
+    summary = sweep.folder.finished(runs, cell.name, cell.config)
     if summary is None:
-        raise FederationError(f"{name}: the run left no summary; call again to run it once more")
+        raise FederationError(f"{cell.name}: the run left no summary; call again to run it once more")
     return summary
 
 

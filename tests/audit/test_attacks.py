@@ -7,8 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from knot_fed.audit.attacks.findings import Effort
-from knot_fed.audit.attacks.poisoning import POISONS
-from knot_fed.audit.attacks.registry import ATTACKS, POOLINGS
+from knot_fed.audit.attacks.registry import ATTACKS, POISONS, POOLINGS
 from knot_fed.audit.folder import AuditFolder
 from knot_fed.audit.report import roc_figure
 from knot_fed.audit.study import Audit, run_part
@@ -83,7 +82,7 @@ def test_an_audited_teacher_is_the_runs_own_and_a_student_is_distilled_anew_each
     texts = federation.transfer.texts[:20]
     again = subject.train(subject.examples.train, subject.client.seed())
     np.testing.assert_array_equal(subject.run_teacher()(texts), again(texts))
-    answers = [other.run_teacher().answer(federation.transfer.texts) for other in federation.subjects]
+    answers = {it.client.name: it.run_teacher().answer(federation.transfer.texts) for it in federation.subjects}
     before = predict_soft_labels(start_student(config, federation.public, federation.transfer), texts)
     students = [federation.distil(federation.transfer.texts, answers) for _ in range(2)]
     told = [predict_soft_labels(student, texts) for student in students]

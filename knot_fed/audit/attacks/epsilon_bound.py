@@ -80,14 +80,8 @@ def audit_guesses(
 
     Half of the guesses say *in*, for the highest scores, and half *out*, for the lowest; the auditor abstains in
     between. All `SHARES` are tried and the best bound is returned, each at confidence
-    `1 - (1 - confidence) / shares`, so that the result keeps its confidence (Bonferroni).
-
-    Parameters
-    ----------
-    scores
-        Higher means more likely in, computed without knowledge of `included`; ties are broken by position.
-    included
-        Independent fair coins.
+    `1 - (1 - confidence) / shares`, so that the result keeps its confidence (Bonferroni). Scores must not depend on
+    `included`, which are independent fair coins; ties are broken by position.
     """
     order = np.argsort(scores, kind="stable")
     each = 1 - (1 - confidence) / len(SHARES)

@@ -9,12 +9,12 @@ from jaxtyping import Bool, Float
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
-from knot_fed.audit.attacks.membership import leave_one_out
+from knot_fed.audit.attacks.membership import Members, Observed, leave_one_out
 
 COLUMNS = ("seed", "client", "attack", "case", "measure", "value", "low", "high", "count")
 FALSE_POSITIVE_RATES = {"tpr_at_0.1%": 0.001, "tpr_at_1%": 0.01}
 RESAMPLES = 400
-Scores = tuple[Float[np.ndarray, "models candidates"], Bool[np.ndarray, "models candidates"]]
+Scores = tuple[Float[np.ndarray, "models candidates"], Members]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,7 @@ class Findings:
 
 
 def membership_findings(
-    client: str,
-    observations: Mapping[str, Float[np.ndarray, "models candidates features"]],
-    members: Bool[np.ndarray, "models candidates"],
-    *,
-    generator: np.random.Generator,
+    client: str, observations: Mapping[str, Observed], members: Members, *, generator: np.random.Generator
 ) -> Findings:
     """Run LiRA, online and offline, on the observations of each case, and measure its success."""
     scores: dict[str, Scores] = {}
@@ -101,10 +97,7 @@ def true_positive_rate(
 
 
 def area_under_curve(
-    scores: Float[np.ndarray, "models candidates"],
-    members: Bool[np.ndarray, "models candidates"],
-    *,
-    generator: np.random.Generator,
+    scores: Float[np.ndarray, "models candidates"], members: Members, *, generator: np.random.Generator
 ) -> Estimate:
     """Return the probability that a member scores above a non-member, counting ties half; 0.5 is chance.
 

@@ -92,13 +92,7 @@ def inferred_mixes(
 
 
 def mix_errors(true: Float[np.ndarray, "classes"], inferred: Float[np.ndarray, "classes"]) -> Mapping[str, float]:
-    """Return `KL(true || inferred)` in nats, and the total variation in [0, 1].
-
-    Examples
-    --------
-    >>> mix_errors(np.array([0.5, 0.5]), np.array([0.25, 0.75]))["total_variation"]
-    0.25
-    """
+    """Return `KL(true || inferred)` in nats, and the total variation in [0, 1]."""
     guessed = np.maximum(inferred, LEAST_PROBABILITY)
     return {
         "kl": float(rel_entr(true, guessed / guessed.sum()).sum()),

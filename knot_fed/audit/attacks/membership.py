@@ -8,6 +8,8 @@ from knot_fed.types import SoftLabels
 LEAST_PROBABILITY = 1e-6
 LEAST_VARIANCE = 1e-6
 FEWEST_SHADOWS = 2
+Observed = Float[np.ndarray, "models candidates features"]
+Members = Bool[np.ndarray, "models candidates"]
 
 
 def label_logits(soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"]) -> Float[np.ndarray, "examples"]:
@@ -42,18 +44,17 @@ def lira_scores(
     if online:
         mean_in, variance_in, enough_in = _moments(shadows, members)
         enough = enough & enough_in
-        evidence = _log_density(observed, mean_in, variance_in) - _log_density(observed, mean_out, variance_out)
+        seen, unseen = (
+            -0.5 * ((observed - mean) ** 2 / variance + np.log(variance))  # log density up to a constant
+            for mean, variance in ((mean_in, variance_in), (mean_out, variance_out))
+        )
+        evidence = seen - unseen
     else:
         evidence = (observed - mean_out) / np.sqrt(variance_out)
     return np.where(enough, evidence.sum(axis=1), 0.0)
 
 
-def leave_one_out(
-    observations: Float[np.ndarray, "models candidates features"],
-    members: Bool[np.ndarray, "models candidates"],
-    *,
-    online: bool,
-) -> Float[np.ndarray, "models candidates"]:
+def leave_one_out(observations: Observed, members: Members, *, online: bool) -> Float[np.ndarray, "models candidates"]:
     """Attack each model in turn, with all others as its shadows."""
     every = np.arange(len(observations))
     return np.stack(
@@ -72,12 +73,3 @@ def _moments(
     squares = (((shadows - means) * kept) ** 2).sum(axis=0)[enough].sum(axis=0)
     freedom = max(1, int((counts[enough] - 1).sum()))
     return means, np.maximum(squares / freedom, LEAST_VARIANCE), enough
-
-
-def _log_density(
-    values: Float[np.ndarray, "candidates features"],
-    means: Float[np.ndarray, "candidates features"],
-    variances: Float[np.ndarray, "features"],
-) -> Float[np.ndarray, "candidates features"]:
-    """Return the log density of a normal distribution up to a constant."""
-    return np.asarray(-0.5 * ((values - means) ** 2 / variances + np.log(variances)))

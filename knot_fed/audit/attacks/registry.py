@@ -5,11 +5,11 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from jaxtyping import Float
 
 from knot_fed.audit.attacks.epsilon_bound import audit_guesses
 from knot_fed.audit.attacks.findings import Effort, Estimate, Finding, Findings, membership_findings
 from knot_fed.audit.attacks.label_mix import inferred_mixes, mix_errors, trilaterated_bias, true_mix
-from knot_fed.audit.attacks.poisoning import POISONS, poisoned
 from knot_fed.audit.attacks.shadows import (
     Answers,
     Shadows,
@@ -23,9 +23,10 @@ from knot_fed.audit.subject import OpenedRun, Subject, Teacher
 from knot_fed.losses import configured_ground_cost
 from knot_fed.training.confidence import prediction_confidence
 from knot_fed.training.teacher import predict_soft_labels
-from knot_fed.types import LabelledTexts, Text
+from knot_fed.types import LabelledTexts, SoftLabels, Text
 
 HONEST, NOTHING = "honest", "nothing: the public mix"
+POISONS = ("random", "flipped", "most distant")
 POOLINGS = ("mean", "median", "trimmed-mean")
 Attack = Callable[[OpenedRun, Subject, Effort, np.random.Generator], Findings]
 
@@ -81,13 +82,13 @@ def infer_label_mix(run: OpenedRun, *_: object) -> Findings:
     texts, classes = run.transfer.texts, len(run.config.label_space())
     public_mix = true_mix(run.public.train.labels, classes)
     public_answers = predict_soft_labels(run.pretrained(), texts)
-    teachers = [subject.run_teacher() for subject in run.subjects]
-    answers = [teacher.answer(texts) for teacher in teachers]
+    teachers = {subject.client.name: subject.run_teacher() for subject in run.subjects}
+    answers = {name: teacher.answer(texts) for name, teacher in teachers.items()}
     pooled = run.consensus(answers).pooled
     found = []
-    for subject, teacher, answer in zip(run.subjects, teachers, answers, strict=True):
-        known = {"public_answers": public_answers, "public_mix": public_mix}
-        bias = teacher.own.bias(seed=subject.client.seed())
+    for subject in run.subjects:
+        name, known = subject.client.name, {"public_answers": public_answers, "public_mix": public_mix}
+        answer, bias = answers[name], teachers[name].own.bias(seed=subject.client.seed())
         confidences = prediction_confidence(answer.soft_labels, bias)
         mixes = {NOTHING: public_mix}
         mixes |= {f"soft labels: {how}": mix for how, mix in inferred_mixes(answer.soft_labels, **known).items()}
@@ -96,7 +97,7 @@ def infer_label_mix(run: OpenedRun, *_: object) -> Findings:
         mixes["prediction bias"] = bias
         truth = true_mix(subject.examples.train.labels, classes)
         found += [
-            Finding(subject.client.name, case, measure, Estimate(value), len(texts))
+            Finding(name, case, measure, Estimate(value), len(texts))
             for case, mix in mixes.items()
             for measure, value in mix_errors(truth, mix).items()
         ]
@@ -106,23 +107,56 @@ def infer_label_mix(run: OpenedRun, *_: object) -> Findings:
 def attack_by_poison(run: OpenedRun, subject: Subject, _: Effort, generator: np.random.Generator) -> Findings:
     """Measure the student if this client sends poisoned soft labels, under each pooling (pooled objective)."""
     texts = run.transfer.texts
-    honest = [other.run_teacher().answer(texts) for other in run.subjects]
-    place, public = list(run.subjects).index(subject), run.public_answers(texts)
+    honest = {other.client.name: other.run_teacher().answer(texts) for other in run.subjects}
+    name, public = subject.client.name, run.public_answers(texts)
     cost = configured_ground_cost(run.config).matrix.numpy()
     found = []
     for kind in (HONEST, *POISONS):
-        sent = list(honest)
+        sent = dict(honest)
         if kind != HONEST:
-            rows = poisoned(honest[place].soft_labels, kind, ground_cost=cost, generator=generator)
-            sent[place] = replace(honest[place], soft_labels=rows)
+            rows = poisoned(honest[name].soft_labels, kind, ground_cost=cost, generator=generator)
+            sent[name] = replace(honest[name], soft_labels=rows)
         for pooling in POOLINGS:
             pooling_by = run.changed({"weights.pooling": pooling, "distill.objective": "pooled"})
-            metrics = pooling_by.judge(pooling_by.distil(texts, [*sent, *public]))
+            metrics = pooling_by.judge(pooling_by.distil(texts, sent, public))
             found += [
-                Finding(subject.client.name, f"{kind}, {pooling}", measure, Estimate(value), metrics.examples)
+                Finding(name, f"{kind}, {pooling}", measure, Estimate(value), metrics.examples)
                 for measure, value in (("sd", metrics.sd), ("macro_f1", metrics.macro_f1))
             ]
     return Findings(tuple(found))
+
+
+def poisoned(
+    soft_labels: SoftLabels,
+    kind: str,
+    *,
+    ground_cost: Float[np.ndarray, "classes classes"],
+    generator: np.random.Generator,
+) -> SoftLabels:
+    """Return what a dishonest client sends instead of its teacher's soft labels; rows stay on the simplex.
+
+    Parameters
+    ----------
+    kind
+        `random`: a uniformly drawn label for each text, one-hot. `flipped`: the probabilities of the row in reverse
+        order of size. `most distant`: one-hot on the label at the largest ground cost from the teacher's (after CPA,
+        arXiv 2401.03685, which selects by the similarity of classes).
+
+    Examples
+    --------
+    >>> cost = np.abs(np.subtract.outer(np.arange(3), np.arange(3)))
+    >>> poisoned(np.array([[0.7, 0.2, 0.1]]), "flipped", ground_cost=cost * 1.0, generator=np.random.default_rng(0))
+    array([[0.1, 0.2, 0.7]])
+    """
+    classes = soft_labels.shape[1]
+    if kind == "random":
+        chosen = generator.integers(classes, size=len(soft_labels))
+    elif kind == "most distant":
+        chosen = ground_cost.argmax(axis=1)[soft_labels.argmax(axis=1)]
+    else:
+        ranks = soft_labels.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
+        return np.take_along_axis(np.sort(soft_labels, axis=1), classes - 1 - ranks, axis=1)
+    return np.asarray(np.eye(classes, dtype=soft_labels.dtype)[chosen])
 
 
 ATTACKS: Mapping[str, Attack] = {
@@ -141,10 +175,10 @@ def _shadows(subject: Subject, effort: Effort, generator: np.random.Generator) -
 
 def _students(run: OpenedRun, subject: Subject, texts: Sequence[Text], shadows: Shadows[Teacher]) -> Shadows[Answers]:
     """Distil one student from each shadow teacher together with the run's other teachers."""
-    others = [other.run_teacher().answer(texts) for other in run.subjects if other is not subject]
-    others += run.public_answers(texts)
+    others = {other.client.name: other.run_teacher().answer(texts) for other in run.subjects if other is not subject}
+    name, public = subject.client.name, run.public_answers(texts)
     students: list[Answers] = [
-        partial(predict_soft_labels, run.distil(texts, [teacher.answer(texts), *others]))
+        partial(predict_soft_labels, run.distil(texts, others | {name: teacher.answer(texts)}, public))
         for teacher in shadows.teachers
     ]
     return Shadows(shadows.candidates, shadows.members, students)

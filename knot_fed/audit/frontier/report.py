@@ -39,13 +39,7 @@ LEAKS = {
 
 
 def guarantee(line: Mapping[Hashable, Any]) -> str:
-    """Return unit, epsilon and delta in words.
-
-    Examples
-    --------
-    >>> guarantee({"unit": "record", "epsilon": 4.0, "delta": 1e-5})
-    'record: ε = 4, δ = 1e-05'
-    """
+    """Return unit, epsilon and delta in words."""
     if not math.isfinite(line["epsilon"]):
         return "no guarantee"
     return f"{line['unit']}: ε = {line['epsilon']:g}, δ = {line['delta']:g}"

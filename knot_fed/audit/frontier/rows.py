@@ -149,24 +149,12 @@ def _named_studies(students: pd.DataFrame, shapes: Mapping[str, Shape]) -> tuple
     if len(studies) == 1:
         return {studies[0]: ""}, []
     keys = sorted({key for study in studies for key in differences(shapes[studies[0]], shapes[study])})
-    names = {study: _letters(place) for place, study in enumerate(studies)}
+    names = {study: f"{string.ascii_uppercase[place % 26]}{place // 26 or ''}" for place, study in enumerate(studies)}
     notes = [f"{len(studies)} studies are kept apart, since what shapes their results differs: {', '.join(keys)}"]
     for study, name in names.items():
         folders = ", ".join(dict.fromkeys(students[students["shape"] == study]["folder"]))
         notes.append(f"study {name}: {folders}: {_in_words(shapes[study], keys)}")
     return names, notes
-
-
-def _letters(place: int) -> str:
-    """Return a short name.
-
-    Examples
-    --------
-    >>> _letters(0), _letters(27)
-    ('A', 'B1')
-    """
-    turn, letter = divmod(place, len(string.ascii_uppercase))
-    return string.ascii_uppercase[letter] + (str(turn) if turn else "")
 
 
 def _settings(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], shapes: Mapping[str, Shape]) -> str:

@@ -59,22 +59,14 @@ class ChainedFile:
     def read(self) -> list[str]:
         """Return the fields of each line as JSON, without an incomplete last line that the head does not count.
 
-        Raises
-        ------
-        DamagedError
-            If a line was changed or lost, or the file or its head is missing.
+        Raises DamagedError if a line was changed or lost, or the file or its head is missing.
         """
         return self._checked()[0]
 
     def append(self, body: str) -> int:
         """Write one non-empty JSON object under the lock; return the number of its line, from 1, once it is synced.
 
-        Raises
-        ------
-        DamagedError
-            As in `read`.
-        OSError
-            E.g. if the disk is full; the file is truncated to its previous length.
+        Raises DamagedError as in `read`, and OSError, e.g. if the disk is full; the file is then as it was.
         """
         bodies, digests = self._checked()
         digest = _next_digest(digests[-1], body)

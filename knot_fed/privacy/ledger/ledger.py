@@ -31,8 +31,8 @@ class Charge:
 class Ledger:
     """Releases of one client, in its state folder, which the first release creates.
 
-    Every method raises PolicyError if the ledger is damaged, since a lost line may record any release, or cannot be
-    read or written, e.g. because the disk is full.
+    Methods raise PolicyError if the ledger is damaged, since a lost line may record any release, or cannot be written,
+    e.g. because the disk is full.
     """
 
     def __init__(self, state: Path) -> None:
@@ -60,7 +60,7 @@ class Ledger:
             raise _damaged(str(error)) from None
         whole = [line for line in lines if line is not None]
         if len(whole) < len(lines):
-            raise _damaged("a line of it is no entry")
+            raise _damaged("one of its lines is not an entry")
         out = {line.takes_back for number, line in enumerate(whole, start=1) if line.takes_back < number}
         return [
             line
@@ -117,7 +117,7 @@ class Ledger:
         """Return stored keys by their digest; no keys for an empty digest."""
         keys = self._read_keys(digest)
         if keys is None:
-            raise _damaged("the keys of texts that it tells of are lost")
+            raise _damaged("the keys of its texts are lost")
         return keys
 
     def check(self) -> None:
@@ -155,7 +155,10 @@ class Ledger:
             bodies, whole = self._file.salvage()
             read = [entry for body in bodies if (entry := LedgerEntry.from_json(body)) is not None]
             of_ours = self._is_ours(_read(self._state / SECRET), read)
-            known = [entry.without(self._lost_keys(entry)) for entry in read]
+            known = [
+                entry.without([digest for digest in (entry.keys, entry.readings) if self._read_keys(digest) is None])
+                for entry in read
+            ]
             lost = not whole or len(read) < len(bodies) or not of_ours or known != read
             # Line numbers may have changed, so that lines that take others back no longer apply.
             kept = [entry.to_json() for entry in known if not (lost and entry.takes_back)]
@@ -165,9 +168,6 @@ class Ledger:
                 self._new_secret()
         counted = "what was lost counts as the whole budget" if lost else "nothing was lost"
         return f"{len(kept)} lines kept, {counted}" + (f"; the old file is {aside.name}" if aside else "")
-
-    def _lost_keys(self, entry: LedgerEntry) -> list[str]:
-        return [digest for digest in (entry.keys, entry.readings) if self._read_keys(digest) is None]
 
     @staticmethod
     def _is_ours(secret: bytes | None, entries: Sequence[LedgerEntry]) -> bool:
@@ -222,7 +222,7 @@ def _writing() -> Iterator[None]:
 
 def _damaged(reason: str) -> PolicyError:
     return PolicyError(
-        f"the ledger is damaged ({reason}) and a lost line may tell of any release, so nothing leaves; restore the"
+        f"the ledger is damaged ({reason}) and a lost line may record any release, so nothing leaves; restore the"
         " state folder from a backup made after the last release, or call knot-fed privacy recover on it",
         refusal="this client's ledger is damaged, so nothing leaves; its owner finds the remedy in its own log",
     )
