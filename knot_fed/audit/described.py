@@ -38,11 +38,8 @@ class StudyDescription:
     @property
     def place(self) -> tuple[str, ...]:
         """Paths and names of the data files."""
-        defaults = RunConfig().to_mapping()
-        return tuple(
-            str(self.config.get(f"data.{key}", defaults[f"data.{key}"]))
-            for key in ("root", "clients", "public", "transfer")
-        )
+        values = RunConfig().to_mapping() | dict(self.config)
+        return tuple(str(values[f"data.{key}"]) for key in ("root", "clients", "public", "transfer"))
 
     def shape(self, values: Mapping[str, Scalar]) -> Shape:
         """Return what shapes the result of one run, given its values of the grid.
@@ -99,7 +96,7 @@ def differences(ours: Mapping[str, Scalar], theirs: Mapping[str, Scalar]) -> lis
     return sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
 
 
-def told_differences(ours: Shape, theirs: Shape) -> str:
+def describe_differences(ours: Shape, theirs: Shape) -> str:
     """List the keys that differ, with both values."""
     keys = differences(ours, theirs)
     return _listed([f"{key} ({value_in_words(ours, key)}, not {value_in_words(theirs, key)})" for key in keys])

@@ -56,12 +56,11 @@ class AuditFolder:
 
     def parts(self) -> list[tuple[str, int]]:
         """Return attack and seed of each complete part, in the order of `ATTACKS`."""
+        files = {attack: (self.path / "parts").glob(f"{attack}-seed-*.json") for attack in ATTACKS}
         return [
             (attack, seed)
-            for attack in ATTACKS
-            for seed in sorted(
-                int(file.stem.rpartition("-")[2]) for file in (self.path / "parts").glob(f"{attack}-seed-*.json")
-            )
+            for attack, found in files.items()
+            for seed in sorted(int(file.stem.rpartition("-")[2]) for file in found)
         ]
 
     def table(self) -> pd.DataFrame:

@@ -52,8 +52,7 @@ def _by_domain(described: Row, summary: dict[str, Any], when: str) -> list[Row]:
 def tidy(rows: Iterable[Row]) -> pd.DataFrame:
     """Return a table of the rows, with the common columns first."""
     table = pd.DataFrame(list(rows))
-    extra = [column for column in table.columns if column not in RESULTS]
-    return table.reindex(columns=[*RESULTS, *extra])
+    return table.reindex(columns=list(dict.fromkeys([*RESULTS, *table.columns])))
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

@@ -25,9 +25,8 @@ def compare_with_baseline(results: pd.DataFrame, extra: Sequence[str] = ()) -> p
     Returns
     -------
     comparison
-        For each setting, domain and metric: `seeds`, mean `difference`, the limits `low` and `high` of its 95 %
-        interval (Student's t over seeds, paired), and a `verdict`: better, worse, or undecided if the interval contains
-        zero or there is only one seed.
+        For each setting, domain and metric: `seeds`, mean `difference`, its 95 % interval `low` to `high` (Student's t
+        over seeds, paired), and a `verdict`: better, worse, or undecided if the interval contains zero or is infinite.
     """
     students = results[results["line"] == AFTER].fillna({"cost": ""})
     baseline = students[students["loss"] == BASELINE]

@@ -58,8 +58,8 @@ def attack_student(run: OpenedRun, subject: Subject, effort: Effort, generator: 
 def attack_canaries(run: OpenedRun, subject: Subject, effort: Effort, generator: np.random.Generator) -> Findings:
     """Bound epsilon from below by one training with canaries: texts of the test split with the most distant label.
 
-    The canaries themselves are asked. Each is included by a fair coin, also in the references, which are the shadows of
-    `lira_scores`, online.
+    The canaries themselves are asked. Each is included by a fair coin, also in the references, the shadows of
+    `lira_scores`.
     """
     test = subject.examples.test
     texts = test.select(generator.permutation(len(test))[: effort.canaries])
@@ -135,12 +135,9 @@ def poisoned(
 ) -> SoftLabels:
     """Return what a dishonest client sends instead of its teacher's soft labels; rows stay on the simplex.
 
-    Parameters
-    ----------
-    kind
-        `random`: a uniformly drawn label for each text, one-hot. `flipped`: the probabilities of the row in reverse
-        order of size. `most distant`: one-hot on the label at the largest ground cost from the teacher's (after CPA,
-        arXiv 2401.03685, which selects by the similarity of classes).
+    `random` is a uniformly drawn label for each text, one-hot; `flipped` the probabilities of the row in reverse order
+    of size; `most distant` one-hot on the label at the largest ground cost from the teacher's (after CPA, arXiv
+    2401.03685, which selects by the similarity of classes).
 
     Examples
     --------

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from knot_fed.audit.described import Shape, StudyDescription, differences, told_differences
+from knot_fed.audit.described import Shape, StudyDescription, describe_differences, differences
 from knot_fed.audit.folder import TABLE_FILE
 from knot_fed.errors import RunFolderError
 
@@ -62,7 +62,7 @@ def _stranger(
     """Describe how an audit without a row differs from the nearest one; empty if it has a row."""
     ours = _of_teachers(shape)
     nearest = min((_of_teachers(_whole(row, shapes)) for row in rows), key=lambda row: len(differences(ours, row)))
-    differing = told_differences(ours, nearest)
+    differing = describe_differences(ours, nearest)
     return f"{audit.folder}: an audit of another run than the sweeps': differs in {differing}" if differing else ""
 
 
