@@ -1,4 +1,4 @@
-"""What sweeps and audits say of themselves: all that shapes a result, so that only what belongs together is joined."""
+"""Descriptions of sweeps and audits: everything that shapes a result, to compare only what belongs together."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from knot_fed.sweep.content import CONTENT, SEVERAL
 from knot_fed.sweep.folder import NOT_OF_A_RUN
 
 Shape = dict[str, str]
-"""What shapes a result, by configuration key and `content of NAME`; settings that nothing reads are not in it."""
+"""Everything that shapes a result, by configuration key and `content of NAME`, without settings that are not read."""
 GUARANTEE = ("mechanism", "epsilon", "delta")
 OF_MECHANISM = frozenset(
     f"privacy.{kebab(name)}" for name in PrivacyConfig.model_fields if name in GUARANTEE or readers_of(name)
@@ -26,43 +26,25 @@ MOST_NAMED = 4
 
 @dataclass(frozen=True, slots=True)
 class StudyDescription:
-    """A folder's own description.
-
-    Parameters
-    ----------
-    folder
-        The sweep or audit.
-    config, grid, clients
-        What was run; keys that the version of before did not have are missing.
-    content
-        Digests of the files; None where they were not kept.
-    attacked
-        Of an audit: who, and how hard.
-    """
+    """Content of `sweep.toml` or `audit.toml`."""
 
     folder: Path
-    config: Mapping[str, Scalar]
+    config: Mapping[str, Scalar]  # lacks keys that an earlier version did not have
     grid: Mapping[str, Sequence[Scalar]]
     clients: int
-    content: Mapping[str, str] | None
-    attacked: Mapping[str, Scalar]
+    content: Mapping[str, str] | None  # digests of the data files; None if they were not recorded
+    attacked: Mapping[str, Scalar]  # client and effort of an audit
 
     @property
     def place(self) -> tuple[str, ...]:
-        """Where the data files are, and how they are called."""
-        defaults = RunConfig().to_mapping()
-        return tuple(
-            str(self.config.get(f"data.{key}", defaults[f"data.{key}"]))
-            for key in ("root", "clients", "public", "transfer")
-        )
+        """Paths and names of the data files."""
+        values = RunConfig().to_mapping() | dict(self.config)
+        return tuple(str(values[f"data.{key}"]) for key in ("root", "clients", "public", "transfer"))
 
     def shape(self, values: Mapping[str, Scalar]) -> Shape:
-        """Return what shapes the result of one run, with the values that the grid gives it.
+        """Return what shapes the result of one run, given its values of the grid.
 
-        Raises
-        ------
-        RunFolderError
-            If the configuration is not of this version.
+        Raises RunFolderError if the configuration is not of this version.
         """
         defaults = RunConfig().to_mapping()
         given = {**defaults, **self.config, **values}
@@ -71,20 +53,13 @@ class StudyDescription:
         except ConfigError as error:
             raise RunFolderError(f"{self.folder}: cannot be read by this version ({error}); run it again") from None
         unread = {key for key, (reads, _) in READERS.items() if not reads(run)} | NOT_OF_A_STUDY
-        told = {
-            key: str(value) for key, value in given.items() if key not in unread and not key.startswith("fedavg.")
-        } | {"clients": str(self.clients)}
-        return told if self.content is None else _by_content(told, run, self.content)
+        shape = {key: str(value) for key, value in given.items() if key not in unread and not _of_fedavg(key)}
+        shape["clients"] = str(self.clients)
+        return shape if self.content is None else _by_content(shape, run, self.content)
 
 
 def read_description(file: Path) -> StudyDescription:
-    """Read `sweep.toml` or `audit.toml`.
-
-    Raises
-    ------
-    RunFolderError
-        If it is not there or cannot be read.
-    """
+    """Read `sweep.toml` or `audit.toml`; raises RunFolderError if it is missing or invalid."""
     try:
         found: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
         config = found["config"]
@@ -98,64 +73,56 @@ def read_description(file: Path) -> StudyDescription:
 
 
 def settle_unknown(described: Sequence[StudyDescription]) -> tuple[list[StudyDescription], list[str]]:
-    """Take unknown contents for those that the same paths had in another folder, if that is one; tell what is unknown.
-
-    Returns
-    -------
-    settled
-        In the order given.
-    notes
-        A sentence for each folder of which something is not known.
-    """
+    """Replace unknown contents by those of the same paths in another folder if these agree; return notes too."""
     defaults, settled, notes = RunConfig().to_mapping(), [], []
     for study in described:
         known = [other.content for other in described if other.content is not None and other.place == study.place]
         if study.content is None:
             same = bool(known) and all(content == known[0] for content in known)
-            taken = "it is taken for that of the same paths in another folder" if same else "its paths are compared"
-            notes.append(f"{study.folder}: it is unknown what its data files held; {taken}")
+            taken = "assumed equal to the same paths in another folder" if same else "its paths are compared"
+            notes.append(f"{study.folder}: content of the data files unknown; {taken}")
             study = replace(study, content=known[0] if same else None)
         elif not all(study.content.values()):
-            notes.append(f"{study.folder}: it is unknown what its data sets of the hub held; their names are compared")
+            notes.append(f"{study.folder}: content of data sets of the hub unknown; their names are compared")
         settled.append(study)
-        missing = sorted(
-            key for key in set(defaults) - set(study.config) - NOT_OF_A_STUDY if not key.startswith("fedavg.")
-        )
+        missing = sorted(key for key in set(defaults) - set(study.config) - NOT_OF_A_STUDY if not _of_fedavg(key))
         if missing:
-            notes.append(f"{study.folder}: does not tell {_listed(missing)}; taken as the defaults")
+            notes.append(f"{study.folder}: lacks {_listed(missing)}; taken as the defaults")
     return settled, notes
 
 
-def differences(ours: Shape, theirs: Shape) -> list[str]:
-    """Return the keys that differ; a key that only one has differs too."""
+def differences(ours: Mapping[str, Scalar], theirs: Mapping[str, Scalar]) -> list[str]:
+    """Return the keys that differ, including those of only one shape."""
     return sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
 
 
-def told_differences(ours: Shape, theirs: Shape) -> str:
-    """Name the keys that differ, with both values."""
-    told = [
-        f"{key} ({value_in_words(ours, key)}, not {value_in_words(theirs, key)})" for key in differences(ours, theirs)
-    ]
-    return _listed(told)
+def describe_differences(ours: Shape, theirs: Shape) -> str:
+    """List the keys that differ, with both values."""
+    keys = differences(ours, theirs)
+    return _listed([f"{key} ({value_in_words(ours, key)}, not {value_in_words(theirs, key)})" for key in keys])
 
 
 def value_in_words(shape: Shape, key: str) -> str:
-    """Return a value for a note: folders and digests cut short, and a setting that is not read told as such."""
+    """Return a value for a note, with paths and digests shortened."""
     if key not in shape:
         return "not read"
     value = shorten_paths(shape[key]) or "none"
     return value[:8] if "content" in key and value != "none" else value
 
 
-def _by_content(told: Shape, run: RunConfig, content: Mapping[str, str]) -> Shape:
-    """Put the digests of what a run reads in the place of paths, unless one name stands for several files."""
+def _of_fedavg(key: str) -> bool:
+    return key.startswith("fedavg.")
+
+
+def _by_content(shape: Shape, run: RunConfig, content: Mapping[str, str]) -> Shape:
+    """Replace paths by digests of what a run reads, unless one name stands for several files."""
     files = {*run.data.client_names, run.data.public, run.data.transfer}
-    by_content = told | {f"content of {name}": content[name] for name in sorted(files & set(content))}
+    by_content = shape | {f"content of {name}": content[name] for name in sorted(files & set(content))}
     several = any(SEVERAL in content.get(name, "") for name in files)
     if not several and files <= set(content):
         by_content.pop("data.root", None)
-    for key in set(PATHS) & set(told):
-        held = {name: content.get(_short(name)) for name in (part.strip() for part in told[key].split(","))}
+    for key in set(PATHS) & set(shape):
+        held = {name: content.get(_short(name)) for name in (part.strip() for part in shape[key].split(","))}
         if all(held.values()) and not any(SEVERAL in str(digest) for digest in held.values()):
             by_content[key] = ",".join(map(_short, held))
             by_content[f"{key}: content"] = ",".join(map(str, held.values()))
@@ -163,11 +130,11 @@ def _by_content(told: Shape, run: RunConfig, content: Mapping[str, str]) -> Shap
 
 
 def _short(name: str) -> str:
-    """Return what a local model or matrix is called among the contents."""
+    """Return the name of a local model or matrix among the contents."""
     last = name.rpartition("/")[2]
     return f"hf:{last}" if name.startswith("hf:") else last
 
 
-def _listed(told: Sequence[str]) -> str:
-    more = [f"and {len(told) - MOST_NAMED} more"] if len(told) > MOST_NAMED else []
-    return ", ".join([*told[:MOST_NAMED], *more])
+def _listed(names: Sequence[str]) -> str:
+    more = [f"and {len(names) - MOST_NAMED} more"] if len(names) > MOST_NAMED else []
+    return ", ".join([*names[:MOST_NAMED], *more])

@@ -1,4 +1,4 @@
-"""The report of an audit: what each attack found, and log-scale ROC curves."""
+"""The report of an audit: the findings of each attack, and ROC curves on logarithmic axes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ LOWEST_RATE = 1e-4
 
 
 def summarise_findings(table: pd.DataFrame) -> pd.DataFrame:
-    """Average over seeds: columns client, attack, case, measure, value, lowest, highest and seeds, in the order met."""
+    """Average over seeds, in order of appearance; `value` is the mean."""
     keys = ["client", "attack", "case", "measure"]
     grouped = table.groupby(keys, sort=False)["value"].agg(["mean", "min", "max", "count"]).reset_index()
     return grouped.rename(columns={"mean": "value", "min": "lowest", "max": "highest", "count": "seeds"})
@@ -33,23 +33,9 @@ def summarise_findings(table: pd.DataFrame) -> pd.DataFrame:
 def write_audit_report(
     file: Path, table: pd.DataFrame, scores: Mapping[str, Mapping[str, Scores]], facts: Sequence[tuple[str, str]]
 ) -> None:
-    """Write the report.
+    """Write the report on the tidy findings of all seeds; raises RunFolderError if the file cannot be written.
 
-    Parameters
-    ----------
-    file
-        The page to write.
-    table
-        Tidy findings of all seeds.
-    scores
-        By attack and case.
-    facts
-        What was attacked.
-
-    Raises
-    ------
-    RunFolderError
-        If the file cannot be written.
+    `scores` holds scores and membership by attack and case, `facts` says what was attacked.
     """
     found = summarise_findings(table)
     sections = [
@@ -64,7 +50,7 @@ def write_audit_report(
 
 
 def roc_figure(scores: Mapping[str, Scores], attack: str) -> Picture:
-    """Draw the ROC of each case with both axes logarithmic, since what counts happens at few false positives."""
+    """Draw the ROC of each case on logarithmic axes, since a low false-positive rate matters most."""
     with Canvas(height=4.4) as canvas:
         axes = canvas.axes
         for (case, (scored, members)), (colour, style) in zip(scores.items(), (*CURVES, *MORE_CURVES), strict=False):
@@ -72,16 +58,15 @@ def roc_figure(scores: Mapping[str, Scores], attack: str) -> Picture:
             axes.plot(false, true, color=colour, linestyle=style, drawstyle="steps-post", label=case)
         axes.plot([LOWEST_RATE, 1], [LOWEST_RATE, 1], color=LINE, linewidth=1)
         canvas.logarithmic("x", "y")
-        for limit in (axes.set_xlim, axes.set_ylim):
-            limit(LOWEST_RATE, 1)
+        axes.set(
+            xlim=(LOWEST_RATE, 1), ylim=(LOWEST_RATE, 1), xlabel="false-positive rate", ylabel="true-positive rate"
+        )
         axes.grid()
-        axes.set_xlabel("false-positive rate")
-        axes.set_ylabel("true-positive rate")
         canvas.legend_above()
-    told = "; ".join(f"{case}: {_rate(*pair):.3f}" for case, pair in scores.items())
+    rates = "; ".join(f"{case}: {_rate(*pair):.3f}" for case, pair in scores.items())
     return canvas.picture(
-        f"True- against false-positive rate of {attack} inference; at 1 % false positives: {told}.",
-        "All seeds together; the line is guessing.",
+        f"True- against false-positive rate of {attack} inference; at 1 % false positives: {rates}.",
+        "All seeds together; the line is random guessing.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Running an audit: each attack on the run of each seed, what is finished being kept."""
+"""Running an audit: each attack on the run of each seed; finished parts are kept."""
 
 import zlib
 from collections.abc import Callable, Sequence
@@ -17,51 +17,27 @@ from knot_fed.models import use_threads
 from knot_fed.system.processes import worker_pool
 
 Progress = Callable[[str, int, int], None]
-"""Called with what has just finished, how many are done, and how many there are."""
-SAME_SHADOWS = "membership"
+"""Called with the name of what has just finished, the number of finished parts, and the total."""
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What is to be attacked, and how hard.
-
-    Parameters
-    ----------
-    folder
-        Where findings go.
-    config
-        Of the run; its seed is replaced by each of `seeds`.
-    clients
-        Number of virtual clients.
-    client
-        Name of the one that is attacked.
-    attacks
-        Names of `ATTACKS`.
-    seeds
-        Seeds of the runs.
-    effort
-        How hard the attacker tries.
-    jobs
-        Attacks at a time, each on one CPU.
-    """
+    """What to attack, and how hard."""
 
     folder: AuditFolder
-    config: RunConfig
-    clients: int
-    client: str
-    attacks: Sequence[str]
+    config: RunConfig  # of the run; its seed is replaced by each of `seeds`
+    clients: int  # number of virtual clients
+    client: str  # name of the attacked one
+    attacks: Sequence[str]  # names of `ATTACKS`
     seeds: Sequence[int]
     effort: Effort
-    jobs: int
+    jobs: int  # attacks at a time, each on one CPU
 
 
 def run_audit(audit: Audit, *, progress: Progress) -> None:
-    """Run what is not finished; every part is kept as it ends, so that a second call goes on.
+    """Run what is not finished; each part is stored as it ends, so that a second call resumes.
 
-    Raises
-    ------
-    KnotError
-        If the run trains no teacher, or that of a seed could not be set up, such as for data that breaks a rule.
+    Raises KnotError if the run trains no teacher or cannot be opened, e.g. because of invalid data.
     """
     if not audit.config.teacher.epochs:
         raise ConfigError(
@@ -80,23 +56,18 @@ def run_audit(audit: Audit, *, progress: Progress) -> None:
 
 
 def run_part(audit: Audit, attack: str, seed: int) -> None:
-    """Attack the run of one seed in one way, and keep what was found."""
+    """Attack the run of one seed in one way, and store the findings."""
     use_threads(1)
     config = RunConfig.from_mapping(audit.config.to_mapping() | {"seed": seed})
-    federation = OpenedRun.open(config, clients=audit.clients)
-    subject = next(subject for subject in federation.subjects if subject.client.name == audit.client)
-    draws = SAME_SHADOWS if attack == "student" else attack
+    run = OpenedRun.open(config, clients=audit.clients)
+    subject = next(subject for subject in run.subjects if subject.client.name == audit.client)
+    draws = "membership" if attack == "student" else attack  # both use the same shadows
     generator = np.random.default_rng([seed, zlib.crc32(draws.encode())])
-    audit.folder.keep(attack, seed, ATTACKS[attack](federation, subject, audit.effort, generator))
+    audit.folder.keep(attack, seed, ATTACKS[attack](run, subject, audit.effort, generator))
 
 
 def parse_attacks(text: str) -> list[str]:
-    """Read names with commas, each attack once.
-
-    Raises
-    ------
-    ConfigError
-        If there is no attack of a name.
+    """Parse comma-separated names of attacks, and deduplicate them; raises ConfigError for unknown names.
 
     Examples
     --------

@@ -1,14 +1,19 @@
-"""Privacy mechanisms: from an owner's examples to what leaves, by the same code in runs, audits and baselines.
+"""Privacy mechanisms: from private examples to the answer that leaves a client, shared by runs, audits and baselines.
 
-A mechanism is one file here, and one entry of the registry `knot_fed.config.MECHANISMS`, which names its class.
+Each mechanism is one file in this package and one entry of the registry `knot_fed.config.MECHANISMS`.
 """
 
 import pkgutil
+from collections.abc import Sequence
+
+import numpy as np
 
 from knot_fed.config import MECHANISMS, PrivacyConfig
 from knot_fed.mechanisms.base import Mechanism, Rows
 from knot_fed.mechanisms.noisy_rows import RowMechanism
 from knot_fed.mechanisms.teachers import OwnTeacher, TeacherPlan, public_teacher
+from knot_fed.privacy.compression import compress, decompress
+from knot_fed.types import TeacherAnswer, Text
 
 __all__ = [
     "Mechanism",
@@ -19,11 +24,12 @@ __all__ = [
     "mechanism_of",
     "noise_in_rows",
     "public_teacher",
+    "received_answer",
 ]
 
 
 def mechanism_of(privacy: PrivacyConfig) -> Mechanism:
-    """Return the mechanism that a configuration names, from the class that the registry names.
+    """Return the mechanism of a configuration, an instance of the class that the registry names.
 
     Examples
     --------
@@ -34,11 +40,17 @@ def mechanism_of(privacy: PrivacyConfig) -> Mechanism:
     return kind(privacy.mechanism)
 
 
-def noise_in_rows(noise_multiplier: float, *, shards: int) -> list[tuple[str, str, float]]:
-    """Return label, unit and standard deviation in a soft label of each mechanism on rows; most noise first.
+def received_answer(teacher: OwnTeacher, texts: Sequence[Text], *, rows: Rows | None = None) -> TeacherAnswer:
+    """Return `Mechanism.answer` as the server reads it: soft labels after compression, scores in float32."""
+    privacy = teacher.run.privacy
+    answer = mechanism_of(privacy).answer(teacher, texts, rows=rows)
+    sent = compress(answer.soft_labels, privacy.compression, top_k=privacy.top_k)
+    received = decompress(sent, privacy.compression, classes=answer.soft_labels.shape[1])
+    return TeacherAnswer(received, answer.scores.astype(np.float32), answer.examples)
 
-    Mechanisms that guarantee nothing are left out.
-    """
+
+def noise_in_rows(noise_multiplier: float, *, shards: int) -> list[tuple[str, str, float]]:
+    """Return label, unit and standard deviation for each mechanism that adds noise to soft labels, most noise first."""
     found = []
     for name, facts in MECHANISMS.items():
         privacy = PrivacyConfig(mechanism=name, shards=shards)

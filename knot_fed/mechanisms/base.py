@@ -1,4 +1,4 @@
-"""A privacy mechanism: how teachers are trained, what of them leaves, what that costs, and what is refused."""
+"""The interface of a privacy mechanism: training, noise, accounting, answers and refusals."""
 
 import math
 from abc import ABC, abstractmethod
@@ -24,45 +24,30 @@ Rows: TypeAlias = Callable[[Sequence[Text]], SoftLabels]
 
 @dataclass(frozen=True, slots=True)
 class Mechanism(ABC):
-    """What stands between an owner's examples and the soft labels that leave.
+    """Base class of privacy mechanisms; its defaults train one teacher without noise and release its soft labels.
 
-    A new one is a subclass in a file of its own and an entry of `knot_fed.config.MECHANISMS`, which declares what other
-    packages read of it. What is here trains one teacher without noise and lets its soft labels leave as they are.
-
-    Parameters
-    ----------
-    name
-        Its key in `MECHANISMS`.
+    A new mechanism is a subclass in its own file and an entry of `knot_fed.config.MECHANISMS` under `name`.
     """
 
     name: str
 
     @property
     def facts(self) -> MechanismFacts:
-        """What is declared of it."""
+        """The registry entry."""
         return MECHANISMS[self.name]
 
     @abstractmethod
     def noise_event(
         self, privacy: PrivacyConfig, *, texts: int, asked: int, least_noise: float = 0.0
     ) -> NoiseEvent | None:
-        """Work out the noise that keeps one run within its epsilon, and what this request spends of it.
+        """Compute the noise that keeps one run within its epsilon, and what this request spends, or None.
 
         Parameters
         ----------
-        privacy
-            Epsilon, delta and the settings that the mechanism reads.
-        texts
-            In the whole transfer set; a run asks for each of them once.
-        asked
-            Texts of this request.
+        texts, asked
+            Size of the whole transfer set, of which a run asks for each text once, and texts in this request.
         least_noise
-            Least noise multiplier, whatever the epsilon.
-
-        Returns
-        -------
-        event
-            None without a guarantee.
+            Lower bound on the noise multiplier.
 
         Raises
         ------
@@ -71,11 +56,11 @@ class Mechanism(ABC):
         """
 
     def check_installed(self) -> None:
-        """Refuse, with a PrivacyError, to train where a package is missing; the accountant looks for its own."""
+        """Raise PrivacyError if a package needed for training is missing."""
         return
 
     def check_model(self, model: TextClassifier, texts: Sequence[Text]) -> None:  # noqa: ARG002
-        """Refuse, with a PrivacyError, a model that cannot be trained; reads some of these public texts only."""
+        """Raise PrivacyError if the model cannot be trained; reads some of these public texts only."""
         return
 
     def teachers(self, privacy: PrivacyConfig) -> int:  # noqa: ARG002
@@ -83,15 +68,15 @@ class Mechanism(ABC):
         return 1
 
     def training(self, run: RunConfig) -> TeacherConfig:
-        """Return how each of them is trained."""
+        """Return the training settings of each teacher."""
         return run.teacher
 
     def schedule(self, plan: TeacherPlan) -> PrivateSchedule | None:  # noqa: ARG002
-        """Return how DP-SGD trains the teacher; None: it does not."""
+        """Return the schedule of DP-SGD, or None for training without noise."""
         return None
 
     def steps(self, run: RunConfig, examples: int) -> tuple[int, int]:
-        """Return the optimiser steps of all teachers on so many examples, and the examples of one step."""
+        """Return the optimiser steps of all teachers on `examples` examples, and the examples in one step."""
         settings, teachers = self.training(run), self.teachers(run.privacy)
         each = math.ceil(examples / teachers / settings.batch_size)
         return settings.epochs * each * teachers, min(settings.batch_size, examples)
@@ -99,16 +84,10 @@ class Mechanism(ABC):
     def train(
         self, plan: TeacherPlan, *, folder: Path | None, features: Path | None, logits: Path | None = None
     ) -> tuple[OwnTeacher, bool]:
-        """Train the teacher, or load it; returns it, and whether it was loaded.
+        """Train the teacher or load it; return it with True if it was loaded.
 
-        Parameters
-        ----------
-        plan
-            All that determines it.
-        folder
-            Where teachers are kept; None: nowhere, so that each call trains another one.
-        features, logits
-            Where features of frozen encoders and logits are kept; None: nowhere.
+        `folder` stores teachers; None trains a new one on each call. `features` and `logits` are caches of features of
+        frozen encoders and of logits; None disables them.
         """
         models, reused = self._models(plan, folder, features)
         return OwnTeacher(plan.run, models, plan.noise, plan.examples.train.texts, plan.seed, logits), reused
@@ -123,46 +102,33 @@ class Mechanism(ABC):
         return [model], reused
 
     def teacher_digest(self, plan: TeacherPlan) -> str:
-        """Return what names the teacher, all shards together: a digest of all that shapes it."""
+        """Return a digest of everything that shapes the teacher, all shards together."""
         return teacher_digest(plan.spec, plan.examples, self.training(plan.run), plan.seed, self.schedule(plan))
 
     def release_digest(self, plan: TeacherPlan) -> str:
-        """Return what names the answers: the teacher, or all that determines a text's noisy row but the text.
-
-        What is done to a row afterwards, such as compression, and which other texts are asked with it, is not in it.
-        """
+        """Return a digest of everything except the text that determines an answer, before post-processing."""
         return self.teacher_digest(plan)
 
     def rows(self, teacher: OwnTeacher, texts: Sequence[Text]) -> SoftLabels:
-        """Return one soft label for each text as it may leave, with fresh noise if noise is put on rows.
+        """Return one soft label per text, with fresh noise if the mechanism adds noise to rows.
 
-        Raises
-        ------
-        PrivacyError
-            If there has to be noise and there is none.
+        Raises PrivacyError if the mechanism needs noise and the teacher has none.
         """
         return teacher.plain_rows(texts)
 
     def scores(
         self, teacher: OwnTeacher, soft_labels: SoftLabels, texts: Sequence[Text]
     ) -> Float[np.ndarray, "examples"]:
-        """Return the score per text that the run weighs by; 0 where none is asked for or may leave."""
+        """Return the score per text that the run weighs by; 0 if none is needed or allowed to leave."""
         return teacher_scores(
             teacher.run.weights.scheme, teacher.model, soft_labels, texts=texts, private=teacher.private,
             generator=np.random.default_rng(teacher.seed),
         )  # fmt: skip
 
     def answer(self, teacher: OwnTeacher, texts: Sequence[Text], *, rows: Rows | None = None) -> TeacherAnswer:
-        """Answer for texts: soft labels, the score per text that the run weighs by, and the number of examples.
+        """Return soft labels and scores for public texts, and the number of private examples.
 
-        Parameters
-        ----------
-        teacher
-            That `train` returned.
-        texts
-            Public texts.
-        rows
-            Gives the soft labels in the place of `self.rows`, such as noisy ones that left before.
+        `rows` replaces `self.rows`, for example to repeat noisy rows that left before.
         """
         soft_labels = rows(texts) if rows is not None else self.rows(teacher, texts)
         examples = 0 if self.facts.has_guarantee else len(teacher.private)

@@ -1,4 +1,4 @@
-"""DP-SGD (Abadi et al. 2016): one teacher trained with noise, which then answers any number of texts."""
+"""DP-SGD (Abadi et al. 2016): one teacher trained with noise, which may then answer any number of texts."""
 
 import math
 from collections.abc import Sequence
@@ -15,25 +15,25 @@ from knot_fed.types import Text
 class DpSgd(Mechanism):
     """Noise on the sums of clipped gradients; answers and confidences are post-processing.
 
-    Unit: one record. Neighbouring relation: one record of the training split more or less. Sensitivity:
+    Unit: one record. Neighbouring relation: add or remove one record of the training split. Sensitivity:
     `clipping-norm` for each sum. Accountant: `dp_sgd_epsilon`.
     """
 
     def noise_event(
         self, privacy: PrivacyConfig, *, texts: int, asked: int, least_noise: float = 0.0  # noqa: ARG002
     ) -> NoiseEvent:  # fmt: skip
-        """Return the noise of one training, whatever it is asked."""
+        """Return the noise of one training; the number of texts does not matter."""
         noise = noise_for_dp_sgd(
             epsilon=privacy.epsilon, delta=privacy.delta, sampling_rate=privacy.sampling_rate, steps=privacy.steps
         )
         return NoiseEvent(max(noise, least_noise), privacy.steps, privacy.sampling_rate)
 
     def check_installed(self) -> None:
-        """Refuse to run without Opacus."""
+        """Raise PrivacyError if Opacus is not installed."""
         check_opacus()
 
     def check_model(self, model: TextClassifier, texts: Sequence[Text]) -> None:
-        """Refuse a model with a layer that Opacus cannot treat."""
+        """Raise PrivacyError if Opacus does not support a layer of the model."""
         check_treatable(model, texts)
 
     def schedule(self, plan: TeacherPlan) -> PrivateSchedule | None:
@@ -47,5 +47,5 @@ class DpSgd(Mechanism):
         )  # fmt: skip
 
     def steps(self, run: RunConfig, examples: int) -> tuple[int, int]:
-        """Return the steps, whatever the number of examples, and the mean size of a Poisson sample."""
+        """Return the configured steps and the expected size of a Poisson sample."""
         return run.privacy.steps, math.ceil(run.privacy.sampling_rate * examples)

@@ -11,7 +11,7 @@ from knot_fed.types import SoftLabels, Text
 
 
 class GaussianRows(RowMechanism):
-    """One teacher without a guarantee, and noise on what it says, as `noisy_soft_labels` describes it."""
+    """One teacher trained without noise, and noise on its soft labels; `noisy_soft_labels` states the guarantee."""
 
     def rows(self, teacher: OwnTeacher, texts: Sequence[Text]) -> SoftLabels:
         """Return the teacher's soft labels with fresh noise, projected onto the simplex."""
@@ -20,5 +20,5 @@ class GaussianRows(RowMechanism):
         )
 
     def sensitivity(self, privacy: PrivacyConfig) -> float:  # noqa: ARG002
-        """Return sqrt(2): a distribution may turn into any other."""
+        """Return sqrt(2), the largest L2 distance between two distributions."""
         return SQRT2

@@ -1,4 +1,4 @@
-"""What mechanisms share that put Gaussian noise on each soft label."""
+"""Base class of the mechanisms that add Gaussian noise to each soft label."""
 
 import hashlib
 import json
@@ -16,32 +16,32 @@ from knot_fed.types import SoftLabels, Text
 
 
 class RowMechanism(Mechanism):
-    """Noise on the row of each text, composed over texts; the same text has to get the same row again.
+    """Noise on each row, composed over texts; a text that is asked again must get the same row.
 
-    No score leaves: it would be read off the teacher without noise.
+    No scores leave, since they would be computed from the teacher without noise.
     """
 
     def noise_event(
         self, privacy: PrivacyConfig, *, texts: int, asked: int, least_noise: float = 0.0
     ) -> NoiseEvent | None:
-        """Share epsilon over all texts of the transfer set; this request spends that of its own texts."""
+        """Spread epsilon over the whole transfer set; this request spends the share of its texts."""
         noise = noise_for_gaussian(epsilon=privacy.epsilon, delta=privacy.delta, sensitivity=1.0, releases=texts)
         return NoiseEvent(max(noise, least_noise), asked)
 
     @abstractmethod
     def rows(self, teacher: OwnTeacher, texts: Sequence[Text]) -> SoftLabels:
-        """Return one soft label for each text with fresh noise."""
+        """Return one soft label per text with fresh noise."""
 
     @abstractmethod
     def sensitivity(self, privacy: PrivacyConfig) -> float:
-        """Return the L2 sensitivity of one soft label before it is projected."""
+        """Return the L2 sensitivity of one soft label before projection."""
 
     def label(self, privacy: PrivacyConfig) -> str:  # noqa: ARG002
-        """Return its name with what tells two ways to use it apart."""
+        """Return the name, with the variant if there are several."""
         return self.name
 
-    def read_by_rows(self, run: RunConfig) -> tuple[str, float]:
-        """Return what shapes a row beside teacher, mechanism and noise: what is voted with, and the temperature."""
+    def row_settings(self, run: RunConfig) -> tuple[str, float]:
+        """Return what shapes a row besides teacher, mechanism and noise: the kind of votes and the temperature."""
         return "", run.teacher.temperature
 
     def scores(
@@ -51,7 +51,7 @@ class RowMechanism(Mechanism):
         return np.zeros(len(texts), dtype=np.float32)
 
     def release_digest(self, plan: TeacherPlan) -> str:
-        """Return what names a set of noisy rows."""
+        """Return a digest that identifies a set of noisy rows."""
         noise = None if plan.noise is None else plan.noise.noise_multiplier
-        determined = [self.teacher_digest(plan), self.name, *self.read_by_rows(plan.run), noise]
+        determined = [self.teacher_digest(plan), self.name, *self.row_settings(plan.run), noise]
         return hashlib.sha256(json.dumps(determined).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""PATE inside one client (Papernot et al. 2018): teachers on disjoint shards answer by noisy votes, or a noisy mean."""
+"""PATE within one client (Papernot et al. 2018): teachers on disjoint shards answer by noisy votes or a noisy mean."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +15,9 @@ from knot_fed.types import SoftLabels, Text
 
 
 class Pate(RowMechanism):
-    """One teacher for each shard of a client's records, and noise on what they say together, as `noisy_votes` puts it.
+    """One teacher per shard of a client's records, and noise on their joint answer; `noisy_votes` states the guarantee.
 
-    Whether a teacher was kept before is not told: some shards may have been.
+    `train` never reports a teacher as loaded, since only some shards may have been.
     """
 
     def teachers(self, privacy: PrivacyConfig) -> int:
@@ -25,11 +25,11 @@ class Pate(RowMechanism):
         return privacy.shards
 
     def training(self, run: RunConfig) -> TeacherConfig:
-        """Return the teacher's settings with the epochs of the mechanism, all of which are done."""
+        """Return the teacher's settings with `privacy.epochs`, all of which are run."""
         return run.teacher.model_copy(update={"epochs": run.privacy.epochs})
 
     def teacher_digest(self, plan: TeacherPlan) -> str:
-        """Return what names all shards together."""
+        """Return a digest of all shards together."""
         read = self.training(plan.run).model_dump(exclude=UNREAD) | {"shards": plan.run.privacy.shards}
         return digest_of_training(plan.spec, [plan.examples.train], read, plan.seed)
 
@@ -42,15 +42,15 @@ class Pate(RowMechanism):
         )  # fmt: skip
 
     def sensitivity(self, privacy: PrivacyConfig) -> float:
-        """Return sqrt(2) for a histogram in which one vote moves, and a share of it for the mean of distributions."""
+        """Return sqrt(2) for a histogram in which one vote moves, or sqrt(2) / shards for the mean distribution."""
         return SQRT2 if privacy.votes == "labels" else SQRT2 / privacy.shards
 
     def label(self, privacy: PrivacyConfig) -> str:
-        """Return its name and what is voted with."""
+        """Return the name and the kind of votes."""
         return f"{self.name}, {privacy.votes}"
 
-    def read_by_rows(self, run: RunConfig) -> tuple[str, float]:
-        """Return the kind of votes, and the temperature where they read it."""
+    def row_settings(self, run: RunConfig) -> tuple[str, float]:
+        """Return the kind of votes, and the temperature if they depend on it."""
         votes = run.privacy.votes
         return votes, 1.0 if votes == "labels" else run.teacher.temperature
 

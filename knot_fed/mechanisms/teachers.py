@@ -1,4 +1,4 @@
-"""An owner's teacher, before and after its training: plain data, which a mechanism trains and answers from."""
+"""A client's teacher before and after training: plain data that a mechanism trains and answers from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,87 +18,51 @@ from knot_fed.types import SoftLabels, SplitExamples, Text
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TeacherPlan:
-    """All that determines an owner's teacher and its answers.
+    """Everything that determines a teacher and its answers."""
 
-    Parameters
-    ----------
-    run
-        The run's configuration, made as strict as the owner wants.
-    spec
-        The teacher's architecture.
-    examples
-        The owner's examples.
-    seed
-        Of initial parameters, order and dropout.
-    noise
-        As `Mechanism.noise_event` gives it; None without a guarantee.
-    """
-
-    run: RunConfig
+    run: RunConfig  # after the client's policy has tightened it
     spec: ModelSpec
     examples: SplitExamples
-    seed: int
-    noise: NoiseEvent | None
+    seed: int  # of initial parameters, order and dropout
+    noise: NoiseEvent | None  # result of `Mechanism.noise_event`; None without a guarantee
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OwnTeacher:
-    """A trained teacher behind its owner's door; what leaves of it is what `Mechanism.answer` returns.
+    """A trained teacher inside its client; only the result of `Mechanism.answer` may leave."""
 
-    Parameters
-    ----------
-    run
-        The run's configuration, made as strict as the owner wants.
-    models
-        As the run's mechanism trained them: one, or one for each shard; None for a shard without records.
-    noise
-        As `Mechanism.noise_event` gives it; None without a guarantee.
-    private
-        The texts that it was trained on.
-    seed
-        Of the random sequences that its prediction bias is measured on.
-    logits
-        Folder where logits are kept; None: nowhere.
-    """
-
-    run: RunConfig
-    models: Sequence[TextClassifier | None]
+    run: RunConfig  # as in `TeacherPlan`
+    models: Sequence[TextClassifier | None]  # one, or one per shard; None for a shard without records
     noise: NoiseEvent | None
-    private: Sequence[Text]
-    seed: int
-    logits: Path | None = None
+    private: Sequence[Text]  # texts that it was trained on
+    seed: int  # of the random sequences that the prediction bias is measured on
+    logits: Path | None = None  # cache of logits; None disables it
 
     @property
     def model(self) -> TextClassifier:
-        """The only model, of a mechanism that trains one."""
+        """The model of a mechanism that trains only one."""
         (only,) = self.models
         assert only is not None
         return only
 
     @property
     def noise_multiplier(self) -> float:
-        """Standard deviation of the noise over the sensitivity.
-
-        Raises
-        ------
-        PrivacyError
-            If there is no noise.
-        """
+        """Standard deviation of the noise over the sensitivity; raises PrivacyError if there is no noise."""
         if self.noise is None:
             raise PrivacyError(f"privacy.mechanism = {self.run.privacy.mechanism!r}: has no noise; nothing leaves")
         return self.noise.noise_multiplier
 
     def plain_rows(self, texts: Sequence[Text]) -> SoftLabels:
-        """Return the soft labels of the only model, without any noise on them."""
+        """Return the soft labels of the only model, without noise."""
         return predict_soft_labels(self.model, texts, temperature=self.run.teacher.temperature, kept=self.logits)
 
     def bias(self, *, seed: int) -> Float[np.ndarray, "classes"]:
-        """Return the prediction bias, which never leaves a client; the mean over models, if there are several."""
+        """Return the prediction bias, averaged over the models; it never leaves a client."""
         biases = [prediction_bias(model, generator=np.random.default_rng(seed)) for model in self.models if model]
         return np.asarray(np.mean(biases, axis=0))
 
 
 def public_teacher(run: RunConfig, student: TextClassifier, public: Sequence[Text]) -> OwnTeacher:
-    """Return the pretrained student as one more teacher: of public texts, so that no mechanism stands before it."""
+    """Return the student, pretrained on public texts, as one more teacher without a privacy mechanism."""
     plain = run.privacy.model_copy(update={"mechanism": NO_MECHANISM, "compression": "none"})
     return OwnTeacher(run.model_copy(update={"privacy": plain}), [student], None, public, run.seed)

@@ -1,4 +1,4 @@
-"""What noise guarantees: epsilon of composed Gaussian noise, and the noise for an epsilon, by dp-accounting."""
+"""Privacy accounting for Gaussian noise, by dp-accounting: epsilon of a composition, and noise for an epsilon."""
 
 import math
 from collections import Counter
@@ -15,37 +15,22 @@ from knot_fed.privacy.composition import Repeated, epsilon_by_loss, epsilon_by_r
 
 Accountant: TypeAlias = Literal["best", "rdp", "pld"]
 NOISE_TOLERANCE = 2e-4
-"""Relative; what is solved is never below the noise asked for."""
+"""Relative; the solution is never below the required noise."""
 ROUNDING = 1e-9
-"""What is solved on the exact curve is made larger by this, so that its epsilon is never above the one asked."""
+"""Added, relatively, to a solution on the exact curve, so that its epsilon never exceeds the requested one."""
 LEAST_SAMPLED_NOISE = 0.02
-"""Sampling is not counted below this noise multiplier, where one release alone costs more than epsilon 1000."""
+"""Below this noise multiplier sampling is ignored: a single release costs more than epsilon 1000."""
 LEAST_LOSS = 1e-7
-"""Smaller privacy losses of one release, rate over noise, are counted as this much: rounding errors are as large."""
+"""Lower bound on the privacy loss of one release, rate over noise; rounding errors are as large."""
 
 
 @dataclass(frozen=True, slots=True)
 class NoiseEvent:
-    """Releases of one kind: `count` sums with Gaussian noise, each over a fresh Poisson sample of the records.
+    """`count` sums with Gaussian noise, each over a fresh Poisson sample of the records; PrivacyError if invalid."""
 
-    Parameters
-    ----------
-    noise_multiplier
-        Standard deviation of the noise over the L2 sensitivity of one release, > 0.
-    count
-        Number of releases, >= 1.
-    sampling_rate
-        Probability in (0, 1] that a record takes part in one of them.
-
-    Raises
-    ------
-    PrivacyError
-        If a value is out of range.
-    """
-
-    noise_multiplier: float
-    count: int = 1
-    sampling_rate: float = 1.0
+    noise_multiplier: float  # standard deviation of the noise over the L2 sensitivity of one release, > 0
+    count: int = 1  # >= 1
+    sampling_rate: float = 1.0  # probability in (0, 1] that a record is in a sample
 
     def __post_init__(self) -> None:
         if not 0 < self.noise_multiplier < math.inf:
@@ -53,7 +38,7 @@ class NoiseEvent:
                 f"noise multiplier {self.noise_multiplier:g}: no noise guarantees nothing; give a positive number"
             )
         if self.count < 1:
-            raise PrivacyError(f"{self.count} releases: there is nothing to account for; give 1 or more")
+            raise PrivacyError(f"{self.count} releases: nothing to account for; give 1 or more")
         if not 0 < self.sampling_rate <= 1:
             raise PrivacyError(
                 f"sampling rate {self.sampling_rate:g}: Poisson sampling takes each record with a probability; give a"
@@ -62,13 +47,7 @@ class NoiseEvent:
 
 
 def check_budget(epsilon: float, delta: float) -> None:
-    """Refuse a guarantee that means nothing, or that no noise is solved for.
-
-    Raises
-    ------
-    PrivacyError
-        If epsilon is not within 0.01 and 1000, or delta is not within 1e-12 and 0.1.
-    """
+    """Raise PrivacyError unless epsilon is in [0.01, 1000] and delta in [1e-12, 0.1]."""
     if not LEAST_EPSILON <= epsilon <= MOST_EPSILON:
         raise PrivacyError(
             f"epsilon {epsilon:g} is out of range; give {LEAST_EPSILON:g} to {MOST_EPSILON:g}, such as 8"
@@ -80,26 +59,22 @@ def check_budget(epsilon: float, delta: float) -> None:
 
 
 def composed_epsilon(events: Sequence[NoiseEvent], delta: float, *, accountant: Accountant = "best") -> float:
-    """Return the smallest known epsilon of all events together, at this delta; 0 for none.
+    """Return the smallest known epsilon of all events together at a delta in (0, 1); 0 for no events.
 
-    A composition is accounted as one, never as a sum of epsilons.
+    The composition is accounted for as a whole; epsilons are never added up.
 
     Parameters
     ----------
-    events
-        What was released, in any order.
-    delta
-        In (0, 1).
     accountant
         `rdp`: Renyi divergences (Mironov 2017). `pld`: privacy loss distributions (Koskela et al. 2020), tighter by
-        about a tenth; each is an upper bound. `best`: the exact curve of the Gaussian mechanism (Balle and Wang
-        2018) where nothing is sampled, else `pld`, or `rdp` where delta is too small for its rounding errors, and
-        never more than without sampling.
+        about a tenth; both are upper bounds. `best`: the exact curve of the Gaussian mechanism (Balle and Wang 2018)
+        without sampling, else `pld`, or `rdp` if delta is too small for the rounding errors of `pld`; never more than
+        without sampling.
 
     Raises
     ------
     PrivacyError
-        If delta is not strictly between 0 and 1, or dp-accounting is not installed.
+        If delta is out of range, or dp-accounting is not installed.
     """
     if not 0 < delta < 1:
         raise PrivacyError(f"delta {delta:g} is out of range; give a number in (0, 1), below one over the examples")
@@ -116,25 +91,12 @@ def composed_epsilon(events: Sequence[NoiseEvent], delta: float, *, accountant: 
 def dp_sgd_epsilon(
     *, noise_multiplier: float, sampling_rate: float, steps: int, delta: float, accountant: Accountant = "best"
 ) -> float:
-    """Return epsilon of DP-SGD (Abadi et al. 2016): `steps` Poisson-sampled sums of clipped gradients, with noise.
-
-    For one record more or less. Arguments and errors as in `NoiseEvent` and `composed_epsilon`.
-    """
+    """Return epsilon of DP-SGD (Abadi et al. 2016) for adding or removing one record; see `composed_epsilon`."""
     return composed_epsilon([NoiseEvent(noise_multiplier, steps, sampling_rate)], delta, accountant=accountant)
 
 
 def gaussian_epsilon(*, noise_std: float, sensitivity: float, releases: int, delta: float) -> float:
-    """Return the exact epsilon of `releases` vectors with Gaussian noise of that standard deviation in each entry.
-
-    Parameters
-    ----------
-    noise_std
-        > 0.
-    sensitivity
-        L2 sensitivity of one vector, > 0.
-    releases, delta
-        As in `NoiseEvent` and `composed_epsilon`.
-    """
+    """Return the exact epsilon of `releases` vectors of an L2 sensitivity with Gaussian noise in each entry."""
     return composed_epsilon([NoiseEvent(noise_std / sensitivity, releases)], delta)
 
 
@@ -142,7 +104,7 @@ def noise_for_gaussian(*, epsilon: float, delta: float, sensitivity: float, rele
     """Return the least standard deviation that keeps `releases` vectors together within epsilon and delta.
 
     Solved on the exact curve (the analytic Gaussian mechanism, Balle and Wang 2018): n releases of sensitivity s are
-    one of sensitivity s sqrt(n).
+    equivalent to one of sensitivity s sqrt(n).
 
     Raises
     ------
@@ -155,14 +117,10 @@ def noise_for_gaussian(*, epsilon: float, delta: float, sensitivity: float, rele
 
 
 def noise_for_dp_sgd(*, epsilon: float, delta: float, sampling_rate: float, steps: int) -> float:
-    """Return the least noise multiplier that keeps DP-SGD within epsilon and delta, to 0.02 % and never below.
+    """Return the least noise multiplier that keeps DP-SGD within epsilon and delta, at most 0.02 % too large.
 
-    Where next to no noise would do, since a record hardly ever takes part, it is `LEAST_SAMPLED_NOISE`.
-
-    Raises
-    ------
-    PrivacyError
-        If epsilon, delta, rate or steps are out of range, or dp-accounting is not installed.
+    At least `LEAST_SAMPLED_NOISE`, even if less would do because a record is hardly ever sampled. Raises PrivacyError
+    if a value is out of range, or dp-accounting is not installed.
     """
     check_budget(epsilon, delta)
     NoiseEvent(1.0, steps, sampling_rate)
@@ -183,7 +141,7 @@ def noise_for_dp_sgd(*, epsilon: float, delta: float, sampling_rate: float, step
 
 
 def _bracket(excess: Callable[[float], float], near: float, *, least: float) -> tuple[float, float]:
-    """Return two points around the root of a falling function, or `least` twice where there is none above it."""
+    """Return two points around the root of a decreasing function, or `least` twice if the root is below it."""
     below = above = max(near, least)
     step = 0.1
     if excess(below) > 0:
@@ -196,16 +154,16 @@ def _bracket(excess: Callable[[float], float], near: float, *, least: float) -> 
 
 
 def _unsampled_epsilon(events: Sequence[NoiseEvent], delta: float) -> float:
-    """Return the exact epsilon of the releases as if each took every record, which is never less than with sampling."""
+    """Return the exact epsilon of the releases without sampling, an upper bound of that with sampling."""
     precision = sum(event.count / event.noise_multiplier / event.noise_multiplier for event in events)
     with np.errstate(divide="ignore"):  # log of a delta of 0, on the way to the root
         return float(library().get_epsilon_gaussian(1 / max(math.sqrt(precision), LEAST_LOSS), delta))
 
 
 def _merged(events: Sequence[NoiseEvent]) -> list[Repeated]:
-    """Join all unsampled events in one, exactly, since precisions add up; it stands first. Count equal ones together.
+    """Merge unsampled events into one, which comes first, exactly, since precisions add up; count equal sampled ones.
 
-    What would be lost in rounding errors is made larger: less noise, or a higher rate, is an upper bound.
+    Values that would be lost in rounding errors are bounded from above: by less noise, or a higher rate.
     """
     precision, sampled = 0.0, Counter[tuple[float, float]]()
     for event in events:

@@ -1,4 +1,4 @@
-"""Epsilon of many Poisson-sampled Gaussian releases together, by dp-accounting, on a grid that fits them."""
+"""Epsilon of compositions of Poisson-sampled Gaussian releases, by dp-accounting on a grid adapted to them."""
 
 import logging
 import math
@@ -14,24 +14,24 @@ from knot_fed.errors import PrivacyError
 
 INSTALL = "pip install 'knot-fed[privacy]'"
 CELLS_PER_STEP = 16
-"""Cells of the grid in one standard deviation of a step's privacy loss: epsilon comes out some 0.05 % too large."""
+"""Grid cells per standard deviation of one step's privacy loss; epsilon comes out about 0.05 % too large."""
 CELLS_PER_EPSILON = 64
 WIDEST_STEP, WIDEST_SPREAD = 40_000, 16_000
-"""Cells at most in the range of one step's loss, and in a standard deviation of all; beyond, the grid is coarser."""
+"""Maximum cells in the range of one step's loss, and in a standard deviation of the total; else a coarser grid."""
 NARROWEST_CELL, WIDEST_CELL = 2e-7, 100.0
-"""Narrower cells drown in rounding errors; wider ones are those of releases that guarantee nothing."""
+"""Narrower cells are lost in rounding errors; wider ones occur only for releases without a useful guarantee."""
 ROUNDING = 2e-16
-"""Error in delta for each composed step, by the Fourier transform; more than a tenth of delta, and it is not used."""
+"""Error in delta per composed step, from the Fourier transform; must stay below a tenth of delta."""
 _ORDERS = [1 + 0.1 * 1.15**step for step in range(82)]
 ORDERS = sorted({*map(math.ceil, _ORDERS), *(order for order in _ORDERS if order < 6)})
-"""Renyi orders up to 8,252: epsilon 0.01 at delta 1e-12 needs 5,000. Fractional ones are slow and may not converge."""
+"""Renyi orders up to 8,252; epsilon 0.01 at delta 1e-12 needs 5,000. Fractional ones are slow and may not converge."""
 TAIL = 1e-18
-"""Probability of large losses that may be counted as a release in the clear."""
+"""Probability mass of the tail that is counted as an infinite loss."""
 
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """Equal releases: noise multiplier, how many there are, and the sampling rate."""
+    """`count` equal releases."""
 
     noise_multiplier: float
     count: int
@@ -50,15 +50,10 @@ class Repeated:
 
 
 def epsilon_by_loss(releases: Sequence[Repeated], delta: float) -> float | None:
-    """Return epsilon by privacy loss distributions (Koskela et al. 2020; Doroshenko et al. 2022), an upper bound.
+    """Return an upper bound on epsilon by privacy loss distributions (Koskela et al. 2020; Doroshenko et al. 2022).
 
-    The grid is as narrow as the releases need: a fixed one drowns small losses in its width, and takes gigabytes for
-    large ones.
-
-    Returns
-    -------
-    epsilon
-        None where rounding could hide a part of delta: the more releases, the larger delta has to be.
+    The grid adapts to the releases: a fixed width would hide small losses, and need gigabytes for large ones. Returns
+    None if rounding could hide a part of delta; the more releases, the larger delta must be.
     """
     error = ROUNDING * (sum(release.count for release in releases) + 100)
     if delta < 10 * error:
@@ -78,7 +73,7 @@ def epsilon_by_loss(releases: Sequence[Repeated], delta: float) -> float | None:
 
 
 def epsilon_by_renyi(releases: Sequence[Repeated], delta: float) -> float:
-    """Return epsilon by Renyi divergences (Mironov 2017), an upper bound for any delta, looser by about a tenth."""
+    """Return an upper bound on epsilon by Renyi divergences (Mironov 2017) for any delta, looser by about a tenth."""
     accountant = library().rdp.RdpAccountant(orders=ORDERS)
     with _quiet():
         for release in releases:
@@ -89,23 +84,17 @@ def epsilon_by_renyi(releases: Sequence[Repeated], delta: float) -> float:
 
 
 def library() -> Any:
-    """Return dp-accounting.
-
-    Raises
-    ------
-    PrivacyError
-        If it is not installed.
-    """
+    """Return dp-accounting; raises PrivacyError if it is not installed."""
     try:
         import dp_accounting
         import dp_accounting.pld
     except ImportError:
-        raise PrivacyError(f"dp-accounting is not installed and nothing else does the accounting; {INSTALL}") from None
+        raise PrivacyError(f"dp-accounting is not installed and is needed for privacy accounting; {INSTALL}") from None
     return dp_accounting
 
 
 def _epsilon_on_grid(releases: Sequence[Repeated], delta: float, cell: float) -> float:
-    """Return the least epsilon whose delta is small enough, to 1e-9; infinite, if none is below 1e9."""
+    """Return the least epsilon whose delta is small enough, to 1e-9; infinite if it is above 1e9."""
     composed, *others = (_loss_distribution(release, cell) for release in releases)
     for other in others:
         composed = composed.compose(other, TAIL)
@@ -125,7 +114,7 @@ def _epsilon_on_grid(releases: Sequence[Repeated], delta: float, cell: float) ->
 
 
 def _loss_distribution(release: Repeated, cell: float) -> Any:
-    """Compose equal releases; many of them in two stages, whose bounds on tails are far tighter than those of one."""
+    """Compose equal releases; more than 1000 in two stages, whose tail bounds are far tighter than of one."""
     one = library().pld.privacy_loss_distribution.from_gaussian_mechanism(
         release.noise_multiplier, value_discretization_interval=cell, sampling_prob=release.sampling_rate
     )
@@ -139,7 +128,7 @@ def _loss_distribution(release: Repeated, cell: float) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back the accountant's notes on Renyi orders that it leaves out."""
+    """Silence dp-accounting's warnings about skipped Renyi orders."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,8 +1,8 @@
-"""Exact samples of the discrete Gaussian distribution, by comparing uniform words (Karney 2016, ACM TOMS 42(1)).
+"""Exact samples of the discrete Gaussian distribution by comparing uniform words (Karney 2016, ACM TOMS 42(1)).
 
-Algorithm N draws a standard normal deviate as `k + x` with a sign, k whole and x in [0, 1), and computes nothing in
-floating point. With x cut to whole multiples of 2^-bits the same steps draw from the discrete Gaussian on that grid,
-since each step accepts with the chance that belongs to this very x. It is exact but for words of 64 bits that tie.
+Algorithm N draws a standard normal deviate as `k + x` with a sign, k whole and x in [0, 1), without floating-point
+arithmetic. With x truncated to a multiple of 2^-bits the same steps sample the discrete Gaussian on that grid, since
+each step accepts with the probability of this very x. The samples are exact unless two words of 64 bits tie.
 """
 
 import numpy as np
@@ -13,14 +13,9 @@ from knot_fed.system.compiled import compiled
 
 @compiled
 def fill(words: UInt64[np.ndarray, "words"], drawn: Int[np.ndarray, "draws"], bits: int) -> tuple[int, int]:
-    """Fill `drawn` with deviates in steps of 2^-bits, as far as the words last.
+    """Fill `drawn` with deviates in steps of 2^-bits until the words run out; return the counts of both that were used.
 
-    Returns
-    -------
-    filled
-        How many were drawn.
-    used
-        How many words they took; a deviate that was begun is drawn again from its first word.
+    A deviate that runs out of words is not counted, and is drawn again from its first word.
     """
     position, filled = 0, 0
     while filled < len(drawn):
@@ -34,40 +29,40 @@ def fill(words: UInt64[np.ndarray, "words"], drawn: Int[np.ndarray, "draws"], bi
 
 @compiled
 def _normal(words: np.ndarray, position: int, bits: int) -> tuple[int, int]:
-    """Draw `k + x` with a sign, k whole and x in [0, 1), in steps of 2^-bits; the next position, or -1: no words left.
+    """Draw `k + x` with a sign, in steps of 2^-bits; return it and the next position, or -1 if the words ran out.
 
-    The chance of k is `exp(-k/2) exp(-k(k-1)/2)`, that of x given k `exp(-x(2k+x)/2)`: in all `exp(-(k+x)^2/2)`.
+    k has probability `exp(-k/2) exp(-k(k-1)/2)`, x given k `exp(-x(2k+x)/2)`; the product is `exp(-(k+x)^2/2)`.
     """
     while True:
         k, accepted = 0, True
-        while accepted:
+        while accepted:  # step N1: k with probability proportional to exp(-k/2)
             accepted, position = _exp_half(words, position)
             k += 1
         k -= 1
         accepted = True
-        for _ in range(k * (k - 1)):
+        for _ in range(k * (k - 1)):  # N2: accept k with probability exp(-k(k-1)/2)
             if accepted:
                 accepted, position = _exp_half(words, position)
         if position < 0 or position >= len(words):
             return 0, -1
         word = words[position]
         position += 1
-        x = word >> np.uint64(64 - bits)
-        below = x << np.uint64(64 - bits)
-        for _ in range(k + 1):
+        x = word >> np.uint64(64 - bits)  # N3: the high bits of a word, as a whole number of steps
+        below = x << np.uint64(64 - bits)  # x as a fraction of 2^64, to compare with words
+        for _ in range(k + 1):  # N4: accept x with probability exp(-x(2k+x)/2)
             if accepted:
                 accepted, position = _exp_part(words, position, below, k)
         if position < 0:
             return 0, -1
-        negative = (word & np.uint64(1)) == np.uint64(1)
+        negative = (word & np.uint64(1)) == np.uint64(1)  # N5: the lowest bit, which x does not use
         value = (k << bits) + int(x)
-        if accepted and not (negative and value == 0):
+        if accepted and not (negative and value == 0):  # count 0 once, not as +0 and -0
             return (-value if negative else value), position
 
 
 @compiled
 def _exp_half(words: np.ndarray, position: int) -> tuple[bool, int]:
-    """Give true with a chance of `exp(-1/2)`: whether a falling run of uniforms from 1/2 on has even length."""
+    """Return True with probability `exp(-1/2)`: a decreasing run of uniforms that starts at 1/2 has even length."""
     last, even = np.uint64(1 << 63), True
     while 0 <= position < len(words):
         word = words[position]
@@ -80,13 +75,14 @@ def _exp_half(words: np.ndarray, position: int) -> tuple[bool, int]:
 
 @compiled
 def _exp_part(words: np.ndarray, position: int, x: int, k: int) -> tuple[bool, int]:
-    """Give true with a chance of `exp(-x(2k+x)/(2k+2))`: a falling run from x on, each step kept by (2k+x)/(2k+2).
+    """Return True with probability `exp(-x(2k+x)/(2k+2))`.
 
-    Of 2k + 2 sides of a die 2k keep the step, one ends it, and one keeps it with a chance of x.
+    A decreasing run that starts at x continues with probability (2k+x)/(2k+2): of the 2k + 2 sides of a die, 2k
+    continue it, one ends it, and one continues it with probability x.
     """
     last, even = x, True
     sides = np.uint64(2 * k + 2)
-    most = np.uint64(0xFFFFFFFFFFFFFFFF) // sides * sides
+    most = np.uint64(0xFFFFFFFFFFFFFFFF) // sides * sides  # larger words would bias the die
     while 0 <= position < len(words) - 1:
         word = words[position]
         position += 1

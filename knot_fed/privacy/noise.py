@@ -1,9 +1,9 @@
-"""The one source of randomness that protects somebody: a ChaCha20 keystream under a key of the operating system.
+"""Randomness for privacy: a ChaCha20 keystream under a key from the operating system.
 
-No generator of NumPy or torch stands between, since a seed can be searched: torch's CPU generator keeps 32 bits of it.
-The low-order bits of a floating-point sum can tell what the noise was added to (Mironov 2012). Values are therefore
-rounded to a grid first, and the noise is a whole number of grid steps from the discrete Gaussian distribution (Canonne,
-Kamath, Steinke 2020), which at 2^40 steps to a standard deviation has the guarantee of the continuous one.
+Generators of NumPy or torch are not used, since a seed can be found by search: torch's CPU generator keeps 32 bits of
+it. The low-order bits of a floating-point sum can reveal what the noise was added to (Mironov 2012). Values are
+therefore rounded to a grid, and the noise is a whole number of grid steps from the discrete Gaussian distribution
+(Canonne, Kamath, Steinke 2020), which at 2^40 steps per standard deviation has the guarantee of the continuous one.
 """
 
 import math
@@ -18,22 +18,19 @@ from knot_fed.privacy.discrete_gaussian import fill
 
 KEY_BYTES = 32
 GRID_BITS = 40
-"""A standard deviation is 2^GRID_BITS steps of the grid."""
+"""One standard deviation is 2^GRID_BITS steps of the grid."""
 LARGEST = 2.0**62
-"""Steps that a rounded value may have, so that value plus noise fits 64 bits."""
+"""Bound on a rounded value, in steps, so that value plus noise fits 64 bits."""
 WORDS_EACH = 16
 LEAST_WORDS, MOST_WORDS = 1 << 10, 1 << 15
 BYTES_OF_A_KEY = 1 << 36
-"""A key's keystream is left well before its block counter ends."""
+"""Bytes drawn from one key, well below the period of its block counter."""
 
 
 class NoiseSource:
     """Fresh randomness for noise, Poisson sampling, masks and secrets.
 
-    Parameters
-    ----------
-    key
-        32 bytes; only tests give one, and whoever knows it can take the noise away. None: from the operating system.
+    Only tests give a key (32 bytes), since whoever knows it can subtract the noise; None asks the operating system.
     """
 
     def __init__(self, key: bytes | None = None) -> None:
@@ -44,7 +41,7 @@ class NoiseSource:
         self._left = BYTES_OF_A_KEY
 
     def bytes(self, count: int) -> bytes:
-        """Draw bytes; the keystream ends long before it repeats, and a new key takes its place."""
+        """Draw bytes; a new key replaces the old one long before its keystream could repeat."""
         if count > self._left:
             self._start(secrets.token_bytes(KEY_BYTES))
         self._left -= count
@@ -56,26 +53,12 @@ class NoiseSource:
         return drawn
 
     def coins(self, count: int, *, probability: float) -> Bool[np.ndarray, "coins"]:
-        """Toss coins that are heads with a probability in [0, 1], rounded down to a multiple of 2^-64.
-
-        Examples
-        --------
-        >>> NoiseSource().coins(3, probability=1.0).tolist()
-        [True, True, True]
-        """
+        """Draw booleans that are true with this probability, rounded down to a multiple of 2^-64."""
         words, threshold = self.words(count), int(math.ldexp(probability, 64))
         return np.ones(count, dtype=bool) if threshold >> 64 else words < np.uint64(threshold)
 
     def steps(self, count: int, *, bits: int = GRID_BITS) -> Int[np.ndarray, "steps"]:
-        """Draw from the discrete Gaussian: `P(z) ~ exp(-z^2 / (2 sigma^2))` for whole z, with `sigma = 2^bits`.
-
-        Parameters
-        ----------
-        count
-            Number of draws.
-        bits
-            1 to 50; only tests ask for another grid than `GRID_BITS`.
-        """
+        """Draw whole numbers z with `P(z) ~ exp(-z^2 / (2 sigma^2))` and `sigma = 2^bits`, bits in 1..50."""
         drawn, words, filled = np.empty(count, dtype=np.int64), self.words(0), 0
         while filled < count:
             wanted = min(max(WORDS_EACH * (count - filled), LEAST_WORDS), MOST_WORDS)
@@ -86,22 +69,16 @@ class NoiseSource:
 
 
 def grid_step(std: float, *, sensitivity: float = math.inf, entries: int = 1) -> float:
-    """Return the step of the grid for noise of a standard deviation, which grows by as much as rounding costs.
+    """Return the step of the grid for noise of standard deviation `std`, enlarged by the cost of rounding.
 
-    Two vectors that lie apart by an L2 distance of `sensitivity` lie apart by at most `sqrt(entries)` steps more once
-    each entry is rounded to the nearest step. Noise of `2^GRID_BITS` steps is larger by that share.
-
-    Parameters
-    ----------
-    std
-        Standard deviation that accounting reads.
-    sensitivity, entries
-        L2 sensitivity of a vector before rounding, and its length; infinite where nothing is rounded to the nearest.
+    Rounding each entry to the nearest step moves two vectors of length `entries` at L2 distance `sensitivity` apart by
+    at most `sqrt(entries)` more steps; noise of `2^GRID_BITS` steps is larger by that share. An infinite sensitivity
+    stands for values that are not rounded to the nearest step.
 
     Raises
     ------
     PrivacyError
-        If the deviation is not a positive number, or so large beside the sensitivity that the grid is too coarse.
+        If `std` is not a positive number, or so large compared with the sensitivity that the grid is too coarse.
     """
     if not 0 < std < math.inf:
         raise PrivacyError(f"noise multiplier {std:g}: no noise guarantees nothing; give a finite number above 0")
@@ -116,32 +93,13 @@ def grid_step(std: float, *, sensitivity: float = math.inf, entries: int = 1) ->
 def add_gaussian(
     rows: Float[np.ndarray, "rows entries"], *, std: float, sensitivity: float, source: NoiseSource
 ) -> Float[np.ndarray, "rows entries"]:
-    """Round rows to a grid and add discrete Gaussian noise.
+    """Round rows to a grid and add discrete Gaussian noise; return float64 multiples of the grid step.
 
-    Parameters
-    ----------
-    rows
-        Vectors, each released once.
-    std, sensitivity
-        Standard deviation of the noise in each entry, and L2 sensitivity of one row; accounting reads their ratio.
-    source
-        Of the noise.
-
-    Returns
-    -------
-    noisy
-        float64, whole multiples of the grid's step.
-
-    Raises
-    ------
-    PrivacyError
-        If a value is not finite or beyond 2^22 standard deviations, or as `grid_step` says.
+    Accounting uses the ratio of `std`, the standard deviation in each entry, and `sensitivity`, the L2 sensitivity of
+    one row, which is released once. Raises PrivacyError if a value is not finite or beyond 2^22 standard deviations.
     """
     step = grid_step(std, sensitivity=sensitivity, entries=rows.shape[1])
     rounded = np.rint(rows.astype(np.float64) / step)
     if not (np.abs(rounded) < LARGEST).all():
         raise PrivacyError("a value is not finite, or too large for its noise; nothing leaves")
-    noisy: Float[np.ndarray, "rows entries"] = step * (
-        rounded.astype(np.int64) + source.steps(rows.size).reshape(rows.shape)
-    )
-    return noisy
+    return np.asarray(step * (rounded.astype(np.int64) + source.steps(rows.size).reshape(rows.shape)))

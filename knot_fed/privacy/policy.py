@@ -1,4 +1,4 @@
-"""The client's own policy: what may leave, how much of it, what is never told, and what a request may cost."""
+"""A client's release policy: what may leave, how much of it, under which guarantee, and what a request may cost."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -24,104 +24,60 @@ Budget = Annotated[float, Field(ge=0, le=MOST_EPSILON, allow_inf_nan=False), Aft
 
 
 class ReleasePolicy(BaseModel):
-    """What one client lets out; the owner writes it, and no server can change it.
-
-    Parameters
-    ----------
-    max_texts_per_run, max_texts_in_life
-        Soft labels that may leave in one run, and ever, counted in texts; 0: no limit.
-    share_example_counts
-        Whether the number of training examples is told; the server then weighs by size.
-    share_confidences
-        Whether the score per text is told: the confidence, which needs the prediction bias, which itself never leaves;
-        or the density, which tells what the private texts are about.
-    max_sums_in_life
-        Secure sums that one text may enter ever, 0: no limit; in one run it enters one, whatever this says.
-    take_part_in_evaluation
-        Whether the student is measured on the private test split, and the metrics told.
-    evaluate_without_guarantee
-        Whether that is so beside `require`, `max-epsilon` or `max-epsilon-per-run` too, none of which covers metrics.
-    share_parameters
-        Whether parameters trained on the private examples may leave, as federated averaging needs them.
-    max_evaluations_per_run, max_evaluations_in_life
-        Students measured on the private test split in one run, and ever, 0: no limit; metrics of enough students tell
-        its rows.
-    least_test_examples
-        Fewest examples of the test split on which metrics are told.
-    metric_digits
-        Decimal places that metrics are rounded to, and the count of test examples to as many significant digits; 0:
-        not rounded.
-    transfer_fingerprint
-        SHA-256 of the one transfer set that may be labelled; empty: any, but one in each run.
-    models
-        Names of pretrained models (`hf:...`) and of functions that build a model (`package.module:function`), which a
-        server may name beside the node's own.
-    require
-        Mechanisms of `privacy.mechanism`, one of which the run must use; empty: none is needed.
-    max_epsilon, delta
-        Most that all releases of this client's life may cost together, at this delta; 0: no limit.
-    max_epsilon_per_run
-        Most that one run may spend; a run that asks for a larger epsilon gets this one. 0: no limit.
-    unit
-        What `max-epsilon` protects: one `record`, or the whole `client`, which only `gaussian` does.
-    least_noise
-        Least noise multiplier (standard deviation over sensitivity), whatever the epsilon.
-    require_secure_sum
-        Whether soft labels leave only inside a secure sum, masked.
-    least_clients
-        Fewest clients, this one included, whose soft labels a secure sum adds up.
-    max_steps, max_shards, max_bytes, max_seconds
-        What one request may cost this machine, as estimated before it is charged: optimiser steps, teachers of `pate`,
-        bytes of parameters and answers, and seconds; 0: no limit.
-    """
+    """What one client releases; its owner writes it, and no server can change it. A limit of 0 means no limit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=lambda field: field.replace("_", "-"))
 
-    max_texts_per_run: Limit = 0
+    max_texts_per_run: Limit = 0  # texts whose soft labels may leave
     max_texts_in_life: Limit = 0
-    max_sums_in_life: Limit = 0
-    share_example_counts: bool = True
+    max_sums_in_life: Limit = 0  # secure sums that one text may ever enter; in one run it enters at most one
+    share_example_counts: bool = True  # of training examples, by which the server can weigh
+    # The score per text: the confidence, computed from the prediction bias, which never leaves; or the density, which
+    # reveals what the private texts are about.
     share_confidences: bool = True
-    take_part_in_evaluation: bool = True
-    evaluate_without_guarantee: bool = False
-    share_parameters: bool = False
-    max_evaluations_per_run: Limit = 50
+    take_part_in_evaluation: bool = True  # on the private test split, of which the metrics leave
+    evaluate_without_guarantee: bool = False  # even with `require` or a limit on epsilon, which do not cover metrics
+    share_parameters: bool = False  # trained on private examples, as federated averaging needs
+    max_evaluations_per_run: Limit = 50  # the metrics of enough students reveal rows of the test split
     max_evaluations_in_life: Limit = 200
-    least_test_examples: Annotated[int, Field(ge=1, le=MOST, strict=True)] = 20
+    least_test_examples: Annotated[int, Field(ge=1, le=MOST, strict=True)] = 20  # for metrics to leave
+    # Decimal places of metrics, and significant digits of the number of test examples; 0: not rounded.
     metric_digits: Annotated[int, Field(ge=0, le=15, strict=True)] = 2
+    # SHA-256 of the only transfer set that may be labelled; empty: any, but only one per run.
     transfer_fingerprint: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    # `hf:...` and `package.module:function` that a server may request besides the node's own model.
     models: tuple[str, ...] = ()
-    require: tuple[MechanismName, ...] = ()
-    max_epsilon: Budget = 0.0
+    require: tuple[MechanismName, ...] = ()  # the run must use one of these mechanisms; empty: none required
+    max_epsilon: Budget = 0.0  # budget for all releases of this client ever, at this delta
     delta: Annotated[float, Field(ge=LEAST_DELTA, le=MOST_DELTA, allow_inf_nan=False)] = 1e-5
-    max_epsilon_per_run: Budget = 0.0
-    unit: Literal["record", "client"] = "record"
-    least_noise: Multiplier = 0.0
-    require_secure_sum: bool = False
-    least_clients: Annotated[int, Field(ge=2, le=1000, strict=True)] = 3
-    max_steps: Limit = 100_000
-    max_shards: Limit = 100
-    max_bytes: Limit = 4_000_000_000
+    max_epsilon_per_run: Budget = 0.0  # a run that asks for a larger epsilon gets this one
+    unit: Literal["record", "client"] = "record"  # what `max-epsilon` protects; `client` by `gaussian` only
+    least_noise: Multiplier = 0.0  # lower bound on the noise multiplier (standard deviation over sensitivity)
+    require_secure_sum: bool = False  # soft labels leave only masked, inside a secure sum
+    least_clients: Annotated[int, Field(ge=2, le=1000, strict=True)] = 3  # in a secure sum, including this one
+    max_steps: Limit = 100_000  # estimated optimiser steps of one request
+    max_shards: Limit = 100  # teachers of `pate`
+    max_bytes: Limit = 4_000_000_000  # of parameters and answers
     max_seconds: Limit = 86_400
 
     @property
     def has_budget(self) -> bool:
-        """Whether the owner asks for a guarantee of what leaves."""
+        """Whether the owner requires a guarantee."""
         return bool(self.require or self.max_epsilon or self.max_epsilon_per_run)
 
     @property
     def limits_cost(self) -> bool:
-        """Whether a request's cost has a limit, so that it is estimated."""
+        """Whether the cost of a request is limited, so that it must be estimated."""
         return bool(self.max_steps or self.max_shards or self.max_bytes or self.max_seconds)
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, object]) -> "ReleasePolicy":
-        """Parse a policy file's content.
+        """Parse the content of a policy file.
 
         Raises
         ------
         PolicyError
-            If a key is unknown or a value out of range; the message names key and rule.
+            If a key is unknown or a value out of range; the message names both.
         """
         try:
             return cls.model_validate(dict(mapping))
@@ -133,16 +89,8 @@ class ReleasePolicy(BaseModel):
 
 
 STUDY = ReleasePolicy().model_copy(
-    update={
-        "max_evaluations_per_run": 0,
-        "max_evaluations_in_life": 0,
-        "least_test_examples": 1,
-        "delta": MOST_DELTA,
-        "metric_digits": 0,
-        "max_steps": 0,
-        "max_shards": 0,
-        "max_bytes": 0,
-        "max_seconds": 0,
-    }
+    update=dict.fromkeys(("max_evaluations_per_run", "max_evaluations_in_life", "metric_digits"), 0)
+    | dict.fromkeys(("max_steps", "max_shards", "max_bytes", "max_seconds"), 0)
+    | {"least_test_examples": 1, "delta": MOST_DELTA}
 )
-"""Of virtual clients, which have no owner: a study measures exactly, at the delta it asks, on its own machine."""
+"""Policy of virtual clients, which have no owner: exact metrics, any delta, no limit on cost."""

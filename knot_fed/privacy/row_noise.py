@@ -1,4 +1,4 @@
-"""Noise on what leaves a client: on its soft labels, or on the votes of teachers that share nothing."""
+"""Noise on soft labels, or on the votes of teachers trained on disjoint shards."""
 
 import math
 
@@ -9,31 +9,18 @@ from knot_fed.privacy.noise import NoiseSource, add_gaussian
 from knot_fed.types import SoftLabels
 
 SQRT2 = math.sqrt(2)
-"""L2 sensitivity of a distribution that may turn into any other, and of a histogram in which one vote moves."""
+"""Largest L2 distance between two distributions, and between histograms that differ in one moved vote."""
 OF_FLOATS = 1 + 1e-6
-"""How much farther two distributions may lie apart whose float32 entries do not sum to 1 exactly."""
+"""Factor on a distance for float32 distributions, which do not sum to 1 exactly."""
 
 
 def noisy_soft_labels(soft_labels: SoftLabels, *, noise_multiplier: float, source: NoiseSource) -> SoftLabels:
     """Add Gaussian noise to soft labels and project them onto the simplex.
 
-    Unit: the client. Neighbouring relation: all its records replaced. Sensitivity: sqrt(2) for each row, since two
-    distributions lie at most that far apart in L2; sqrt(2 T) for T rows. Accountant: `gaussian_epsilon`; projecting is
-    post-processing.
-
-    Parameters
-    ----------
-    soft_labels
-        The teacher's answer.
-    noise_multiplier
-        Standard deviation of the noise over sqrt(2), > 0.
-    source
-        Of the noise.
-
-    Raises
-    ------
-    PrivacyError
-        If the noise multiplier is not above 0, or a soft label is not finite.
+    Unit: the client. Neighbouring relation: all its records replaced. Sensitivity: sqrt(2) for each row, the largest L2
+    distance between two distributions; sqrt(2 T) for T rows. Accountant: `gaussian_epsilon`; projection is
+    post-processing. `noise_multiplier` is the standard deviation of the noise over sqrt(2), > 0. Raises PrivacyError if
+    it is out of range, or a soft label is not finite.
     """
     apart = SQRT2 * OF_FLOATS
     return project_to_simplex(add_gaussian(soft_labels, std=apart * noise_multiplier, sensitivity=apart, source=source))
@@ -48,27 +35,18 @@ def noisy_votes(
 ) -> SoftLabels:
     """Answer for teachers on disjoint shards: their noisy votes or mean (GNMax of PATE, Papernot et al. 2018).
 
-    Unit: one record. Neighbouring relation: one record more or less, which changes the teacher of one shard only.
+    Unit: one record. Neighbouring relation: add or remove one record, which changes the teacher of one shard only.
     Sensitivity, for one text: sqrt(2) for the histogram of votes, in which one vote moves from label to label, and
-    sqrt(2) / shards for the mean distribution. Accountant: `gaussian_epsilon` over texts, the bound that holds
-    whatever the votes. What follows the noise is post-processing.
+    sqrt(2) / shards for the mean distribution. Accountant: `gaussian_epsilon` over texts, a bound that holds for any
+    votes. Everything after the noise is post-processing.
 
     Parameters
     ----------
-    answers
-        One distribution of each shard's teacher for each text.
     noise_multiplier
-        Standard deviation of the noise over the sensitivity, > 0.
+        Standard deviation of the noise over the sensitivity, > 0; raises PrivacyError otherwise.
     labels_only
-        Whether to give the label with the most noisy votes, as a one-hot row, or else the noisy mean distribution,
+        True returns the label with the most noisy votes as a one-hot row; False returns the noisy mean distribution,
         projected onto the simplex.
-    source
-        Of the noise.
-
-    Raises
-    ------
-    PrivacyError
-        If the noise multiplier is not above 0, or an answer is not finite.
     """
     shards, classes = len(answers), answers.shape[2]
     if not labels_only:
@@ -77,8 +55,7 @@ def noisy_votes(
         return project_to_simplex(add_gaussian(mean, std=spread * noise_multiplier, sensitivity=spread, source=source))
     votes = np.eye(classes)[answers.argmax(axis=2)].sum(axis=0)
     noisy = add_gaussian(votes, std=SQRT2 * noise_multiplier, sensitivity=SQRT2, source=source)
-    one_hot: SoftLabels = np.eye(classes, dtype=np.float32)[noisy.argmax(axis=1)]
-    return one_hot
+    return np.asarray(np.eye(classes, dtype=np.float32)[noisy.argmax(axis=1)])
 
 
 def project_to_simplex(rows: Float[np.ndarray, "examples classes"]) -> SoftLabels:
@@ -92,5 +69,4 @@ def project_to_simplex(rows: Float[np.ndarray, "examples classes"]) -> SoftLabel
     falling = -np.sort(-rows, axis=1)
     excess = (np.cumsum(falling, axis=1) - 1) / np.arange(1, rows.shape[1] + 1)
     last = np.sum(falling > excess, axis=1, keepdims=True) - 1
-    projected: SoftLabels = np.maximum(rows - np.take_along_axis(excess, last, axis=1), 0.0).astype(np.float32)
-    return projected
+    return np.maximum(rows - np.take_along_axis(excess, last, axis=1), 0.0).astype(np.float32)

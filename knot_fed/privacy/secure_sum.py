@@ -1,6 +1,6 @@
-"""The arithmetic of the secure sum: weighted soft labels as integers, masks that cancel, and the sum read back.
+"""Arithmetic of the secure sum: weighted soft labels as integers, masks that cancel, and the sum read back.
 
-Everything is done in unsigned words of 32 or 64 bits, whose sums wrap: a value plus a uniform mask is uniform.
+All values are unsigned words of 32 or 64 bits, whose sums wrap: a value plus a uniform mask is uniform.
 """
 
 from collections.abc import Iterable
@@ -15,37 +15,23 @@ from knot_fed.errors import ConfigError, FederationError, SoftLabelsError
 from knot_fed.types import SoftLabels
 
 Words: TypeAlias = UInt[np.ndarray, "texts columns"]
-"""One row for each text: `w q` for each label, and the weight `w` in the last column."""
-
 WORDS = (np.dtype("<u4"), np.dtype("<u8"))
 MASK_KEY_BYTES = 32
 ROW_TOLERANCE = 2e-4
 FLOOR = 1 << 14
-"""The least weight, in units: where nobody scores, all weigh the same, and their mean is still within 1e-4."""
+"""Least weight, in units: if all scores are 0, all teachers weigh the same and their mean is still within 1e-4."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quantisation:
-    """How weights and weighted soft labels become integers that a sum of all parties cannot overflow.
+    """How weights and weighted soft labels become integers whose sum over all parties cannot overflow.
 
-    Parameters
-    ----------
-    bits
-        The largest weight is `2^bits` units.
-    bound
-        Largest weight, > 0.
-    parties
-        How many values are added at most.
-
-    Raises
-    ------
-    ConfigError
-        If the sum could need more than 64 bits.
+    Raises ConfigError if the sum could need more than 64 bits.
     """
 
-    bits: int
-    bound: float
-    parties: int
+    bits: int  # the largest weight is `2^bits` units
+    bound: float  # largest weight, > 0
+    parties: int  # maximum number of summands
 
     def __post_init__(self) -> None:
         if self.parties << self.bits >= 1 << 64:
@@ -56,30 +42,25 @@ class Quantisation:
 
     @property
     def word(self) -> np.dtype[Any]:
-        """The smallest unsigned word that holds the sum."""
+        """The smallest unsigned dtype that holds the sum."""
         return WORDS[0] if self.parties << self.bits < 1 << 32 else WORDS[1]
 
     @property
     def scale(self) -> float:
-        """Units in a weight of one."""
+        """Units per weight of one."""
         return 2.0**self.bits / self.bound
 
 
 def default_threshold(clients: int) -> int:
-    """Return the smallest number of clients that is more than two thirds."""
+    """Return the smallest number of clients above two thirds."""
     return 2 * clients // 3 + 1
 
 
 def check_threshold(threshold: int, *, clients: int) -> None:
-    """Refuse a threshold under which one client's two secrets could both be put together.
+    """Raise ConfigError if one client's two secrets could both be reconstructed.
 
-    A server that tells one half of the clients that a peer vanished and the other half that it did not gets shares of
-    both its secrets; with a threshold of more than half of the clients never enough of both.
-
-    Raises
-    ------
-    ConfigError
-        If the threshold is not more than half of the clients, or more than all.
+    A server that tells half of the clients that a peer vanished and the other half that it did not gets shares of both
+    its secrets; never enough of both if the threshold is more than half of the clients.
     """
     if not (2 * threshold > clients and 2 <= threshold <= clients):
         raise ConfigError(
@@ -88,23 +69,11 @@ def check_threshold(threshold: int, *, clients: int) -> None:
         )
 
 
-def quantise(
-    soft_labels: SoftLabels, weights: Float[np.ndarray, "texts"], quantisation: Quantisation
-) -> UInt[np.ndarray, "texts columns"]:
-    """Turn `w q` and `w` into integers, rounded to the nearest unit.
+def quantise(soft_labels: SoftLabels, weights: Float[np.ndarray, "texts"], quantisation: Quantisation) -> Words:
+    """Return `w q` for each label and `w` in the last column, rounded to the nearest unit.
 
-    Parameters
-    ----------
-    soft_labels, weights
-        One teacher's soft labels and weights, one for each text; weights in [0, bound]. A weight under
-        `FLOOR` units counts as that much.
-    quantisation
-        Scale and bound.
-
-    Raises
-    ------
-    SoftLabelsError
-        If a weight or a soft label is outside its range: nothing is cut off silently, and nothing overflows.
+    `soft_labels` q and `weights` w in [0, bound] are of one teacher, one per text; w is at least `FLOOR` units. Raises
+    SoftLabelsError if a value is out of range: nothing is clipped, and nothing overflows.
     """
     within = np.isfinite(weights) & (weights >= 0) & (weights <= quantisation.bound)
     if not within.all():
@@ -116,20 +85,16 @@ def quantise(
         raise SoftLabelsError("soft labels outside 0..1 cannot be summed; apply softmax first")
     units = np.maximum(np.rint(weights.astype(np.float64) * quantisation.scale), float(FLOOR))
     shares = np.minimum(soft_labels.astype(np.float64), 1.0) * units[:, None]
-    words: Words = np.column_stack([np.rint(shares), units]).astype(quantisation.word)
-    return words
+    return np.column_stack([np.rint(shares), units]).astype(quantisation.word)
 
 
 def dequantise(
-    total: UInt[np.ndarray, "texts columns"], quantisation: Quantisation
+    total: Words, quantisation: Quantisation
 ) -> tuple[Float[np.ndarray, "texts classes"], Float[np.ndarray, "texts"]]:
-    """Read `sum_k w_k q_k` and `sum_k w_k` from a sum of quantised values.
+    """Return `sum_k w_k q_k` and `sum_k w_k` from a sum of quantised values.
 
-    Raises
-    ------
-    FederationError
-        If a row of the first does not add up to the second within rounding, or there is no weight: then a mask is
-        still on, and the sum is not used.
+    Raises FederationError if a row of the first does not add up to the second within rounding, or the weight is below
+    `FLOOR`: a mask is still on.
     """
     weighted, weights = total[:, :-1].astype(np.float64), total[:, -1].astype(np.float64)
     rounding = quantisation.parties * (weighted.shape[1] + 1) / 2 + weights * ROW_TOLERANCE
@@ -142,15 +107,10 @@ def dequantise(
     return weighted / quantisation.scale, weights / quantisation.scale
 
 
-def expand_mask(key: bytes, *, rows: int, columns: int, word: np.dtype[Any]) -> UInt[np.ndarray, "texts columns"]:
-    """Draw a mask, uniform over all words, as the keystream of ChaCha20.
+def expand_mask(key: bytes, *, rows: int, columns: int, word: np.dtype[Any]) -> Words:
+    """Return a mask, uniform over all words, from the keystream of ChaCha20 under a 32-byte key with nonce zero.
 
-    Parameters
-    ----------
-    key
-        32 bytes, used for this mask only: the nonce is zero.
-    rows, columns, word
-        Shape and dtype of the mask.
+    A key serves one mask only.
 
     Examples
     --------
@@ -160,18 +120,11 @@ def expand_mask(key: bytes, *, rows: int, columns: int, word: np.dtype[Any]) -> 
     if len(key) != MASK_KEY_BYTES:
         raise ValueError(f"a mask key has {MASK_KEY_BYTES} bytes, this one {len(key)}")
     stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
-    drawn = np.frombuffer(stream.update(bytes(rows * columns * word.itemsize)), dtype=word)
-    mask: Words = drawn.reshape(rows, columns)
-    return mask
+    return np.frombuffer(stream.update(bytes(rows * columns * word.itemsize)), dtype=word).reshape(rows, columns)
 
 
-def add_masks(
-    values: UInt[np.ndarray, "texts columns"],
-    *,
-    plus: Iterable[UInt[np.ndarray, "texts columns"]],
-    minus: Iterable[UInt[np.ndarray, "texts columns"]],
-) -> UInt[np.ndarray, "texts columns"]:
-    """Add and take off masks, modulo the size of the word; the same call with both exchanged undoes it."""
+def add_masks(values: Words, *, plus: Iterable[Words], minus: Iterable[Words]) -> Words:
+    """Add and subtract masks modulo the word size; swapping both lists undoes it."""
     masked = values.copy()
     for mask in plus:
         masked += mask

@@ -1,1 +1,1 @@
-"""Many runs over a grid and several seeds: run, compared, and put in one table."""
+"""Many runs over a grid and several seeds, compared in one table."""

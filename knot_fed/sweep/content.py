@@ -1,4 +1,4 @@
-"""What was in the files that a study reads: a path may hold other rows tomorrow, and the same rows have other paths."""
+"""Digests of the files that a study reads, since a path may later hold other content, or the content move."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -10,32 +10,18 @@ from knot_fed.data.reading.files import BUILTIN, HUB, data_path
 from knot_fed.models import encoder_identity, is_own_model, own_identity
 
 CONTENT = "content"
-"""Part of a study's description: digests by name."""
-HF = "hf:"
-OWN = "own:"
-"""Before the name of a user's own model, whose source is read."""
+"""Key of the digests in a study's description."""
+HF, OWN = "hf:", "own:"
+"""Prefixes of pretrained models and of plug-in models, whose source is read."""
 SEVERAL = "+"
-"""Between the digests of one name that stands for several files, where a grid varies their folder."""
+"""Separates digests of a name that stands for several files, if a grid varies their folder."""
 
 
 def content_digests(configs: Sequence[RunConfig]) -> dict[str, str]:
-    """Return digests of the data files, local models and matrices that these runs read, by name.
+    """Return digests of the data files, local models and matrices that these runs read, by name; seeds do not matter.
 
-    Parameters
-    ----------
-    configs
-        Of all cells of a study; seeds do not matter.
-
-    Returns
-    -------
-    digests
-        Data sets of the hub have an empty one: what they hold is not known before they are loaded. Built-in reviews
-        have that of the code that writes them.
-
-    Raises
-    ------
-    DataError
-        If a data file is not there.
+    Data sets of the hub have an empty digest, since their content is unknown before they are loaded; built-in reviews
+    have that of the code that generates them. Raises DataError if a data file is missing.
     """
     found: dict[str, list[str]] = {}
     read = dict.fromkeys(source for config in configs for source in _read_by(config))
@@ -47,16 +33,16 @@ def content_digests(configs: Sequence[RunConfig]) -> dict[str, str]:
 
 
 def _read_by(config: RunConfig) -> Iterator[tuple[str, str]]:
-    """Return the name and the place of each file, model folder and matrix that a run reads."""
+    """Yield name and location of each file, model folder and matrix that a run reads."""
     data = config.data
     for name in (*data.client_names, data.public, data.transfer):
         yield name, data_path(data.root, name)
-    for model in (config.model, config.student_model, *config.teacher.models.split(",")):
-        folder = Path(model.strip().removeprefix(HF))
-        if model.strip().startswith(HF) and folder.is_dir():
-            yield f"{HF}{folder.name}", model.strip()
-        elif is_own_model(model.strip()):
-            yield model.strip(), f"{OWN}{model.strip()}"
+    for model in map(str.strip, (config.model, config.student_model, *config.teacher.models.split(","))):
+        folder = Path(model.removeprefix(HF))
+        if model.startswith(HF) and folder.is_dir():
+            yield f"{HF}{folder.name}", model
+        elif is_own_model(model):
+            yield model, f"{OWN}{model}"
     cost = Path(config.transport.cost)
     if cost.suffix in (".npy", ".csv") and cost.is_file():
         yield cost.name, str(cost)

@@ -1,10 +1,8 @@
-"""The folder of a sweep: what is swept, finished runs, and tables; a second call resumes where the first stopped."""
+"""The folder of a sweep: its description, finished runs and tables; a second call resumes."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +20,23 @@ from knot_fed.sweep.results import Row
 
 SWEEP_FILE, TIMES_FILE, LOCK_FILE = "sweep.toml", "times.jsonl", ".lock"
 NOT_OF_A_RUN = {*NOT_COMPARED, "resume", "wait-for"} - {"seed"}
-"""Keys of a run's configuration that shape nothing of its result."""
+"""Configuration keys that do not shape the result of a run."""
 
 
-@dataclass(frozen=True, slots=True)
 class SweepFolder:
-    """One sweep's folder; make or reopen it with `open`."""
+    """The folder of one sweep, with runs in `cells` and `fedavg`; create or reopen it with `open`."""
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.cells, self.fedavg, self._references = path / "cells", path / "fedavg", path / "references"
 
     @classmethod
     def open(
         cls, path: Path, *, config: RunConfig, grid: dict[str, list[Scalar]], clients: int, seeds: list[int]
     ) -> "SweepFolder":
-        """Make the folder, or reopen one of the same configuration, grid, files and number of clients.
+        """Create the folder, or reopen one that differs in seeds only; the content of data files is compared too.
 
-        Seeds may differ. The files' digests are kept beside the configuration, which names them only.
-
-        Raises
-        ------
-        RunFolderError
-            If the folder holds anything else, cannot be made, or another sweep runs in it; nothing is overwritten then.
+        Raises RunFolderError for any other folder, or if another sweep runs in it; nothing is overwritten.
         """
         swept = {key: value for key, value in config.to_mapping().items() if key not in NOT_COMPARED}
         content = content_digests([cell.config for cell in make_cells(config, grid, seeds[:1])])
@@ -56,37 +50,15 @@ class SweepFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other sweeps out of the folder.
-
-        Raises
-        ------
-        RunFolderError
-            If another sweep is running in it.
-        """
+        """Exclude other sweeps; raises RunFolderError if one is running in the folder."""
         try:
             with FileLock(self.path / LOCK_FILE, timeout=0):
                 yield
         except Timeout:
             raise RunFolderError(f"{self.path}: another sweep is running in it; wait for it or stop it") from None
 
-    @property
-    def cells(self) -> Path:
-        """Folder of the cells' runs."""
-        return self.path / "cells"
-
-    @property
-    def fedavg(self) -> Path:
-        """Folder of the runs of FedAvg."""
-        return self.path / "fedavg"
-
     def finished(self, runs: Path, name: str, config: RunConfig) -> dict[str, Any] | None:
-        """Return the summary of a run that was completed, or None.
-
-        Raises
-        ------
-        RunFolderError
-            If what was completed under this name is a run of another configuration or method.
-        """
+        """Return the summary of a complete run, or None; raises RunFolderError if it is another run than `config`."""
         summary = _completed(runs / name)
         if summary is None:
             return None
@@ -100,17 +72,13 @@ class SweepFolder:
             )
         return summary
 
-    def clear(self, runs: Path, name: str) -> None:
-        """Remove what an interrupted run left, so that it can start again."""
-        shutil.rmtree(runs / name, ignore_errors=True)
-
     def record_time(self, run: Path, *, seconds: float) -> None:
-        """Keep how long one run took, Flower and all."""
+        """Record how long one run took, including Flower."""
         with (self.path / TIMES_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"run": str(run.relative_to(self.path)), "seconds": seconds}) + "\n")
 
     def time_spent(self) -> str:
-        """Say how long the runs of cells took, one by one, and for what; a run without a kept time is left out."""
+        """Describe the total time of the cells' runs and its parts."""
         file = self.path / TIMES_FILE
         kept = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
         times = {line["run"]: line["seconds"] for line in map(json.loads, kept)}
@@ -125,21 +93,15 @@ class SweepFolder:
         )
 
     def kept_references(self, name: str) -> list[Row] | None:
-        """Return the reference lines of that name, if they were computed."""
-        file = self._references(name)
-        if not file.is_file():
-            return None
-        rows: list[Row] = json.loads(file.read_text(encoding="utf-8"))
+        """Return the stored baselines of that name, or None."""
+        file = self._references / f"{name}.json"
+        rows: list[Row] | None = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
         return rows
 
     def keep_references(self, name: str, rows: list[Row]) -> None:
-        """Keep reference lines, whole or not at all."""
-        file = self._references(name)
-        file.parent.mkdir(exist_ok=True)
-        write_file(file, json.dumps(rows).encode(), mode=SHARED)
-
-    def _references(self, name: str) -> Path:
-        return self.path / "references" / f"{name}.json"
+        """Store baselines atomically."""
+        self._references.mkdir(exist_ok=True)
+        write_file(self._references / f"{name}.json", json.dumps(rows).encode(), mode=SHARED)
 
 
 def _completed(run: Path) -> dict[str, Any] | None:

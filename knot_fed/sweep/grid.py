@@ -1,6 +1,7 @@
-"""The cells of a sweep: every combination of the grid's values, those that would give the same run only once."""
+"""The cells of a sweep: every combination of the grid's values, without duplicates."""
 
 import itertools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,57 +12,37 @@ from knot_fed.losses import TRANSPORT_KEYS
 
 SEED = "seed"
 SET_BY_SWEEP = ("name", "resume", "runs-dir", "state-dir", "threads")
-"""Keys that a sweep sets itself, or has to be the same for all of its runs."""
+"""Keys that a sweep sets itself, or that must be the same for all runs."""
 MOST_SEEDS = 1000
-"""Of one sweep, so that a slip of the hand is told before its cells fill the memory."""
+"""A typing error is reported before its cells fill the memory."""
 SHAPING = ("task", "model", "trainable", "labels.", "data.", "teacher.", "student.", "privacy.")
-"""Beginnings of the keys that change the data, the teachers or the student's start, and so the reference lines."""
+"""Prefixes of keys that change the data, the teachers or the student's start, and so the baselines."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One run of a sweep.
+    """One run of a sweep."""
 
-    Parameters
-    ----------
-    name
-        Names the run folder; unique in the sweep.
-    seed
-        The run's seed.
-    values
-        What the grid sets, by configuration key.
-    config
-        The whole configuration.
-    """
-
-    name: str
+    name: str  # of the run folder; unique in the sweep
     seed: int
-    values: dict[str, Scalar]
-    config: RunConfig
+    values: dict[str, Scalar]  # what the grid sets, by configuration key
+    config: RunConfig  # the whole configuration
 
     @property
     def shaping(self) -> dict[str, Scalar]:
-        """What the grid sets of data, teachers and the student's start."""
+        """Values of the grid that change the data, the teachers or the student's start."""
         return {key: value for key, value in self.values.items() if key.startswith(SHAPING)}
 
     @property
     def reference(self) -> str:
-        """Name of the reference lines that this cell shares with all others of its seed and shaping values."""
+        """Name of the baselines that all cells with this seed and these shaping values share."""
         return _cell_name(self.seed, self.shaping)
 
 
 def parse_grid(text: str, base: RunConfig) -> dict[str, list[Scalar]]:
-    """Read `key=value,value key=value`, each value as in `--run-config`, relative paths made absolute.
+    """Parse `key=value,value key=value`, each value as in `--run-config`, and make relative paths absolute.
 
-    Raises
-    ------
-    ConfigError
-        If a key is unknown, repeats, has no or repeated values, or is one that a sweep sets itself.
-
-    Examples
-    --------
-    >>> parse_grid("rounds=1,2", base)  # doctest: +SKIP
-    {'rounds': [1, 2]}
+    Raises ConfigError if a key is unknown, repeated or set by the sweep, or its values are missing or repeated.
     """
     kinds = base.to_mapping()
     grid: dict[str, list[Scalar]] = {}
@@ -82,12 +63,7 @@ def parse_grid(text: str, base: RunConfig) -> dict[str, list[Scalar]]:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Read the number of seeds, which then are 1, 2, ..., or a list of seeds with commas.
-
-    Raises
-    ------
-    ConfigError
-        If a seed is no natural number, or is given twice, or there are more than `MOST_SEEDS`.
+    """Parse the number of seeds, which are then 1, 2, ..., or a comma-separated list; raises ConfigError.
 
     Examples
     --------
@@ -111,18 +87,14 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def make_cells(base: RunConfig, grid: Mapping[str, list[Scalar]], seeds: list[int]) -> list[Cell]:
-    """Combine grid and seeds, seed by seed; nothing is varied where it is not read.
+    """Combine grid and seeds, seed by seed, without varying keys that a cell does not read.
 
-    The loss says which keys of `transport` are, and only the pooling `mean` reads a weighting.
-
-    Raises
-    ------
-    ConfigError
-        If a combination is not a valid configuration, or two give run folders of the same name.
+    The loss determines which keys of `transport` are read; only the pooling `mean` reads a weighting. Raises
+    ConfigError if a combination is not a valid configuration, or two give run folders of the same name.
     """
     cells: dict[str, Cell] = {}
     for seed, combination in itertools.product(seeds, itertools.product(*grid.values())):
-        values = _relevant(dict(zip(grid, combination, strict=True)), base)
+        values = _without_unread(dict(zip(grid, combination, strict=True)), base)
         name = _cell_name(seed, values)
         if name not in cells:
             mapping = base.to_mapping() | values | {SEED: seed, "name": name}
@@ -132,7 +104,7 @@ def make_cells(base: RunConfig, grid: Mapping[str, list[Scalar]], seeds: list[in
     return list(cells.values())
 
 
-def _relevant(values: dict[str, Scalar], base: RunConfig) -> dict[str, Scalar]:
+def _without_unread(values: dict[str, Scalar], base: RunConfig) -> dict[str, Scalar]:
     read = TRANSPORT_KEYS.get(str(values.get("distill.loss", base.distill.loss)), frozenset())
     pooling = values.get("weights.pooling", base.weights.pooling)
     unread = {key for key in values if key.startswith("transport.") and key not in read}
@@ -141,8 +113,4 @@ def _relevant(values: dict[str, Scalar], base: RunConfig) -> dict[str, Scalar]:
 
 
 def _cell_name(seed: int, values: Mapping[str, Scalar]) -> str:
-    return "-".join([f"seed{seed}", *(_slug(value) for value in values.values())])
-
-
-def _slug(value: Scalar) -> str:
-    return "".join(sign if sign.isalnum() or sign in "._" else "_" for sign in str(value))[-40:]
+    return "-".join([f"seed{seed}", *(re.sub(r"[^\w.]", "_", str(value))[-40:] for value in values.values())])

@@ -1,4 +1,4 @@
-"""What the student is held against: each teacher alone, their ensemble, and a model that no federation may train."""
+"""Baselines of a sweep: each teacher alone, their ensemble, and a model trained on everybody's private examples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,70 +11,62 @@ from knot_fed.data.transfer_set import TransferSet
 from knot_fed.federation.client.release import TEACHERS, teacher_plan
 from knot_fed.federation.client.settings import Client
 from knot_fed.federation.server.run import pretrained_student, public_domain, read_server_data, student_spec
-from knot_fed.mechanisms import OwnTeacher, mechanism_of, public_teacher
+from knot_fed.mechanisms import OwnTeacher, mechanism_of, public_teacher, received_answer
 from knot_fed.models import TextClassifier, use_threads
-from knot_fed.privacy.compression import as_received
 from knot_fed.runs.statistics import CENTRALISED, ENSEMBLE
 from knot_fed.sweep.results import Row, with_mean
 from knot_fed.training.calibration import fit_temperature
 from knot_fed.training.evaluation import evaluate_classifier
 from knot_fed.training.kept_teachers import load_or_train_teacher
 from knot_fed.training.teacher import predict_soft_labels
-from knot_fed.types import LabelledTexts, SoftLabels, SplitExamples, TeacherAnswer, Text
+from knot_fed.types import SoftLabels, SplitExamples, TeacherAnswer, Text
 
 
 @dataclass(frozen=True, slots=True)
-class _Owner:
-    """One owner of labelled data with its teacher, as the runs of this seed trained it."""
+class DataOwner:
+    """A client, or the server with its public examples, with its teacher as the runs of this seed trained it."""
 
     name: str
     teacher: OwnTeacher
     examples: SplitExamples
+    is_server: bool = False
 
-    def answer(self, texts: Sequence[Text], *, weights: WeightsConfig) -> TeacherAnswer:
-        """Answer for texts as the server would read it in a run of a weighting."""
-        teacher = replace(self.teacher, run=self.teacher.run.model_copy(update={"weights": weights}))
-        privacy = teacher.run.privacy
-        return as_received(mechanism_of(privacy).answer(teacher, texts), privacy)
+    def answer(self, texts: Sequence[Text], weights: WeightsConfig) -> TeacherAnswer:
+        """Answer as the server reads it in a run with these weights."""
+        run = self.teacher.run.model_copy(update={"weights": weights})
+        return received_answer(replace(self.teacher, run=run), texts)
 
 
 def reference_rows(config: RunConfig, *, clients: int, weightings: Sequence[WeightsConfig]) -> list[Row]:
-    """Measure the reference lines of one seed on every domain; only a study that holds all data can do so.
+    """Measure the baselines of one seed on every domain; needs the private data of all clients.
 
-    Parameters
-    ----------
-    config
-        Of one run of that seed; teachers are loaded from its state folder, or trained there.
-    clients
-        Number of virtual clients.
-    weightings
-        What to form ensembles by.
+    Teachers, from the state folder or trained there, answer for the test texts as they answer a server: with the noise
+    and the compression of the run.
 
     Returns
     -------
     rows
-        Lines `teacher <name>`, `ensemble` for each weighting, and `centralised`: the student's architecture trained on
-        all private training examples pooled, and the public ones where the student is pretrained on them. All are
-        measured on the domains that a run's student is measured on, the public one among them. Teachers answer for the
-        test texts as they answer a server: trained by the run's mechanism, with noise under `pate` and `gaussian`,
-        compressed. `centralised` has no noise, and is left out where `teacher.epochs = 0` trains nothing.
+        Lines `teacher <name>`, `ensemble` for each of `weightings`, and `centralised`: the student's architecture
+        trained without noise on all private training examples, and on the public ones if the student is pretrained on
+        them; left out if `teacher.epochs = 0`. The domains are those of a run's student, including the public one.
     """
     use_threads(config.threads or 1)
     transfer, public = read_server_data(config)
-    owners = [_client(config, transfer, index, clients) for index in range(clients)]
-    tests = {owner.name: owner.examples.test for owner in owners}
-    own_domain = public_domain(config, tests)
-    tests[own_domain] = public.test
-    if config.student.pretrain:
-        student = pretrained_student(config, public, transfer)
-        owners.append(_Owner(own_domain, public_teacher(config, student, public.train.texts), public))
-    pooled = [owner.examples for owner in owners]
-    centralised = _trained_on_all(config, transfer, pooled) if config.teacher.epochs else None
-    told = _answers(owners, centralised, public.val, weightings)
-    temperatures = {line: fit_temperature(soft_labels, public.val.labels) for line, soft_labels in told.items()}
+    owners = open_owners(config, transfer, public, clients)
+    tests = {owner.name: owner.examples.test for owner in owners[:clients]}
+    tests[public_domain(config, tests)] = public.test
+    central = _trained_on_all(config, transfer, owners) if config.teacher.epochs else None
+
+    def answers(texts: Sequence[Text]) -> dict[tuple[str, str], SoftLabels]:
+        answered = reference_answers(owners, texts, weightings)
+        return answered | ({(CENTRALISED, ""): predict_soft_labels(central, texts)} if central is not None else {})
+
+    temperatures = {
+        line: fit_temperature(soft_labels, public.val.labels) for line, soft_labels in answers(public.val.texts).items()
+    }
     lines: dict[tuple[str, str], list[Row]] = {}
     for domain, test in tests.items():
-        for line, soft_labels in _answers(owners, centralised, test, weightings).items():
+        for line, soft_labels in answers(test.texts).items():
             measured = evaluate_classifier(
                 soft_labels, test.labels, config.label_space(), temperature=temperatures[line]
             )
@@ -86,37 +78,51 @@ def reference_rows(config: RunConfig, *, clients: int, weightings: Sequence[Weig
     ]
 
 
-def _answers(
-    owners: Sequence[_Owner],
-    centralised: TextClassifier | None,
-    test: LabelledTexts,
-    weightings: Sequence[WeightsConfig],
+def reference_answers(
+    owners: Sequence[DataOwner], texts: Sequence[Text], weightings: Sequence[WeightsConfig]
 ) -> dict[tuple[str, str], SoftLabels]:
-    """Return what each line says of one domain's test texts, by line and weighting."""
-    first = [owner.answer(test.texts, weights=owner.teacher.run.weights) for owner in owners]
-    answers = {(f"teacher {owner.name}", ""): answer.soft_labels for owner, answer in zip(owners, first, strict=True)}
-    for chosen in weightings:
-        alone = [owner.answer(test.texts, weights=chosen) for owner in owners]
-        settings = owners[0].teacher.run.distill
-        answers[ENSEMBLE, chosen.weighting] = find_consensus(alone, chosen, settings).pooled
-    if centralised is not None:
-        answers[CENTRALISED, ""] = predict_soft_labels(centralised, test.texts)
+    """Return the soft labels of each teacher, and of their ensemble by weighting, by line and weighting."""
+    answers = {
+        (f"teacher {owner.name}", ""): owner.answer(texts, owner.teacher.run.weights).soft_labels for owner in owners
+    }
+    ordered = sorted(owners, key=lambda owner: (owner.is_server, owner.name))  # as a run does, since sums round
+    for weights in weightings:
+        answered = [owner.answer(texts, weights) for owner in ordered]
+        answers[ENSEMBLE, weights.weighting] = find_consensus(answered, weights, owners[0].teacher.run.distill).pooled
     return answers
 
 
-def _client(config: RunConfig, transfer: TransferSet, index: int, count: int) -> _Owner:
-    client = Client.from_configs(config, NodeConfig.from_mapping({"partition-id": index, "num-partitions": count}))
-    examples, _ = client.examples()
-    plan = teacher_plan(client, examples, transfer, seed=client.seed(), asked=len(transfer))
-    mechanism = mechanism_of(plan.run.privacy)
-    teacher, _ = mechanism.train(plan, folder=client.state / TEACHERS, features=client.features)
-    return _Owner(client.name, teacher, examples)
+def open_client(config: RunConfig, index: int, count: int) -> Client:
+    """Return one of `count` virtual clients."""
+    return Client.from_configs(config, NodeConfig.from_mapping({"partition-id": index, "num-partitions": count}))
 
 
-def _trained_on_all(config: RunConfig, transfer: TransferSet, owned: Sequence[SplitExamples]) -> TextClassifier:
+def train_as_run(
+    client: Client, examples: SplitExamples, transfer: TransferSet, *, seed: int, folder: Path | None
+) -> OwnTeacher:
+    """Train a client's teacher as a run does, or load it from the folder."""
+    plan = teacher_plan(client, examples, transfer, seed=seed, asked=len(transfer))
+    return mechanism_of(plan.run.privacy).train(plan, folder=folder, features=client.features)[0]
+
+
+def open_owners(config: RunConfig, transfer: TransferSet, public: SplitExamples, clients: int) -> list[DataOwner]:
+    """Return all virtual clients, and the server if its student is pretrained, with their teachers."""
+    owners = []
+    for client in (open_client(config, index, clients) for index in range(clients)):
+        examples, _ = client.examples()
+        teacher = train_as_run(client, examples, transfer, seed=client.seed(), folder=client.state / TEACHERS)
+        owners.append(DataOwner(client.name, teacher, examples))
+    if config.student.pretrain:
+        student = pretrained_student(config, public, transfer)
+        name = public_domain(config, [owner.name for owner in owners])
+        owners.append(DataOwner(name, public_teacher(config, student, public.train.texts), public, is_server=True))
+    return owners
+
+
+def _trained_on_all(config: RunConfig, transfer: TransferSet, owners: Sequence[DataOwner]) -> TextClassifier:
     state = Path(config.state_dir)
     model, _ = load_or_train_teacher(
-        student_spec(config, transfer), join_examples(owned), config.teacher, seed=config.seed,
-        folder=state / "centralised" / "teachers", feature_cache=state / "features",
+        student_spec(config, transfer), join_examples([owner.examples for owner in owners]), config.teacher,
+        seed=config.seed, folder=state / "centralised" / "teachers", feature_cache=state / "features",
     )  # fmt: skip
     return model

@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 
 def cell_rows(cell: Cell, summary: dict[str, Any]) -> list[Row]:
-    """Return the rows of one finished cell: its student after distillation."""
+    """Return the rows of one finished cell, its student after distillation."""
     flat = cell.config.to_mapping()
     described: Row = {setting: flat[key] for setting, key in SETTING_KEYS.items()}
     if cell.config.distill.loss not in TRANSPORT_KEYS:
@@ -25,39 +25,36 @@ def cell_rows(cell: Cell, summary: dict[str, Any]) -> list[Row]:
     described["weights"] = cell.config.weights.weighting
     described |= {key: value for key, value in cell.values.items() if key not in SETTING_KEYS.values()}
     described |= {"cell": cell.name, "seed": cell.seed, "line": AFTER} | traffic(summary)
-    return [described | metrics for metrics in by_domain(summary, "after")]
+    return _by_domain(described, summary, "after")
 
 
 def before_rows(cell: Cell, summary: dict[str, Any]) -> list[Row]:
-    """Return the rows of the student as it was before distillation, from the first cell that starts so."""
-    described: Row = {"seed": cell.seed, "line": BEFORE} | cell.shaping
-    return [described | metrics for metrics in by_domain(summary, "before")]
+    """Return the rows of the student before distillation, from the first cell with this start."""
+    return _by_domain({"seed": cell.seed, "line": BEFORE} | cell.shaping, summary, "before")
 
 
 def fedavg_rows(cell: Cell, summary: dict[str, Any]) -> list[Row]:
-    """Return the rows of the model that FedAvg trained, from the start that the cell's student has."""
-    described: Row = {"seed": cell.seed, "line": FEDAVG} | cell.shaping | traffic(summary)
-    return [described | metrics for metrics in by_domain(summary, "after")]
+    """Return the rows of the FedAvg model, which starts like the cell's student."""
+    return _by_domain({"seed": cell.seed, "line": FEDAVG} | cell.shaping | traffic(summary), summary, "after")
 
 
 def with_mean(rows: Sequence[Row]) -> list[Row]:
-    """Add the mean over domains, each counting the same."""
+    """Add the unweighted mean over domains."""
     mean: Row = {measure: float(np.mean([row[measure] for row in rows])) for measure in MEASURES}
     return [*rows, rows[0] | mean | {"domain": MEAN, "examples": sum(row["examples"] for row in rows)}]
 
 
-def by_domain(summary: dict[str, Any], when: str) -> list[Row]:
-    """Return one row of metrics for each domain, and their mean."""
-    return with_mean([{"domain": name} | measured[when] for name, measured in sorted(summary["domains"].items())])
+def _by_domain(described: Row, summary: dict[str, Any], when: str) -> list[Row]:
+    rows = [{"domain": name} | measured[when] for name, measured in sorted(summary["domains"].items())]
+    return [described | metrics for metrics in with_mean(rows)]
 
 
 def tidy(rows: Iterable[Row]) -> pd.DataFrame:
-    """Put rows in a table, the columns that every sweep has first."""
+    """Return a table of the rows, with the common columns first."""
     table = pd.DataFrame(list(rows))
-    extra = [column for column in table.columns if column not in RESULTS]
-    return table.reindex(columns=[*RESULTS, *extra])
+    return table.reindex(columns=list(dict.fromkeys([*RESULTS, *table.columns])))
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a csv file, whole or not at all."""
+    """Write a csv file atomically."""
     write_file(path, table.to_csv(index=False).encode(), mode=SHARED)

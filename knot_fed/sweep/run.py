@@ -1,12 +1,13 @@
-"""Running a sweep: one Flower run a cell, several at a time, and the tables when all are done."""
+"""Running a sweep: one Flower run per cell, several at a time, and the table at the end."""
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,88 +25,59 @@ from knot_fed.sweep.results import Row, before_rows, cell_rows, fedavg_rows, tid
 from knot_fed.system.processes import stop_children, worker_pool
 
 Progress = Callable[[str, int, int], None]
-"""Called with what has just finished, how many are done, and how many there are."""
+"""Called with the name of what has just finished, the number of finished parts, and the total."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """What is to be run.
+    """What to run."""
 
-    Parameters
-    ----------
-    app
-        Folder of an app of the user's own; None: the installed one.
-    folder
-        Where runs and tables go.
-    cells
-        All cells, of all seeds.
-    clients
-        Number of virtual clients.
-    jobs
-        Runs at a time, each on one CPU.
-    fedavg
-        Whether FedAvg is run once for each seed and start of the student, where no privacy mechanism is asked for.
-    """
-
-    app: Path | None
+    app: Path | None  # folder of the user's app; None: the installed one
     folder: SweepFolder
     cells: Sequence[Cell]
-    clients: int
-    jobs: int
-    fedavg: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """One Flower run that is not finished yet."""
-
-    name: str
-    config: RunConfig
-    reference: str
+    clients: int  # number of virtual clients
+    jobs: int  # runs at a time, each on one CPU
+    fedavg: bool  # whether to run FedAvg for each seed and start of the student without a privacy mechanism
 
 
 def run_sweep(sweep: Sweep, *, progress: Progress) -> pd.DataFrame:
     """Run what is not finished, and return the tidy table.
 
-    Raises
-    ------
-    FederationError
-        If a run fails; finished ones are kept, and a second call goes on.
+    Raises FederationError if a run fails; finished ones are kept, and a second call resumes.
     """
-    cells = [_Task(cell.name, cell.config, cell.reference) for cell in sweep.cells]
-    _run_tasks(sweep, cells, sweep.folder.cells, strategy="knot", progress=progress)
-    averaged = [_Task(_fedavg_name(cell), cell.config, cell.reference) for cell in averaged_cells(sweep)]
-    _run_tasks(sweep, averaged, sweep.folder.fedavg, strategy="fedavg", progress=progress)
-    return tidy(_rows(sweep, progress))
+    folder, firsts, averaged = sweep.folder, _first_cells(sweep), averaged_cells(sweep)
+    _run_cells(sweep, sweep.cells, folder.cells, strategy="knot", progress=progress)
+    _run_cells(sweep, averaged, folder.fedavg, strategy="fedavg", progress=progress)
+    rows = [row for cell in firsts for row in before_rows(cell, _summary(sweep, folder.cells, cell))]
+    rows += [row for cell in averaged for row in fedavg_rows(cell, _summary(sweep, folder.fedavg, cell))]
+    rows += [row for cell in sweep.cells for row in cell_rows(cell, _summary(sweep, folder.cells, cell))]
+    return tidy(rows + _references(sweep, firsts, progress))
 
 
 def _first_cells(sweep: Sweep) -> list[Cell]:
-    """Return the first cell of each seed and each start, which the reference lines are taken from."""
+    """Return the first cell of each seed and each start, for which the baselines are computed."""
     return list({cell.reference: cell for cell in reversed(sweep.cells)}.values())[::-1]
 
 
 def averaged_cells(sweep: Sweep) -> list[Cell]:
-    """Return the cells for which FedAvg is run too: a privacy mechanism covers soft labels, and no parameters."""
-    return [cell for cell in _first_cells(sweep) if sweep.fedavg and cell.config.privacy.mechanism == NO_MECHANISM]
+    """Return the cells of the FedAvg runs: without a privacy mechanism, since none covers parameters."""
+    covered = [cell for cell in _first_cells(sweep) if cell.config.privacy.mechanism == NO_MECHANISM]
+    return [replace(cell, name=f"{cell.reference}-fedavg") for cell in covered if sweep.fedavg]
 
 
-def _fedavg_name(cell: Cell) -> str:
-    return f"{cell.reference}-fedavg"
+def _run_cells(sweep: Sweep, cells: Sequence[Cell], runs: Path, *, strategy: str, progress: Progress) -> None:
+    """Run cells, several at a time, on one SuperLink.
 
-
-def _run_tasks(sweep: Sweep, tasks: Sequence[_Task], runs: Path, *, strategy: str, progress: Progress) -> None:
-    """Run tasks, several at a time, on one SuperLink.
-
-    The very first runs alone, on all CPUs, since it computes features that all share; then the first of every other
-    seed and start, which train the teachers that others load; then the rest. A run has the same CPUs whether the sweep
-    was stopped or not.
+    The first cell of the sweep runs alone on all CPUs, since it computes features that all share; then the first of
+    every other seed and start, which train the teachers that others load; then the rest. A run has the same number of
+    CPUs even if the sweep was interrupted.
     """
-    waiting = [task for task in tasks if sweep.folder.finished(runs, task.name, task.config) is None]
+    waiting = [cell for cell in cells if sweep.folder.finished(runs, cell.name, cell.config) is None]
     if not waiting:
         return
-    alone = [task for task in waiting if task is tasks[0]]
-    firsts = {task.reference: task for task in reversed(waiting) if task not in alone}
-    stages = [alone, list(firsts.values())[::-1], [task for task in waiting if task not in [*alone, *firsts.values()]]]
+    alone = [cell for cell in waiting if cell is cells[0]]
+    firsts = {cell.reference: cell for cell in reversed(waiting) if cell not in alone}
+    stages = [alone, list(firsts.values())[::-1], [cell for cell in waiting if cell not in [*alone, *firsts.values()]]]
     done = 0
     with simulator(sweep.app, strategy=strategy) as running, _stopped_on_error(sweep.jobs) as pool:
         for stage in stages:
@@ -115,34 +87,34 @@ def _run_tasks(sweep: Sweep, tasks: Sequence[_Task], runs: Path, *, strategy: st
                 progress(name, done, len(waiting))
 
 
-def _run_stage(pool: ThreadPoolExecutor, run: Callable[[_Task], None], tasks: Sequence[_Task]) -> Iterator[str]:
-    """Run tasks, several at a time; yields each name as it ends, and raises the first failure."""
-    futures: dict[Future[None], _Task] = {pool.submit(run, task): task for task in tasks}
+def _run_stage(pool: ThreadPoolExecutor, run: Callable[[Cell], None], cells: Sequence[Cell]) -> Iterator[str]:
+    """Run cells, several at a time; yield each name as it ends, and raise the first failure."""
+    futures = {pool.submit(run, cell): cell.name for cell in cells}
     for future in as_completed(futures):
-        task = futures[future]
         try:
             future.result()
         except KnotError as error:
-            raise FederationError(f"{task.name}: {error}; mend it and call again, finished runs are kept") from None
-        yield task.name
+            name = futures[future]
+            raise FederationError(f"{name}: {error}; fix it and call again, finished runs are kept") from None
+        yield futures[future]
 
 
-def _run(sweep: Sweep, running: Submitter, task: _Task, *, runs: Path, cpus: int) -> None:
+def _run(sweep: Sweep, running: Submitter, cell: Cell, *, runs: Path, cpus: int) -> None:
     started = time.monotonic()
-    sweep.folder.clear(runs, task.name)
-    overrides: dict[str, Scalar] = {"name": task.name, "runs-dir": str(runs.resolve()), "threads": cpus}
-    config = RunConfig.from_mapping(task.config.to_mapping() | overrides)
+    shutil.rmtree(runs / cell.name, ignore_errors=True)  # of an interrupted run
+    overrides: dict[str, Scalar] = {"name": cell.name, "runs-dir": str(runs.resolve()), "threads": cpus}
+    config = RunConfig.from_mapping(cell.config.to_mapping() | overrides)
     resources = {"client_resources": {"num_cpus": cpus}, "init_args": {"num_cpus": cpus}}
     settings = federation_settings(json.dumps(resources), num_supernodes=sweep.clients)
     running.run(config, settings, echo=lambda _: None)
-    sweep.folder.record_time(runs / task.name, seconds=time.monotonic() - started)
+    sweep.folder.record_time(runs / cell.name, seconds=time.monotonic() - started)
 
 
 @contextmanager
 def _stopped_on_error(jobs: int) -> Iterator[ThreadPoolExecutor]:
-    """Give threads for so many runs at a time, and stop the runs when one of them fails or the sweep is stopped.
+    """Yield a pool of `jobs` threads, and stop their runs if one fails or the sweep is interrupted.
 
-    A thread may be about to start its run just then, so what was started is stopped until all threads have ended.
+    A thread may be starting its run at that moment, so processes are stopped until all threads have ended.
     """
     pool = ThreadPoolExecutor(jobs)
     try:
@@ -158,28 +130,15 @@ def _stopped_on_error(jobs: int) -> Iterator[ThreadPoolExecutor]:
     pool.shutdown()
 
 
-def _rows(sweep: Sweep, progress: Progress) -> list[Row]:
-    """Collect finished runs and reference lines."""
-    rows: list[Row] = []
-    firsts = _first_cells(sweep)
-    for cell in firsts:
-        rows += before_rows(cell, _summary(sweep, sweep.folder.cells, cell.name, cell))
-    for cell in averaged_cells(sweep):
-        rows += fedavg_rows(cell, _summary(sweep, sweep.folder.fedavg, _fedavg_name(cell), cell))
-    for cell in sweep.cells:
-        rows += cell_rows(cell, _summary(sweep, sweep.folder.cells, cell.name, cell))
-    return rows + _references(sweep, firsts, progress)
-
-
-def _summary(sweep: Sweep, runs: Path, name: str, cell: Cell) -> dict[str, Any]:
-    summary = sweep.folder.finished(runs, name, cell.config)
+def _summary(sweep: Sweep, runs: Path, cell: Cell) -> dict[str, Any]:
+    summary = sweep.folder.finished(runs, cell.name, cell.config)
     if summary is None:
-        raise FederationError(f"{name}: the run left no summary; call again to run it once more")
+        raise FederationError(f"{cell.name}: the run left no summary; call again to run it once more")
     return summary
 
 
 def _references(sweep: Sweep, firsts: Sequence[Cell], progress: Progress) -> list[Row]:
-    """Compute the reference lines of each seed and each start, in processes of one thread each."""
+    """Compute the baselines of each seed and start, in processes of one thread each."""
     weightings = list({cell.config.weights.weighting: cell.config.weights for cell in sweep.cells}.values())
     missing = [cell for cell in firsts if sweep.folder.kept_references(cell.reference) is None]
     with worker_pool(sweep.jobs) as pool:

@@ -25,9 +25,8 @@ def compare_with_baseline(results: pd.DataFrame, extra: Sequence[str] = ()) -> p
     Returns
     -------
     comparison
-        For each setting, domain and metric: `seeds`, mean `difference`, the limits `low` and `high` of its 95 %
-        interval (Student's t over seeds, paired), and a `verdict`: better, worse, or undecided where the interval
-        holds zero or there is one seed only.
+        For each setting, domain and metric: `seeds`, mean `difference`, its 95 % interval `low` to `high` (Student's t
+        over seeds, paired), and a `verdict`: better, worse, or undecided if the interval contains zero or is infinite.
     """
     students = results[results["line"] == AFTER].fillna({"cost": ""})
     baseline = students[students["loss"] == BASELINE]
@@ -50,20 +49,13 @@ def compare_with_baseline(results: pd.DataFrame, extra: Sequence[str] = ()) -> p
 
 
 def paired_interval(differences: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % interval of the mean by Student's t; infinite for a single difference.
-
-    Examples
-    --------
-    >>> low, high = paired_interval(np.array([1.0, 2.0, 3.0]))
-    >>> round(low, 3), round(high, 3)
-    (-0.484, 4.484)
-    """
+    """Return the 95 % interval of the mean by Student's t; infinite for a single difference."""
     half = half_interval(differences) if len(differences) > 1 else np.inf
     return float(differences.mean()) - half, float(differences.mean()) + half
 
 
 def _verdict(low: float, high: float) -> str:
-    """Judge an interval that has been turned so that more is better."""
+    """Judge an interval for which more is better."""
     if low > 0:
         return "better"
     return "worse" if high < 0 else "undecided"

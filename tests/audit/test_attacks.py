@@ -7,8 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from knot_fed.audit.attacks.findings import Effort
-from knot_fed.audit.attacks.poisoning import POISONS
-from knot_fed.audit.attacks.registry import ATTACKS, POOLINGS
+from knot_fed.audit.attacks.registry import ATTACKS, POISONS, POOLINGS
 from knot_fed.audit.folder import AuditFolder
 from knot_fed.audit.report import roc_figure
 from knot_fed.audit.study import Audit, run_part
@@ -16,6 +15,7 @@ from knot_fed.audit.subject import OpenedRun
 from knot_fed.cli.main import app
 from knot_fed.config import RunConfig
 from knot_fed.data.reviews import builtin_examples
+from knot_fed.federation.server.run import start_student
 from knot_fed.labels import LabelSpace, check_soft_labels
 from knot_fed.training.teacher import predict_soft_labels
 
@@ -84,8 +84,8 @@ def test_an_audited_teacher_is_the_runs_own_and_a_student_is_distilled_anew_each
     texts = federation.transfer.texts[:20]
     again = subject.train(subject.examples.train, subject.client.seed())
     np.testing.assert_array_equal(subject.run_teacher()(texts), again(texts))
-    answers = [other.run_teacher().answer(federation.transfer.texts) for other in federation.subjects]
-    before = predict_soft_labels(federation.start(), texts)
+    answers = {it.client.name: it.run_teacher().answer(federation.transfer.texts) for it in federation.subjects}
+    before = predict_soft_labels(start_student(config, federation.public, federation.transfer), texts)
     students = [federation.distil(federation.transfer.texts, answers) for _ in range(2)]
     told = [predict_soft_labels(student, texts) for student in students]
     np.testing.assert_array_equal(*told)

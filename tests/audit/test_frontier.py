@@ -199,7 +199,7 @@ def test_folders_of_before_are_read_and_what_is_unknown_is_told(folders):
     found = price_of_privacy(folders)
     assert len(found.table) == 4
     (note,) = found.notes
-    assert "plain: it is unknown what its data files held; it is taken for that of the same paths" in note
+    assert "plain: content of the data files unknown; assumed equal to the same paths" in note
     for folder in folders[1:]:
         without_content(folder)
     found = price_of_privacy(folders)
@@ -214,7 +214,7 @@ def test_a_key_that_a_folder_of_before_does_not_tell_has_its_default_and_is_name
     file.write_text(tomli_w.dumps(told))
     found = price_of_privacy(folders)
     assert len(found.table) == 4
-    assert any("plain: does not tell distill.agreement" in note for note in found.notes)
+    assert any("plain: lacks distill.agreement" in note for note in found.notes)
 
 
 def test_the_frontier_is_one_page_and_one_table(folders, tmp_path):

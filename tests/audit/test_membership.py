@@ -5,9 +5,8 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn.metrics import roc_curve
 
-from knot_fed.audit.attacks.findings import membership_findings
+from knot_fed.audit.attacks.findings import area_under_curve, membership_findings, true_positive_rate
 from knot_fed.audit.attacks.membership import label_logits, leave_one_out, lira_scores
-from knot_fed.audit.attacks.metrics import area_under_curve, true_positive_rate
 from knot_fed.audit.attacks.shadows import read_nearest, read_own, split_candidates, train_shadows
 from knot_fed.types import LabelledTexts
 from tests.audit.learners import blind, by_heart, made_up

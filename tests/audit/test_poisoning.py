@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knot_fed.aggregation import pool_soft_labels
-from knot_fed.audit.attacks.poisoning import POISONS, poisoned
+from knot_fed.audit.attacks.registry import POISONS, poisoned
 from knot_fed.labels import LabelSpace, check_soft_labels
 from knot_fed.transport import make_ground_cost
 

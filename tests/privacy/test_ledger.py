@@ -281,7 +281,7 @@ def test_keys_of_texts_are_kept_once_and_a_lost_file_of_them_stops_everything(tm
     digest = digest_of_keys(keys)
     np.testing.assert_array_equal(Ledger(tmp_path).kept_keys(digest), keys)
     (tmp_path / "ledger-texts" / digest).write_bytes(bytes(160))
-    with pytest.raises(PolicyError, match="keys of texts"):
+    with pytest.raises(PolicyError, match="keys of its texts"):
         Ledger(tmp_path).kept_keys(digest)
     Ledger(tmp_path).keep_keys(keys)
     np.testing.assert_array_equal(Ledger(tmp_path).kept_keys(digest), keys)
@@ -315,7 +315,7 @@ def test_lost_keys_of_texts_are_found_and_recovered_as_the_whole_budget(tmp_path
         ledger.charge(lambda before, kept=digest, name=field: private(stop=10, summed=True, **{name: kept}))
         ledger.check()
         (tmp_path / "ledger-texts" / digest).unlink()
-        with pytest.raises(PolicyError, match="keys of texts that it tells of are lost"):
+        with pytest.raises(PolicyError, match="the keys of its texts are lost"):
             ledger.check()
         assert "counts as the whole budget" in ledger.recover()
         ledger.check()
@@ -350,7 +350,7 @@ def test_a_teacher_or_a_row_that_is_drawn_again_in_a_run_counts_again():
 )
 def test_a_line_that_is_no_entry_stops_everything(tmp_path, body):
     Ledger(tmp_path)._file.append(body)
-    with pytest.raises(PolicyError, match="a line of it is no entry"):
+    with pytest.raises(PolicyError, match="one of its lines is not an entry"):
         Ledger(tmp_path).entries()
 
 

@@ -9,47 +9,30 @@ from scipy.special import expit
 from scipy.stats import binom
 
 SHARES = (1.0, 0.5, 0.25, 0.1, 0.05)
-"""Shares of the canaries on which a guess is ventured; every share is looked at, and paid for."""
+"""Shares of the canaries that are guessed; all are tried, and the confidence of each is corrected."""
 HIGHEST_EPSILON = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class EpsilonBound:
-    """What one run of canaries shows.
-
-    Parameters
-    ----------
-    epsilon
-        Lower bound on epsilon at the delta given, >= 0; 0 where the guesses prove nothing.
-    canaries, guesses, right
-        Canaries in all, those on which a guess was ventured, and right guesses, of the share that gave the bound.
-    confidence
-        Probability, over canaries and mechanism, with which the bound holds.
-    """
+    """A lower bound on epsilon, 0 if the guesses prove nothing, and the counts of the share that gave it."""
 
     epsilon: float
     canaries: int
-    guesses: int
+    guesses: int  # canaries on which the auditor did not abstain
     right: int
-    confidence: float
+    confidence: float  # probability, over canaries and mechanism, that the bound holds
 
 
 def p_value(*, canaries: int, guesses: int, right: int, epsilon: float, delta: float) -> float:
-    """Bound the chance of at least so many right guesses about an (epsilon, delta)-DP mechanism.
+    """Bound the probability of at least `right` right guesses about an (epsilon, delta)-DP mechanism.
 
     With r guesses about m canaries, each included by a fair coin, and B ~ Binomial(r, e^epsilon / (1 + e^epsilon)):
 
         P[right >= v] <= P[B >= v] + 2 m delta max_{i >= 1} P[v - i <= B < v] / i
 
-    (theorem 5.2 of arXiv 2305.08846; the first term alone is the theorem for delta = 0). Neighbours differ by one
-    canary added or removed.
-
-    Parameters
-    ----------
-    canaries, guesses, right
-        Counts, 0 <= right <= guesses <= canaries.
-    epsilon, delta
-        The guarantee that is doubted: epsilon >= 0, delta in [0, 1].
+    (theorem 5.2 of arXiv 2305.08846; the first term alone is the theorem for delta = 0). Neighbours differ in one
+    canary added or removed; 0 <= right <= guesses <= canaries.
 
     Examples
     --------
@@ -68,7 +51,7 @@ def p_value(*, canaries: int, guesses: int, right: int, epsilon: float, delta: f
 def epsilon_lower_bound(
     *, canaries: int, guesses: int, right: int, delta: float, confidence: float = 0.95
 ) -> EpsilonBound:
-    """Return the least epsilon that the guesses do not refute; the number of guesses is fixed before they are judged.
+    """Return the least epsilon that the guesses do not reject, for a number of guesses fixed in advance.
 
     Examples
     --------
@@ -93,22 +76,12 @@ def audit_guesses(
     delta: float,
     confidence: float = 0.95,
 ) -> EpsilonBound:
-    """Guess who was in, from the highest and lowest scores, and bound epsilon.
+    """Guess which canaries were included, from the highest and lowest scores, and bound epsilon.
 
-    Half of the guesses say *in*, of the highest scores, and half *out*, of the lowest; in between the auditor
-    abstains. The shares of `SHARES` are all tried and the best is told, each at `1 - (1 - confidence) / shares`, so
-    that the bound keeps its confidence (Bonferroni).
-
-    Parameters
-    ----------
-    scores
-        Higher means more likely in; computed without knowledge of `included`. Ties are broken by position.
-    included
-        The coins; each canary was in with probability 1/2, apart from all others.
-    delta
-        In [0, 1].
-    confidence
-        In (0, 1).
+    Half of the guesses say *in*, for the highest scores, and half *out*, for the lowest; the auditor abstains in
+    between. All `SHARES` are tried and the best bound is returned, each at confidence
+    `1 - (1 - confidence) / shares`, so that the result keeps its confidence (Bonferroni). Scores must not depend on
+    `included`, which are independent fair coins; ties are broken by position.
     """
     order = np.argsort(scores, kind="stable")
     each = 1 - (1 - confidence) / len(SHARES)

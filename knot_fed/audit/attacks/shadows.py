@@ -1,4 +1,4 @@
-"""Teachers that an attacker trains: shadows that saw each candidate by a coin, and what their soft labels say of it."""
+"""The attacker's teachers: shadows trained on each candidate by a coin, and what their soft labels reveal of it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,24 +12,14 @@ from knot_fed.training.confidence import nearest_by_words
 from knot_fed.types import LabelledTexts, SoftLabels, Text
 
 Answers: TypeAlias = Callable[[Sequence[Text]], SoftLabels]
-"""A teacher, seen from outside: what its client would release for some texts."""
+"""A teacher as seen from outside: the soft labels that its client would release."""
 
 A = TypeVar("A", bound=Answers)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shadows(Generic[A]):
-    """Candidates, who saw which of them, and the teachers.
-
-    Parameters
-    ----------
-    candidates
-        Texts with the labels that a teacher would be trained on.
-    members
-        Whether each teacher saw each candidate.
-    teachers
-        One for each row of `members`.
-    """
+    """Candidates, the teachers, and whether each teacher (row of `members`) was trained on each candidate."""
 
     candidates: LabelledTexts
     members: Bool[np.ndarray, "models candidates"]
@@ -44,18 +34,9 @@ def train_shadows(
     count: int,
     generator: np.random.Generator,
 ) -> Shadows[A]:
-    """Train teachers on what is always in, and on each candidate by a fair coin.
+    """Train `count` teachers on all examples of `always`, and on each candidate by a fair coin.
 
-    Parameters
-    ----------
-    training
-        Trains a teacher on examples by a seed; all that an attack knows of a mechanism.
-    always, candidates
-        Examples that all teachers see, and that each sees or not.
-    count
-        Number of teachers.
-    generator
-        Of the coins and of each training's seed.
+    `training`, which trains on examples with a seed, is all that an attack knows of a mechanism.
     """
     members = generator.random((count, len(candidates))) < 0.5
     teachers = []
@@ -69,14 +50,14 @@ def train_shadows(
 def split_candidates(
     train: LabelledTexts, count: int, *, generator: np.random.Generator
 ) -> tuple[LabelledTexts, LabelledTexts]:
-    """Draw so many candidates from the training examples, at most half, and return them with the rest."""
+    """Draw `count` candidates from the training examples, at most half, and return them and the rest."""
     order = generator.permutation(len(train))
     count = min(count, len(train) // 2)
     return train.select(order[:count]), train.select(order[count:])
 
 
 def read_own(shadows: Shadows[A]) -> Float[np.ndarray, "models candidates 1"]:
-    """Read each candidate's label off its own soft label."""
+    """Return the logit of each candidate's label in its own soft label."""
     texts, labels = shadows.candidates.texts, shadows.candidates.labels
     return np.stack([label_logits(teacher(texts), labels)[:, None] for teacher in shadows.teachers])
 
@@ -84,17 +65,7 @@ def read_own(shadows: Shadows[A]) -> Float[np.ndarray, "models candidates 1"]:
 def read_nearest(
     shadows: Shadows[A], texts: Sequence[Text], *, count: int
 ) -> Float[np.ndarray, "models candidates nearest"]:
-    """Read each candidate's label off the soft labels of the texts nearest to it.
-
-    Parameters
-    ----------
-    shadows
-        The teachers.
-    texts
-        The transfer set.
-    count
-        Nearest texts of each candidate.
-    """
+    """Return the logits of each candidate's label in the soft labels of the `count` texts nearest to it."""
     _, rows = nearest_by_words(shadows.candidates.texts, texts, count=count)
     asked = np.unique(rows)
     labels = np.repeat(shadows.candidates.labels, rows.shape[1])
@@ -106,6 +77,6 @@ def read_nearest(
 
 
 def canary_scores(shadows: Shadows[A]) -> tuple[Float[np.ndarray, "candidates"], Bool[np.ndarray, "candidates"]]:
-    """Score the candidates as canaries of the first teacher, from what the others teach; with the first one's coins."""
+    """Score the candidates as canaries of the first teacher, with the others as shadows; return its coins too."""
     seen = read_own(shadows)
     return lira_scores(seen[0], seen[1:], shadows.members[1:], online=True), shadows.members[0]

@@ -1,1 +1,1 @@
-"""The price of privacy: sweeps and audits side by side."""
+"""The price of privacy: sweeps and audits joined in one table."""

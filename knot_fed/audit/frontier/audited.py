@@ -1,4 +1,4 @@
-"""What audits add to a frontier: each to the rows of its own run, and to no other."""
+"""Joins audits to the rows of a frontier: each to the rows of its own run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from knot_fed.audit.described import Shape, StudyDescription, differences, told_differences
+from knot_fed.audit.described import Shape, StudyDescription, describe_differences, differences
 from knot_fed.audit.folder import TABLE_FILE
 from knot_fed.errors import RunFolderError
 
@@ -19,39 +19,32 @@ MEASURED = {
     "mix_kl": ("label-mix", "soft labels: mean row", "kl", "mean"),
     "mix_kl_pooled": ("label-mix", "pooled: mean row", "kl", "mean"),
 }
-"""What an audit adds to a row: attack, case, measure, and what is taken over seeds and clients."""
+"""Columns that an audit adds: attack, case, measure, and the aggregation over seeds and clients."""
 TRIAL = ["seed", "client", "attack", "case", "measure"]
 
 
 def join_audits(
     rows: Sequence[dict[str, Any]], audits: Sequence[StudyDescription], shapes: Mapping[str, Shape]
 ) -> None:
-    """Enter what audits measured into the rows of the run that each attacked.
+    """Add what audits measured to the rows of the run that each attacked.
 
-    The loss shapes the student only: what was measured on soft labels stands beside each loss, and what was measured on
-    the student beside its own.
-
-    Raises
-    ------
-    RunFolderError
-        If an audit attacked a run that is in no row, or two attacked one run in different ways.
+    Findings on soft labels join the rows of every loss, which shapes only the student. Raises RunFolderError if an
+    audit attacked a run without a row, or two audits attacked one run with different effort.
     """
     found = [(audit, audit.shape({})) for audit in audits]
-    strangers = [_stranger(audit, shape, rows, shapes) for audit, shape in found]
-    if any(strangers):
-        raise RunFolderError(
-            "; ".join(filter(None, strangers)) + "; leave out such audits, or give the sweeps of their runs"
-        )
+    strangers = "; ".join(filter(None, (_stranger(audit, shape, rows, shapes) for audit, shape in found)))
+    if strangers:
+        raise RunFolderError(f"{strangers}; leave out such audits, or give the sweeps of their runs")
     tables = {audit.folder: _table(audit.folder) for audit in audits}
     for row in rows:
         ours = _whole(row, shapes)
         beside = [(audit, shape) for audit, shape in found if not differences(_of_teachers(shape), _of_teachers(ours))]
         _refuse_other_efforts([audit for audit, _ in beside])
         own = [audit for audit, shape in beside if not differences(shape, ours)]
-        for column, (attack, case, measure, over) in MEASURED.items():
+        for column, (attack, *measured) in MEASURED.items():
             joined = [tables[audit.folder] for audit in (own if attack == STUDENT else [a for a, _ in beside])]
             if joined:
-                row[column] = _measured(pd.concat(joined), attack, case, measure, over)
+                row[column] = _measured(pd.concat(joined), attack, *measured)
 
 
 def _whole(row: Mapping[str, Any], shapes: Mapping[str, Shape]) -> Shape:
@@ -59,30 +52,27 @@ def _whole(row: Mapping[str, Any], shapes: Mapping[str, Shape]) -> Shape:
 
 
 def _of_teachers(shape: Shape) -> Shape:
-    """Return what shapes the soft labels: all but the loss."""
+    """Return what shapes the soft labels: everything but the loss."""
     return {key: value for key, value in shape.items() if key != "distill.loss" and not key.startswith("transport.")}
 
 
 def _stranger(
     audit: StudyDescription, shape: Shape, rows: Sequence[Mapping[str, Any]], shapes: Mapping[str, Shape]
 ) -> str:
-    """Say from which row an audit differs least, and in what; empty where it belongs to one."""
+    """Describe how an audit without a row differs from the nearest one; empty if it has a row."""
     ours = _of_teachers(shape)
     nearest = min((_of_teachers(_whole(row, shapes)) for row in rows), key=lambda row: len(differences(ours, row)))
-    told = told_differences(ours, nearest)
-    return f"{audit.folder}: an audit of another run than those of the sweeps: differs in {told}" if told else ""
+    differing = describe_differences(ours, nearest)
+    return f"{audit.folder}: an audit of another run than the sweeps': differs in {differing}" if differing else ""
 
 
 def _refuse_other_efforts(audits: Sequence[StudyDescription]) -> None:
     for other in audits[1:]:
         first = audits[0]
-        keys = sorted(
-            key for key in {*first.attacked, *other.attacked} if first.attacked.get(key) != other.attacked.get(key)
-        )
+        keys = ", ".join(differences(first.attacked, other.attacked))
         if keys:
             raise RunFolderError(
-                f"{first.folder} and {other.folder}: audits of one run that differ in {', '.join(keys)}; give one of"
-                " them"
+                f"{first.folder} and {other.folder}: audits of one run that differ in {keys}; give one of them"
             )
 
 
@@ -98,7 +88,7 @@ def _table(folder: Path) -> pd.DataFrame:
 
 
 def _measured(table: pd.DataFrame, attack: str, case: str, measure: str, over: str) -> float:
-    """Take a measure over seeds and clients; one that two audits of a run have made counts once."""
+    """Aggregate a measure over seeds and clients, without trials that two audits of a run share."""
     chosen = (table["attack"] == attack) & (table["case"] == case) & (table["measure"] == measure)
     values = table[chosen].drop_duplicates(TRIAL)["value"]
     return float(values.agg(over)) if len(values) else float("nan")

@@ -1,4 +1,4 @@
-"""The page of the price of privacy: table and frontier plots."""
+"""The page of the price of privacy: a table and frontier plots."""
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
@@ -15,7 +15,7 @@ from knot_fed.reporting.page import Page, PageSection, PageTable, Picture, Table
 
 COLOURS = {"ot": BLUE, "entropy": VERMILLION}
 MARKS = dict(zip(MECHANISMS, "*os^vP", strict=False))
-"""Of the first mechanisms of the registry, in its order; all others share one."""
+"""Markers of the first mechanisms in the registry; all others share one."""
 DASHES = ("-", "--", ":", "-.")
 TELLING = ["study", "mechanism", "loss", "settings"]
 COLUMNS = (
@@ -37,48 +37,21 @@ LEAKS = {
     "mix_kl": "divergence of the inferred label mix (nats)",
 }
 
-RATES = ("tpr_own_row",)
-"""Leaks whose orders of magnitude count."""
-
-
-def words_of(line: Mapping[Hashable, Any], heads: Sequence[str]) -> list[str]:
-    """Return what tells a line from others, in the order of the headings."""
-    told = {**line, "guarantee": guarantee(line)}
-    return [str(told[head]) for head in heads]
-
-
-def headings(table: pd.DataFrame) -> list[str]:
-    """Return the headings of what tells lines apart: the study and further settings only where they do."""
-    telling = [head for head in ("study", "settings") if table[head].any()]
-    return [*telling, "mechanism", "loss", "guarantee"]
-
 
 def guarantee(line: Mapping[Hashable, Any]) -> str:
-    """Return unit, epsilon and delta in words.
-
-    Examples
-    --------
-    >>> guarantee({"unit": "record", "epsilon": 4.0, "delta": 1e-5})
-    'record: ε = 4, δ = 1e-05'
-    """
+    """Return unit, epsilon and delta in words."""
     if not math.isfinite(line["epsilon"]):
         return "no guarantee"
     return f"{line['unit']}: ε = {line['epsilon']:g}, δ = {line['delta']:g}"
 
 
 def write_frontier(table: pd.DataFrame, file: Path, names: Sequence[str], notes: Sequence[str]) -> None:
-    """Write the page: what is to be known of the table, table and plots.
-
-    Raises
-    ------
-    RunFolderError
-        If the file cannot be written.
-    """
-    named = headings(table)
+    """Write the page with notes, table and plots; raises RunFolderError if the file cannot be written."""
+    named = [*(head for head in ("study", "settings") if table[head].any()), "mechanism", "loss", "guarantee"]
     heads = [*map(words, named), *(TableCell(heading) for _, heading, _ in COLUMNS)]
     rows = [
         [
-            *map(words, words_of(line, named)),
+            *(words(str({**line, "guarantee": guarantee(line)}[head])) for head in named),
             *(number(line[key], digits, suffix=_half(line, key)) for key, _, digits in COLUMNS),
         ]
         for line in table.to_dict("records")
@@ -87,8 +60,8 @@ def write_frontier(table: pd.DataFrame, file: Path, names: Sequence[str], notes:
         _frontier(table, leak, measure) for measure in ("sd", "macro_f1") for leak in LEAKS if table[leak].notna().any()
     ]
     text = (
-        "The audited bound is the largest over the seeds; rates and divergences are means. Gain kept is the fall of SD"
-        " as a share of that without a mechanism; lead is by how much SD lies under that of the entropy loss."
+        "The audited bound is the largest over the seeds; rates and divergences are means. Gain kept is the decrease of"
+        " SD relative to that without a mechanism; lead is how much lower SD is than with the entropy loss."
     )
     sections = [
         PageSection("Guarantee, price and attacks", text=text, tables=[PageTable("Means over the seeds", heads, rows)]),
@@ -99,7 +72,7 @@ def write_frontier(table: pd.DataFrame, file: Path, names: Sequence[str], notes:
 
 
 def _frontier(table: pd.DataFrame, leak: str, measure: str) -> Picture:
-    """Draw a metric against what is claimed or leaks; points of one mechanism and loss are joined by epsilon."""
+    """Plot a metric against a claim or leak; points of one mechanism and loss are joined by epsilon."""
     finite = table[table[leak].notna()]
     highest = 2 * max([1.0, *finite.loc[finite[leak].map(math.isfinite), leak]])
     with Canvas(height=4.2) as canvas:
@@ -116,25 +89,24 @@ def _frontier(table: pd.DataFrame, leak: str, measure: str) -> Picture:
             ticks = sorted({min(value, highest) for value in finite[leak]})
             canvas.axes.set_xticks(ticks, ["none" if tick == highest else f"{tick:g}" for tick in ticks])
             canvas.axes.minorticks_off()
-        elif leak in RATES and (finite[leak] > 0).all():
+        elif leak == "tpr_own_row" and (finite[leak] > 0).all():
             canvas.logarithmic("x")
             canvas.axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         canvas.axes.grid()
-        canvas.axes.set_xlabel(LEAKS[leak])
-        canvas.axes.set_ylabel("Semantic Distance" if measure == "sd" else "macro-F1")
+        canvas.axes.set(xlabel=LEAKS[leak], ylabel="Semantic Distance" if measure == "sd" else "macro-F1")
         canvas.legend_above()
-    told = "; ".join(
+    values = "; ".join(
         f"{' '.join(filter(None, (line[key] for key in TELLING)))} {line[leak]:.3g}: {line[measure]:.3f}"
         for line in finite.to_dict("records")
     )
     return canvas.picture(
-        f"{measure} against {LEAKS[leak]}. {told}.",
+        f"{measure} against {LEAKS[leak]}. {values}.",
         "Points are joined by epsilon; bars are 95 % intervals over the seeds.",
     )
 
 
 def shown_leak(line: Mapping[Hashable, Any], key: str, digits: int) -> str:
-    """Return a measure with its interval; empty where there is none."""
+    """Return a measure with its interval; empty if there is none."""
     return "" if pd.isna(line[key]) else f"{line[key]:.{digits}f}{_half(line, key)}"
 
 

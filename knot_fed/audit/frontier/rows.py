@@ -1,4 +1,4 @@
-"""The price of privacy: sweeps and audits side by side, one line for each study, mechanism, epsilon and loss."""
+"""The price of privacy: sweeps and audits joined, one row for each study, mechanism, epsilon and loss."""
 
 import json
 import math
@@ -33,19 +33,19 @@ from knot_fed.types import MEAN
 
 SETTINGS = [*GUARANTEE, "loss"]
 PARTS = ["shape", "of_mechanism", "of_loss"]
-"""A run's shape in three digests: the study that runs must share to be compared, and what mechanism and loss add."""
+"""A run's shape in three parts: the study, in which runs can be compared, and settings of mechanism and loss."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frontier:
-    """The joined table, and what a reader has to know of it: studies kept apart, and what is unknown."""
+    """The joined table, and notes on studies that are kept apart and on what is unknown."""
 
     table: pd.DataFrame
     notes: Sequence[str]
 
 
 def price_of_privacy(folders: Sequence[Path]) -> Frontier:
-    """Join sweeps and audits where all that shapes their results is the same, but for mechanism, epsilon and loss.
+    """Join sweeps and audits whose results are shaped by the same settings, except mechanism, epsilon and loss.
 
     Parameters
     ----------
@@ -55,11 +55,11 @@ def price_of_privacy(folders: Sequence[Path]) -> Frontier:
     Returns
     -------
     frontier
-        One row for each study, mechanism, epsilon, delta and loss: `study` (a letter, empty where there is one),
-        `settings` (what else tells two rows apart), `unit`, `seeds`, `sd`, `sd_half` (half the 95 % interval over
-        seeds), `macro_f1`, `macro_f1_half`, `bytes_up`, `gain_kept` (the fall of SD as a share of that without a
-        mechanism, same study and loss), `lead` with `lead_half` (SD of entropy less that of this loss, paired by seed),
-        and the columns of `MEASURED`, empty where no audit is given. `none` comes last.
+        One row for each study, mechanism, epsilon, delta and loss: `study` (a letter, empty if there is only one),
+        `settings` (what else distinguishes two rows), `unit`, `seeds`, `sd`, `sd_half` (half the 95 % interval over
+        seeds), `macro_f1`, `macro_f1_half`, `bytes_up`, `gain_kept` (decrease of SD relative to that without a
+        mechanism, same study and loss), `lead` with `lead_half` (SD of entropy minus that of this loss, paired
+        by seed), and the columns of `MEASURED`, NaN without an audit. `none` comes last.
 
     Raises
     ------
@@ -75,18 +75,18 @@ def price_of_privacy(folders: Sequence[Path]) -> Frontier:
     students = pd.concat([_students(study, shapes) for study in described if study.folder in sweeps], ignore_index=True)
     grouped = students.groupby([*SETTINGS, *PARTS], sort=False)
     rows = [_line(dict(zip([*SETTINGS, *PARTS], key, strict=True)), group, students) for key, group in grouped]
-    names, told = _named_studies(students, shapes)
+    names, apart = _named_studies(students, shapes)
     for row in rows:
         row |= {"study": names[row["shape"]], "settings": _settings(row, rows, shapes)}
     join_audits(rows, [study for study in described if study.folder not in sweeps], shapes)
-    columns = ["study", *SETTINGS, "settings", *(key for key in rows[0] if key not in ("study", *SETTINGS, "settings"))]
+    columns = dict.fromkeys(["study", *SETTINGS, "settings", *rows[0]])
     table = pd.DataFrame(rows)[[column for column in columns if column not in PARTS]]
     ordered = table.sort_values(["study", "mechanism", "epsilon", "loss"], key=_none_last, kind="stable")
-    return Frontier(ordered.reset_index(drop=True), [*told, *notes])
+    return Frontier(ordered.reset_index(drop=True), [*apart, *notes])
 
 
 def _students(study: StudyDescription, shapes: dict[str, Shape]) -> pd.DataFrame:
-    """Return a row for each cell of a sweep: its settings, seed, shape, and the student's metrics before and after."""
+    """Return a row for each cell of a sweep: settings, seed, shape, and the student's metrics before and after."""
     frame = read_sweep(study.folder).frame
     mean = frame[frame["domain"] == MEAN]
     starts, further = mean[mean["line"] == BEFORE], [key for key in study.grid if key in frame.columns]
@@ -106,21 +106,21 @@ def _students(study: StudyDescription, shapes: dict[str, Shape]) -> pd.DataFrame
 
 
 def _values(study: StudyDescription, cell: Mapping[Any, Any]) -> dict[str, Scalar]:
-    """Return what the grid gives a cell, as it was typed; a key that the cell does not read stays as it is."""
+    """Return the grid values of a cell with their types, without keys that the cell does not read."""
     values: dict[str, Scalar | None] = {}
     columns = {key: setting for setting, key in SETTING_KEYS.items()}
     for key, listed in study.grid.items():
-        told = str(cell[columns.get(key, key)])
-        values[key] = next((value for value in listed if told and _same(told, value)), None)
+        written = str(cell[columns.get(key, key)])
+        values[key] = next((value for value in listed if written and _same(written, value)), None)
     return {"distill.loss": str(cell["loss"])} | {key: value for key, value in values.items() if value is not None}
 
 
-def _same(told: str, value: Scalar) -> bool:
-    """Compare a value with what a csv file makes of it: a whole number may have become 2.0."""
-    if told == str(value):
+def _same(written: str, value: Scalar) -> bool:
+    """Compare a value with its form in a csv file, where an integer may have become 2.0."""
+    if written == str(value):
         return True
     try:
-        return not isinstance(value, bool | str) and float(told) == float(value)
+        return not isinstance(value, bool | str) and float(written) == float(value)
     except ValueError:
         return False
 
@@ -132,7 +132,7 @@ def _settings_of(shape: Shape) -> dict[str, Any]:
 
 
 def _parts(shape: Shape, shapes: dict[str, Shape]) -> dict[str, str]:
-    """Cut a shape in three, and enter what each digest stands for."""
+    """Split a shape in three, and store each part under its JSON text."""
     of_loss = {key: value for key, value in shape.items() if key == "distill.loss" or key.startswith("transport.")}
     of_mechanism = {key: value for key, value in shape.items() if key in OF_MECHANISM}
     rest = {key: value for key, value in shape.items() if key not in of_loss and key not in of_mechanism}
@@ -144,42 +144,32 @@ def _parts(shape: Shape, shapes: dict[str, Shape]) -> dict[str, str]:
 
 
 def _named_studies(students: pd.DataFrame, shapes: Mapping[str, Shape]) -> tuple[dict[str, str], list[str]]:
-    """Give each study a letter where there are several, and say which keys tell them apart."""
+    """Name each study by a letter if there are several, and describe how they differ."""
     studies = list(dict.fromkeys(students["shape"]))
     if len(studies) == 1:
         return {studies[0]: ""}, []
     keys = sorted({key for study in studies for key in differences(shapes[studies[0]], shapes[study])})
-    names = {study: _letters(place) for place, study in enumerate(studies)}
+    names = {study: f"{string.ascii_uppercase[place % 26]}{place // 26 or ''}" for place, study in enumerate(studies)}
     notes = [f"{len(studies)} studies are kept apart, since what shapes their results differs: {', '.join(keys)}"]
     for study, name in names.items():
         folders = ", ".join(dict.fromkeys(students[students["shape"] == study]["folder"]))
-        told = ", ".join(f"{key} {value_in_words(shapes[study], key)}" for key in keys)
-        notes.append(f"study {name}: {folders}: {told}")
+        notes.append(f"study {name}: {folders}: {_in_words(shapes[study], keys)}")
     return names, notes
 
 
-def _letters(place: int) -> str:
-    """Name a study.
-
-    Examples
-    --------
-    >>> _letters(0), _letters(27)
-    ('A', 'B1')
-    """
-    turn, letter = divmod(place, len(string.ascii_uppercase))
-    return string.ascii_uppercase[letter] + (str(turn) if turn else "")
-
-
 def _settings(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], shapes: Mapping[str, Shape]) -> str:
-    """Tell what else sets a row apart from others of its mechanism and its loss."""
+    """Describe what else distinguishes a row from others with its mechanism or its loss."""
     keys: set[str] = set()
     for part, name in (("of_mechanism", "mechanism"), ("of_loss", "loss")):
         for other in rows:
             if other[name] == row[name]:
                 keys |= {*differences(shapes[row[part]], shapes[other[part]])}
     whole = shapes[row["of_mechanism"]] | shapes[row["of_loss"]]
-    told = sorted(keys - {f"privacy.{name}" for name in GUARANTEE})
-    return ", ".join(f"{key} {value_in_words(whole, key)}" for key in told)
+    return _in_words(whole, sorted(keys - {f"privacy.{name}" for name in GUARANTEE}))
+
+
+def _in_words(shape: Shape, keys: Sequence[str]) -> str:
+    return ", ".join(f"{key} {value_in_words(shape, key)}" for key in keys)
 
 
 def _line(setting: Mapping[str, Any], group: pd.DataFrame, students: pd.DataFrame) -> dict[str, Any]:
@@ -208,7 +198,7 @@ def _with_half(by_seed: Float[np.ndarray, "seeds"], name: str) -> dict[str, floa
 
 
 def _lead(setting: Mapping[str, Any], group: pd.DataFrame, students: pd.DataFrame) -> dict[str, float]:
-    """Return by how much SD is lower than the entropy loss's in the same study and mechanism, paired by seed."""
+    """Return how much lower SD is than with the entropy loss in the same study and mechanism, paired by seed."""
     same = _same_in(students, setting, ["shape", "of_mechanism"])
     entropy = students[same & (students["loss"] == "entropy")].groupby("seed")["sd"].mean()
     leads = (entropy - group.groupby("seed")["sd"].mean()).dropna().to_numpy()

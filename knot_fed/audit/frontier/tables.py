@@ -1,4 +1,4 @@
-"""The tables of a frontier for a terminal: what each row costs, what it keeps, and what it leaks."""
+"""The tables of a frontier for a terminal: the price, the remaining gain, and the leakage of each row."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -23,24 +23,19 @@ LEAKED = (
 
 
 def frontier_tables(table: pd.DataFrame) -> list[Table]:
-    """Return the tables; the last is left out where no audit was given."""
-    lines = table.to_dict("records")
+    """Return the tables; the last one only if an audit was given."""
     tables = [
-        _table(lines, PRICE, caption="means over seeds and domains ± half the 95 % interval", claimed=True),
-        _table(lines, KEPT, caption="gain kept: of the fall in SD without a mechanism; lead: on the entropy loss"),
+        _table(table, PRICE, caption="means over seeds and domains ± half the 95 % interval", claimed=True),
+        _table(table, KEPT, caption="gain kept: of the fall in SD without a mechanism; lead: on the entropy loss"),
     ]
     if table[[key for key, _, _ in LEAKED]].notna().any(axis=None):
         caption = "ε: the largest over seeds; TPR at 1 % false positives, and KL in nats: means over seeds and clients"
-        tables.append(_table(lines, LEAKED, caption=caption))
+        tables.append(_table(table, LEAKED, caption=caption))
     return tables
 
 
 def _table(
-    lines: Sequence[Mapping[Hashable, Any]],
-    columns: Sequence[tuple[str, str, int]],
-    *,
-    caption: str,
-    claimed: bool = False,
+    table: pd.DataFrame, columns: Sequence[tuple[str, str, int]], *, caption: str, claimed: bool = False
 ) -> Table:
     rows = [
         [
@@ -48,14 +43,14 @@ def _table(
             *([guarantee(line)] if claimed else []),
             *(shown_leak(line, key, digits) for key, _, digits in columns),
         ]
-        for line in lines
+        for line in table.to_dict("records")
     ]
     words = ["line", "guarantee"] if claimed else ["line"]
     return narrow_table(words, [heading for _, heading, _ in columns], rows=rows, caption=caption)
 
 
 def _named(line: Mapping[Hashable, Any]) -> str:
-    """Name a row by all that tells it from others."""
+    """Identify a row."""
     study = f"{line['study']}: " if line["study"] else ""
     epsilon = f" ε {line['epsilon']:g} δ {line['delta']:g}" if MECHANISMS[line["mechanism"]].has_guarantee else ""
     return study + ", ".join(filter(None, [f"{line['mechanism']}{epsilon}", line["loss"], line["settings"]]))

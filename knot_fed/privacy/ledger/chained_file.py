@@ -1,7 +1,7 @@
-"""A file of lines that is only ever appended to, in which damage shows: each line carries a digest of all before it.
+"""An append-only file of lines that detects damage: each line carries a digest of all lines before it.
 
-Beside it stands its head: how many lines there are, the last digest, and the last line once more. A line is written and
-synced first and the head after it, so that a line beyond the head was never promised to anybody, unless it is whole.
+The head beside it holds the number of lines, the last digest, and the last line again. A line is written and synced
+before the head, so that an incomplete line beyond the head was never confirmed to anybody.
 """
 
 import errno
@@ -27,7 +27,7 @@ logger = logging.getLogger("knot_fed")
 
 
 class Head(BaseModel):
-    """How many lines there are, the digest of all of them, and the last one's fields."""
+    """The number of lines, the digest of all of them, and the fields of the last one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -37,13 +37,7 @@ class Head(BaseModel):
 
 
 class ChainedFile:
-    """JSON lines, chained; each holds `chain` and the fields that were given.
-
-    Parameters
-    ----------
-    path
-        The file; made with its folder when the first line is written.
-    """
+    """Chained JSON lines, each with `chain` and the given fields; the first line creates the file and its folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -51,49 +45,28 @@ class ChainedFile:
 
     @property
     def exists(self) -> bool:
-        """Whether there is a file, or a head that says there was one."""
+        """Whether the file or its head exists."""
         return self.path.exists() or self._head_path.exists()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from reading and writing meanwhile.
-
-        Raises
-        ------
-        OSError
-            If the folder cannot be written.
-        """
+        """Exclude other processes; raises OSError if the folder is not writable."""
         make_folder(self.path.parent)
         with open(self.path.with_suffix(".lock"), "w", opener=open_privately) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def read(self) -> list[str]:
-        """Return the fields of each line as JSON, in order.
+        """Return the fields of each line as JSON, without an incomplete last line that the head does not count.
 
-        A last line that was cut short and that the head does not know was never promised; it is left out.
-
-        Raises
-        ------
-        DamagedError
-            If a line was changed or lost, or the file or its head is gone.
+        Raises DamagedError if a line was changed or lost, or the file or its head is missing.
         """
         return self._checked()[0]
 
     def append(self, body: str) -> int:
-        """Write one line under the lock, and return its number, from 1, when it is on disk.
+        """Write one non-empty JSON object under the lock; return the number of its line, from 1, once it is synced.
 
-        Parameters
-        ----------
-        body
-            Its fields, a JSON object with at least one field.
-
-        Raises
-        ------
-        DamagedError
-            As `read`.
-        OSError
-            If the disk is full, for example: the file is cut back to what it was.
+        Raises DamagedError as in `read`, and OSError, e.g. if the disk is full; the file is then as it was.
         """
         bodies, digests = self._checked()
         digest = _next_digest(digests[-1], body)
@@ -110,7 +83,7 @@ class ChainedFile:
         return len(bodies) + 1
 
     def salvage(self) -> tuple[list[str], bool]:
-        """Return the fields of all lines that can be read, damaged or not, and whether that is all that was written."""
+        """Return the fields of all readable lines, damaged or not, and whether that is everything that was written."""
         lines, _ = self._lines()
         bodies, digests = _verified(lines)
         head = self._head()
@@ -121,15 +94,8 @@ class ChainedFile:
         return [*bodies, *("{" + fields + "}" for fields in rest)], whole
 
     def rewrite(self, bodies: list[str]) -> Path | None:
-        """Put a file of these lines in the place of the old one, which is kept beside it; returns where.
-
-        Raises
-        ------
-        OSError
-            If the disk is full, for example; the old file stays.
-        """
-        aside = None
-        digest, content = FIRST, b""
+        """Replace the file by these lines, and return where the old one is kept; an OSError leaves it as it was."""
+        aside, digest, content = None, FIRST, b""
         for body in bodies:
             digest = _next_digest(digest, body)
             content += _line(digest, body)
@@ -159,18 +125,16 @@ class ChainedFile:
         return bodies, digests
 
     def _lines(self) -> tuple[list[bytes], int]:
-        """Return the whole lines without their ends, and the bytes that they take."""
+        """Return the complete lines without line ends, and their length in bytes."""
         content = self.path.read_bytes() if self.path.exists() else b""
         length = content.rfind(b"\n") + 1
         return content[:length].split(b"\n")[:-1], length
 
     def _cut_tail(self) -> int:
-        """Cut off a last line that was never promised, and return the length of the file."""
+        """Truncate an incomplete last line, and return the length of the file."""
         _, length = self._lines()
         if self.path.exists() and self.path.stat().st_size > length:
-            logger.warning(
-                "%s: cut off a last line that was never whole; nothing had been promised by it", self.path.name
-            )
+            logger.warning("%s: removed an incomplete last line, which was never confirmed", self.path.name)
             os.truncate(self.path, length)
         return length
 
@@ -202,7 +166,7 @@ def _next_digest(before: str, body: str) -> str:
 
 
 def _verified(lines: list[bytes]) -> tuple[list[str], list[str]]:
-    """Return the fields of all lines before the first that does not continue the chain, and the digest after each."""
+    """Return the fields of all lines before the first that breaks the chain, and the digest after each."""
     bodies, digests = list[str](), [FIRST]
     for line in lines:
         match = _LINE.fullmatch(line)

@@ -90,8 +90,8 @@ def teachers(tmp_path):
 def test_another_transfer_set_than_the_run_began_with_is_refused_before_any_training(owner, tmp_path):
     node = owner()
     assert envelope.refusal_of(ask(node, "query", handshake())) is None
-    assert "another transfer set than this run began with" in reason_of(node, "train", request(PROBE))
-    assert "another transfer set than this run began with" in reason_of(node, "query", handshake(PROBE))
+    assert "another transfer set than at the start of this run" in reason_of(node, "train", request(PROBE))
+    assert "another transfer set than at the start of this run" in reason_of(node, "query", handshake(PROBE))
     assert not teachers(tmp_path)
 
 
