@@ -1,4 +1,4 @@
-"""Text classifiers: n-gram bags, transformers from scratch or pretrained, and heads on frozen encoders."""
+"""Text classifiers: n-gram bags, transformers (from scratch or pretrained), and heads on frozen encoders."""
 
 from knot_fed.models.constant import ONE_LABEL
 from knot_fed.models.huggingface.head import encoder_identity

@@ -1,12 +1,12 @@
-"""What a data file holds, counted: classes, splits, lengths and repeated texts; nothing here quotes a text."""
+"""Counts of a data file's classes, splits, text lengths and repeated texts."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from statistics import median
 
-import numpy as np
-
+from knot_fed.data.private import PARTS
 from knot_fed.data.transfer_set import text_key
 from knot_fed.types import Text
 
@@ -19,20 +19,18 @@ class Survey:
 
     Parameters
     ----------
-    characters
-        Shortest, median and longest text.
-    words
-        The same in words, as spaces cut them.
+    characters, words
+        Shortest, median and longest text; words are separated by spaces.
     long
-        Texts of more words than a teacher reads tokens.
+        Texts with more words than a teacher reads tokens.
     repeated
         Rows that repeat an earlier text of their split, up to case, spacing and punctuation.
     contradicting
-        Texts that stand with more than one label.
+        Texts that appear with more than one label.
     shared
-        Texts that stand in two splits, by the two.
+        Texts that appear in both splits, by pair of splits.
     replaced
-        Texts with a replacement character, which an earlier conversion left.
+        Texts with a replacement character from an earlier conversion.
     """
 
     characters: tuple[int, float, int]
@@ -45,44 +43,21 @@ class Survey:
 
 
 def survey_texts(texts: Sequence[Text], labels: Sequence[object], parts: Sequence[str], *, max_length: int) -> Survey:
-    """Count.
-
-    Parameters
-    ----------
-    texts, labels, parts
-        Row by row; labels may be None.
-    max_length
-        Tokens that a teacher reads.
-    """
+    """Count texts, given their labels (or None) and splits; a teacher reads `max_length` tokens."""
     whole = [text if isinstance(text, str) else " ".join(text) for text in texts]
     words = [len(text.split()) for text in whole]
     keys = [text_key(text) for text in texts]
-    by_part: dict[str, set[bytes]] = {part: set() for part in ("train", "val", "test")}
-    repeated = 0
-    for key, part in zip(keys, parts, strict=True):
-        repeated += key in by_part[part]
-        by_part[part].add(key)
-    named: dict[bytes, set[str]] = {}
-    for key, label in zip(keys, labels, strict=True):
-        named.setdefault(key, set()).add(str(label))
-    pairs = (("train", "val"), ("train", "test"), ("val", "test"))
+    by_part = {part: {key for key, its_part in zip(keys, parts, strict=True) if its_part == part} for part in PARTS}
+    labels_by_text = Counter(key for key, _ in {(key, str(label)) for key, label in zip(keys, labels, strict=True)})
     return Survey(
         characters=_spread([len(text) for text in whole]),
         words=_spread(words),
         long=sum(count > max_length for count in words),
-        repeated=repeated,
-        contradicting=sum(len(found) > 1 for found in named.values()),
-        shared={pair: len(by_part[pair[0]] & by_part[pair[1]]) for pair in pairs},
+        repeated=len(keys) - sum(map(len, by_part.values())),
+        contradicting=sum(count > 1 for count in labels_by_text.values()),
+        shared={(one, other): len(by_part[one] & by_part[other]) for one, other in combinations(PARTS, 2)},
         replaced=sum(REPLACEMENT in text for text in whole),
     )
-
-
-def class_counts(labels: np.ndarray, parts: np.ndarray, names: Sequence[str]) -> dict[str, Counter[str]]:
-    """Return how many rows of each split have each label."""
-    counts: dict[str, Counter[str]] = {name: Counter() for name in names}
-    for label, part in zip(labels.tolist(), parts.tolist(), strict=True):
-        counts[names[label]][part] += 1
-    return counts
 
 
 def _spread(lengths: Sequence[int]) -> tuple[int, float, int]:
