@@ -13,21 +13,14 @@ MOST_LABELS = 1000
 LARGEST_COORDINATE = 1e6
 PRESETS: dict[str, dict[str, tuple[float, ...]]] = {
     "sentiment": {
-        "very negative": (-2.0,),
-        "negative": (-1.0,),
-        "neutral": (0.0,),
-        "positive": (1.0,),
-        "very positive": (2.0,),
+        "very negative": (-2.0,), "negative": (-1.0,), "neutral": (0.0,), "positive": (1.0,), "very positive": (2.0,),
     },
     "emotion": {
-        "anger": (-0.4, 0.8),
-        "happiness": (0.9, 0.2),
-        "neutral": (0.0, 0.0),
-        "sadness": (-0.9, -0.4),
+        "anger": (-0.4, 0.8), "happiness": (0.9, 0.2), "neutral": (0.0, 0.0), "sadness": (-0.9, -0.4),
         "surprise": (0.4, 0.9),
     },
     "nli": {"contradiction": (-1.0,), "neutral": (0.0,), "entailment": (1.0,)},
-}
+}  # fmt: skip
 """Label coordinates of the three tasks: ratings, (valence, arousal), and logical direction (KNOT, COLING 2022)."""
 
 
@@ -89,12 +82,7 @@ class LabelSpace:
 
     @classmethod
     def preset(cls, task: str) -> "LabelSpace":
-        """Return the label space of `sentiment`, `emotion` or `nli`.
-
-        Raises
-        ------
-        LabelSpaceError
-            If there is no preset of that name.
+        """Return the label space of `sentiment`, `emotion` or `nli`; raise `LabelSpaceError` for other tasks.
 
         Examples
         --------

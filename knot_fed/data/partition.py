@@ -86,16 +86,8 @@ def split_examples(
 ) -> tuple[SplitExamples, dict[str, list[int]]]:
     """Return one of `count` shares of a file, and its row positions by split; a single share is the whole file.
 
-    Row positions of a file without splits refer to the splits of `cut_evenly`.
-
-    Parameters
-    ----------
-    examples
-        All examples of the file.
-    index, count
-        Index of the share, from 0, and number of shares.
-    scheme, alpha, seed, labels_per_client, min_examples
-        As in `Sharing`.
+    Row positions of a file without splits refer to the splits of `cut_evenly`. `scheme` and the following parameters
+    are those of `Sharing`.
 
     Raises
     ------

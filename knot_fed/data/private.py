@@ -36,17 +36,9 @@ def untold(_name: str, _sentence: str) -> None:
 class Columns:
     """Column names of a file, which has either `text` or both `text_a` and `text_b`; `split` is optional.
 
-    Parameters
-    ----------
-    text, text_a, text_b, label, split
-        Column names.
-    separator
-        Cuts a text in two at its first occurrence, such as a dialogue's newest turn from the turns before it; empty:
-        texts stay whole.
-    id
-        The column by which virtual clients share a file; empty: it is not read.
-    delimiter, quoting
-        As in `Dialect`.
+    `separator` cuts a text in two at its first occurrence, such as a dialogue's newest turn from the turns before it.
+    `id` is the column by which virtual clients share a file. Both may be empty. `delimiter` and `quoting` are those of
+    `Dialect`.
     """
 
     text: str = "text"

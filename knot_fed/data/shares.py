@@ -75,12 +75,8 @@ def share_rows(examples: SplitExamples, sharing: Sharing) -> Shares:
     """Assign each row of a file to one share; rows keep their split, and a file without splits goes to `cut_evenly`.
 
     The splits of a share have the same mix of labels as far as the file allows, to one row per label: rows are ordered
-    so that splits and labels alternate evenly, and shares are runs of this order.
-
-    Raises
-    ------
-    DataError
-        If a share has too few rows in every draw, or the scheme does not fit the file.
+    so that splits and labels alternate evenly, and shares are runs of this order. Raises `DataError` if a share has too
+    few rows in every draw, or the scheme does not fit the file.
     """
     if examples.cut:
         examples = cut_evenly(examples, seed=sharing.seed, by_id=sharing.scheme == "natural-id")

@@ -32,14 +32,9 @@ UNSEEN = ("Mn", "Me", "Cf", "Cc", "Co", "Cs", "Cn")
 
 @dataclass(frozen=True)
 class TransferSet:
-    """Unlabelled texts in an order that server and clients share.
+    """Unlabelled texts or pairs, all of one kind, in an order that server and clients share.
 
-    Parameters
-    ----------
-    texts
-        Texts or pairs, all of one kind.
-    repeated
-        Rows of the file that were dropped as repetitions.
+    `repeated` counts rows of the file that were dropped as repetitions.
 
     Examples
     --------
@@ -72,13 +67,7 @@ class TransferSet:
         return _keys(map(text_key, self.texts))
 
     def slice(self, round_number: int, rounds: int) -> range:
-        """Return the row positions of one round, from 1 to `rounds`; rounds cover all rows in near-equal slices.
-
-        Raises
-        ------
-        DataError
-            If there are more rounds than texts.
-        """
+        """Return the row positions of round 1 to `rounds`; rounds cover all rows in near-equal slices."""
         if rounds > len(self):
             raise DataError(f"{len(self)} transfer texts for {rounds} rounds; lower rounds or give more texts")
         return range(len(self) * (round_number - 1) // rounds, len(self) * round_number // rounds)
@@ -146,13 +135,7 @@ def kept_transfer_set(file: Path, *, fingerprint: str) -> TransferSet | None:
 
 
 def check_rounds(texts: int, rounds: int, *, name: str) -> None:
-    """Refuse a transfer set with too few distinct texts for its rounds.
-
-    Raises
-    ------
-    ConfigError
-        If a round would have fewer than `LEAST_TEXTS` texts.
-    """
+    """Raise `ConfigError` if a round would have fewer than `LEAST_TEXTS` distinct texts."""
     if texts < LEAST_TEXTS * rounds:
         raise ConfigError(
             f"{name}: {texts} distinct transfer text(s) for {rounds} round(s); give {LEAST_TEXTS} or more for each"

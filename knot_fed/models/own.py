@@ -44,8 +44,8 @@ def own_identity(name: str) -> list[str]:
             return [name, source_digest(_load(name))]
     except (TypeError, OSError):
         raise OwnModelError(
-            f"model = {name!r}: its source cannot be found, and kept teachers are identified by it; name a function or a"
-            " class in a Python file"
+            f"model = {name!r}: its source cannot be found, and kept teachers are identified by it; name a function or"
+            " a class in a Python file"
         ) from None
 
 

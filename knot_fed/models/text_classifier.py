@@ -68,14 +68,13 @@ class ModelSpec:
             raise ModelError("the model specification has fields of wrong types; save the model again")
         if spec.trainable not in ("all", "head") or not 0 < spec.max_length <= LONGEST_INPUT:
             raise ModelError(f"the model specification trains no known part, or reads not 1 to {LONGEST_INPUT} tokens")
-        if len(spec.name) > LONGEST_NAME:
-            raise ModelError(
-                f"the model specification names its model in more than {LONGEST_NAME} characters; cut the name"
-            )
-        if len(spec.labels) > MOST_LABELS or len(spec.vocabulary) > LARGEST_VOCABULARY:
-            raise ModelError(
-                f"the model specification has more than {MOST_LABELS} labels or {LARGEST_VOCABULARY} words; use fewer"
-            )
+        for what, found, most in (
+            ("characters in its name", spec.name, LONGEST_NAME),
+            ("labels", spec.labels, MOST_LABELS),
+            ("words", spec.vocabulary, LARGEST_VOCABULARY),
+        ):
+            if len(found) > most:
+                raise ModelError(f"the model specification has more than {most} {what}; use fewer")
         return spec
 
 

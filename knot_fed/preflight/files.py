@@ -23,19 +23,9 @@ BYTES_OF_ANSWER = 24
 def check_files(config: RunConfig, *, clients: int) -> tuple[tuple[Text, ...], list[str]]:
     """Read every local file, and refuse more clients than the files or the memory suffice for.
 
-    Returns
-    -------
-    sample
-        The first transfer texts; empty if the transfer set is on the hub.
-    notes
-        Sentences on how files are read and shared.
-
-    Raises
-    ------
-    DataError
-        If a file is missing, or breaks a rule.
-    ConfigError
-        If there are too many clients or rounds.
+    Returns the first transfer texts (none if the transfer set is on the hub), and notes on how files are read and
+    shared. Raises `DataError` if a file is missing or breaks a rule, and `ConfigError` if there are too many clients or
+    rounds.
     """
     sizes, texts, sample, told = _read_files(config.data, config.task, config.labels)
     notes = [*told, *check_shares(config, sizes, clients=clients)]

@@ -24,24 +24,9 @@ def teacher_models(config: RunConfig) -> set[str]:
 def check_models(config: RunConfig, texts: Sequence[Text]) -> list[str]:
     """Let each local pretrained model read a few texts; those that must be fetched first are not tried.
 
-    Parameters
-    ----------
-    config
-        The run's configuration, with absolute paths.
-    texts
-        The first transfer texts; empty if they are not local.
-
-    Returns
-    -------
-    notes
-        Sentences on what a user may not expect of the models.
-
-    Raises
-    ------
-    ModelError
-        If a model cannot be used, or has random parameters that `teacher.epochs = 0` does not train.
-    PrivacyError
-        If DP-SGD would train a teacher, and Opacus is missing or cannot.
+    `texts` are the first transfer texts, empty if they are not local. Returns notes on the models. Raises `ModelError`
+    if a model cannot be used, or has random parameters that `teacher.epochs = 0` does not train, and `PrivacyError` if
+    DP-SGD would train a teacher, and Opacus is missing or cannot.
     """
     paired = not isinstance(texts[0], str) if texts else config.task == PAIRED_TASK
     mechanism = mechanism_of(config.privacy)

@@ -277,7 +277,7 @@ CASES = {
         HF,
         "tokens up to 399, and the model embeddings for 300; use the model's own tokenizer",
     ),
-    "model that is an adapter": (model(text("m/adapter_config.json")), HF, "an adapter, which cannot be read; merge it"),
+    "model that is an adapter": (model(text("m/adapter_config.json")), HF, "adapter, which cannot be read; merge it"),
     "model with code of its own": (model(model_type="own", auto_map={"AutoModel": "own.M"}), HF, "never run; use a"),
     "model of images": (model(model_type="vit"), HF, "it reads pixel_values, not text; use a model of text"),
     "model without a classifier": (model(model_type="mamba"), HF, "no classifier of type 'mamba'; use trainable = 'he"),

@@ -187,7 +187,7 @@ REFUSED = {
     "no weights": (without("model*"), FILES),
     "weights of another library": (lambda folder: (folder / "model.safetensors").rename(folder / "tf_model.h5"), FILES),
     "weights cut": (cut("model.safetensors"), r"weights cannot be loaded \(SafetensorError\); copy the folder anew"),
-    "weights not fetched": (replaced("model.safetensors", POINTER), "not fetched; run git lfs pull in that folder"),
+    "weights not fetched": (replaced("model.safetensors", POINTER), "only a git-lfs pointer; run git lfs pull in"),
     "weights of fewer layers": (changed(num_hidden_layers=2), "16 of the .* are not in its files .*; give the folder"),
     "weights of another width": (changed(intermediate_size=65), "have another shape, such as .*; give the folder"),
     "weights that are no numbers": (reweighted(lambda values: values.fill_(np.nan)), "logits are not finite; save its"),
@@ -199,7 +199,7 @@ REFUSED = {
     "type of images": (changed(model_type="vit"), "it reads pixel_values, not text; use a model of text"),
     "type without a mask": (changed(model_type="fnet"), "no attention mask, so it would read the padding .*; use"),
     "quantised": (changed(quantization_config={"quant_method": "bitsandbytes"}), "quantised, .*; use the model before"),
-    "adapter": (replaced("adapter_config.json", b"{}"), "contains an adapter, which cannot be read; merge it into its base"),
+    "adapter": (replaced("adapter_config.json", b"{}"), "an adapter, which cannot be read; merge it into its base"),
     "code of its own": (changed(model_type="own", auto_map={"AutoModel": "own.M"}), "never run; use a model that"),
 }  # fmt: skip
 

@@ -1,20 +1,22 @@
 """A data file as a run would read it, and the configuration for it."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import combinations
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from knot_fed.config import RunConfig, flattened
 from knot_fed.data.inspection.guess import Guess, guess_file, guess_labels
-from knot_fed.data.inspection.survey import Survey, survey_texts
 from knot_fed.data.partition import CLIENT_NAME
-from knot_fed.data.private import Columns, parts_of, read_labelled_texts, seed_key, texts_of
+from knot_fed.data.private import PARTS, Columns, parts_of, read_labelled_texts, seed_key, texts_of
 from knot_fed.data.reading.files import SUFFIXES, short_name
 from knot_fed.data.reading.label_values import labels_of, number_of, read_labels
+from knot_fed.data.transfer_set import text_key
 from knot_fed.errors import DataError
-from knot_fed.types import SplitExamples
+from knot_fed.types import SplitExamples, Text
 
 PLACED = "the distances of labels follow from labels.coordinates; omit these if the numbers are only codes"
 UNPLACED = (
@@ -22,27 +24,37 @@ UNPLACED = (
     " labels.coordinates"
 )
 MOST_NAMED = 5
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 MISSING = {"na", "n/a", "nan", "null", "none", "inf", "-inf", "#n/a"}
 """Common spellings, in lower case, of values that are missing or cannot be computed."""
 FIELDS = tuple(field.name for field in fields(Columns))
 
 
 @dataclass(frozen=True, slots=True)
-class CheckedFile:
-    """The findings about one file.
+class Survey:
+    """Counts of a file's texts.
 
-    Parameters
-    ----------
-    path, guess
-        The file, its table and its columns.
-    survey
-        Counts of its texts.
-    classes
-        Rows of each label by split; empty if the file has no labels.
-    settings
-        Tables of the run configuration that reads the file.
-    notes
-        Sentences on what may surprise its owner.
+    `characters` and `words` are the shortest, median and longest text. The others count texts with more words than a
+    teacher reads tokens (`long`), rows that repeat an earlier text of their split (`repeated`), texts with more than
+    one label (`contradicting`) or in two splits (`shared`), and texts with a replacement character of an earlier
+    conversion.
+    """
+
+    characters: tuple[int, float, int]
+    words: tuple[int, float, int]
+    long: int
+    repeated: int
+    contradicting: int
+    shared: dict[tuple[str, str], int]
+    replaced: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedFile:
+    """The findings about one file: rows of each label by split (empty without labels), and counts of its texts.
+
+    `settings` are the tables of the run configuration that reads it, and `notes` are sentences on what may surprise its
+    owner.
     """
 
     path: Path
@@ -54,20 +66,12 @@ class CheckedFile:
 
     def read(self, config: RunConfig) -> SplitExamples:
         """Read the file with a configuration, split as in a study with seed 1; raise `DataError` if it cannot be."""
-        return read_labelled_texts(
-            self.path, columns=Columns.from_settings(config.data), labels=config.label_space(), key=seed_key(1)
-        )
+        columns = Columns.from_settings(config.data)
+        return read_labelled_texts(self.path, columns=columns, labels=config.label_space(), key=seed_key(1))
 
 
 def check_file(path: Path, given: Mapping[str, object]) -> CheckedFile:
-    """Inspect a file.
-
-    Parameters
-    ----------
-    path
-        The file.
-    given
-        Known keys of the run configuration; the others are guessed.
+    """Inspect a file; keys of the run configuration in `given` are known, and the others are guessed.
 
     Raises
     ------
@@ -104,8 +108,30 @@ def check_file(path: Path, given: Mapping[str, object]) -> CheckedFile:
     if missing := [label for label in classes if label.casefold() in MISSING]:
         notes.append(f"{', '.join(missing)} may stand for a missing label; drop these rows unless it is a class")
     longest = int(str(given.get("teacher.max-length", RunConfig().teacher.max_length)))
-    survey = survey_texts(texts, labels, parts.tolist(), max_length=longest)
+    survey = _survey(texts, labels, parts.tolist(), max_length=longest)
     return CheckedFile(path, guess, survey, classes, settings, tuple(notes))
+
+
+def _survey(texts: Sequence[Text], labels: Sequence[object], parts: Sequence[str], *, max_length: int) -> Survey:
+    """Count texts, given their labels (or None) and splits; a teacher reads `max_length` tokens."""
+    whole = [text if isinstance(text, str) else " ".join(text) for text in texts]
+    words = [len(text.split()) for text in whole]
+    keys = [text_key(text) for text in texts]
+    by_part = {part: {key for key, its_part in zip(keys, parts, strict=True) if its_part == part} for part in PARTS}
+    labels_by_text = Counter(key for key, _ in {(key, str(label)) for key, label in zip(keys, labels, strict=True)})
+    return Survey(
+        characters=_spread([len(text) for text in whole]),
+        words=_spread(words),
+        long=sum(count > max_length for count in words),
+        repeated=len(keys) - sum(map(len, by_part.values())),
+        contradicting=sum(count > 1 for count in labels_by_text.values()),
+        shared={(one, other): len(by_part[one] & by_part[other]) for one, other in combinations(PARTS, 2)},
+        replaced=sum(REPLACEMENT in text for text in whole),
+    )
+
+
+def _spread(lengths: Sequence[int]) -> tuple[int, float, int]:
+    return min(lengths), float(median(lengths)), max(lengths)
 
 
 def _label_settings(path: Path, values: list[object], given: Mapping[str, object]) -> dict[str, object]:

@@ -32,19 +32,9 @@ class Guess:
 
 
 def guess_file(path: str, given: Mapping[str, str]) -> Guess:
-    """Read a file with guessed settings.
+    """Read a file with guessed settings, except the fields of `Columns` in `given`.
 
-    Parameters
-    ----------
-    path
-        As in `read_table`.
-    given
-        Fields of `Columns` that are known.
-
-    Raises
-    ------
-    DataError
-        If no delimiter and quoting fits; the message is about the default ones.
+    Raises `DataError`, about the default settings, if no delimiter and quoting fits.
     """
     table, dialect = _guess_dialect(path, given.get("delimiter", ""), given.get("quoting", ""))
     texts = _guess_texts(table, given)

@@ -32,22 +32,11 @@ SUFFIX = ".jsonl.gz"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A data set of the hub, and the files that are made from it.
+    """A data set of the hub, and the files that `convert` makes from it.
 
-    Parameters
-    ----------
-    path
-        The data set's name, or the kind of the files in `data_files`.
-    columns
-        The data set's column for each column that `convert` reads.
-    convert
-        Makes the files.
-    names
-        File names, without suffix.
-    data_files
-        Address of each split's files, if the data set does not load by its name.
-    streaming
-        Whether only the needed rows are read, through a shuffle buffer.
+    `path` is its name, or the kind of the files in `data_files`, which has the address of each split if the data set
+    does not load by its name. `columns` maps the columns that `convert` reads to the data set's. With `streaming`, only
+    the needed rows are read, through a shuffle buffer.
     """
 
     path: str

@@ -1,6 +1,7 @@
 """Reading of data files and hub data sets, column by column; error messages count rows and quote no text."""
 
 import gzip
+import json
 import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from knot_fed.data.reading.characters import decoded
-from knot_fed.data.reading.json_lines import read_json_lines
 from knot_fed.data.reading.separated import Dialect, read_separated
 from knot_fed.data.reading.table import Table, check_columns
 from knot_fed.data.reviews import check_domain
@@ -150,8 +150,41 @@ def _read_file(path: Path, wanted: Collection[str] | None, dialect: Dialect) -> 
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
         content = decoded(file.read(), name=path.name)
     if kind == "jsonl":
-        return read_json_lines(content, wanted, name=path.name)
+        return _read_json_lines(content, wanted, name=path.name)
     return read_separated(content, wanted, name=path.name, dialect=file_dialect(path.name, dialect))
+
+
+def _read_json_lines(content: str, wanted: Collection[str] | None, *, name: str) -> Table:
+    """Read the wanted keys (None: all) of one JSON object per line; a missing key is None."""
+    found = [(number, _object(line)) for number, line in enumerate(content.split("\n"), start=1) if line.strip()]
+    broken = [number for number, row in found if row is None]
+    if broken:
+        raise DataError(
+            f"{name}: line {broken[0]}: {len(broken)} of {len(found)} rows are not JSON objects; write one object a"
+            " line, each key once",
+            refusal="some rows are not JSON objects",
+        )
+    rows = [row for _, row in found if row is not None]
+    names = tuple(dict.fromkeys(key for row in rows for key in row))
+    columns = {key: [row.get(key) for row in rows] for key in names if wanted is None or key in wanted}
+    blank = content.rstrip().count("\n") + 1 - len(rows) if rows else 0
+    layout = f"{len(rows)} rows and {blank} blank lines" if blank else ""
+    return Table(columns, names, [number for number, _ in found], layout=layout)
+
+
+def _object(line: str) -> dict[str, object] | None:
+    try:
+        row = json.loads(line, object_pairs_hook=_distinct)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a key appears twice")
+    return made
 
 
 def _read_parquet(path: Path, wanted: Collection[str] | None) -> Table:

@@ -19,15 +19,6 @@ def read_labels(table: Table, column: str, labels: LabelSpace, *, name: str) -> 
     A value matches a label name as text or as a number: `1` and `1.0` both match the name `1`. Values are read as
     positions only if no row matches a name and all are whole numbers from 0 to L - 1.
 
-    Parameters
-    ----------
-    table, name
-        The file and its name in messages.
-    column
-        Name of the label column.
-    labels
-        The label space.
-
     Raises
     ------
     DataError
@@ -38,9 +29,13 @@ def read_labels(table: Table, column: str, labels: LabelSpace, *, name: str) -> 
     named = np.array([_named(value, known) for value in values], dtype=np.int64)
     if (named >= 0).all():
         return named, ""
-    placed = np.array([_placed(value, len(labels)) for value in values], dtype=np.int64)
+    by_position: dict[float | None, int] = {float(place): place for place in range(len(labels))}
+    placed = np.array([by_position.get(number_of(value), -1) for value in values], dtype=np.int64)
     if (named < 0).all() and (placed >= 0).all():
-        return placed, _by_position(placed, labels)
+        last = len(labels) - 1
+        start = "" if (placed == 0).any() else "; no row is 0: if they count from 1, set labels.names"
+        names = shown(labels.names[0]), shown(labels.names[last])
+        return placed, f"labels are numbers by position, 0 for {names[0]} to {last} for {names[1]}{start}"
     outside = np.flatnonzero((named < 0) & (placed < 0))
     where = f"{name}: column {column!r}: "
     if not len(outside):
@@ -95,15 +90,3 @@ def _named(value: object, known: dict[str | float, int]) -> int:
         return known[spelt]
     number = number_of(value)
     return -1 if number is None else known.get(number, -1)
-
-
-def _placed(value: object, count: int) -> int:
-    number = number_of(value)
-    return int(number) if number is not None and number.is_integer() and 0 <= number < count else -1
-
-
-def _by_position(placed: Int[np.ndarray, "examples"], labels: LabelSpace) -> str:
-    last = len(labels) - 1
-    start = "" if (placed == 0).any() else "; no row is 0: if they count from 1, set labels.names"
-    names = shown(labels.names[0]), shown(labels.names[last])
-    return f"labels are numbers by position, 0 for {names[0]} to {last} for {names[1]}{start}"

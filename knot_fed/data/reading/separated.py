@@ -26,13 +26,8 @@ CLOSE_OR_DOUBLE = "close it, double quotation marks inside texts, or set data.qu
 class Dialect:
     """Delimiter and quoting of a csv or tsv file.
 
-    Parameters
-    ----------
-    delimiter
-        Empty: a tab in tsv files, otherwise a comma.
-    quoting
-        `double`, `none`, or `auto`: none if the delimiter is a tab, otherwise double; a file that seems to use the
-        other one is refused.
+    An empty delimiter is a tab in tsv files, otherwise a comma. Quoting is `double`, `none`, or `auto`: none if the
+    delimiter is a tab, otherwise double; a file that seems to use the other one is refused.
     """
 
     delimiter: str = ""
@@ -54,13 +49,7 @@ class Record:
 
 
 def read_separated(content: str, wanted: Collection[str] | None, *, name: str, dialect: Dialect) -> Table:
-    """Read the wanted columns (None: all) of a file's text; the dialect needs a delimiter.
-
-    Raises
-    ------
-    DataError
-        If quotation marks do not match, rows differ in their number of fields, or `auto` quoting is contradicted.
-    """
+    """Read the wanted columns (None: all); raise `DataError` if the text is malformed or contradicts `auto` quoting."""
     if EXCEL.match(content):
         raise DataError(
             f"{name}: line 1 is Excel's sep= line, not a header; delete it and set data.delimiter",

@@ -15,20 +15,10 @@ DELIMITERS = (",", ";", "\t", "|")
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The requested columns of a file.
+    """The requested columns of a file, and all of its column names.
 
-    Parameters
-    ----------
-    columns
-        Values by column name, in file order.
-    names
-        All columns of the file.
-    places
-        For each row, the line (in a file without lines: the row number, from 1) where it starts.
-    unit
-        What `places` count: `line` or `row`.
-    layout
-        A description of rows and lines if there is not exactly one line per row; otherwise empty.
+    `places` has the line of each row, or its number from 1 if `unit` is `row` instead of `line`. `layout` describes
+    rows and lines if there is not exactly one line per row.
     """
 
     columns: dict[str, list[object]]

@@ -22,13 +22,7 @@ logger = logging.getLogger("knot_fed")
 
 
 class KeptFeatures:
-    """The features of one encoder.
-
-    Parameters
-    ----------
-    folder
-        Where they are stored; several processes may read and write it at once.
-    """
+    """The features of one encoder in a folder, which several processes may read and write at once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

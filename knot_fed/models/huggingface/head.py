@@ -99,18 +99,9 @@ class HeadClassifier(TextClassifier):
 
 
 class FeatureExtractor:
-    """Mean-pooled last hidden states of a frozen encoder, computed once per text.
+    """Mean-pooled last hidden states of a frozen encoder, computed once per text and stored in `folder`, if given.
 
-    The encoder is loaded when features are missing. A `ModelError` is raised if it cannot be loaded.
-
-    Parameters
-    ----------
-    spec
-        The encoder's name and the number of tokens that it reads.
-    folder
-        Where features are stored; None: nowhere.
-    device
-        Where the encoder computes.
+    The encoder is loaded when features are missing; a `ModelError` is raised if it cannot be.
     """
 
     def __init__(self, spec: ModelSpec, folder: Path | None, device: str) -> None:

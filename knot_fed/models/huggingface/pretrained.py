@@ -108,8 +108,8 @@ def _has_weights(folder: Path) -> bool:
         return True
     try:
         files = [file for file in (folder / f"{name}.index.json" for name in WEIGHTS) if file.is_file()]
-        shards = [json.loads(file.read_text("utf-8"))["weight_map"].values() for file in files]
-        return any(all((folder / shard).is_file() for shard in listed) for listed in shards)
+        indices = [json.loads(file.read_text("utf-8")) for file in files]
+        return any(all((folder / shard).is_file() for shard in index["weight_map"].values()) for index in indices)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
@@ -124,23 +124,10 @@ def _unknown_type(facts: dict[str, Any]) -> tuple[str, str]:
 
 
 def load_weights(auto_class: Any, name: str, config: Any, *, prefix: str | None = None) -> tuple[Any, set[str]]:
-    """Load a model in float32, and return it with the names of the arrays that its files lack.
+    """Load a model in float32 by an auto class of transformers; also return the names of arrays that its files lack.
 
-    Parameters
-    ----------
-    auto_class
-        An auto class of transformers.
-    name
-        The model's name, with `hf:`.
-    config
-        The result of `read_config`, with the run's labels.
-    prefix
-        Prefix of the encoder's arrays; None: the model's `base_model_prefix`.
-
-    Raises
-    ------
-    ModelError
-        If the weights cannot be read, or arrays of the encoder are missing.
+    `prefix` is that of the encoder's arrays, if it is not the model's `base_model_prefix`. Raises `ModelError` if the
+    weights cannot be read, or arrays of the encoder are missing.
     """
     try:
         network, told = auto_class.from_pretrained(

@@ -38,19 +38,9 @@ class Trial:
 
 
 def try_model(spec: ModelSpec, texts: tuple[Text, ...] = ()) -> Trial | None:
-    """Build a classifier, and let it read a short and a long text, alone and in a batch.
+    """Build a classifier, and let it read short, long and a few of the public `texts`, alone and in a batch.
 
-    Parameters
-    ----------
-    spec
-        The model to build.
-    texts
-        A few of the public texts that it will read.
-
-    Returns
-    -------
-    trial
-        None if the model has to be fetched from the hub first.
+    Returns None if the model has to be fetched from the hub first.
 
     Raises
     ------
