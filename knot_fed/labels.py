@@ -1,4 +1,4 @@
-"""Label spaces: the names of the labels and where each one lies in meaning."""
+"""Label spaces: label names and their coordinates in meaning."""
 
 import json
 from dataclasses import dataclass
@@ -13,40 +13,32 @@ MOST_LABELS = 1000
 LARGEST_COORDINATE = 1e6
 PRESETS: dict[str, dict[str, tuple[float, ...]]] = {
     "sentiment": {
-        "very negative": (-2.0,),
-        "negative": (-1.0,),
-        "neutral": (0.0,),
-        "positive": (1.0,),
-        "very positive": (2.0,),
+        "very negative": (-2.0,), "negative": (-1.0,), "neutral": (0.0,), "positive": (1.0,), "very positive": (2.0,),
     },
     "emotion": {
-        "anger": (-0.4, 0.8),
-        "happiness": (0.9, 0.2),
-        "neutral": (0.0, 0.0),
-        "sadness": (-0.9, -0.4),
+        "anger": (-0.4, 0.8), "happiness": (0.9, 0.2), "neutral": (0.0, 0.0), "sadness": (-0.9, -0.4),
         "surprise": (0.4, 0.9),
     },
     "nli": {"contradiction": (-1.0,), "neutral": (0.0,), "entailment": (1.0,)},
-}
+}  # fmt: skip
 """Label coordinates of the three tasks: ratings, (valence, arousal), and logical direction (KNOT, COLING 2022)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelSpace:
-    """Names of the labels, in index order, and their coordinates; without any, every two labels are one apart.
+    """Names and coordinates of the labels; without coordinates, every two labels are one apart.
 
     Parameters
     ----------
     names
-        Distinct, non-empty label names, 2 to 1000; position is the label's index.
+        2 to 1000 distinct, non-empty label names, in index order.
     coordinates
-        One row for each label, in any number of dimensions, each number within -1e6 and 1e6; of no dimension where
-        nothing is known of how far apart labels are.
+        One row per label, in any number of dimensions (none if distances are unknown), with values in [-1e6, 1e6].
 
     Raises
     ------
     LabelSpaceError
-        If there are fewer than two labels or very many, a name repeats, or the coordinates do not fit the names.
+        If names or coordinates break these rules.
     """
 
     names: tuple[str, ...]
@@ -75,7 +67,7 @@ class LabelSpace:
 
     @property
     def ordered(self) -> bool:
-        """Whether labels have places, so that some are nearer to each other than others may be."""
+        """Whether labels have coordinates."""
         return bool(self.coordinates.shape[1])
 
     @property
@@ -90,12 +82,7 @@ class LabelSpace:
 
     @classmethod
     def preset(cls, task: str) -> "LabelSpace":
-        """Return the label space of `sentiment`, `emotion` or `nli`.
-
-        Raises
-        ------
-        LabelSpaceError
-            If there is no preset of that name.
+        """Return the label space of `sentiment`, `emotion` or `nli`; raise `LabelSpaceError` for other tasks.
 
         Examples
         --------
@@ -111,9 +98,9 @@ class LabelSpace:
 
     @classmethod
     def from_text(cls, names: str, coordinates: str, *, ordered: bool = False) -> "LabelSpace":
-        """Parse configuration text: names apart by commas, coordinates by semicolons, dimensions by commas.
+        """Parse names separated by commas, and coordinates separated by semicolons, with commas between dimensions.
 
-        Without coordinates every two labels are one apart; or, where they are `ordered`, they lie on a line at 0, 1, 2.
+        Without coordinates, `ordered` labels lie on a line at 0, 1, 2, and others are all one apart.
 
         Raises
         ------
@@ -140,19 +127,19 @@ class LabelSpace:
         return cls(parsed_names, places)
 
     def to_json(self) -> str:
-        """Return names and coordinates as canonical JSON, equal for equal label spaces."""
+        """Return names and coordinates as canonical JSON."""
         return json.dumps({"names": self.names, "coordinates": self.coordinates.tolist()})
 
 
 def label_distances(coordinates: Float[np.ndarray, "classes dimensions"]) -> Float[np.ndarray, "classes classes"]:
-    """Return the Euclidean distance between every two labels; one where they have no coordinates.
+    """Return the Euclidean distance between every two labels, or 1 if they have no coordinates.
 
     Examples
     --------
     >>> label_distances(np.zeros((2, 0))).tolist()
     [[0.0, 1.0], [1.0, 0.0]]
     """
-    from scipy.spatial.distance import cdist  # loads slowly, and nobody needs it who brings a matrix
+    from scipy.spatial.distance import cdist  # slow to import, and not needed with a matrix of costs
 
     if not coordinates.shape[1]:
         return 1.0 - np.eye(len(coordinates))
@@ -161,19 +148,19 @@ def label_distances(coordinates: Float[np.ndarray, "classes dimensions"]) -> Flo
 
 
 def check_soft_labels(soft_labels: SoftLabels, *, atol: float = 1e-4) -> None:
-    """Refuse soft labels that are not distributions; nothing is repaired.
+    """Refuse soft labels with rows that are not distributions.
 
     Parameters
     ----------
     soft_labels
-        Candidate rows on the simplex.
+        Rows to check.
     atol
         Largest allowed distance of a row's sum from 1, and of an entry below 0.
 
     Raises
     ------
     SoftLabelsError
-        If an entry is not finite or negative, or a row does not sum to 1; the message names the first such row.
+        If an entry is not finite or is negative, or a row does not sum to 1; the message names such a row.
     """
     finite = np.isfinite(soft_labels).all(axis=1)
     if not finite.all():

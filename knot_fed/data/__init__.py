@@ -1,1 +1,1 @@
-"""Private files, transfer sets, their partition, and the built-in reviews."""
+"""Private files, transfer sets, partitions and the built-in reviews."""

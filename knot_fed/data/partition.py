@@ -1,4 +1,4 @@
-"""Which virtual client holds which file, or which share of one."""
+"""Assignment of files, or shares of them, to virtual clients."""
 
 import re
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from knot_fed.data.partitioners import Sharing
+from knot_fed.data.private import PARTS
 from knot_fed.data.reading.files import errors_about
 from knot_fed.data.shares import share_rows
 from knot_fed.errors import ConfigError
@@ -14,12 +15,12 @@ from knot_fed.types import SplitExamples
 
 LONGEST_CLIENT_NAME = 64
 CLIENT_NAME = re.compile(rf"(?=.*[^.])[A-Za-z0-9._-]{{1,{LONGEST_CLIENT_NAME}}}")
-"""What a client may be called: it becomes the name of a file."""
+"""Valid client names, which become file names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One virtual client's place: its files, and which of how many shares of them."""
+    """The files of one virtual client, and the index and number of shares if several clients share a file."""
 
     name: str
     files: tuple[str, ...]
@@ -28,23 +29,21 @@ class Shard:
 
 
 def client_shard(index: int, total: int, files: Sequence[str]) -> Shard:
-    """Deal virtual clients over files in turn, or files over clients where there are fewer of these.
+    """Assign virtual clients to files in turn, or files to clients if there are fewer clients than files.
 
-    A client is called like its file: `<file>-<k>` where several share one, `<file>-and-<file>` where it holds several.
+    A client is named after its file: `<file>-<k>` if several clients share it, `<file>-and-<file>` if it has several.
 
     Parameters
     ----------
-    index
-        The virtual client's number, from 0.
-    total
-        Number of virtual clients.
+    index, total
+        Number of the virtual client, from 0, and how many there are.
     files
         Names of the private files.
 
     Raises
     ------
     ConfigError
-        If there is no file.
+        If `files` is empty.
 
     Examples
     --------
@@ -57,7 +56,11 @@ def client_shard(index: int, total: int, files: Sequence[str]) -> Shard:
         raise ConfigError("data.clients names no file; name the private files, with commas")
     if total < len(files):
         held = tuple(files[place] for place in range(index, len(files), total))
-        return Shard(_joined([client_name(file) for file in held]), held, 0, 1)
+        names = [client_name(file) for file in held]
+        joined = "-and-".join(names)
+        if len(joined) > LONGEST_CLIENT_NAME:
+            joined = f"{names[0]}-and-{len(names) - 1}-more"
+        return Shard(joined, held, 0, 1)
     place = index % len(files)
     count = len(range(place, total, len(files)))
     name = client_name(files[place])
@@ -65,14 +68,8 @@ def client_shard(index: int, total: int, files: Sequence[str]) -> Shard:
 
 
 def client_name(file: str) -> str:
-    """Return what the owner of a file is called."""
+    """Return the name of the client that owns a file."""
     return file.rpartition("/")[2].removeprefix("hub:").replace(":", "-")
-
-
-def _joined(names: Sequence[str]) -> str:
-    """Name a client of several files, as short as a client's name has to be."""
-    whole = "-and-".join(names)
-    return whole if len(whole) <= LONGEST_CLIENT_NAME else f"{names[0]}-and-{len(names) - 1}-more"
 
 
 @errors_about("the private file")
@@ -87,23 +84,10 @@ def split_examples(
     labels_per_client: int = 2,
     min_examples: int = 10,
 ) -> tuple[SplitExamples, dict[str, list[int]]]:
-    """Take one of several shares of a file; where there is one only, it is the whole file as it is.
+    """Return one of `count` shares of a file, and its row positions by split; a single share is the whole file.
 
-    Parameters
-    ----------
-    examples
-        All examples of the file.
-    index, count
-        Which of how many shares.
-    scheme, alpha, seed, labels_per_client, min_examples
-        As in `Sharing`.
-
-    Returns
-    -------
-    share
-        The examples of this share.
-    assignment
-        Row positions by split; of a file without splits, those of `cut_evenly`.
+    Row positions of a file without splits refer to the splits of `cut_evenly`. `scheme` and the following parameters
+    are those of `Sharing`.
 
     Raises
     ------
@@ -111,7 +95,7 @@ def split_examples(
         As `share_rows`.
     """
     if count == 1:
-        return examples, {part: list(range(len(getattr(examples, part)))) for part in ("train", "val", "test")}
+        return examples, {part: list(range(len(getattr(examples, part)))) for part in PARTS}
     shares = share_rows(examples, Sharing(scheme, count, seed, alpha, labels_per_client, min_examples))
     rows = {part: np.flatnonzero(places == index) for part, places in shares.places.items()}
     share = SplitExamples(**{part: getattr(shares.examples, part).select(chosen) for part, chosen in rows.items()})

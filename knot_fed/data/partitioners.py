@@ -1,6 +1,6 @@
-"""The partitioners of flwr-datasets on arrays of labels: the same rows for the same order and generator.
+"""The partitioners of flwr-datasets on label arrays, with the same rows for the same order and generator.
 
-The originals take seconds for files of a few thousand rows, and some leave rows to nobody.
+The originals take seconds for a few thousand rows, and some leave rows unassigned.
 """
 
 from dataclasses import dataclass
@@ -11,23 +11,24 @@ from jaxtyping import Int
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """How a file is shared.
+    """How a file is divided into shares.
 
     Parameters
     ----------
     scheme
-        `iid`: dealt in turn. `natural-id`: all rows of one id together, the largest first, each to whoever has the
-        fewest rows. `dirichlet`, `pathological`, `shard`, `exponential`: as the partitioners of flwr-datasets.
+        `iid`: rows are dealt in turn. `natural-id`: rows with the same id stay together; the largest groups are
+        assigned first, each to the share with the fewest rows. `dirichlet`, `pathological`, `shard`, `exponential`: as
+        in flwr-datasets.
     count
         Number of shares.
     seed
-        Of the assignment; every client draws the same one.
+        Seed of the assignment, the same for every client.
     alpha
-        Concentration of `dirichlet`, > 0; smaller is more uneven.
+        Concentration of `dirichlet`, > 0; a smaller value is more uneven.
     labels_per_client
-        Labels of each share under `pathological`; runs of rows sorted by label under `shard`.
+        Labels per share under `pathological`; runs of rows sorted by label under `shard`.
     min_examples
-        Fewest training rows of a share; a random scheme is drawn again until each has them.
+        Fewest training rows per share; a random scheme is redrawn until every share has them.
     """
 
     scheme: str
@@ -41,7 +42,7 @@ class Sharing:
 def by_dirichlet(
     labels: Int[np.ndarray, "rows"], sharing: Sharing, generator: np.random.Generator
 ) -> Int[np.ndarray, "rows"]:
-    """Cut the rows of each label by proportions from a Dirichlet distribution (Hsu et al. 2019)."""
+    """Divide the rows of each label by proportions from a Dirichlet distribution (Hsu et al. 2019)."""
     places = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
@@ -54,7 +55,7 @@ def by_dirichlet(
 def by_labels(
     labels: Int[np.ndarray, "rows"], sharing: Sharing, generator: np.random.Generator
 ) -> Int[np.ndarray, "rows"] | None:
-    """Give each share so many labels, the first in turn, and cut each label evenly; None where one has no taker."""
+    """Assign labels to shares, the first in turn, and divide each label evenly; None if a label is left over."""
     names, places = np.unique(labels), np.empty(len(labels), dtype=np.int64)
     held = [[names[share % len(names)]] for share in range(sharing.count)]
     for own in held:
@@ -73,9 +74,9 @@ def by_labels(
 def by_runs(
     labels: Int[np.ndarray, "rows"], sharing: Sharing, generator: np.random.Generator
 ) -> Int[np.ndarray, "rows"] | None:
-    """Cut rows sorted by label in equal runs and deal these (McMahan et al. 2017); what is left joins the run before.
+    """Cut rows sorted by label into equal runs and deal them out (McMahan et al. 2017); None if there are too few rows.
 
-    None where there are more runs than rows.
+    Remaining rows join the preceding run.
     """
     runs = sharing.count * sharing.labels_per_client
     size = len(labels) // runs
@@ -92,7 +93,7 @@ def by_runs(
 
 
 def by_size(labels: Int[np.ndarray, "rows"], sharing: Sharing, _: np.random.Generator) -> Int[np.ndarray, "rows"]:
-    """Cut rows in order, each share e times as large as the one before; what is left joins the last."""
+    """Cut rows in order, each share e times as large as the previous one; the last also gets the remainder."""
     units = np.exp(np.arange(sharing.count) - sharing.count + 1.0)
     sizes = (units / units.sum() * len(labels)).astype(np.int64)
     sizes[-1] += len(labels) - sizes.sum()

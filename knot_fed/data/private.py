@@ -1,4 +1,4 @@
-"""Labelled text of one owner: read, checked and split; nothing in a message repeats what a row says."""
+"""Labelled texts of one owner: reading, checks and splits. No message quotes a row."""
 
 import hashlib
 import hmac
@@ -22,21 +22,23 @@ from knot_fed.labels import LabelSpace
 from knot_fed.types import LabelledTexts, SplitExamples, Text
 
 Tell: TypeAlias = Callable[[str, str], None]
+"""Receives the name of a file and a sentence on how it is read, if that may surprise its owner."""
+PARTS = ("train", "val", "test")
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 VAL_SHARE, TEST_SHARE = 0.1, 0.2
 
 
 def untold(_name: str, _sentence: str) -> None:
-    """Tell nobody."""
+    """Discard the sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What the columns of a file are called; `split` need not exist, and a file has either `text` or both others.
+    """Column names of a file, which has either `text` or both `text_a` and `text_b`; `split` is optional.
 
-    `id` names whose row it is, for virtual clients that share a file by it; empty: it is not read.
-    `separator` cuts a text in two at its first occurrence, such as a dialogue's newest turn from the turns before it;
-    empty: texts stay whole. `delimiter` and `quoting` are those of `Dialect`.
+    `separator` cuts a text in two at its first occurrence, such as a dialogue's newest turn from the turns before it.
+    `id` is the column by which virtual clients share a file. Both may be empty. `delimiter` and `quoting` are those of
+    `Dialect`.
     """
 
     text: str = "text"
@@ -51,19 +53,19 @@ class Columns:
 
     @classmethod
     def from_settings(cls, *settings: object) -> "Columns":
-        """Take each value but `id` from the first of the settings that has one which is not empty."""
+        """Take each value except `id` from the first settings in which it is not empty."""
         names = [name for name in cls.__slots__ if name != "id"]
         found = {name: [getattr(each, name) for each in settings] for name in names}
         return cls(**{name: next(filter(None, values), "") for name, values in found.items()})
 
     @property
     def dialect(self) -> Dialect:
-        """How the fields of csv and tsv files are cut."""
+        """Delimiter and quoting of csv and tsv files."""
         return Dialect(self.delimiter, self.quoting)
 
     @property
     def of_text(self) -> tuple[str, str, str]:
-        """The columns that hold text."""
+        """The columns with text."""
         return self.text, self.text_a, self.text_b
 
 
@@ -80,9 +82,9 @@ def read_labelled_texts(
 ) -> SplitExamples:
     """Read labelled texts with their splits.
 
-    A split that the file does not give is cut from the training rows, about one tenth for validation and one fifth for
-    the test. A keyed hash of each record alone decides, so that one record more or less moves no other, and equal
-    records stay together. Only where a split would be empty does it get the record that came nearest.
+    If the file lacks a split, it is cut from the training rows: about one tenth for validation, one fifth for the test.
+    A keyed hash of each record alone decides, so that adding a record moves no other and equal records stay together. A
+    split that would be empty gets the record with the lowest hash.
 
     Parameters
     ----------
@@ -91,35 +93,36 @@ def read_labelled_texts(
     columns
         Column names.
     labels
-        The label space; a row's label is a name, or in all rows an index from 0 (`read_labels`).
+        The label space; labels are read as in `read_labels`.
     key
-        Of the hash, as `seed_key` or an owner's secret gives it; empty: a public one.
+        Key of the hash, from `seed_key` or an owner's secret; empty: a public one.
     limit
-        Training rows to keep at most, those with the lowest hashes; 0: all. One record more takes the place of one
-        other at most.
+        Training rows to keep at most, those with the lowest hashes; 0: all. An added record replaces at most one other.
     least_classes
         Fewest labels among the training rows: 2 for a file that a student is trained on.
     tell
-        Called with the file's name and a sentence on what is read otherwise than one might think.
+        Called with the file's name and a sentence for each surprise.
 
     Raises
     ------
     DataError
-        If the file is missing, empty, not UTF-8, not well formed, lacks a column, has labels outside the names, empty
-        texts or broken ones, or too few classes to train on, or a split is empty; the message counts rows and quotes
-        no text.
+        If the file is missing, malformed, empty, not UTF-8, lacks a column, has unknown labels, empty or broken texts,
+        too few classes to train on, or an empty split.
     """
     path, name = str(path), short_name(str(path))
     if path.startswith(BUILTIN):
-        split = _limited(builtin_examples(path.removeprefix(BUILTIN), labels), limit, key=key)
+        split = builtin_examples(path.removeprefix(BUILTIN), labels)
     else:
-        split = _limited(_read_splits(path, columns=columns, labels=labels, key=key, tell=tell), limit, key=key)
+        split = _read_splits(path, columns=columns, labels=labels, key=key, tell=tell)
+    if limit:
+        lowest = np.argsort(record_chances(split.train, key=key)[:, 2], kind="stable")[:limit]
+        split = replace(split, train=split.train.select(np.sort(lowest)), cut=False)
     _check_size(split, name=name, least_classes=least_classes, limited=bool(limit))
     return split
 
 
 def _read_splits(path: str, *, columns: Columns, labels: LabelSpace, key: bytes, tell: Tell) -> SplitExamples:
-    """Read a file, with its own splits, or cut where it has none."""
+    """Read a file, and cut the splits that it lacks."""
     wanted = {*columns.of_text, columns.label, columns.split, *filter(None, [columns.id])}
     table = read_table(path, wanted, dialect=columns.dialect, split=columns.split)
     name = short_name(path)
@@ -135,12 +138,11 @@ def _read_splits(path: str, *, columns: Columns, labels: LabelSpace, key: bytes,
     cut = bool((parts == "train").all())
     _cut_missing(parts, "test", TEST_SHARE, chances[:, 0])
     _cut_missing(parts, "val", VAL_SHARE / (1 - TEST_SHARE), chances[:, 1])
-    rows = {part: np.flatnonzero(parts == part) for part in ("train", "val", "test")}
-    return SplitExamples(**{part: examples.select(chosen) for part, chosen in rows.items()}, cut=cut)
+    return SplitExamples(*(examples.select(np.flatnonzero(parts == part)) for part in PARTS), cut=cut)
 
 
 def _check_size(split: SplitExamples, *, name: str, least_classes: int, limited: bool) -> None:
-    """Refuse what nothing can be trained on, or judged by."""
+    """Refuse a file with an empty split or too few classes."""
     sizes = [len(split.train), len(split.val), len(split.test)]
     if not all(sizes):
         raise DataError(
@@ -158,15 +160,14 @@ def _check_size(split: SplitExamples, *, name: str, least_classes: int, limited:
 
 
 def join_examples(parts: Sequence[SplitExamples]) -> SplitExamples:
-    """Put the examples of several files together, split by split."""
+    """Concatenate the examples of several files, split by split."""
     return SplitExamples(
-        *(join_texts([getattr(part, split) for part in parts]) for split in ("train", "val", "test")),
-        cut=all(part.cut for part in parts),
+        *(join_texts([getattr(part, split) for part in parts]) for split in PARTS), cut=all(part.cut for part in parts)
     )
 
 
 def join_texts(parts: Sequence[LabelledTexts]) -> LabelledTexts:
-    """Put labelled texts one after the other."""
+    """Concatenate labelled texts."""
     return LabelledTexts(
         tuple(text for part in parts for text in part.texts),
         np.concatenate([part.labels for part in parts]),
@@ -174,30 +175,19 @@ def join_texts(parts: Sequence[LabelledTexts]) -> LabelledTexts:
     )
 
 
-def _limited(examples: SplitExamples, limit: int, *, key: bytes) -> SplitExamples:
-    """Keep the training rows with the lowest hashes; 0: all."""
-    if not limit:
-        return examples
-    drawn = np.argsort(record_chances(examples.train, key=key)[:, 2], kind="stable")[:limit]
-    return replace(examples, train=examples.train.select(np.sort(drawn)), cut=False)
-
-
 def texts_of(table: Table, columns: Columns, *, name: str) -> tuple[Text, ...]:
-    """Return one text or one pair for each row.
+    """Return one text or one pair per row.
 
     Raises
     ------
     DataError
-        If the text columns are not there, some rows have no text, or some texts are broken.
+        If the text columns are missing, or some texts are empty or broken.
     """
     held = table.columns
     paired = columns.text not in held and columns.text_a in held and columns.text_b in held
     if columns.text not in held and not paired:
         wanted = f"column {columns.text!r}, nor both {columns.text_a!r} and {columns.text_b!r}"
-        raise DataError(
-            missing_column(table, wanted, name=name, key="data.text"),
-            refusal="no text column",
-        )
+        raise DataError(missing_column(table, wanted, name=name, key="data.text"), refusal="no text column")
     parts = [held[column] for column in ((columns.text_a, columns.text_b) if paired else (columns.text,))]
     rows = list(zip(*parts, strict=True))
     bad = [place for place, row in enumerate(rows) if not all(isinstance(text, str) and text.strip() for text in row)]
@@ -211,12 +201,13 @@ def texts_of(table: Table, columns: Columns, *, name: str) -> tuple[Text, ...]:
     texts: tuple[Text, ...] = tuple((str(row[0]), str(row[1])) if paired else str(row[0]) for row in rows)
     check_characters(texts, table, name=name)
     if columns.separator and not paired:
-        return tuple(_halves(str(text), columns.separator) for text in texts)
+        halves = (str(text).partition(columns.separator) for text in texts)
+        return tuple((first, rest) for first, _, rest in halves)
     return texts
 
 
 def limited_rows(count: int, limit: int) -> Int[np.ndarray, "rows"]:
-    """Return the positions of at most `limit` of `count` rows (0: of all), the same in every run, in order.
+    """Return the sorted positions of at most `limit` of `count` rows (0: of all), the same in every run.
 
     Examples
     --------
@@ -227,13 +218,8 @@ def limited_rows(count: int, limit: int) -> Int[np.ndarray, "rows"]:
     return np.sort(np.random.default_rng(0).permutation(rows)[:limit]) if limit else rows
 
 
-def _halves(text: str, separator: str) -> tuple[str, str]:
-    first, _, rest = text.partition(separator)
-    return first, rest
-
-
 def parts_of(values: list[object] | None, rows: int, *, name: str, column: str) -> np.ndarray:
-    """Return each row's split, train, val or test; all are train where there is no such column.
+    """Return each row's split: train, val or test; all are train if `values` is None.
 
     Raises
     ------
@@ -246,7 +232,7 @@ def parts_of(values: list[object] | None, rows: int, *, name: str, column: str) 
     unknown = int((parts == "").sum())
     if unknown:
         raise DataError(
-            f"{name}: column {column!r}: {unknown} of {rows} rows are not train, val or test; mend them,"
+            f"{name}: column {column!r}: {unknown} of {rows} rows are not train, val or test; correct them,"
             " or name another data.split",
             refusal="the split column has values other than train, val and test",
         )
@@ -254,12 +240,12 @@ def parts_of(values: list[object] | None, rows: int, *, name: str, column: str) 
 
 
 def seed_key(seed: int) -> bytes:
-    """Return the key by which a study splits files: public, and another one for each seed."""
+    """Return the public key by which a study with this seed splits files."""
     return hashlib.sha256(f"knot_fed seed {seed}".encode()).digest()
 
 
 def record_chances(examples: LabelledTexts, *, key: bytes) -> Float[np.ndarray, "examples 3"]:
-    """Return three numbers in [0, 1) for each record: a keyed hash of its text and label, and of nothing else.
+    """Return three numbers in [0, 1) per record: a keyed hash of nothing but its text and label.
 
     Examples
     --------
@@ -276,7 +262,7 @@ def record_chances(examples: LabelledTexts, *, key: bytes) -> Float[np.ndarray, 
 
 
 def _cut_missing(parts: np.ndarray, part: str, share: float, chances: Float[np.ndarray, "examples"]) -> None:
-    """Move training rows with a low chance to a split that the file does not give, at least one of them."""
+    """Move training rows with a low chance, at least one, to a split that the file lacks."""
     rows = np.flatnonzero(parts == "train")
     if (parts == part).any() or len(rows) < 2:
         return

@@ -1,4 +1,4 @@
-"""Which rows of a file go to which of the virtual clients that share it."""
+"""Division of a file's rows among the virtual clients that share it."""
 
 import hashlib
 import json
@@ -10,16 +10,16 @@ import numpy as np
 from jaxtyping import Int
 
 from knot_fed.data.partitioners import PARTITIONERS, Sharing
-from knot_fed.data.private import join_texts
+from knot_fed.data.private import PARTS, join_texts
 from knot_fed.errors import DataError
 from knot_fed.types import SplitExamples, Text
 
 DRAWS = 300
-"""How often a random partition is drawn before it is refused."""
+"""Draws of a random partition before it is refused."""
 PATTERN = (0, 0, 0, 0, 2, 0, 0, 1, 0, 2)
-"""Splits of successive records where a file is cut evenly: 70 % to train on, 10 % to validate, 20 % to test."""
+"""Splits of successive records in `cut_evenly`: 70 % train (0), 10 % validation (1), 20 % test (2)."""
 FAR, MORE_DRAWS = 0.5, 30
-"""Total variation between two splits of a share beyond which another draw is tried, and how many are."""
+"""Total variation between two splits of a share above which more draws are tried, and their number."""
 RANDOM = ("dirichlet", "pathological", "shard")
 REMEDIES = {
     "dirichlet": "raise data.alpha",
@@ -30,7 +30,7 @@ REMEDIES = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shares:
-    """The share of each row of a file, by split, and how many draws it took."""
+    """The share of each row of a file, by split, and the number of draws."""
 
     examples: SplitExamples
     places: dict[str, Int[np.ndarray, "rows"]]
@@ -39,7 +39,7 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """What a partition reads of a file's rows, one after the other by split."""
+    """Hashable sizes of the splits, and labels and ids of the rows, ordered by split."""
 
     sizes: tuple[int, ...]
     label_bytes: bytes
@@ -55,19 +55,10 @@ class _Rows:
 
 
 def cut_evenly(examples: SplitExamples, *, seed: int, by_id: bool) -> SplitExamples:
-    """Cut a file without splits again, 70/10/20 within each label, so that small shares of it have all splits.
+    """Split the whole file 70/10/20 within each label (and id, with `by_id`), so that small shares have all splits.
 
-    Equal records stay on one side. The cut by a hash of each record is an owner's, for whom one record more must move
-    no other; a study's shares have no owner, and for few rows that cut is uneven.
-
-    Parameters
-    ----------
-    examples
-        All examples of the file.
-    seed
-        Of the cut.
-    by_id
-        Whether to cut so within the rows of each id.
+    Equal records stay in one split. `read_labelled_texts` cuts by a hash of each record, so that one more record of an
+    owner moves no other. Shares of a study have no owner, and for few rows that cut is uneven.
     """
     whole = join_texts([examples.train, examples.val, examples.test])
     ids = whole.ids if by_id and whole.ids else [""] * len(whole)
@@ -81,43 +72,29 @@ def cut_evenly(examples: SplitExamples, *, seed: int, by_id: bool) -> SplitExamp
 
 
 def share_rows(examples: SplitExamples, sharing: Sharing) -> Shares:
-    """Draw once for the whole file who gets which rows, each row to one share, and each in the split that it has.
+    """Assign each row of a file to one share; rows keep their split, and a file without splits goes to `cut_evenly`.
 
-    A file that gave no splits is cut evenly before.
-
-    A share has the same mix of labels in all its splits as far as the file has, to a row of each label: rows lie in an
-    order in which the splits of each label, and the labels, alternate evenly, and shares are runs of it.
-
-    Parameters
-    ----------
-    examples
-        All examples of the file.
-    sharing
-        How it is shared.
-
-    Raises
-    ------
-    DataError
-        If a share has too few rows in every draw; the message says how few, and what to change.
+    The splits of a share have the same mix of labels as far as the file allows, to one row per label: rows are ordered
+    so that splits and labels alternate evenly, and shares are runs of this order. Raises `DataError` if a share has too
+    few rows in every draw, or the scheme does not fit the file.
     """
     if examples.cut:
         examples = cut_evenly(examples, seed=sharing.seed, by_id=sharing.scheme == "natural-id")
-    parts = {"train": examples.train, "val": examples.val, "test": examples.test}
-    sizes = tuple(len(part) for part in parts.values())
-    labels = np.concatenate([part.labels for part in parts.values()], dtype=np.int64).tobytes()
-    rows = _Rows(sizes, labels, tuple(each for part in parts.values() for each in part.ids))
+    sizes = (len(examples.train), len(examples.val), len(examples.test))
+    whole = join_texts([examples.train, examples.val, examples.test])
+    rows = _Rows(sizes, whole.labels.astype(np.int64).tobytes(), whole.ids)
     _check_scheme(rows, sharing)
-    places, told = _first_fair(rows, sharing)
+    places, draws = _first_fair(rows, sharing)
     if places is None:
-        raise _too_few(sharing, told)
-    return Shares(examples, dict(zip(parts, np.split(places, np.cumsum(sizes)[:-1]), strict=True)), told)
+        raise _too_few(sharing, smallest=draws)
+    return Shares(examples, dict(zip(PARTS, np.split(places, np.cumsum(sizes)[:-1]), strict=True)), draws)
 
 
 @lru_cache(maxsize=8)
 def _first_fair(rows: _Rows, sharing: Sharing) -> tuple[Int[np.ndarray, "rows"] | None, int]:
-    """Return the first draw in which all have enough, and its number; or none, and the best of the smallest shares.
+    """Return the first draw with enough rows in every share, and its number; or None, and the best smallest share.
 
-    A draw in which all have splits of like mixes comes before one in which a few rows to judge by are of rare labels.
+    A draw in which the splits of every share have similar label mixes is preferred.
     """
     smallest, enough = 0, None
     for draw, places in enumerate(_draws(rows, sharing), start=1):
@@ -144,13 +121,13 @@ def _counts(rows: _Rows, places: Int[np.ndarray, "rows"], count: int) -> Int[np.
 
 
 def _farthest(counts: Int[np.ndarray, "splits shares labels"]) -> float:
-    """Return the largest total variation between what a share trains on and what it is judged by."""
+    """Return the largest total variation between the label mixes of a share's training rows and its other splits."""
     mixes = counts / counts.sum(axis=2, keepdims=True)
     return float(np.abs(mixes[1:] - mixes[0]).sum(axis=2).max() / 2)
 
 
 def _check_scheme(rows: _Rows, sharing: Sharing) -> None:
-    """Refuse what no draw could do."""
+    """Refuse a scheme that no draw can satisfy."""
     labels, ids = len(np.unique(rows.labels)), len(set(rows.ids))
     if sharing.scheme == "natural-id" and ids < sharing.count:
         found = f"has {ids} values" if ids else "names no column of the file"
@@ -168,7 +145,7 @@ def _check_scheme(rows: _Rows, sharing: Sharing) -> None:
         )
 
 
-def _too_few(sharing: Sharing, smallest: int) -> DataError:
+def _too_few(sharing: Sharing, *, smallest: int) -> DataError:
     draws = f"in each of {DRAWS} draws" if sharing.scheme in RANDOM else "there"
     remedies = ["use fewer clients", *([REMEDIES[sharing.scheme]] if sharing.scheme in REMEDIES else [])]
     if smallest:
@@ -182,17 +159,21 @@ def _too_few(sharing: Sharing, smallest: int) -> DataError:
 
 
 def _draws(rows: _Rows, sharing: Sharing) -> Iterator[Int[np.ndarray, "rows"] | None]:
-    """Yield the share of each row, of one draw after the other; None for a draw that leaves rows or shares out."""
+    """Yield the share of each row, draw by draw; None for a draw that leaves out rows or shares."""
     if sharing.scheme == "iid":
         yield _dealt(rows, sharing)
     elif sharing.scheme == "natural-id":
         yield _by_id(rows, sharing.count)
     else:
-        yield from _partitioned(rows, sharing)
+        order = _alternating(rows, np.random.default_rng(sharing.seed))
+        for draw in range(DRAWS if sharing.scheme in RANDOM else 1):
+            generator = np.random.default_rng([sharing.seed, draw])
+            found = PARTITIONERS[sharing.scheme](rows.labels[order], sharing, generator)
+            yield None if found is None else found[np.argsort(order)]
 
 
 def _dealt(rows: _Rows, sharing: Sharing) -> Int[np.ndarray, "rows"]:
-    """Deal rows in turn, split by split and label by label: each share has as many of each, to one row."""
+    """Deal rows in turn, split by split and label by label, so that shares differ by at most one row of each."""
     order = np.lexsort((np.random.default_rng(sharing.seed).random(len(rows.labels)), rows.labels, rows.parts))
     places = np.empty(len(order), dtype=np.int64)
     places[order] = np.arange(len(order)) % sharing.count
@@ -208,22 +189,8 @@ def _by_id(rows: _Rows, count: int) -> Int[np.ndarray, "rows"]:
     return owner[members]
 
 
-def _partitioned(rows: _Rows, sharing: Sharing) -> Iterator[Int[np.ndarray, "rows"] | None]:
-    """Share out rows by a partitioner, drawn again and again where it is a random one."""
-    labels = rows.labels
-    order = _alternating(rows, np.random.default_rng(sharing.seed))
-    for draw in range(DRAWS if sharing.scheme in RANDOM else 1):
-        found = PARTITIONERS[sharing.scheme](labels[order], sharing, np.random.default_rng([sharing.seed, draw]))
-        if found is None:
-            yield None
-            continue
-        places = np.empty_like(found)
-        places[order] = found
-        yield places
-
-
 def _alternating(rows: _Rows, generator: np.random.Generator) -> Int[np.ndarray, "rows"]:
-    """Order rows so that each run of them, and each run of one label, has the splits in the file's proportions."""
+    """Order rows so that each run, and each run of one label, has the splits in the file's proportions."""
     drawn = generator.random(len(rows.labels))
     parts, labels = rows.parts, rows.labels
     order = np.lexsort((drawn, labels, parts))

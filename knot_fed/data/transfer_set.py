@@ -1,4 +1,4 @@
-"""The transfer set: ordered public texts that every teacher labels, known to both sides by a fingerprint."""
+"""The transfer set: ordered public texts that every teacher labels, identified by a fingerprint."""
 
 import hashlib
 import json
@@ -21,25 +21,20 @@ from knot_fed.files import make_folder, write_file
 from knot_fed.types import Text
 
 LEAST_TEXTS = 2
-"""Of each round: one to learn from, one to judge by."""
+"""Per round: one to train on and one to validate on."""
 TEXT_KEY_BYTES = 16
 TextKeys: TypeAlias = UInt8[np.ndarray, "texts bytes"]
 WORD = re.compile(r"\w+")
 SPACES = "\t\n\r"
 UNSEEN = ("Mn", "Me", "Cf", "Cc", "Co", "Cs", "Cn")
-"""Unicode categories of accents and of signs that are not seen, which tokenizers drop within words."""
+"""Unicode categories of accents and invisible characters, which tokenizers drop within words."""
 
 
 @dataclass(frozen=True)
 class TransferSet:
-    """Unlabelled texts in an order that all sides share.
+    """Unlabelled texts or pairs, all of one kind, in an order that server and clients share.
 
-    Parameters
-    ----------
-    texts
-        One text or one pair for each row; all of one kind.
-    repeated
-        How many rows of a file were left out since they repeat another one.
+    `repeated` counts rows of the file that were dropped as repetitions.
 
     Examples
     --------
@@ -68,34 +63,21 @@ class TransferSet:
 
     @cached_property
     def keys(self) -> TextKeys:
-        """What tells one text from another, as `text_key` does, row by row."""
+        """The `text_key` of each text."""
         return _keys(map(text_key, self.texts))
 
     def slice(self, round_number: int, rounds: int) -> range:
-        """Return the row positions of one round; the rounds cover every row once, in near-equal slices.
-
-        Parameters
-        ----------
-        round_number
-            From 1 to `rounds`.
-        rounds
-            Number of slices.
-
-        Raises
-        ------
-        DataError
-            If there are more rounds than texts.
-        """
+        """Return the row positions of round 1 to `rounds`; rounds cover all rows in near-equal slices."""
         if rounds > len(self):
             raise DataError(f"{len(self)} transfer texts for {rounds} rounds; lower rounds or give more texts")
         return range(len(self) * (round_number - 1) // rounds, len(self) * round_number // rounds)
 
 
 def text_key(text: Text) -> bytes:
-    r"""Return 16 bytes that two texts share if they have the same letters and digits in the same words.
+    r"""Return 16 bytes that are equal for texts with the same letters and digits in the same words.
 
-    Case, accents, spacing, punctuation, and what is not seen, such as zero-width and control characters, do not count:
-    a model answers such texts alike, or nearly so. A text without a letter or a digit counts by its signs.
+    Case, accents, spacing, punctuation and invisible characters are ignored, since a model answers such texts (nearly)
+    alike. A text without letters and digits is identified by its other characters.
 
     Examples
     --------
@@ -107,7 +89,7 @@ def text_key(text: Text) -> bytes:
 
 
 def keys_of_values(values: Iterable[object]) -> TextKeys:
-    """Return one key for each value that JSON can hold; equal ones have the same."""
+    """Return a key for each JSON value; equal values have equal keys."""
     return _keys(map(_key, values))
 
 
@@ -137,13 +119,13 @@ def distinct_texts(texts: Sequence[Text]) -> TransferSet:
 
 
 def keep_transfer_set(transfer: TransferSet, file: Path) -> None:
-    """Keep the texts that a server sent, in the place of those kept before, so that a restart loses nothing."""
+    """Store the texts that a server sent, so that a restart finds them; earlier ones are replaced."""
     make_folder(file.parent)
     write_file(file, json.dumps(transfer.texts).encode())
 
 
 def kept_transfer_set(file: Path, *, fingerprint: str) -> TransferSet | None:
-    """Read the kept texts; None where those of this fingerprint are not kept whole."""
+    """Read the stored texts; None if they are missing, damaged or have another fingerprint."""
     try:
         texts = json.loads(file.read_text(encoding="utf-8"))
         transfer = TransferSet(tuple(text if isinstance(text, str) else (text[0], text[1]) for text in texts))
@@ -153,20 +135,7 @@ def kept_transfer_set(file: Path, *, fingerprint: str) -> TransferSet | None:
 
 
 def check_rounds(texts: int, rounds: int, *, name: str) -> None:
-    """Refuse a transfer set that is too small for its rounds.
-
-    Parameters
-    ----------
-    texts, rounds
-        Distinct texts, and rounds over slices of them.
-    name
-        What the configuration calls the file.
-
-    Raises
-    ------
-    ConfigError
-        If a round would have no text to learn from beside one to judge by.
-    """
+    """Raise `ConfigError` if a round would have fewer than `LEAST_TEXTS` distinct texts."""
     if texts < LEAST_TEXTS * rounds:
         raise ConfigError(
             f"{name}: {texts} distinct transfer text(s) for {rounds} round(s); give {LEAST_TEXTS} or more for each"
@@ -176,21 +145,19 @@ def check_rounds(texts: int, rounds: int, *, name: str) -> None:
 
 @errors_about("the client's copy of the transfer set")
 def read_transfer_set(path: str | Path, *, columns: Columns, limit: int = 0, tell: Tell = untold) -> TransferSet:
-    """Read the distinct texts of a file, whatever their split; labels in the file are never read.
+    """Read the distinct texts of all splits of a file; its labels are never read.
 
     Parameters
     ----------
-    path, columns
+    path, columns, tell
         As in `read_labelled_texts`.
     limit
-        Rows to read at most, as `limited_rows` draws them; 0: all.
-    tell
-        As in `read_labelled_texts`.
+        Rows to read at most, drawn by `limited_rows`; 0: all.
 
     Raises
     ------
     DataError
-        If the file is missing, empty, not UTF-8, not well formed, without the text column, or has rows without text.
+        If the file is missing, malformed, empty, not UTF-8, lacks the text column, or has rows without text.
     """
     path = str(path)
     texts: Sequence[Text]

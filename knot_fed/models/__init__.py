@@ -1,13 +1,12 @@
-"""Text classifiers: n-gram bags, transformers from scratch or pretrained, and heads on frozen encoders."""
+"""Text classifiers: n-gram bags, transformers (from scratch or pretrained), and heads on frozen encoders."""
 
 from knot_fed.models.constant import ONE_LABEL
 from knot_fed.models.huggingface.head import encoder_identity
 from knot_fed.models.huggingface.transformer import TINY_BERT_POSITIONS, train_vocabulary
-from knot_fed.models.huggingface.trial import Trial, try_model
+from knot_fed.models.huggingface.trial import try_model
 from knot_fed.models.inference import predict_logits, use_threads
 from knot_fed.models.own import is_own_model, own_identity
 from knot_fed.models.storage import (
-    ARCHITECTURES,
     build_classifier,
     check_model_name,
     constant_classifier,
@@ -21,13 +20,11 @@ from knot_fed.models.storage import (
 from knot_fed.models.text_classifier import Item, ModelSpec, TextClassifier, check_ready
 
 __all__ = [
-    "ARCHITECTURES",
     "ONE_LABEL",
     "TINY_BERT_POSITIONS",
     "Item",
     "ModelSpec",
     "TextClassifier",
-    "Trial",
     "build_classifier",
     "check_model_name",
     "check_ready",

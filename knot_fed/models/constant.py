@@ -1,4 +1,4 @@
-"""The teacher of an owner whose examples all have one label: it says the same of every text."""
+"""A constant classifier: the teacher of an owner whose examples all have the same label."""
 
 import math
 from collections.abc import Sequence
@@ -13,28 +13,25 @@ from knot_fed.models.text_classifier import Item, ModelSpec, TextClassifier
 from knot_fed.types import Text
 
 CONSTANT = "constant"
-"""Its name in a specification; no configuration can ask for it."""
+"""Its name in a specification; no configuration can request it."""
 SMOOTHING = 0.1
-"""Mass that is spread over all labels: fixed, so that it tells nothing of how many examples there are."""
+"""Mass that is spread over all labels; fixed, so that it does not reveal the number of examples."""
 ONE_LABEL = f"a teacher of one label is a constant, with {SMOOTHING:g} of its mass spread over all labels"
 
 
 class ConstantClassifier(TextClassifier):
-    """Logits that depend on no text."""
+    """The same logits for every text."""
 
     default_learning_rate = 5e-3
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, label: int | None = None) -> None:
         super().__init__(spec)
-        self.constant = nn.Parameter(torch.zeros(len(spec.labels)))
-
-    def say(self, label: int) -> None:
-        """Answer with this label, and `SMOOTHING` of the mass spread over all of them."""
-        spread = SMOOTHING / len(self.spec.labels)
-        logits = torch.full((len(self.spec.labels),), math.log(spread))
-        logits[label] = math.log(1 - SMOOTHING + spread)
-        with torch.no_grad():
-            self.constant.copy_(logits)
+        logits = torch.zeros(len(spec.labels))
+        if label is not None:
+            spread = SMOOTHING / len(spec.labels)
+            logits = torch.full_like(logits, math.log(spread))
+            logits[label] = math.log(1 - SMOOTHING + spread)
+        self.constant = nn.Parameter(logits)
 
     @override
     def encode(self, texts: Sequence[Text]) -> list[Item]:

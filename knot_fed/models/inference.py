@@ -1,4 +1,4 @@
-"""Logits of a classifier for many items, and the threads that torch computes them with."""
+"""Batched inference, and the number of torch threads."""
 
 import os
 from collections.abc import Sequence
@@ -12,13 +12,7 @@ from knot_fed.system.machine import usable_cpus
 
 
 def use_threads(count: int) -> None:
-    """Give torch the CPUs that this process was given.
-
-    Parameters
-    ----------
-    count
-        Number of threads; 0: `OMP_NUM_THREADS`, which Ray sets, or else the CPUs of this process.
-    """
+    """Set the number of torch threads; 0: `OMP_NUM_THREADS`, which Ray sets, or else the CPUs of this process."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     torch.set_num_threads(count or (int(given) if given.isdigit() and int(given) else usable_cpus()))
 
@@ -26,7 +20,7 @@ def use_threads(count: int) -> None:
 def predict_logits(
     model: TextClassifier, items: Sequence[Item], *, batch_size: int = 256
 ) -> Float[np.ndarray, "examples classes"]:
-    """Return float32 logits for items, batched by length, in the order given."""
+    """Return float32 logits for items in the given order; batches hold items of similar length."""
     logits = np.zeros((len(items), len(model.spec.labels)), dtype=np.float32)
     order = sorted(range(len(items)), key=lambda row: -model.item_length(items[row]))
     model.eval()

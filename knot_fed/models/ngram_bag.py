@@ -1,4 +1,4 @@
-"""A bag of hashed word and character n-grams with a linear head: thousands of examples a second on one core."""
+"""A bag of hashed word and character n-grams with a linear head: thousands of examples per second on one core."""
 
 from collections.abc import Sequence
 from typing import TypeAlias

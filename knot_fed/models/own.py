@@ -1,6 +1,7 @@
-"""A user's own model: a function, named in the configuration, that returns a `TextClassifier` for a specification."""
+"""Model plug-ins: functions named in the configuration that return a `TextClassifier` for a specification."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from knot_fed.config.plugins import is_own, load_plugin, source_digest
@@ -12,25 +13,18 @@ KNOWN = ("ngram-bag", "tiny-bert", "hf:<hub id or absolute folder>")
 
 
 def is_own_model(name: str) -> bool:
-    """Tell whether a model's name has the form of a user's own function, `package.module:function`."""
+    """Return whether a model's name has the form of a plug-in, `package.module:function`."""
     return is_own(name) and not name.startswith(HF)
 
 
 def build_own(spec: ModelSpec) -> TextClassifier:
-    """Call a user's own function with a specification; torch's generators are seeded by the caller.
+    """Call a plug-in with a specification; the caller seeds torch's generators.
 
-    Only a run on virtual clients, or a node's own configuration or policy, may name it: `Client.check_model`.
-
-    Raises
-    ------
-    OwnModelError
-        If it cannot be imported, raises, or returns anything but a `TextClassifier` of the specification.
+    Only a run on virtual clients, or a node's own configuration or policy, may name it (`Client.check_model`). Raises
+    `OwnModelError` if it cannot be imported, raises, or does not return a `TextClassifier` of the specification.
     """
-    function = _function(spec.name)
-    try:
-        model = function(spec)
-    except OwnCodeError as error:
-        raise OwnModelError(str(error), calls=error.calls) from None
+    with _as_model_error():
+        model = _load(spec.name)(spec)
     if not isinstance(model, TextClassifier):
         found = f"returned a {type(model).__name__}, expected a knot_fed.models.TextClassifier"
         raise OwnModelError(f"model = {spec.name!r}: your function {found}")
@@ -41,24 +35,27 @@ def build_own(spec: ModelSpec) -> TextClassifier:
 
 
 def own_identity(name: str) -> list[str]:
-    """Return what tells a user's own model from another, in digests of kept teachers: its name and its source.
+    """Return the name and a source digest of a plug-in, which identify it in digests of kept teachers.
 
-    Raises
-    ------
-    OwnModelError
-        If it cannot be imported, or has no Python source.
+    Raises `OwnModelError` if it cannot be imported, or has no Python source.
     """
     try:
-        return [name, source_digest(_function(name))]
+        with _as_model_error():
+            return [name, source_digest(_load(name))]
     except (TypeError, OSError):
         raise OwnModelError(
-            f"model = {name!r}: its source cannot be found, by which kept teachers are told apart; name a function or a"
-            " class in a Python file"
+            f"model = {name!r}: its source cannot be found, and kept teachers are identified by it; name a function or"
+            " a class in a Python file"
         ) from None
 
 
-def _function(name: str) -> Callable[..., Any]:
+def _load(name: str) -> Callable[..., Any]:
+    return load_plugin(name, key="model", known=KNOWN)
+
+
+@contextmanager
+def _as_model_error() -> Iterator[None]:
     try:
-        return load_plugin(name, key="model", known=KNOWN)
+        yield
     except OwnCodeError as error:
         raise OwnModelError(str(error), calls=error.calls) from None

@@ -1,4 +1,4 @@
-"""Classifiers by name, their trained state, and classifiers in folders."""
+"""Building classifiers by name, and saving and loading them."""
 
 import shutil
 from collections.abc import Iterator, Mapping
@@ -23,12 +23,12 @@ from knot_fed.models.text_classifier import ModelSpec, TextClassifier
 SPEC_FILE = "knot_fed.json"
 PARAMETERS_FILE = "parameters.safetensors"
 ARCHITECTURES = 3
-"""Raised when classifiers are built or read otherwise, so that those kept before are trained anew."""
+"""Increase when classifiers are built or read differently, so that teachers kept before are trained again."""
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw initial parameters and dropout from a seed, and leave torch's global generator as it was."""
+    """Seed torch's global generators (initial parameters, dropout), and restore them afterwards."""
     with torch.random.fork_rng():
         torch.default_generator.manual_seed(seed)
         if torch.cuda.is_available():
@@ -39,49 +39,52 @@ def seeded(seed: int) -> Iterator[None]:
 def build_classifier(
     spec: ModelSpec, *, seed: int, feature_cache: Path | None = None, device: str = ""
 ) -> TextClassifier:
-    """Build a classifier with initial parameters drawn from a seed.
+    """Build a classifier.
 
     Parameters
     ----------
     spec
-        What to build.
+        The model to build.
     seed
-        Of the parameters that are not pretrained.
+        Seed of the parameters that are not pretrained.
     feature_cache
         Folder for features of frozen encoders; None: they are not kept.
     device
-        Where it computes; empty: the GPU where there is one.
+        Where it computes; empty: the GPU if there is one.
 
     Raises
     ------
     ModelError
         If there is no such model, or it cannot be loaded.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or _default_device()
     with seeded(seed):
         model = _build(spec, feature_cache, device)
     return model.to(device)
 
 
 def constant_classifier(spec: ModelSpec, label: int) -> TextClassifier:
-    """Return what says one label of every text, in the place of a classifier of a specification."""
-    model = ConstantClassifier(replace(spec, name=CONSTANT, trainable="all", vocabulary=()))
-    model.say(label)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    """Return a classifier that gives every text this label, in place of a classifier of the specification."""
+    constant = replace(spec, name=CONSTANT, trainable="all", vocabulary=())
+    return ConstantClassifier(constant, label).to(_default_device()).eval()
+
+
+def _default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def trained_state(model: TextClassifier) -> dict[str, np.ndarray]:
-    """Return what training changes: everything but a frozen encoder."""
+    """Return everything that training changes, that is, all but a frozen encoder."""
     return {name: value.detach().cpu().numpy().copy() for name, value in model.state_dict().items()}
 
 
 def load_trained_state(model: TextClassifier, state: Mapping[str, np.ndarray]) -> None:
-    """Put a trained state into a classifier of the same specification.
+    """Load a trained state into a classifier of the same specification.
 
     Raises
     ------
     ModelError
-        If names, shapes or kinds of numbers differ.
+        If names, shapes or dtypes do not fit.
     """
     own = model.state_dict()
     wrong = [name for name in own if name not in state or tuple(state[name].shape) != tuple(own[name].shape)]
@@ -96,22 +99,20 @@ def load_trained_state(model: TextClassifier, state: Mapping[str, np.ndarray]) -
 
 
 def save_classifier(model: TextClassifier, folder: Path) -> None:
-    """Write a classifier; a whole transformers one loads with `AutoModelForSequenceClassification.from_pretrained`.
+    """Save a classifier; `AutoModelForSequenceClassification.from_pretrained` also loads a whole transformers one.
 
     Raises
     ------
     ModelError
-        If the disk is full, for example.
+        If it cannot be written, e.g. if the disk is full.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if isinstance(model, TransformerClassifier):
             model.save_pretrained(folder)
         else:
-            save_file(
-                {name: np.ascontiguousarray(value) for name, value in trained_state(model).items()},
-                folder / PARAMETERS_FILE,
-            )
+            state = {name: np.ascontiguousarray(value) for name, value in trained_state(model).items()}
+            save_file(state, folder / PARAMETERS_FILE)
         (folder / SPEC_FILE).write_text(model.spec.to_json(), encoding="utf-8")
     except (OSError, SafetensorError) as error:
         shutil.rmtree(folder, ignore_errors=True)
@@ -120,12 +121,12 @@ def save_classifier(model: TextClassifier, folder: Path) -> None:
 
 
 def load_classifier(folder: Path, *, feature_cache: Path | None = None) -> TextClassifier:
-    """Load what `save_classifier` wrote.
+    """Load a classifier that `save_classifier` wrote.
 
     Raises
     ------
     ModelError
-        If the folder does not hold a classifier.
+        If the folder does not contain a classifier.
     """
     try:
         spec = ModelSpec.from_json((folder / SPEC_FILE).read_text(encoding="utf-8"))
@@ -138,16 +139,15 @@ def load_classifier(folder: Path, *, feature_cache: Path | None = None) -> TextC
         except SafetensorError:
             raise ModelError(f"{folder / PARAMETERS_FILE}: not a safetensors file; save the model again") from None
         return model
-    saved = replace(spec, name=f"{HF}{folder}", trainable="all")
-    model = build_classifier(saved, seed=0)
+    model = build_classifier(replace(spec, name=f"{HF}{folder}", trainable="all"), seed=0)
     model.spec = spec
     return model
 
 
 def model_identity(spec: ModelSpec) -> list[object]:
-    """Return all of a specification that shapes the classifier, and nothing that its architecture does not read.
+    """Return the parts of a specification that shape the classifier, for digests.
 
-    What labels are called is read only where a pretrained classifier may know them by name.
+    Label names are included only if a pretrained head may be matched by them.
 
     Examples
     --------
@@ -165,13 +165,7 @@ def model_identity(spec: ModelSpec) -> list[object]:
 
 
 def check_model_name(name: str) -> None:
-    """Refuse a name that no model bears; whether an encoder can be loaded shows when it is built.
-
-    Raises
-    ------
-    ModelError
-        If the name is not `ngram-bag`, `tiny-bert`, `hf:...` or that of a user's own function.
-    """
+    """Raise `ModelError` for an unknown model name; whether an `hf:` model can be loaded is not checked."""
     if name not in ("ngram-bag", "tiny-bert") and not needs_permission(name):
         raise ModelError(
             f"no model {name!r}; use ngram-bag, tiny-bert, hf:<hub id or absolute folder>, or your own"
@@ -180,7 +174,7 @@ def check_model_name(name: str) -> None:
 
 
 def needs_permission(name: str) -> bool:
-    """Tell whether building a model of this name reads files or the hub, or runs a user's own code."""
+    """Return whether building a model of this name reads files or the hub, or runs a user's code."""
     return name.startswith(HF) or is_own_model(name)
 
 

@@ -1,4 +1,4 @@
-"""What every classifier can do: turn texts into items once, batch items, and give logits."""
+"""The interface of all classifiers: encode texts into items once, batch items, and compute logits."""
 
 import json
 from abc import ABC, abstractmethod
@@ -19,25 +19,25 @@ LONGEST_INPUT = 8192
 LARGEST_VOCABULARY = 50_000
 LONGEST_NAME = 4096
 Item: TypeAlias = Any
-"""One encoded text, in the form that its classifier likes."""
+"""One encoded text, in a form that depends on the classifier."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Everything that builds a classifier, apart from its trained parameters.
+    """Everything that is needed to build a classifier, except its trained parameters.
 
     Parameters
     ----------
     name
-        `ngram-bag`, `tiny-bert`, `hf:<hub id or absolute folder>`, or a user's own `package.module:function`.
+        `ngram-bag`, `tiny-bert`, `hf:<hub id or absolute folder>`, or a plug-in `package.module:function`.
     trainable
-        `all`, or `head`: a small head on frozen features of an `hf:` encoder; the others are always trained whole.
+        `all`, or `head`: a small head on frozen features of an `hf:` encoder; other models are always trained whole.
     labels
         Label names, in index order.
     paired
         Whether an example is a pair of texts.
     max_length
-        Tokens of one example, beyond which it is cut.
+        Tokens per example; longer ones are truncated.
     vocabulary
         WordPiece vocabulary of `tiny-bert`.
     """
@@ -55,13 +55,7 @@ class ModelSpec:
 
     @classmethod
     def from_json(cls, text: str) -> "ModelSpec":
-        """Parse what `to_json` wrote.
-
-        Raises
-        ------
-        ModelError
-            If the text is not a model specification, or one of absurd size.
-        """
+        """Parse the output of `to_json`; raise `ModelError` if it is malformed or out of bounds."""
         try:
             fields: dict[str, Any] = json.loads(text)
             fields |= {key: tuple(str(value) for value in fields[key]) for key in ("labels", "vocabulary")}
@@ -74,14 +68,13 @@ class ModelSpec:
             raise ModelError("the model specification has fields of wrong types; save the model again")
         if spec.trainable not in ("all", "head") or not 0 < spec.max_length <= LONGEST_INPUT:
             raise ModelError(f"the model specification trains no known part, or reads not 1 to {LONGEST_INPUT} tokens")
-        if len(spec.name) > LONGEST_NAME:
-            raise ModelError(
-                f"the model specification names its model in more than {LONGEST_NAME} characters; cut the name"
-            )
-        if len(spec.labels) > MOST_LABELS or len(spec.vocabulary) > LARGEST_VOCABULARY:
-            raise ModelError(
-                f"the model specification has more than {MOST_LABELS} labels or {LARGEST_VOCABULARY} words; use fewer"
-            )
+        for what, found, most in (
+            ("characters in its name", spec.name, LONGEST_NAME),
+            ("labels", spec.labels, MOST_LABELS),
+            ("words", spec.vocabulary, LARGEST_VOCABULARY),
+        ):
+            if len(found) > most:
+                raise ModelError(f"the model specification has more than {most} {what}; use fewer")
         return spec
 
 
@@ -90,9 +83,9 @@ class TextClassifier(nn.Module, ABC):
 
     default_learning_rate: float
     starts_ready: bool = True
-    """Whether it is built trained, so that `teacher.epochs = 0` may use it as it is."""
+    """Whether all of its parameters are pretrained, so that `teacher.epochs = 0` may use it as it is."""
     frozen_under_dp_sgd: tuple[str, ...] = ()
-    """Beginnings of the names of parameters that DP-SGD keeps as they are: noise on so many would drown the rest."""
+    """Name prefixes of parameters that DP-SGD freezes, since noise on that many would drown the others."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -100,29 +93,29 @@ class TextClassifier(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, texts: Sequence[Text]) -> list[Item]:
-        """Turn texts into items; done once for each text, whatever the number of epochs."""
+        """Turn texts into items, once per text for all epochs."""
 
     def readings(self, texts: Sequence[Text]) -> list[object]:
-        """Return what is read of each text, in lists that JSON can hold; texts with equal ones get the same answer.
+        """Return what the model reads of each text as JSON values; texts with equal ones get the same answer.
 
-        The whole text, unless a model that reads less of it says so: a secure sum counts texts by it.
+        Override it if the model reads less than the whole text: a secure sum counts distinct texts by it.
         """
         return list(texts)
 
     @abstractmethod
     def collate(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
-        """Put items into one batch, padded to the longest of them."""
+        """Combine items into one padded batch."""
 
     @abstractmethod
     def item_length(self, item: Item) -> int:
-        """Return what an item costs, so that inference can batch items of like length."""
+        """Return the length of an item, by which inference batches similar ones."""
 
     @abstractmethod
     def random_items(self, generator: np.random.Generator, count: int) -> list[Item]:
-        """Draw items of random tokens, which say nothing about any label."""
+        """Draw items of random tokens, which are unrelated to any label."""
 
     def notes(self) -> list[str]:
-        """Tell what a user would not expect of the classifier."""
+        """Return sentences on what a user may not expect of the classifier."""
         return []
 
     @abstractmethod
@@ -132,10 +125,10 @@ class TextClassifier(nn.Module, ABC):
     @property
     @abstractmethod
     def output_layer(self) -> nn.Linear | None:
-        """The layer that gives the logits; None where that is not known."""
+        """The layer that computes the logits; None if it is unknown."""
 
     def divide_logits(self, temperature: float) -> bool:
-        """Divide all logits from now on, in the parameters of the output layer; tells whether it could be done."""
+        """Divide the output layer's parameters, and thus all logits; return False if there is no such layer."""
         layer = self.output_layer
         if layer is None:
             return False
@@ -145,7 +138,7 @@ class TextClassifier(nn.Module, ABC):
         return True
 
     def logits(self, items: Sequence[Item]) -> Float[torch.Tensor, "examples classes"]:
-        """Return logits for items, computed where the parameters are."""
+        """Return logits for items, computed on the parameters' device."""
         device = next(self.parameters()).device
         batch = {key: value.to(device) for key, value in self.collate(items).items()}
         output: torch.Tensor = self(**batch)
@@ -153,18 +146,7 @@ class TextClassifier(nn.Module, ABC):
 
 
 def check_ready(name: str, *, ready: bool) -> None:
-    """Refuse a model with random parameters where `teacher.epochs = 0` trains nothing.
-
-    Parameters
-    ----------
-    name, ready
-        Of the model, and its `starts_ready`.
-
-    Raises
-    ------
-    ModelError
-        If not all of its parameters are trained ones.
-    """
+    """Raise `ModelError` for a model, not `ready`, that `teacher.epochs = 0` would use without training."""
     if not ready:
         raise ModelError(
             f"teacher.epochs = 0 uses a model as it is, and {name!r} starts from random parameters; use an"
@@ -176,5 +158,5 @@ def check_ready(name: str, *, ready: bool) -> None:
 def pair_features(
     u: Float[torch.Tensor, "examples width"], v: Float[torch.Tensor, "examples width"]
 ) -> Float[torch.Tensor, "examples pair_width"]:
-    """Join the features of two texts as u, v, |u - v| and u * v (Conneau et al. 2017; InferSent)."""
+    """Concatenate the features of two texts as u, v, |u - v| and u * v (InferSent; Conneau et al. 2017)."""
     return torch.cat([u, v, (u - v).abs(), u * v], dim=1)

@@ -1,4 +1,4 @@
-"""What is refused before anything starts."""
+"""Checks of a run before it starts."""
 
 from knot_fed.preflight.own import check_own_functions
 from knot_fed.preflight.run import check_deployed_run, check_run, check_run_folder

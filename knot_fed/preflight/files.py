@@ -1,7 +1,6 @@
-"""The data files of a run, read before it starts: rules that they break, and clients that they are too small for."""
+"""Checks of a run's data files: their rows, and whether they suffice for the clients."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -16,53 +15,34 @@ from knot_fed.preflight.shares import FileSize, check_shares
 from knot_fed.types import Text
 
 SAMPLE = 20
-"""Transfer texts that a run's models are tried on."""
+"""Transfer texts on which a run's models are tried."""
 BYTES_OF_ANSWER = 24
-"""What the server needs for one number of one answer: as received, kept for a resumed run, and in double precision."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileSizes:
-    """The labelled files by name, distinct transfer texts, and the first of them; without those of the hub.
-
-    `notes` are sentences on how files are read, each with the names of all that are read so.
-    """
-
-    labelled: Mapping[str, FileSize]
-    transfer: int | None
-    notes: tuple[str, ...]
-    sample: tuple[Text, ...] = ()
+"""Server memory per number of an answer: as received, kept for a resumed run, and in double precision."""
 
 
 def check_files(config: RunConfig, *, clients: int) -> tuple[tuple[Text, ...], list[str]]:
-    """Read every file of this machine, and refuse more clients than they or the memory are enough for.
+    """Read every local file, and refuse more clients than the files or the memory suffice for.
 
-    Returns
-    -------
-    sample
-        The first transfer texts; none where they are the hub's.
-    notes
-        What the user should know of how files are read and shared, in sentences.
-
-    Raises
-    ------
-    DataError
-        If a file is not there, or breaks a rule.
-    ConfigError
-        If there are too many clients or rounds.
+    Returns the first transfer texts (none if the transfer set is on the hub), and notes on how files are read and
+    shared. Raises `DataError` if a file is missing or breaks a rule, and `ConfigError` if there are too many clients or
+    rounds.
     """
-    sizes = _read_files(config.data, config.task, config.labels)
-    notes = [*sizes.notes, *check_shares(config, sizes.labelled, clients=clients)]
-    if sizes.transfer is None:
-        return (), notes
-    check_rounds(sizes.transfer, config.rounds, name=config.data.transfer)
-    _check_memory(clients, texts=sizes.transfer, labels=len(config.label_space()))
-    return sizes.sample, notes
+    sizes, texts, sample, told = _read_files(config.data, config.task, config.labels)
+    notes = [*told, *check_shares(config, sizes, clients=clients)]
+    if texts is not None:
+        check_rounds(texts, config.rounds, name=config.data.transfer)
+        _check_memory(clients, texts=texts, labels=len(config.label_space()))
+    return sample, notes
 
 
 @lru_cache(maxsize=16)
-def _read_files(data: DataConfig, task: str, labels: LabelsConfig) -> FileSizes:
-    """Read each file, once for all cells of a sweep."""
+def _read_files(
+    data: DataConfig, task: str, labels: LabelsConfig
+) -> tuple[Mapping[str, FileSize], int | None, tuple[Text, ...], tuple[str, ...]]:
+    """Return the sizes of local labelled files, the number of local transfer texts, the first of them, and notes.
+
+    Files are read once for all cells of a sweep.
+    """
     space = RunConfig(task=task, labels=labels).label_space()
     columns = Columns.from_settings(data)
     paths = {name: data_path(data.root, name) for name in (*data.client_names, data.public, data.transfer)}
@@ -90,9 +70,7 @@ def _read_files(data: DataConfig, task: str, labels: LabelsConfig) -> FileSizes:
     if is_local(paths[data.transfer]):
         texts = read_transfer_set(paths[data.transfer], columns=columns, limit=data.limit, tell=tell).texts
     notes = tuple(f"{', '.join(dict.fromkeys(names))}: {sentence}" for sentence, names in told.items())
-    if texts is None:
-        return FileSizes(sizes, None, notes)
-    return FileSizes(sizes, len(texts), notes, texts[:SAMPLE])
+    return sizes, None if texts is None else len(texts), (texts or ())[:SAMPLE], notes
 
 
 def _check_memory(clients: int, *, texts: int, labels: int) -> None:

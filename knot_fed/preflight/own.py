@@ -1,4 +1,4 @@
-"""A user's own functions, tried in a process of their own, which they may end, crash or hold up."""
+"""Trials of plug-ins in a separate process, which they may end, crash or block."""
 
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
@@ -13,38 +13,29 @@ from knot_fed.models import ModelSpec, is_own_model, try_model
 from knot_fed.preflight.models import PAIRED_TASK, named_models
 from knot_fed.system.processes import worker_pool
 
+READ = ("task", "labels", "transport", "distill", "weights", "model", "student", "teacher")
+"""Parts of the configuration on which the trials depend."""
 OWN_SECONDS = 120.0
-"""What a user's own functions may take for one small batch, with all that they import and compile."""
+"""Time limit for all plug-ins on one small batch, including imports and compilation."""
 
 
 def check_own_functions(config: RunConfig) -> None:
-    """Build the loss, call a user's own functions on a small batch, and build her own models.
+    """Build the loss; call plug-ins for losses and weights on a small batch, and build those for models.
 
     Raises
     ------
     KnotError
-        If one cannot be built or imported, raises, ends its process, does not return, or returns what it must not.
+        If one cannot be imported, raises, ends its process, does not return in time, or returns an invalid value.
     """
     if not _own_functions(config):
         make_loss(config)
         return
-    _try_apart(
-        RunConfig(
-            task=config.task,
-            labels=config.labels,
-            transport=config.transport,
-            distill=config.distill,
-            weights=config.weights,
-            model=config.model,
-            student=config.student,
-            teacher=config.teacher,
-        )
-    )
+    _try_apart(RunConfig(**{field: getattr(config, field) for field in READ}))
 
 
 @lru_cache(maxsize=64)
 def _try_apart(config: RunConfig) -> None:
-    """Try them in another process, once for all cells of a sweep that have the same."""
+    """Try plug-ins in another process, once for all cells of a sweep with the same configuration."""
     names = " and ".join(_own_functions(config))
     try:
         with worker_pool(1) as pool:
@@ -60,13 +51,7 @@ def _try_apart(config: RunConfig) -> None:
 
 
 def try_own_functions(config: RunConfig) -> None:
-    """Call a user's own functions on a small batch, and build and ask her own models, in this process.
-
-    Raises
-    ------
-    KnotError
-        As `check_own_functions`.
-    """
+    """Try plug-ins as in `check_own_functions`, but in this process."""
     loss, labels = make_loss(config), len(config.label_space())
     if config.distill.loss not in BUILDERS:
         try_loss(loss, labels=labels, name=config.distill.loss)

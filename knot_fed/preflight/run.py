@@ -1,4 +1,4 @@
-"""What can be refused before anything starts: settings, models and functions that a run could only fail on."""
+"""Checks of settings, files, models and plug-ins before a run starts."""
 
 import math
 import os
@@ -19,10 +19,10 @@ from knot_fed.types import MEAN
 
 
 def check_run(config: RunConfig, *, clients: int) -> list[str]:
-    """Refuse a run of virtual clients that could only fail.
+    """Refuse a run of virtual clients that would fail.
 
-    What the hub has is left to the run; all files of this machine are read, its pretrained models read a few texts, and
-    a user's own functions are called.
+    Local files are read, local pretrained models read a few texts, and plug-ins are called; data sets and models of the
+    hub are not checked.
 
     Parameters
     ----------
@@ -34,12 +34,12 @@ def check_run(config: RunConfig, *, clients: int) -> list[str]:
     Returns
     -------
     notes
-        What a user would not expect of the run, and may still want.
+        Sentences on what a user may not expect of the run.
 
     Raises
     ------
     KnotError
-        If there are too few clients, a file, a model or a function cannot be used, or two settings do not go together.
+        If there are too few clients, a file, model or plug-in cannot be used, or two settings contradict each other.
     """
     _check_clients(config, clients)
     check_writable(Path(config.state_dir), key="state-dir")
@@ -54,28 +54,24 @@ def check_run(config: RunConfig, *, clients: int) -> list[str]:
 
 
 def check_deployed_run(config: RunConfig) -> list[str]:
-    """Refuse a run of real clients that could only fail, as far as it shows without the server's files.
+    """Refuse a run of real clients that would fail, as far as this shows without the server's files.
 
-    Returns what the user should know before the start, in sentences.
+    Returns notes for the user.
 
     Raises
     ------
     KnotError
-        If the label space or a model's name is wrong, or two settings do not go together.
+        If the label space or a model's name is invalid, or two settings contradict each other.
     """
-    for model in named_models(config):
+    models = named_models(config)
+    for model in models:
         check_model_name(model)
-    if config.trainable == "head" and not all(model.startswith("hf:") for model in named_models(config)):
-        others = ", ".join(sorted(model for model in named_models(config) if not model.startswith("hf:")))
+    others = ", ".join(sorted(model for model in models if not model.startswith("hf:")))
+    if config.trainable == "head" and others:
         raise ConfigError(
             f"run configuration: trainable = 'head' trains on a frozen hf: encoder, and {others} is not one; use"
             " trainable = 'all', or hf: models"
         )
-    return _places_of_labels(config)
-
-
-def _places_of_labels(config: RunConfig) -> list[str]:
-    """Tell where labels without coordinates are taken to lie."""
     space, settings = config.label_space(), config.labels
     if not settings.names or settings.coordinates.strip():
         return []
@@ -89,13 +85,7 @@ def _places_of_labels(config: RunConfig) -> list[str]:
 
 
 def check_run_folder(config: RunConfig) -> None:
-    """Refuse a name that is taken, or a run to resume that left nothing to resume.
-
-    Raises
-    ------
-    KnotError
-        If so, or if the folder cannot be made.
-    """
+    """Raise `KnotError` if the run's name is taken, there is nothing to resume, or the folder cannot be created."""
     folder = Path(config.runs_dir) / config.name
     if config.resume:
         RunFolder.resume(folder, config.to_mapping())
@@ -107,8 +97,7 @@ def check_run_folder(config: RunConfig) -> None:
 def _check_clients(config: RunConfig, clients: int) -> None:
     files = config.data.client_names
     client_shard(0, clients, files)
-    _check_names(files)
-    _check_alphabet(files, clients)
+    _check_names(files, clients)
     for key, needed in (("wait-for", config.wait_for), ("min-teachers", config.min_teachers)):
         if needed > clients:
             raise ConfigError(
@@ -123,17 +112,7 @@ def _check_clients(config: RunConfig, clients: int) -> None:
         )
 
 
-def _check_alphabet(files: Sequence[str], clients: int) -> None:
-    for index in range(max(0, clients - len(files)), clients):  # the last shares of the files have the longest names
-        name = client_shard(index, clients, files).name
-        if not CLIENT_NAME.fullmatch(name):
-            raise ConfigError(
-                f"run configuration: data.clients gives a client the name {shown(name)}, which is not 1 to"
-                f" {LONGEST_CLIENT_NAME} letters, digits, dots, dashes or underscores; rename the file"
-            )
-
-
-def _check_names(files: Sequence[str]) -> None:
+def _check_names(files: Sequence[str], clients: int) -> None:
     names = [client_name(file) for file in files]
     if MEAN in names:
         raise ConfigError(
@@ -146,3 +125,10 @@ def _check_names(files: Sequence[str]) -> None:
             f"run configuration: data.clients has {repeated[0]!r} more than once; name each file once, since a client"
             " is called like its file"
         )
+    for index in range(max(0, clients - len(files)), clients):  # the last shares of the files have the longest names
+        name = client_shard(index, clients, files).name
+        if not CLIENT_NAME.fullmatch(name):
+            raise ConfigError(
+                f"run configuration: data.clients gives a client the name {shown(name)}, which is not 1 to"
+                f" {LONGEST_CLIENT_NAME} letters, digits, dots, dashes or underscores; rename the file"
+            )

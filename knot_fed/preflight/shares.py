@@ -1,4 +1,4 @@
-"""Whether every virtual client has enough of its file, and what a user should know of how files are shared."""
+"""Checks that every virtual client gets enough rows of its file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ MOST_NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class FileSize:
-    """Rows of each split of a labelled file, whether these were cut here, and how many labels are trained on."""
+    """Rows of each split of a labelled file, whether the splits were cut here, and the number of training labels."""
 
     train: int
     val: int
@@ -30,34 +30,16 @@ class FileSize:
 
     @property
     def to_share(self) -> tuple[int, int, int]:
-        """Rows to train on, to validate and to test that shares can be made of."""
+        """Rows of each split that shares can be made of."""
         rows = self.train + self.val + self.test
         return (rows * 7 // 10, rows // 10, rows // 5) if self.cut else (self.train, self.val, self.test)
 
 
 def check_shares(config: RunConfig, sizes: Mapping[str, FileSize], *, clients: int) -> list[str]:
-    """Refuse more virtual clients than files have rows for, and draw how those of one file share it.
+    """Refuse more virtual clients than the local files, given by `sizes`, have rows for.
 
-    Parameters
-    ----------
-    config
-        The run's configuration.
-    sizes
-        Of the private files of this machine, by name; those of the hub are left to the run.
-    clients
-        Number of virtual clients.
-
-    Returns
-    -------
-    notes
-        Sentences: draws that were not fair, clients whose training rows have one label, a delta that is too large.
-
-    Raises
-    ------
-    ConfigError
-        If arithmetic shows that there are too many clients.
-    DataError
-        If no draw gives each of them enough.
+    Returns notes on repeated draws, clients whose training rows have one label, and a delta that is too large. Raises
+    `ConfigError` if the rows cannot suffice, and `DataError` if no draw gives each client enough.
     """
     data, names = config.data, config.data.client_names
     notes, single = [], []
@@ -90,12 +72,11 @@ def check_shares(config: RunConfig, sizes: Mapping[str, FileSize], *, clients: i
 
 
 def _check_count(name: str, size: FileSize, data: DataConfig, *, clients: int, count: int) -> None:
-    """Refuse, by arithmetic, more clients than a file that they share can be cut for."""
+    """Refuse more clients than a file has rows for."""
     train, val, test = size.to_share
     most = min(train // data.min_examples, val, test)
     if count > most:
-        files = len(data.client_names)
-        use = f"use {most * files} at most" if most else "use one for each file"
+        use = f"use {most * len(data.client_names)} at most" if most else "use one for each file"
         raise ConfigError(
             f"--num-supernodes {clients}: {count} clients share {name}, and its {train} training, {val}"
             f" validation and {test} test rows are enough for {most}, at data.min-examples = {data.min_examples}"
@@ -107,7 +88,7 @@ def _check_count(name: str, size: FileSize, data: DataConfig, *, clients: int, c
 def _drawn(
     data: DataConfig, task: str, labels: LabelsConfig, seed: int, name: str, count: int
 ) -> tuple[int, tuple[int, ...]]:
-    """Share a file as the run will, and return how many draws that took, and the shares of one label."""
+    """Divide a file as the run will; return the number of draws, and the shares with one label."""
     examples = read_labelled_texts(
         data_path(data.root, name),
         columns=replace(Columns.from_settings(data), id=data.id_column),

@@ -1,9 +1,10 @@
-"""Settings that were made and that nothing reads in this run; they are reported, so that nobody waits for them."""
+"""Settings that have no effect in a run."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 from knot_fed.config import PrivacyConfig, RunConfig, kebab, readers_of
 from knot_fed.losses import TRANSPORT_KEYS
+from knot_fed.preflight.models import named_models
 
 Condition = Callable[[RunConfig], bool]
 
@@ -17,10 +18,6 @@ def _mechanism(setting: str) -> tuple[Condition, str]:
     return lambda run: setting in run.privacy.facts.reads, needs
 
 
-def _models(run: RunConfig) -> set[str]:
-    return {run.model, run.student_model, *(name.strip() for name in run.teacher.models.split(",") if name.strip())}
-
-
 FILES: tuple[Condition, str] = (lambda run: run.data.root != "builtin", "data.root other than builtin")
 NOISE: tuple[Condition, str] = (lambda run: run.privacy.facts.has_guarantee, "a privacy.mechanism")
 SUM: tuple[Condition, str] = (lambda run: run.privacy.secure_sum, "privacy.secure-sum = true")
@@ -31,8 +28,10 @@ SOLVER: tuple[Condition, str] = (
 )
 READERS: Mapping[str, tuple[Condition, str]] = {
     "labels.coordinates": (lambda run: bool(run.labels.names), "labels.names"),
-    **{f"data.{key}": FILES for key in ("text", "text-a", "text-b", "label", "split")},
-    **{f"data.{key}": FILES for key in ("separator", "delimiter", "quoting")},
+    **{
+        f"data.{key}": FILES
+        for key in ("text", "text-a", "text-b", "label", "split", "separator", "delimiter", "quoting")
+    },
     "labels.ordered": (
         lambda run: bool(run.labels.names) and not run.labels.coordinates,
         "labels.names without labels.coordinates",
@@ -43,7 +42,7 @@ READERS: Mapping[str, tuple[Condition, str]] = {
         "data.partition = pathological or shard",
     ),
     "data.id": (lambda run: run.data.partition == "natural-id", "data.partition = natural-id"),
-    "teacher.max-length": (lambda run: _models(run) != {"ngram-bag"}, "a model other than ngram-bag"),
+    "teacher.max-length": (lambda run: named_models(run) != {"ngram-bag"}, "a model other than ngram-bag"),
     **{
         f"teacher.{key}": (lambda run: run.teacher.epochs > 0, "teacher.epochs above 0")
         for key in ("patience", "class-weights")
@@ -69,11 +68,11 @@ READERS: Mapping[str, tuple[Condition, str]] = {
     "privacy.top-k": (lambda run: run.privacy.compression == "top-k", "privacy.compression = top-k"),
     **{f"privacy.{key}": SUM for key in ("threshold", "sum-bits")},
 }
-"""What has to hold for a key to be read, and how that is said; keys that are not here are always read."""
+"""For each key that is not always read: the condition, and its description."""
 
 
 def unread_settings(runs: Sequence[RunConfig]) -> list[str]:
-    """Return a sentence for each setting that is not the default and that none of these runs reads.
+    """Return a sentence for each setting that differs from the default and that none of these runs reads.
 
     Examples
     --------

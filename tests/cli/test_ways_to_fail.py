@@ -263,7 +263,7 @@ CASES = {
     "model that was not fetched": (
         model(raw("m/model.safetensors", b"version https://git-lfs.github.com/spec/v1")),
         HF,
-        "model.safetensors stands for a file that was not fetched; run git lfs pull",
+        "model.safetensors is only a git-lfs pointer; run git lfs pull",
     ),
     "model of fewer layers": (model(num_hidden_layers=2), HF, "are not in its files or have another shape.*; give the"),
     "model without tokenizer": (model(without="tokenizer*"), HF, "its tokenizer .*; add the files that tokenizer.save"),
@@ -277,7 +277,7 @@ CASES = {
         HF,
         "tokens up to 399, and the model embeddings for 300; use the model's own tokenizer",
     ),
-    "model that is an adapter": (model(text("m/adapter_config.json")), HF, "an adapter, which is not read; merge it"),
+    "model that is an adapter": (model(text("m/adapter_config.json")), HF, "adapter, which cannot be read; merge it"),
     "model with code of its own": (model(model_type="own", auto_map={"AutoModel": "own.M"}), HF, "never run; use a"),
     "model of images": (model(model_type="vit"), HF, "it reads pixel_values, not text; use a model of text"),
     "model without a classifier": (model(model_type="mamba"), HF, "no classifier of type 'mamba'; use trainable = 'he"),

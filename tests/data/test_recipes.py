@@ -125,7 +125,7 @@ def test_a_limit_of_rows_holds_for_every_file(tmp_path):
 
 def test_an_existing_file_is_neither_replaced_nor_joined(tmp_path):
     (tmp_path / "toys.jsonl.gz").write_bytes(b"mine")
-    with pytest.raises(DataError, match=r"toys\.jsonl\.gz there already; move them away"):
+    with pytest.raises(DataError, match=r"toys\.jsonl\.gz already exist; move them away"):
         prepare_files(find_recipe("amazon"), tmp_path, load=local_data_set)
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"mine"]
 
@@ -205,7 +205,7 @@ def test_without_a_network_the_command_says_so_in_one_sentence_and_leaves_nothin
 
 
 @pytest.mark.parametrize(
-    ("recipe", "message"), [("imdb", "knot-fed: no recipe 'imdb'"), ("nli", "snli_b.jsonl.gz there already")]
+    ("recipe", "message"), [("imdb", "knot-fed: no recipe 'imdb'"), ("nli", "snli_b.jsonl.gz already exist")]
 )
 def test_the_command_exits_non_zero_on_a_users_mistake(tmp_path, recipe, message):
     (tmp_path / "snli_b.jsonl.gz").write_bytes(gzip.compress(b""))

@@ -120,9 +120,9 @@ def test_the_source_is_in_the_digests_of_a_study(own, run_config):
         ("raises", "your function raised ValueError in bad_model.py"),
         ("nothing", "returned a NoneType, expected a knot_fed.models.TextClassifier"),
         ("other", "returned a model of another specification"),
-        ("hidden", "answers otherwise once it was saved and loaded"),
+        ("hidden", "answers differently once saved and loaded"),
         ("fixed", "no parameter has a gradient"),
-        ("batched", "answers otherwise for a text in a batch"),
+        ("batched", "its answer for a text differs in a batch and alone"),
         ("absent", "cannot be imported"),
     ],
 )

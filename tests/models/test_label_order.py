@@ -74,9 +74,9 @@ REFUSED = {
     "a name twice": (["negative"] * 5, {}, "gives the labels negative, .*; write the run's"),
     "a regression": (LABELS, {"problem_type": "regression"}, "one of a regression; save it by AutoModel"),
     "two orders": (
-        LABELS, {"label2id": {name: 4 - place for place, name in enumerate(LABELS)}}, "contradict each other; mend",
+        LABELS, {"label2id": {name: 4 - place for place, name in enumerate(LABELS)}}, "contradict each other; correct",
     ),
-    "places that are words": (LABELS, {"label2id": dict.fromkeys(LABELS, "one")}, "contradict each other; mend"),
+    "places that are words": (LABELS, {"label2id": dict.fromkeys(LABELS, "one")}, "contradict each other; correct"),
     "labels from 1": (
         LABELS, {"id2label": dict(enumerate(LABELS, start=1))}, "numbers its labels 1, 2, 3, 4, 5; number them from 0",
     ),

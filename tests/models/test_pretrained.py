@@ -187,7 +187,7 @@ REFUSED = {
     "no weights": (without("model*"), FILES),
     "weights of another library": (lambda folder: (folder / "model.safetensors").rename(folder / "tf_model.h5"), FILES),
     "weights cut": (cut("model.safetensors"), r"weights cannot be loaded \(SafetensorError\); copy the folder anew"),
-    "weights not fetched": (replaced("model.safetensors", POINTER), "not fetched; run git lfs pull in that folder"),
+    "weights not fetched": (replaced("model.safetensors", POINTER), "only a git-lfs pointer; run git lfs pull in"),
     "weights of fewer layers": (changed(num_hidden_layers=2), "16 of the .* are not in its files .*; give the folder"),
     "weights of another width": (changed(intermediate_size=65), "have another shape, such as .*; give the folder"),
     "weights that are no numbers": (reweighted(lambda values: values.fill_(np.nan)), "logits are not finite; save its"),
@@ -199,7 +199,7 @@ REFUSED = {
     "type of images": (changed(model_type="vit"), "it reads pixel_values, not text; use a model of text"),
     "type without a mask": (changed(model_type="fnet"), "no attention mask, so it would read the padding .*; use"),
     "quantised": (changed(quantization_config={"quant_method": "bitsandbytes"}), "quantised, .*; use the model before"),
-    "adapter": (replaced("adapter_config.json", b"{}"), "holds an adapter, which is not read; merge it into its base"),
+    "adapter": (replaced("adapter_config.json", b"{}"), "an adapter, which cannot be read; merge it into its base"),
     "code of its own": (changed(model_type="own", auto_map={"AutoModel": "own.M"}), "never run; use a model that"),
 }  # fmt: skip
 
@@ -220,7 +220,7 @@ def test_what_cannot_be_used_is_refused_at_once_in_a_sentence_with_the_remedy(tm
 def test_a_model_that_reads_the_padding_of_a_batch_is_refused(tmp_path):
     name = write_model(tmp_path, "ConvBertModel", tokenizer_of("words"), **SIZES, **READS, embedding_size=32)
     for trainable in MODES:
-        with pytest.raises(ModelError, match="in a batch than for the text alone; use a model that masks its padding"):
+        with pytest.raises(ModelError, match="differs in a batch and alone; use a model that masks its padding"):
             try_model(spec_of(name, trainable=trainable), READ)
 
 
@@ -308,7 +308,7 @@ def test_a_hub_id_is_tried_where_the_cache_has_all_of_it_and_told_by_its_name(tm
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     assert try_model(spec, READ) is None
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ModelError, match=r"config.json is not to be had from the hub; check the hub id and the net"):
+    with pytest.raises(ModelError, match=r"config.json cannot be fetched from the hub; check the hub id and the net"):
         try_model(spec, READ)
     kept = tmp_path / "models--somebody--bert"
     write_bert(kept / "snapshots/abc")

@@ -22,8 +22,8 @@ REFUSED = {
     "bert-no-tokenizer": "its tokenizer .*; add the files that tokenizer.save_pretrained writes",
     "bert-no-weights": "no weights in that folder .*; copy them there",
     "remote-code": "needs code of its own, which is never run; use a model that transformers knows",
-    "lora-adapter": "holds an adapter, which is not read; merge it into its base model",
-    "bert-and-adapter": "holds an adapter, which is not read; merge it into its base model",
+    "lora-adapter": "contains an adapter, which cannot be read; merge it into its base model",
+    "bert-and-adapter": "contains an adapter, which cannot be read; merge it into its base model",
     "vit": "it reads pixel_values, not text; use a model of text",
 }
 REFUSED_WHOLE = {"bert-multilabel": "its trained head has no label names .*; write the run's names into id2label"}

@@ -1,1 +1,1 @@
-"""What `knot-fed check-data` finds in a file."""
+"""The checks of `knot-fed check-data`."""

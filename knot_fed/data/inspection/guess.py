@@ -1,4 +1,4 @@
-"""What a stranger's file probably is: how its fields are cut, and which column plays which role."""
+"""Guesses about an unknown file: its delimiter and quoting, and the roles of its columns."""
 
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from knot_fed.data.private import SPLITS, Columns
 from knot_fed.data.reading.files import file_dialect, file_kind, read_table
 from knot_fed.data.reading.label_values import number_of
-from knot_fed.data.reading.separated import Dialect
+from knot_fed.data.reading.separated import Dialect, enclosed
 from knot_fed.data.reading.table import DELIMITERS, Table
 from knot_fed.errors import DataError
 from knot_fed.labels import PRESETS
@@ -15,72 +15,37 @@ from knot_fed.labels import PRESETS
 TEXTS = ("text", "review", "sentence", "content", "body", "comment", "message", "tweet", "utterance", "document")
 PAIRS = (("text_a", "text_b"), ("premise", "hypothesis"), ("sentence1", "sentence2"), ("text1", "text2"))
 LABELS = (
-    "label",
-    "labels",
-    "stars",
-    "rating",
-    "score",
-    "sentiment",
-    "class",
-    "category",
-    "target",
-    "emotion",
-    "polarity",
-    "topic",
-    "intent",
-    "y",
-)
+    "label", "labels", "stars", "rating", "score", "sentiment", "class", "category", "target", "emotion", "polarity",
+    "topic", "intent", "y",
+)  # fmt: skip
 SPLIT_NAMES = ("split", "part", "partition", "set", "fold", "subset")
 MOST_GUESSED = 100
-"""Labels of a column that no name says to be the labels'."""
+"""Most distinct values of a label column that its name does not give away."""
 
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """A file's table with all columns, and the settings by which it is read.
-
-    `columns.label` and `columns.split` are empty where there is none.
-    """
+    """A file's table with all columns, and how to read it; `columns.label` and `columns.split` may be empty."""
 
     table: Table
     columns: Columns
 
 
 def guess_file(path: str, given: Mapping[str, str]) -> Guess:
-    """Read a file as one would guess that it is meant.
+    """Read a file with guessed settings, except the fields of `Columns` in `given`.
 
-    Parameters
-    ----------
-    path
-        As in `read_table`.
-    given
-        Fields of `Columns` that are known.
-
-    Raises
-    ------
-    DataError
-        If the file cannot be read under any delimiter and quoting; the message is about the usual ones.
+    Raises `DataError`, about the default settings, if no delimiter and quoting fits.
     """
     table, dialect = _guess_dialect(path, given.get("delimiter", ""), given.get("quoting", ""))
     texts = _guess_texts(table, given)
     split = given.get("split") or _guess_split(table, texts.values())
     label = given.get("label") or _guess_label(table, {*texts.values(), split})
-    separator = given.get("separator", "")
-    return Guess(
-        table,
-        Columns(
-            **texts,
-            label=label,
-            split=split,
-            separator=separator,
-            delimiter=dialect.delimiter,
-            quoting=dialect.quoting,
-        ),
-    )
+    rest = {"separator": given.get("separator", ""), "delimiter": dialect.delimiter, "quoting": dialect.quoting}
+    return Guess(table, Columns(**texts, label=label, split=split, **rest))
 
 
 def _guess_dialect(path: str, delimiter: str, quoting: str) -> tuple[Table, Dialect]:
-    """Return the first way of cutting fields by which rows are even and have two columns, or else the usual one."""
+    """Return the first dialect that gives even rows with two or more columns, or else the default one."""
     delimiters = [delimiter] if delimiter else ["", *DELIMITERS]
     usual, *others = [Dialect(each, how) for each in delimiters for how in _quotings(path, each, quoting)]
     single: Table | None = None
@@ -102,10 +67,9 @@ def _guess_dialect(path: str, delimiter: str, quoting: str) -> tuple[Table, Dial
 
 
 def _still_quoted(table: Table) -> bool:
-    """Tell whether most fields of a column stand between quotation marks: they would become part of the texts."""
+    """Return whether most fields of a column are in quotation marks, which would become part of the texts."""
     return any(
-        2 * sum(isinstance(value, str) and len(value) > 1 and value[0] == value[-1] == '"' for value in values)
-        > len(table)
+        2 * sum(isinstance(value, str) and enclosed(value) for value in values) > len(table)
         for values in table.columns.values()
     )
 
@@ -129,12 +93,12 @@ def _guess_texts(table: Table, given: Mapping[str, str]) -> dict[str, str]:
     lengths = {
         name: sum(len(value) for value in values if isinstance(value, str)) for name, values in table.columns.items()
     }
-    return {"text": max(lengths, key=lambda name: lengths[name])} if any(lengths.values()) else {}
+    return {"text": max(lengths, key=lengths.__getitem__)} if any(lengths.values()) else {}
 
 
 def _guess_split(table: Table, taken: Collection[str]) -> str:
     for name in (*SPLIT_NAMES, *table.names):
-        found = next((column for column in table.names if column.lower() == name.lower()), "")
+        found = _first([name.lower()], table.names)
         values = {str(value).strip().lower() for value in table.columns.get(found, [])}
         if found and found not in taken and values <= SPLITS.keys():
             return found
@@ -142,13 +106,13 @@ def _guess_split(table: Table, taken: Collection[str]) -> str:
 
 
 def _guess_label(table: Table, taken: Collection[str]) -> str:
-    """Return the column that is named like labels, or else the one with the fewest values, each several times."""
+    """Return the column with a typical label name, or else the one with the fewest values, each repeated."""
     counts = {name: len(set(map(str, values))) for name, values in table.columns.items() if name not in taken}
-    known = _first(LABELS, list(counts))
+    known = _first(LABELS, counts)
     if known:
         return known
     few = {name: count for name, count in counts.items() if 2 <= count <= min(MOST_GUESSED, len(table) // 2)}
-    return min(few, key=lambda name: few[name]) if few else ""
+    return min(few, key=few.__getitem__) if few else ""
 
 
 def _first(wanted: Collection[str], names: Collection[str]) -> str:
@@ -156,9 +120,9 @@ def _first(wanted: Collection[str], names: Collection[str]) -> str:
 
 
 def guess_labels(values: Collection[object]) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
-    """Return the task whose preset has just these labels, their names, and where they are known their coordinates.
+    """Return the task whose preset has exactly these labels (or ""), the label names, and their known coordinates.
 
-    Numbers are their own coordinates; some of a preset's names have its order and coordinates.
+    Numbers are their own coordinates; a subset of a preset's names takes its order and coordinates.
 
     Examples
     --------

@@ -1,1 +1,1 @@
-"""Data sets of the hub, made into the project's own files."""
+"""Conversion of hub data sets into the project's files."""

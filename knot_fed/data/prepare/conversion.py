@@ -1,4 +1,4 @@
-"""From the rows of hub data sets to the rows of the project's own files: pure functions on iterables."""
+"""Conversion of rows of hub data sets into rows of the project's files, as pure functions on iterables."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from knot_fed.labels import LabelSpace
 
 Row: TypeAlias = Mapping[str, object]
 Splits: TypeAlias = Mapping[str, Iterable[Row]]
-"""Rows of a data set, by the hub's names of the splits."""
+"""Rows of a data set, by the hub's split names."""
 
 SEED = 2021
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
@@ -23,20 +23,13 @@ OFFICIAL = {"train": "train", "validation": "val", "test": "test"}
 STARS = {stars: stars - 1 for stars in (1, 2, 3, 4, 5)}
 TURNS, SEPARATOR = 8, " [SEP] "
 EMOTIONS = {
-    "anger": "anger",
-    "ang": "anger",
-    "happiness": "happiness",
-    "joy": "happiness",
-    "hap": "happiness",
-    "neutral": "neutral",
-    "no emotion": "neutral",
-    "neu": "neutral",
-    "sadness": "sadness",
-    "sad": "sadness",
-    "surprise": "surprise",
-    "sur": "surprise",
+    **dict.fromkeys(("anger", "ang"), "anger"),
+    **dict.fromkeys(("happiness", "joy", "hap"), "happiness"),
+    **dict.fromkeys(("neutral", "no emotion", "neu"), "neutral"),
+    **dict.fromkeys(("sadness", "sad"), "sadness"),
+    **dict.fromkeys(("surprise", "sur"), "surprise"),
 }
-"""Names of MELD, DailyDialog and IEMOCAP; excitement, frustration, fear, disgust have no place, as in KNOT's code."""
+"""Names in MELD, DailyDialog and IEMOCAP; excitement, frustration, fear and disgust are dropped, as in KNOT's code."""
 NLI = ("entailment", "neutral", "contradiction")
 GENRES = {
     "mnli_spoken": ("telephone", "facetoface"),
@@ -47,43 +40,32 @@ GENRES = {
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """Rows of each file, by the file's name, and how many rows of the source had no place in any."""
+    """Rows by file name, and the number of source rows that were dropped."""
 
     files: dict[str, list[dict[str, object]]]
     dropped: int
 
 
 Convert: TypeAlias = Callable[..., Converted]
-"""Makes the files of the given names from splits, with at most `limit` rows each; one of the functions below."""
+"""One of the functions below: makes the named files from splits, with at most `limit` rows each."""
 
 
 def convert_reviews(splits: Splits, names: tuple[str, ...], *, limit: int) -> Converted:
-    """Make one file of reviews: label = stars - 1, cut 70/10/20, stratified by label.
+    """Make one file of reviews from `text` and `rating`: label = stars - 1, cut 70/10/20, stratified by label.
 
-    Parameters
-    ----------
-    splits
-        Rows with `text` and `rating`; those without text or with other than 1 to 5 stars are dropped. Reading stops
-        at the limit.
-    names
-        The file's name.
-    limit
-        Rows to keep at most; 0: all.
-
-    Raises
-    ------
-    DataError
-        If a label has too few rows to stand in each part.
+    Rows without text or with other than 1 to 5 stars are dropped; reading stops at the limit. Raises `DataError` if a
+    label has too few rows to be in each split.
     """
     (name,) = names
     rows: list[dict[str, object]] = []
     dropped = 0
     for row in chain.from_iterable(splits.values()):
         label = STARS.get(row["rating"])  # type: ignore[call-overload]
-        if label is None or not _said(row["text"]):
+        text = _stripped(row["text"])
+        if label is None or not text:
             dropped += 1
             continue
-        rows.append({"text": _said(row["text"]), "label": label})
+        rows.append({"text": text, "label": label})
         if len(rows) == limit:
             break
     parts = _stratified_parts([row["label"] for row in rows], name=name)
@@ -91,19 +73,10 @@ def convert_reviews(splits: Splits, names: tuple[str, ...], *, limit: int) -> Co
 
 
 def convert_dialogues(splits: Splits, names: tuple[str, ...], *, limit: int) -> Converted:
-    """Make one file of dialogue turns, or several, cut at dialogue borders in order of the rows.
+    """Make files of dialogue turns from `dialogue`, `utterance` and `emotion`, and keep the official splits.
 
-    A text is a turn and up to seven turns before it, newest first, joined by ` [SEP] `; a dialogue is a run of rows
-    of one `dialogue`. Turns of other emotions are context and no rows of their own. Official splits are kept.
-
-    Parameters
-    ----------
-    splits
-        Rows with `dialogue`, `utterance` and `emotion`; turns without words are no turns.
-    names
-        The files' names; each split's dialogues are dealt to them in near-equal runs.
-    limit
-        Rows of each file to keep at most; 0: all.
+    Consecutive rows with the same `dialogue` are one dialogue; each split's dialogues are divided among the files in
+    near-equal runs. See `dialogue_rows`.
     """
     files: dict[str, list[dict[str, object]]] = {name: [] for name in names}
     turns = 0
@@ -118,7 +91,10 @@ def convert_dialogues(splits: Splits, names: tuple[str, ...], *, limit: int) -> 
 
 
 def dialogue_rows(turns: Iterable[Row]) -> list[dict[str, object]]:
-    """Return text and label of those turns of one dialogue that have one of the five emotions.
+    """Return text and label of the turns of one dialogue with one of the five emotions.
+
+    A text is a turn and up to seven turns before it, newest first, joined by ` [SEP] `. Turns with other emotions are
+    context only; empty turns are ignored.
 
     Examples
     --------
@@ -129,8 +105,8 @@ def dialogue_rows(turns: Iterable[Row]) -> list[dict[str, object]]:
     said: list[str] = []
     rows: list[dict[str, object]] = []
     for turn in turns:
-        if _said(turn["utterance"]):
-            said.append(_said(turn["utterance"]))
+        if words := _stripped(turn["utterance"]):
+            said.append(words)
             emotion = EMOTIONS.get(str(turn["emotion"]))
             if emotion:
                 rows.append({"text": SEPARATOR.join(said[: -TURNS - 1 : -1]), "label": labels.index(emotion)})
@@ -138,16 +114,9 @@ def dialogue_rows(turns: Iterable[Row]) -> list[dict[str, object]]:
 
 
 def convert_genres(splits: Splits, names: tuple[str, ...], *, limit: int) -> Converted:
-    """Make one file for each group of MultiNLI's genres, cut 70/10/20 by premise.
+    """Make a file for each named group of `GENRES` from `premise`, `hypothesis`, `label` and `genre`.
 
-    Parameters
-    ----------
-    splits
-        Rows with `premise`, `hypothesis`, `label` and `genre`.
-    names
-        Keys of `GENRES`.
-    limit
-        Rows of each file to keep at most; 0: all.
+    Each file is cut 70/10/20 by premise.
     """
     pairs, dropped = _pairs(splits)
     owners = {genre: name for name in names for genre in GENRES[name]}
@@ -157,16 +126,9 @@ def convert_genres(splits: Splits, names: tuple[str, ...], *, limit: int) -> Con
 
 
 def convert_pairs(splits: Splits, names: tuple[str, ...], *, limit: int) -> Converted:
-    """Make several files of pairs, dealt by premise in equal shares, each cut 70/10/20 by premise.
+    """Make files of pairs from `premise`, `hypothesis` and `label`, divided by premise in equal shares.
 
-    Parameters
-    ----------
-    splits
-        Rows with `premise`, `hypothesis` and `label`.
-    names
-        The files' names.
-    limit
-        Rows of each file to keep at most; 0: all.
+    Each file is cut 70/10/20 by premise.
     """
     pairs, dropped = _pairs(splits)
     owners = deal_groups([str(row["text_a"]) for row in pairs], dict.fromkeys(names, 1 / len(names)))
@@ -177,14 +139,7 @@ def convert_pairs(splits: Splits, names: tuple[str, ...], *, limit: int) -> Conv
 
 
 def deal_groups(groups: Sequence[str], shares: Mapping[str, float]) -> list[str]:
-    """Give every row of a group to the same name, at random, the same in every run.
-
-    Parameters
-    ----------
-    groups
-        Each row's group.
-    shares
-        Each name's share of the groups; they sum to 1.
+    """Assign each row's group to a name at random, the same in every run; `shares` of the names sum to 1.
 
     Examples
     --------
@@ -204,7 +159,7 @@ def _pairs(splits: Splits) -> tuple[list[dict[str, object]], int]:
     pairs: list[dict[str, object]] = []
     dropped = 0
     for row in chain.from_iterable(splits.values()):
-        texts = {"text_a": _said(row["premise"]), "text_b": _said(row["hypothesis"])}
+        texts = {"text_a": _stripped(row["premise"]), "text_b": _stripped(row["hypothesis"])}
         label = row["label"]
         if isinstance(label, int) and 0 <= label < len(NLI) and all(texts.values()):
             pairs.append({**texts, "label": labels.index(NLI[label]), "genre": row.get("genre", "")})
@@ -239,5 +194,5 @@ def _limited(rows: list[dict[str, object]], limit: int) -> list[dict[str, object
     return [rows[row] for row in limited_rows(len(rows), limit)]
 
 
-def _said(text: object) -> str:
+def _stripped(text: object) -> str:
     return text.strip() if isinstance(text, str) else ""

@@ -1,7 +1,7 @@
-"""Data sets of the hub in the roles of the KNOT paper: what is loaded, how it is converted, where it goes.
+"""Recipes that turn hub data sets into the files of the KNOT paper's experiments.
 
-Roles and preprocessing follow the paper's public code (declare-lab/KNOT); it has none for inference, whose roles are
-this project's own. Data sets whose loading scripts no longer run are read from their files on the hub.
+Roles and preprocessing follow the paper's public code (declare-lab/KNOT), which has none for inference: those roles are
+this project's. Data sets whose loading scripts no longer run are read from their files on the hub.
 """
 
 import gzip
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from knot_fed.data.prepare.conversion import (
+    GENRES,
     SEED,
     Convert,
     Converted,
@@ -31,22 +32,11 @@ SUFFIX = ".jsonl.gz"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One data set of the hub and the files that are made of it.
+    """A data set of the hub, and the files that `convert` makes from it.
 
-    Parameters
-    ----------
-    path
-        The data set's name, or the kind of the files in `data_files`.
-    columns
-        The data set's column for each column that `convert` reads.
-    convert
-        Makes the files.
-    names
-        Names of the files, without suffix.
-    data_files
-        Address of each split's files, where the data set does not load by its name.
-    streaming
-        Whether rows are read, through a shuffle buffer, only as far as they are needed.
+    `path` is its name, or the kind of the files in `data_files`, which has the address of each split if the data set
+    does not load by its name. `columns` maps the columns that `convert` reads to the data set's. With `streaming`, only
+    the needed rows are read, through a shuffle buffer.
     """
 
     path: str
@@ -58,7 +48,7 @@ class Source:
 
     @property
     def address(self) -> str:
-        """What messages call it."""
+        """The data set's name in messages."""
         return next(iter(self.data_files.values()), self.path)
 
 
@@ -67,17 +57,7 @@ Load: TypeAlias = Callable[[Source], Splits]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All data sets of one experiment.
-
-    Parameters
-    ----------
-    simulation
-        The experiment's file.
-    sources
-        What is loaded.
-    limit
-        Rows of each file to keep at most, unless the user says otherwise; 0: all.
-    """
+    """The data sets of one experiment, its simulation file, and the default row limit per file (0: none)."""
 
     simulation: str
     sources: tuple[Source, ...]
@@ -90,7 +70,7 @@ class Recipe:
 
     @property
     def clients(self) -> int:
-        """How many files are private: all but the public and the transfer set."""
+        """Number of private files: all but the public set and the transfer set."""
         return len(self.names) - 2
 
 
@@ -107,14 +87,7 @@ def _silicone(configuration: str, *names: str) -> Source:
     return Source("parquet", columns, convert_dialogues, names, files)
 
 
-FINE_FOODS = Source(
-    "csv",
-    {"text": "Text", "rating": "Score"},
-    convert_reviews,
-    ("fine_foods",),
-    {"train": "hf://datasets/jhan21/amazon-food-reviews-dataset/Reviews.csv"},
-    streaming=True,
-)
+FINE_FOODS = "hf://datasets/jhan21/amazon-food-reviews-dataset/Reviews.csv"
 PAIR = {column: column for column in ("premise", "hypothesis", "label")}
 RECIPES = {
     "amazon": Recipe(
@@ -123,7 +96,14 @@ RECIPES = {
             _amazon("cell_phones", "Cell_Phones_and_Accessories"),
             _amazon("clothing", "Clothing_Shoes_and_Jewelry"),
             _amazon("toys", "Toys_and_Games"),
-            FINE_FOODS,
+            Source(
+                "csv",
+                {"text": "Text", "rating": "Score"},
+                convert_reviews,
+                ("fine_foods",),
+                {"train": FINE_FOODS},
+                True,
+            ),
             _amazon("grocery", "Grocery_and_Gourmet_Food"),
         ),
         limit=20_000,
@@ -140,12 +120,7 @@ RECIPES = {
     "nli": Recipe(
         "hub-nli",
         (
-            Source(
-                "nyu-mll/multi_nli",
-                PAIR | {"genre": "genre"},
-                convert_genres,
-                ("mnli_spoken", "mnli_formal", "mnli_literary"),
-            ),
+            Source("nyu-mll/multi_nli", PAIR | {"genre": "genre"}, convert_genres, tuple(GENRES)),
             Source("stanfordnlp/snli", PAIR, convert_pairs, ("snli_a", "snli_b")),
         ),
         limit=20_000,
@@ -154,20 +129,14 @@ RECIPES = {
 
 
 def find_recipe(name: str) -> Recipe:
-    """Return the recipe of that name.
-
-    Raises
-    ------
-    ConfigError
-        If there is none; the message names those there are.
-    """
+    """Return a recipe by name; raise `ConfigError`, which lists the recipes, if there is none."""
     if name not in RECIPES:
         raise ConfigError(f"no recipe {name!r}; use one of {', '.join(RECIPES)}")
     return RECIPES[name]
 
 
 def load_from_hub(source: Source) -> Splits:
-    """Load a data set with `datasets`, its needed columns only; a streaming one shuffled by a fixed seed."""
+    """Load the needed columns of a data set; a streaming one is shuffled with a fixed seed."""
     import datasets
 
     files = dict(source.data_files) or None
@@ -178,33 +147,27 @@ def load_from_hub(source: Source) -> Splits:
 
 
 def prepare_files(recipe: Recipe, out: Path, *, limit: int | None = None, load: Load = load_from_hub) -> Converted:
-    """Load and convert all data sets of a recipe, then write its files: all of them or none.
+    """Load and convert all data sets of a recipe, and write all of its files or none.
 
     Parameters
     ----------
     recipe
         What to load, and how to convert it.
     out
-        Folder of the files, made where it is missing.
+        Folder of the files, created if it is missing.
     limit
-        Rows of each file to keep at most; 0: all; None: as the recipe says.
+        Rows of each file to keep at most; 0: all; None: the recipe's limit.
     load
         Returns the rows of a data set by split.
-
-    Returns
-    -------
-    Converted
-        The rows written, and how many were dropped.
 
     Raises
     ------
     DataError
-        If one of the files is there already, a data set cannot be loaded or leaves no rows, or `out` cannot be
-        written; nothing is left behind.
+        If a file already exists, a data set cannot be loaded or leaves no rows, or `out` cannot be written.
     """
     taken = [f"{name}{SUFFIX}" for name in recipe.names if (out / f"{name}{SUFFIX}").exists()]
     if taken:
-        raise DataError(f"{out}: {', '.join(taken)} there already; move them away, or name another folder")
+        raise DataError(f"{out}: {', '.join(taken)} already exist; move them away, or name another folder")
     limit = recipe.limit if limit is None else limit
     parts = [source.convert(_rows_by_split(source, load), source.names, limit=limit) for source in recipe.sources]
     files = {name: rows for part in parts for name, rows in part.files.items()}

@@ -1,1 +1,1 @@
-"""Files of strangers, read strictly."""
+"""Strict readers for data files."""

@@ -1,6 +1,7 @@
-"""Tables on disk or on the hub, read column by column; messages count rows and quote no text."""
+"""Reading of data files and hub data sets, column by column; error messages count rows and quote no text."""
 
 import gzip
+import json
 import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from knot_fed.data.reading.characters import decoded
-from knot_fed.data.reading.json_lines import read_json_lines
 from knot_fed.data.reading.separated import Dialect, read_separated
 from knot_fed.data.reading.table import Table, check_columns
 from knot_fed.data.reviews import check_domain
@@ -23,7 +23,7 @@ HUB_SPLITS = {"train": "train", "validation": "val", "test": "test"}
 
 @contextmanager
 def errors_about(role: str) -> Iterator[None]:
-    """Let errors call a file by its role, such as `the private file`, in what a peer is told; also a decorator."""
+    """Set the role of the file, such as `the private file`, in data errors that a peer sees; also a decorator."""
     try:
         yield
     except DataError as error:
@@ -32,19 +32,19 @@ def errors_about(role: str) -> Iterator[None]:
 
 
 def data_path(root: str, name: str) -> str:
-    """Find the file that a configuration names.
+    """Find a file named in the configuration.
 
     Parameters
     ----------
     root
         Folder of the files, `builtin` for the synthetic reviews, or `hub` for data sets of the hub.
     name
-        A name without suffix below `root`, a file with one of the known suffixes, or `hub:<name>`.
+        A name below `root` without a suffix, a file with a known suffix, or `hub:<name>`.
 
     Raises
     ------
     DataError
-        If no such file is there or several are, or the synthetic reviews have no such domain; the message names them.
+        If no file or several files match, or there is no such built-in domain.
 
     Examples
     --------
@@ -70,17 +70,17 @@ def data_path(root: str, name: str) -> str:
 
 
 def is_local(path: str) -> bool:
-    """Tell whether a path that `data_path` found can be read without the hub."""
+    """Return whether a path from `data_path` can be read without the hub."""
     return not path.startswith(HUB)
 
 
 def short_name(path: str) -> str:
-    """Return what messages call a file: its name, without the folders above it."""
+    """Return a file's name in messages, without its folders."""
     return path if path.startswith((HUB, BUILTIN)) else Path(path).name
 
 
 def file_kind(path: str) -> str:
-    """Return the kind of a file, such as csv, whether it is compressed or not.
+    """Return the kind of a file, such as csv, also if it is compressed.
 
     Examples
     --------
@@ -91,12 +91,12 @@ def file_kind(path: str) -> str:
 
 
 def file_dialect(path: str, dialect: Dialect) -> Dialect:
-    """Return how a csv or tsv file is cut, with the delimiter that is usual for its kind."""
-    return dialect.resolved(tabs=file_kind(path) == "tsv")
+    """Return the dialect of a csv or tsv file, with the default delimiter of its kind if none is set."""
+    return Dialect(dialect.delimiter or ("\t" if file_kind(path) == "tsv" else ","), dialect.quoting)
 
 
 def read_table(path: str, wanted: Collection[str] | None, *, dialect: Dialect, split: str = "") -> Table:
-    """Read those of the wanted columns that the file has; others are not kept.
+    """Read the wanted columns that a file has.
 
     Parameters
     ----------
@@ -105,14 +105,14 @@ def read_table(path: str, wanted: Collection[str] | None, *, dialect: Dialect, s
     wanted
         Column names; None: all columns.
     dialect
-        How fields of csv and tsv files are cut.
+        Delimiter and quoting of csv and tsv files.
     split
-        Column name under which the splits of a hub data set are returned; empty: not at all.
+        Name of an added column with the splits of a hub data set; empty: none is added.
 
     Raises
     ------
     DataError
-        If the file is missing, of another kind, broken, not UTF-8, or has no rows.
+        If the file is missing, malformed, empty, not UTF-8, or of an unknown kind.
     """
     if path.startswith(HUB):
         return _read_hub(path, wanted, split=split)
@@ -150,8 +150,41 @@ def _read_file(path: Path, wanted: Collection[str] | None, dialect: Dialect) -> 
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
         content = decoded(file.read(), name=path.name)
     if kind == "jsonl":
-        return read_json_lines(content, wanted, name=path.name)
+        return _read_json_lines(content, wanted, name=path.name)
     return read_separated(content, wanted, name=path.name, dialect=file_dialect(path.name, dialect))
+
+
+def _read_json_lines(content: str, wanted: Collection[str] | None, *, name: str) -> Table:
+    """Read the wanted keys (None: all) of one JSON object per line; a missing key is None."""
+    found = [(number, _object(line)) for number, line in enumerate(content.split("\n"), start=1) if line.strip()]
+    broken = [number for number, row in found if row is None]
+    if broken:
+        raise DataError(
+            f"{name}: line {broken[0]}: {len(broken)} of {len(found)} rows are not JSON objects; write one object a"
+            " line, each key once",
+            refusal="some rows are not JSON objects",
+        )
+    rows = [row for _, row in found if row is not None]
+    names = tuple(dict.fromkeys(key for row in rows for key in row))
+    columns = {key: [row.get(key) for row in rows] for key in names if wanted is None or key in wanted}
+    blank = content.rstrip().count("\n") + 1 - len(rows) if rows else 0
+    layout = f"{len(rows)} rows and {blank} blank lines" if blank else ""
+    return Table(columns, names, [number for number, _ in found], layout=layout)
+
+
+def _object(line: str) -> dict[str, object] | None:
+    try:
+        row = json.loads(line, object_pairs_hook=_distinct)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a key appears twice")
+    return made
 
 
 def _read_parquet(path: Path, wanted: Collection[str] | None) -> Table:
@@ -173,17 +206,15 @@ def _read_hub(path: str, wanted: Collection[str] | None, *, split: str) -> Table
         raise DataError(
             f"{path}: cannot be loaded from the hub ({type(error).__name__}); check name and network"
         ) from None
-    parts = [(HUB_SPLITS[part], loaded[part]) for part in HUB_SPLITS if part in loaded]
+    parts = {HUB_SPLITS[part]: loaded[part] for part in HUB_SPLITS if part in loaded}
     if not parts:
         raise DataError(f"{path}: none of the splits {', '.join(HUB_SPLITS)}; choose another data set")
-    there = parts[0][1].column_names
-    names = [column for column in there if wanted is None or column in wanted]
-    columns: dict[str, list[object]] = {column: list(_chain(parts, column)) for column in names}
+    names = next(iter(parts.values())).column_names
+    columns: dict[str, list[object]] = {
+        column: [value for rows in parts.values() for value in rows[column]]
+        for column in names
+        if wanted is None or column in wanted
+    }
     if split and split not in columns:
-        columns[split] = [part for part, rows in parts for _ in range(len(rows))]
-    return Table(columns, tuple(there), range(1, sum(len(rows) for _, rows in parts) + 1), unit="row")
-
-
-def _chain(parts: list[tuple[str, "object"]], column: str) -> Iterator[object]:
-    for _, rows in parts:
-        yield from rows[column]  # type: ignore[index]
+        columns[split] = [part for part, rows in parts.items() for _ in range(len(rows))]
+    return Table(columns, tuple(names), range(1, sum(map(len, parts.values())) + 1), unit="row")

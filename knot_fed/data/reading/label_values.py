@@ -1,4 +1,4 @@
-"""The values of a label column as indices: by name, or else, where no name fits, by position."""
+"""The values of a label column as indices: by name, or by position if no value is a name."""
 
 import re
 
@@ -14,33 +14,28 @@ BOOLEANS = "for true and false set labels.names = 'false, true'"
 
 
 def read_labels(table: Table, column: str, labels: LabelSpace, *, name: str) -> tuple[Int[np.ndarray, "examples"], str]:
-    """Return each row's label as an index, and in a sentence how, where it is not by name.
+    """Return each row's label as an index, and a sentence on how labels were read if it was not by name.
 
-    A value is the label whose name it is, or whose name is the same number: `1` and `1.0` are the name `1`. Only where
-    no row has a label's name, and all are whole numbers from 0 to L - 1, are they positions.
-
-    Parameters
-    ----------
-    table, name
-        The file.
-    column
-        The labels' column.
-    labels
-        The label space.
+    A value matches a label name as text or as a number: `1` and `1.0` both match the name `1`. Values are read as
+    positions only if no row matches a name and all are whole numbers from 0 to L - 1.
 
     Raises
     ------
     DataError
-        If there is no such column, a row has another value, or some rows are names and others positions.
+        If the column is missing, a row has another value, or some rows are names and others positions.
     """
     values = labels_of(table, column, name=name)
     known = _known(labels.names)
     named = np.array([_named(value, known) for value in values], dtype=np.int64)
     if (named >= 0).all():
         return named, ""
-    placed = np.array([_placed(value, len(labels)) for value in values], dtype=np.int64)
+    by_position: dict[float | None, int] = {float(place): place for place in range(len(labels))}
+    placed = np.array([by_position.get(number_of(value), -1) for value in values], dtype=np.int64)
     if (named < 0).all() and (placed >= 0).all():
-        return placed, _by_position(placed, labels)
+        last = len(labels) - 1
+        start = "" if (placed == 0).any() else "; no row is 0: if they count from 1, set labels.names"
+        names = shown(labels.names[0]), shown(labels.names[last])
+        return placed, f"labels are numbers by position, 0 for {names[0]} to {last} for {names[1]}{start}"
     outside = np.flatnonzero((named < 0) & (placed < 0))
     where = f"{name}: column {column!r}: "
     if not len(outside):
@@ -53,29 +48,21 @@ def read_labels(table: Table, column: str, labels: LabelSpace, *, name: str) -> 
     booleans = any(isinstance(values[row], bool) for row in outside)
     raise DataError(
         f"{where}{len(outside)} of {len(values)} rows are neither a label name nor 0..{len(labels) - 1}"
-        f" ({table.at(outside.tolist())}); {BOOLEANS if booleans else 'mend these rows, or set labels.names'}",
+        f" ({table.at(outside.tolist())}); {BOOLEANS if booleans else 'correct these rows, or set labels.names'}",
         refusal="the label column has values outside the run's labels",
     )
 
 
 def labels_of(table: Table, column: str, *, name: str) -> list[object]:
-    """Return the values of the labels' column.
-
-    Raises
-    ------
-    DataError
-        If there is no such column.
-    """
+    """Return the values of the label column; raise `DataError` if it is missing."""
     if column not in table.columns:
-        raise DataError(
-            missing_column(table, f"column {column!r} for the label", name=name, key="data.label"),
-            refusal="no label column",
-        )
+        message = missing_column(table, f"column {column!r} for the label", name=name, key="data.label")
+        raise DataError(message, refusal="no label column")
     return table.columns[column]
 
 
 def number_of(value: object) -> float | None:
-    """Return the number that a value is or spells in ASCII; None: none.
+    """Return a value, or the ASCII number that it spells, as a float; None if it is not a number.
 
     Examples
     --------
@@ -87,7 +74,7 @@ def number_of(value: object) -> float | None:
 
 
 def _known(names: tuple[str, ...]) -> dict[str | float, int]:
-    """Return the index of each name, and of each number that is the name of one label only."""
+    """Map each name, and each number that is the name of only one label, to its index."""
     numbers = [number_of(name) for name in names]
     known: dict[str | float, int] = {
         number: index for index, number in enumerate(numbers) if number is not None and numbers.count(number) == 1
@@ -96,22 +83,10 @@ def _known(names: tuple[str, ...]) -> dict[str | float, int]:
 
 
 def _named(value: object, known: dict[str | float, int]) -> int:
-    if value is None or value != value:  # null, and NaN, are no names
+    if value is None or value != value:  # null and NaN are not names
         return -1
     spelt = str(value).lower() if isinstance(value, bool) else str(value).strip()
     if spelt in known:
         return known[spelt]
     number = number_of(value)
     return -1 if number is None else known.get(number, -1)
-
-
-def _placed(value: object, count: int) -> int:
-    number = number_of(value)
-    return int(number) if number is not None and number.is_integer() and 0 <= number < count else -1
-
-
-def _by_position(placed: Int[np.ndarray, "examples"], labels: LabelSpace) -> str:
-    last = len(labels) - 1
-    first_name, last_name = shown(labels.names[0]), shown(labels.names[last])
-    start = "" if (placed == 0).any() else "; no row is 0: if they count from 1, set labels.names"
-    return f"labels are numbers by position, 0 for {first_name} to {last} for {last_name}{start}"

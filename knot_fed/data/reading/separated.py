@@ -1,8 +1,9 @@
-"""Files of rows with a delimiter between fields, read strictly; what is not well formed is refused with its line.
+"""A strict reader for csv and tsv files; errors name the malformed line.
 
-The rules: UTF-8; a header line; a delimiter of one character; a line ends with LF, CRLF or CR. With double quoting a
-field that begins with a quotation mark ends with one, may hold delimiters and line ends, and doubles the marks within;
-a mark inside any other field is a mark. Without quoting every mark is a mark, and a row is a line.
+Files are UTF-8 with a header line and a delimiter of one character; lines end with LF, CRLF or CR. With double quoting,
+a field that starts with a quotation mark ends with one, may contain delimiters and line ends, and doubles the quotation
+marks inside; in other fields a quotation mark is literal. Without quoting, all quotation marks are literal and each row
+is one line.
 """
 
 import csv
@@ -17,39 +18,30 @@ from knot_fed.errors import DataError
 LONGEST_FIELD = 2**31 - 1
 EXCEL = re.compile(r"\"?sep=.\"?[\r\n]")
 LINES_OF_ONE_WIDTH = 4
-"""Lines within one text that nobody writes with the header's number of delimiters in each."""
+"""Lines with the header's number of fields inside one quoted text that are taken for rows."""
 CLOSE_OR_DOUBLE = "close it, double quotation marks inside texts, or set data.quoting = 'none'"
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How fields are cut.
+    """Delimiter and quoting of a csv or tsv file.
 
-    Parameters
-    ----------
-    delimiter
-        Between fields; empty: a tab in tsv files, else a comma.
-    quoting
-        `double`, `none`, or `auto`: none where the delimiter is a tab, else double, and what looks like the other one
-        is refused.
+    An empty delimiter is a tab in tsv files, otherwise a comma. Quoting is `double`, `none`, or `auto`: none if the
+    delimiter is a tab, otherwise double; a file that seems to use the other one is refused.
     """
 
     delimiter: str = ""
     quoting: str = "auto"
 
-    def resolved(self, *, tabs: bool) -> "Dialect":
-        """Fill in the delimiter of the kind of file."""
-        return Dialect(self.delimiter or ("\t" if tabs else ","), self.quoting)
-
     @property
     def quoted(self) -> bool:
-        """Whether a quotation mark may open a field."""
+        """Whether fields may be quoted."""
         return self.quoting == "double" or (self.quoting == "auto" and self.delimiter != "\t")
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The fields of one row, and the lines from which to which it reaches."""
+    """The fields of one row, and its first and last line."""
 
     fields: list[str]
     first: int
@@ -57,24 +49,7 @@ class Record:
 
 
 def read_separated(content: str, wanted: Collection[str] | None, *, name: str, dialect: Dialect) -> Table:
-    """Read the wanted columns; None: all.
-
-    Parameters
-    ----------
-    content
-        The file's text.
-    wanted
-        Column names.
-    name
-        What messages call the file.
-    dialect
-        With a delimiter.
-
-    Raises
-    ------
-    DataError
-        If quotation marks do not match, rows differ in their number of fields, or quoting is not as `auto` takes it.
-    """
+    """Read the wanted columns (None: all); raise `DataError` if the text is malformed or contradicts `auto` quoting."""
     if EXCEL.match(content):
         raise DataError(
             f"{name}: line 1 is Excel's sep= line, not a header; delete it and set data.delimiter",
@@ -112,12 +87,9 @@ def _records(content: str, *, name: str, dialect: Dialect) -> Iterator[Record]:
             yield Record(fields, first, reader.line_num)
             first = reader.line_num + 1
     except csv.Error as error:
-        never = "unexpected end" in str(error)
-        fault = (
-            "a quotation mark opens a field that is never closed"
-            if never
-            else f"a quoted field continues after its closing mark, in line {reader.line_num}"
-        )
+        fault = f"a quoted field continues after its closing mark, in line {reader.line_num}"
+        if "unexpected end" in str(error):
+            fault = "a quotation mark opens a field that is never closed"
         raise DataError(
             f"{name}: line {first}: {fault}; {CLOSE_OR_DOUBLE}", refusal="quotation marks of a row do not match"
         ) from None
@@ -137,13 +109,13 @@ def _check_even(records: Sequence[Record], fields: int, *, name: str, quoted: bo
 
 
 def _check_unquoted(records: Sequence[Record], *, name: str) -> None:
-    """Refuse fields that only a writer that quotes makes: doubled marks within marks, or marks around most fields."""
+    """Refuse fields that look quoted: doubled quotation marks inside quotation marks, or most fields enclosed."""
     header, *rows = records
     quoted = [row for row in rows if any(_doubled(field) for field in row.fields)]
-    if any(map(_enclosed, header.fields)):
+    if any(map(enclosed, header.fields)):
         quoted = [header, *quoted]
     for column in zip(*(row.fields for row in rows), strict=False):
-        if 2 * sum(map(_enclosed, column)) > len(rows):
+        if 2 * sum(map(enclosed, column)) > len(rows):
             quoted = [*quoted, rows[0]]
     if quoted:
         raise DataError(
@@ -153,17 +125,18 @@ def _check_unquoted(records: Sequence[Record], *, name: str) -> None:
         )
 
 
-def _enclosed(field: str) -> bool:
+def enclosed(field: str) -> bool:
+    """Return whether a field starts and ends with a quotation mark."""
     return len(field) > 1 and field[0] == field[-1] == '"'
 
 
 def _doubled(field: str) -> bool:
     inner = field[1:-1]
-    return _enclosed(field) and '""' in inner and '"' not in inner.replace('""', "")
+    return enclosed(field) and '""' in inner and '"' not in inner.replace('""', "")
 
 
 def _check_swallowed(records: Sequence[Record], fields: int, *, name: str, delimiter: str) -> None:
-    """Refuse a quoted text one of whose lines ends or begins as a row does: stray marks may have swallowed rows."""
+    """Refuse a quoted text with lines that look like rows: a stray quotation mark may have swallowed them."""
     plain = [record.fields for record in records if record.first == record.last]
     values = [set(column) for column in zip(*plain, strict=True)]
     repeating = {place: known for place, known in enumerate(values) if 2 * len(known) <= len(plain)}
@@ -172,7 +145,8 @@ def _check_swallowed(records: Sequence[Record], fields: int, *, name: str, delim
             lines = field.splitlines()
             inside = [line.split(delimiter) for line in lines[place > 0 : len(lines) - (place < fields - 1)]]
             around = {other: known for other, known in repeating.items() if other != place}
-            if any(_is_row(cells, fields, place, around) for cells in inside) or _are_rows(inside, fields):
+            same_width = len(inside) >= LINES_OF_ONE_WIDTH and all(len(cells) == fields for cells in inside)
+            if same_width or any(_is_row(cells, fields, place, around) for cells in inside):
                 raise DataError(
                     f"{name}: line {record.first}: a quoted field extends to line {record.last} and contains what"
                     f" look like rows; {CLOSE_OR_DOUBLE}, or 'double' if it is one text",
@@ -181,15 +155,10 @@ def _check_swallowed(records: Sequence[Record], fields: int, *, name: str, delim
 
 
 def _is_row(cells: list[str], fields: int, place: int, around: dict[int, set[str]]) -> bool:
-    """Tell whether a line has known values before and after the text, which may hold delimiters itself."""
+    """Return whether a line has known values before and after the text, which may contain delimiters itself."""
     after = len(cells) - fields
     found = [cells[other if other < place else other + after] in known for other, known in around.items() if after >= 0]
     return bool(found) and all(found)
-
-
-def _are_rows(inside: list[list[str]], fields: int) -> bool:
-    """Tell whether several lines all have as many fields as the header."""
-    return len(inside) >= LINES_OF_ONE_WIDTH and all(len(cells) == fields for cells in inside)
 
 
 def _layout(records: Sequence[Record], header: Record) -> str:

@@ -1,4 +1,4 @@
-"""A file's columns in memory, and where its rows stand in the file, so that a refusal can name the line."""
+"""The columns of a file in memory, with the line of each row for error messages."""
 
 import json
 from collections import Counter
@@ -9,26 +9,16 @@ from knot_fed.errors import DataError
 
 MOST_SHOWN = 20
 LONGEST_COLUMN = 40
-"""A longer name is probably a text of a file without a header line, and is not repeated."""
+"""A longer name is probably a text in a file without a header, and is not shown."""
 DELIMITERS = (",", ";", "\t", "|")
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The columns that were asked for, and what the file is like.
+    """The requested columns of a file, and all of its column names.
 
-    Parameters
-    ----------
-    columns
-        Values by column name, in file order.
-    names
-        All columns of the file.
-    places
-        For each row the line, or in a file without lines the row from 1, where it begins.
-    unit
-        What `places` count: `line` or `row`.
-    layout
-        How rows and lines go together where it is not one line for each row; empty: it is.
+    `places` has the line of each row, or its number from 1 if `unit` is `row` instead of `line`. `layout` describes
+    rows and lines if there is not exactly one line per row.
     """
 
     columns: dict[str, list[object]]
@@ -41,7 +31,7 @@ class Table:
         return len(self.places)
 
     def at(self, rows: Sequence[int]) -> str:
-        """Say where some rows stand.
+        """Return the places of some rows, for a message.
 
         Examples
         --------
@@ -54,13 +44,7 @@ class Table:
 
 
 def check_columns(names: Sequence[str], wanted: Collection[str], *, name: str) -> None:
-    """Refuse a file in which a wanted column appears more than once.
-
-    Raises
-    ------
-    DataError
-        If so.
-    """
+    """Refuse a file in which a wanted column appears more than once."""
     twice = [column for column, count in Counter(names).items() if count > 1 and column in wanted]
     if twice:
         raise DataError(
@@ -70,16 +54,9 @@ def check_columns(names: Sequence[str], wanted: Collection[str], *, name: str) -
 
 
 def missing_column(table: Table, missing: str, *, name: str, key: str) -> str:
-    """Return the sentence that names the columns that are there, for the owner of the file only.
+    """Return the error for a missing column; it lists the file's columns, so it is for the owner only.
 
-    Parameters
-    ----------
-    table, name
-        The file.
-    missing
-        What is not there, in words.
-    key
-        The setting that names another column.
+    `missing` describes what was not found, and `key` is the setting that names another column.
     """
     listed = [repr(column) if len(column) <= LONGEST_COLUMN else "a long one" for column in table.names[:MOST_SHOWN]]
     more = f" and {len(table.names) - MOST_SHOWN} more" if len(table.names) > MOST_SHOWN else ""

@@ -1,1 +1,1 @@
-"""Pretrained transformers models, whole or as frozen encoders under a small head."""
+"""Pretrained transformers models, trained whole or as frozen encoders with a small head."""

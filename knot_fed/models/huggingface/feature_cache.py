@@ -1,9 +1,9 @@
-"""Features of frozen encoders in a folder, a file for each list with a text not met before: none is encoded twice."""
+"""A folder of features of a frozen encoder, so that no text is encoded twice; one file per list with new texts."""
 
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,55 +22,38 @@ logger = logging.getLogger("knot_fed")
 
 
 class KeptFeatures:
-    """The features of one encoder.
-
-    Parameters
-    ----------
-    folder
-        Where they are kept; several processes may read and write it at once.
-    """
+    """The features of one encoder in a folder, which several processes may read and write at once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def features(self, texts: list[str], compute: ComputeFeatures) -> Features:
-        """Return the features of a list of texts, computing those that no list before had.
-
-        Parameters
-        ----------
-        texts
-            At least one.
-        compute
-            Returns float32 features of texts.
-        """
+        """Return the features of one or more texts; `compute` returns float32 features for those not yet stored."""
         file = self._folder / f"{hashlib.sha256(json.dumps(texts).encode()).hexdigest()}.safetensors"
         kept, keys = _read(file), _keys(texts)
         if kept is not None and np.array_equal(kept[0], keys):
             return kept[1]
-        known = self._known(keys)
+        known = self._known({key.tobytes() for key in keys})
         missing = {key.tobytes(): text for key, text in zip(keys, texts, strict=True) if key.tobytes() not in known}
         known |= dict(zip(missing, compute(list(missing.values())), strict=True)) if missing else {}
         features = np.stack([known[key.tobytes()] for key in keys])
         if missing:
-            _write(file, keys, features)
+            make_folder(self._folder)
+            digest = _digest(keys, features, folder=self._folder)
+            write_file(file, save({"keys": keys, "features": features, "digest": digest}))
         return features
 
-    def _known(self, keys: Keys) -> dict[bytes, Float[np.ndarray, "width"]]:
-        wanted = {key.tobytes() for key in keys}
+    def _known(self, wanted: set[bytes]) -> dict[bytes, Float[np.ndarray, "width"]]:
+        """Read files until all wanted features are found."""
         known: dict[bytes, Float[np.ndarray, width]] = {}
-        for kept_keys, features in self._all():
-            known |= {
-                key.tobytes(): row for key, row in zip(kept_keys, features, strict=True) if key.tobytes() in wanted
-            }
-            if len(known) == len(wanted):
-                break
-        return known
-
-    def _all(self) -> Iterator[tuple[Keys, Features]]:
         for file in sorted(self._folder.glob("*.safetensors")):
             kept = _read(file)
             if kept is not None:
-                yield kept
+                rows = zip((key.tobytes() for key in kept[0]), kept[1], strict=True)
+                known |= {key: row for key, row in rows if key in wanted}
+            if len(known) == len(wanted):
+                break
+        return known
 
 
 def _keys(texts: list[str]) -> Keys:
@@ -79,13 +62,13 @@ def _keys(texts: list[str]) -> Keys:
 
 
 def _read(file: Path) -> tuple[Keys, Features] | None:
-    """Read one file; a damaged one is removed, to be computed anew."""
+    """Read one file; a damaged one is removed, so that it is computed again."""
     if not file.is_file():
         return None
     try:
         tensors = load(file.read_bytes())
         keys, features, digest = (tensors[name] for name in ("keys", "features", "digest"))
-        if np.array_equal(digest, _digest(keys, features, of=file.parent.name)):
+        if np.array_equal(digest, _digest(keys, features, folder=file.parent)):
             return keys, features
     except (SafetensorError, KeyError):
         pass
@@ -94,13 +77,7 @@ def _read(file: Path) -> tuple[Keys, Features] | None:
     return None
 
 
-def _write(file: Path, keys: Keys, features: Features) -> None:
-    make_folder(file.parent)
-    digest = _digest(keys, features, of=file.parent.name)
-    write_file(file, save({"keys": keys, "features": features, "digest": digest}))
-
-
-def _digest(keys: Keys, features: Features, *, of: str) -> UInt8[np.ndarray, "length"]:
-    """Return the digest of a file's content, bound to the folder that is named after the encoder."""
-    content = hashlib.sha256(of.encode() + keys.tobytes() + features.tobytes()).digest()
+def _digest(keys: Keys, features: Features, *, folder: Path) -> UInt8[np.ndarray, "length"]:
+    """Return the digest of a file's content and of its folder, which is named after the encoder."""
+    content = hashlib.sha256(folder.name.encode() + keys.tobytes() + features.tobytes()).digest()
     return np.frombuffer(content, dtype=np.uint8)

@@ -1,8 +1,9 @@
-"""A small head on frozen, mean-pooled encoder features, which are computed once for each text and kept."""
+"""A small head on frozen, mean-pooled encoder features, which are computed once per text and stored."""
 
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,13 @@ DROPOUT = 0.5
 BATCH_SIZE = 64
 RANDOM = "random tokens"
 CONTENT = (".json", ".safetensors", ".bin", ".txt", ".model")
-"""Kinds of files that a pretrained model is read from."""
+"""Suffixes of the files that define a pretrained model."""
 READING = 2
-"""Raised when texts are read otherwise, so that features kept before are computed anew."""
+"""Increase when texts are read differently, so that stored features are computed again."""
 
 
 class HeadClassifier(TextClassifier):
-    """Layer norm, linear, ReLU, dropout, linear on frozen features; a pair is read as u, v, |u - v| and u * v."""
+    """Layer norm, linear, ReLU, dropout, linear on frozen features; a pair becomes u, v, |u - v| and u * v."""
 
     default_learning_rate = 1e-3
     starts_ready = False
@@ -88,7 +89,7 @@ class HeadClassifier(TextClassifier):
 
     @override
     def notes(self) -> list[str]:
-        return self._features.notes()
+        return cut_notes(self.tokenizer, self.spec)
 
     @override
     def forward(self, **batch: torch.Tensor) -> Float[torch.Tensor, "examples classes"]:
@@ -98,23 +99,9 @@ class HeadClassifier(TextClassifier):
 
 
 class FeatureExtractor:
-    """Mean-pooled last hidden states of a frozen encoder, computed once for each text and kept in a folder.
+    """Mean-pooled last hidden states of a frozen encoder, computed once per text and stored in `folder`, if given.
 
-    The encoder is loaded only when features are missing.
-
-    Parameters
-    ----------
-    spec
-        Names the encoder and the cut.
-    folder
-        Where features are kept; None: nowhere.
-    device
-        Where the encoder computes.
-
-    Raises
-    ------
-    ModelError
-        If the encoder cannot be loaded.
+    The encoder is loaded when features are missing; a `ModelError` is raised if it cannot be.
     """
 
     def __init__(self, spec: ModelSpec, folder: Path | None, device: str) -> None:
@@ -122,20 +109,18 @@ class FeatureExtractor:
         self._folder = folder
         self._device = device
         self._config = read_config(spec.name)
-        self._encoder: Any = None
-        self._tokenizer: Any = None
         try:
             self.width = int(self._config.hidden_size)
         except AttributeError:
             raise unusable(spec.name, "its config.json has no hidden_size", "use another model") from None
 
     def __call__(self, texts: list[str]) -> Float[np.ndarray, "examples width"]:
-        """Return float32 features, computed or kept."""
+        """Return float32 features, computed or stored."""
         return self._kept_or(texts, lambda missing: self._mean_pooled(self.tokenized(missing)))
 
     def random(self, generator: np.random.Generator, count: int) -> Float[np.ndarray, "examples width"]:
-        """Return the features of random token sequences, computed or kept."""
-        drawn = enumerate(self._random_items(generator, count))
+        """Return the features of random token sequences, computed or stored."""
+        drawn = enumerate(random_token_items(self.tokenizer, generator, count))
         items = {f"{RANDOM} {place}: {item['input_ids']}": item for place, item in drawn}
         return self._kept_or(list(items), lambda missing: self._mean_pooled([items[name] for name in missing]))
 
@@ -143,39 +128,30 @@ class FeatureExtractor:
         if self._folder is None or not names:
             return compute(names)
         described = json.dumps([READING, encoder_identity(self._spec.name), self._spec.max_length])
-        return KeptFeatures(self._folder / _digest(described)).features(names, compute)
-
-    def notes(self) -> list[str]:
-        """Tell what a user would not expect of the encoder."""
-        return cut_notes(self.tokenizer, self._spec)
+        digest = hashlib.sha256(described.encode()).hexdigest()[:32]
+        return KeptFeatures(self._folder / digest).features(names, compute)
 
     def tokenized(self, texts: list[str]) -> list[Item]:
-        """Return the token ids of texts, cut at the longest that is read."""
+        """Return the token ids of texts, truncated at the specification's length."""
         return tokenize(self.tokenizer, texts, max_length=self._spec.max_length)
 
-    def _random_items(self, generator: np.random.Generator, count: int) -> list[Item]:
-        return random_token_items(self.tokenizer, generator, count)
-
-    @property
+    @cached_property
     def tokenizer(self) -> Any:
-        """The encoder's tokenizer, loaded at its first use."""
-        if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self._spec.name, self._config)
-        return self._tokenizer
+        """The encoder's tokenizer."""
+        return load_tokenizer(self._spec.name, self._config)
 
-    def _load_encoder(self) -> Any:
-        if self._encoder is None:
-            alone = type(self._config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING  # without a decoder, as of T5
-            auto_class = transformers.AutoModelForTextEncoding if alone else transformers.AutoModel
-            two = self._config.is_encoder_decoder and not alone
-            model, _ = load_weights(auto_class, self._spec.name, self._config, prefix="encoder." if two else "")
-            encoder = model.get_encoder() if two else model
-            self._encoder = encoder.eval().to(self._device)
-        return self._encoder
+    @cached_property
+    def _encoder(self) -> Any:
+        encoder_only = type(self._config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING  # such as T5's encoder
+        auto_class = transformers.AutoModelForTextEncoding if encoder_only else transformers.AutoModel
+        has_decoder = self._config.is_encoder_decoder and not encoder_only
+        prefix = "encoder." if has_decoder else ""
+        model, _ = load_weights(auto_class, self._spec.name, self._config, prefix=prefix)
+        return (model.get_encoder() if has_decoder else model).eval().to(self._device)
 
     @torch.no_grad()
     def _mean_pooled(self, items: list[Item]) -> Float[np.ndarray, "examples width"]:
-        pad, encoder = transformers.DataCollatorWithPadding(self.tokenizer), self._load_encoder()
+        pad, encoder = transformers.DataCollatorWithPadding(self.tokenizer), self._encoder
         pooled = np.zeros((len(items), self.width), dtype=np.float32)
         order = sorted(range(len(items)), key=lambda row: -len(items[row]["input_ids"]))
         for start in range(0, len(order), BATCH_SIZE):
@@ -188,7 +164,7 @@ class FeatureExtractor:
 
 
 def encoder_identity(name: str) -> str:
-    """Return what tells one pretrained model from another: a folder's content, or the name itself.
+    """Return what identifies a pretrained model: a digest of a local folder's content, or the name itself.
 
     Examples
     --------
@@ -203,7 +179,3 @@ def encoder_identity(name: str) -> str:
         with file.open("rb") as content:
             digest.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]

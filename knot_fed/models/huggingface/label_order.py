@@ -1,4 +1,4 @@
-"""The labels of a trained classification head, matched by name with those of a run."""
+"""Matching of a trained head's labels with those of the run, by name."""
 
 import re
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ WITHOUT_HEAD = "save it by AutoModel, without its head"
 
 
 def label_order(theirs: Sequence[str], ours: Sequence[str]) -> list[int] | None:
-    """Return the place of each of our labels among theirs; None: they are not the same.
+    """Return the index of each of our labels among theirs; None if the names differ.
 
-    Case, spaces, underscores and hyphens count only where names differ by nothing else.
+    Case, spaces, underscores and hyphens are ignored unless they alone distinguish two names.
 
     Examples
     --------
@@ -33,23 +33,10 @@ def label_order(theirs: Sequence[str], ours: Sequence[str]) -> list[int] | None:
 
 
 def match_head(network: Any, config: Any, ours: Sequence[str], *, name: str) -> None:
-    """Put the outputs of a trained head into the order of our labels.
+    """Reorder the outputs of a trained head, as its `config` names them, to match the run's labels `ours`.
 
-    Parameters
-    ----------
-    network
-        With the head as its files have it.
-    config
-        What those say of it.
-    ours
-        Label names of the run.
-    name
-        Of the model, with `hf:`.
-
-    Raises
-    ------
-    ModelError
-        If the names differ, are contradictory, or are those of a regression, or there is no output layer to reorder.
+    Raises `ModelError` if the names differ or contradict each other, the head is a regression, or no output layer can
+    be reordered.
     """
     names = [str(config.id2label[place]) for place in sorted(config.id2label)]
     order = label_order(names, ours)
@@ -68,12 +55,9 @@ def match_head(network: Any, config: Any, ours: Sequence[str], *, name: str) -> 
         raise unusable(name, f"id2label of its config.json numbers its labels {numbered}", "number them from 0")
     said = config.label2id or {}
     if set(said) == set(names) and any(str(said[label]) != str(place) for place, label in enumerate(names)):
-        raise unusable(name, "id2label and label2id of its config.json contradict each other", "mend label2id")
-    if order != list(range(len(order))):
-        _reorder(network, order, name=name)
-
-
-def _reorder(network: Any, order: list[int], *, name: str) -> None:
+        raise unusable(name, "id2label and label2id of its config.json contradict each other", "correct label2id")
+    if order == list(range(len(order))):
+        return
     outputs = output_layer(network, len(order))
     if outputs is None:
         raise unusable(name, "no linear layer gives its labels, so they keep their order", WITHOUT_HEAD)
@@ -83,7 +67,7 @@ def _reorder(network: Any, order: list[int], *, name: str) -> None:
 
 
 def output_layer(network: Any, classes: int) -> nn.Linear | None:
-    """Return the last linear layer outside the encoder that gives so many logits; None: there is none."""
+    """Return the last linear layer outside the encoder with `classes` outputs; None if there is none."""
     prefix = f"{network.base_model_prefix}."
     outputs = [
         module

@@ -1,4 +1,4 @@
-"""Pretrained models as others save them: what is missing is set where it can be, or refused in one sentence."""
+"""Loading of pretrained models; those that cannot be used are refused in one sentence."""
 
 import json
 from pathlib import Path
@@ -11,13 +11,13 @@ from knot_fed.errors import ModelError
 
 HF = "hf:"
 HUB_PARTS = 2
-"""Of a hub id, at most: its owner's name and its own."""
+"""Most parts of a hub id: owner and name."""
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 COPY = "copy the folder anew, or give another hf:<hub id or absolute folder>"
 ASK_THE_HUB = "check the hub id and the network, or give hf:<absolute folder> with a copy"
 POINTER = b"version https://git-lfs"
 LARGEST_POINTER = 1024
-"""Bytes of what git-lfs leaves in place of a file, at most."""
+"""Most bytes of a git-lfs pointer file."""
 VOCABULARIES = (
     "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model",
 )  # fmt: skip
@@ -27,7 +27,7 @@ transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-cal
 
 
 def unusable(name: str, what: str, remedy: str) -> ModelError:
-    """Describe a pretrained model that cannot be used; a peer is told its name only."""
+    """Return the error for a pretrained model that cannot be used; a peer sees only its name."""
     return ModelError(
         f"model {name!r}: {what}; {remedy}",
         refusal=f"model {name!r} cannot be used here; its owner finds why in the client's own log",
@@ -35,19 +35,13 @@ def unusable(name: str, what: str, remedy: str) -> ModelError:
 
 
 def is_path(identifier: str) -> bool:
-    """Tell whether what follows `hf:` is a path on this machine, and not a hub id."""
+    """Return whether the identifier after `hf:` is a local path, not a hub id."""
     path = Path(identifier)
     return path.is_absolute() or path.is_dir() or identifier.startswith((".", "~")) or len(path.parts) > HUB_PARTS
 
 
 def cached_folder(name: str) -> Path | None:
-    """Return where the hub's cache holds all of a model with this hub id; None: nowhere.
-
-    Raises
-    ------
-    ModelError
-        If that is no hub id.
-    """
+    """Return the folder of the hub's cache with a complete copy of a model, or None; refuse a malformed hub id."""
     try:
         config = huggingface_hub.try_to_load_from_cache(name.removeprefix(HF), "config.json")
     except ValueError:
@@ -60,13 +54,10 @@ def cached_folder(name: str) -> Path | None:
 
 
 def read_config(name: str) -> Any:
-    """Read the configuration of a pretrained model, and refuse what can be told from it and the names of its files.
+    """Read the configuration of a pretrained model, and check its folder.
 
-    Raises
-    ------
-    ModelError
-        If there is no such model, its weights are missing, or it is an adapter, quantised, or not known to
-        transformers.
+    Raises `ModelError` if there is no such model, its weights are missing, or it is an adapter, quantised, or unknown
+    to transformers.
     """
     identifier = name.removeprefix(HF)
     if is_path(identifier):
@@ -84,7 +75,7 @@ def read_config(name: str) -> Any:
         config = transformers.AutoConfig.from_pretrained(identifier, trust_remote_code=False)
     except Exception as error:
         raise not_loadable(name, error, what="config.json") from None
-    config._attn_implementation = None  # a file could name code of the hub here
+    config._attn_implementation = None  # otherwise a file could name code on the hub
     config.output_attentions = False
     config.return_dict = True
     return config
@@ -94,7 +85,7 @@ def _check_folder(name: str, folder: Path) -> None:
     if (folder / "adapter_config.json").is_file():
         raise unusable(
             name,
-            "the folder holds an adapter, which is not read",
+            "the folder contains an adapter, which cannot be read",
             "merge it into its base model (merge_and_unload in PEFT) and save that in a folder of its own",
         )
     if not (folder / "config.json").is_file():
@@ -108,18 +99,16 @@ def _check_folder(name: str, folder: Path) -> None:
         )
     for file in sorted(folder.iterdir()):
         if file.is_file() and file.stat().st_size < LARGEST_POINTER and file.read_bytes().startswith(POINTER):
-            raise unusable(
-                name, f"{file.name} stands for a file that was not fetched", "run git lfs pull in that folder"
-            )
+            raise unusable(name, f"{file.name} is only a git-lfs pointer", "run git lfs pull in that folder")
 
 
 def _has_weights(folder: Path) -> bool:
-    """Tell whether weights are there, with all shards that an index names."""
+    """Return whether a folder contains weights, with all shards that an index lists."""
     if any((folder / file).is_file() for file in WEIGHTS):
         return True
     try:
-        indices = [json.loads((folder / f"{file}.index.json").read_text("utf-8")) for file in WEIGHTS
-                   if (folder / f"{file}.index.json").is_file()]  # fmt: skip
+        files = [file for file in (folder / f"{name}.index.json" for name in WEIGHTS) if file.is_file()]
+        indices = [json.loads(file.read_text("utf-8")) for file in files]
         return any(all((folder / shard).is_file() for shard in index["weight_map"].values()) for index in indices)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
@@ -135,23 +124,10 @@ def _unknown_type(facts: dict[str, Any]) -> tuple[str, str]:
 
 
 def load_weights(auto_class: Any, name: str, config: Any, *, prefix: str | None = None) -> tuple[Any, set[str]]:
-    """Load a model in single precision, and tell which of its arrays its files do not hold.
+    """Load a model in float32 by an auto class of transformers; also return the names of arrays that its files lack.
 
-    Parameters
-    ----------
-    auto_class
-        Of transformers.
-    name
-        Of the model, with `hf:`.
-    config
-        What `read_config` gave, with the labels that are wanted.
-    prefix
-        What names of the encoder's arrays begin with; None: as the model says.
-
-    Raises
-    ------
-    ModelError
-        If its weights cannot be read, or are not all those of its encoder.
+    `prefix` is that of the encoder's arrays, if it is not the model's `base_model_prefix`. Raises `ModelError` if the
+    weights cannot be read, or arrays of the encoder are missing.
     """
     try:
         network, told = auto_class.from_pretrained(
@@ -169,8 +145,10 @@ def load_weights(auto_class: Any, name: str, config: Any, *, prefix: str | None 
     arrays = set(network.state_dict())
     encoder = [key for key in arrays if key.startswith(prefix)]
     named = {*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])}
-    missing = {key if key in arrays else f"{prefix}{key}" for key in named}  # some versions tell them without it
-    lost = sorted(key for key in missing if key.startswith(prefix) and "pooler" not in key)  # seldom kept, and trained
+    missing = {key if key in arrays else f"{prefix}{key}" for key in named}  # some versions omit it
+    lost = sorted(
+        key for key in missing if key.startswith(prefix) and "pooler" not in key
+    )  # poolers are seldom saved, and are trained
     if lost:
         raise unusable(
             name,
@@ -182,9 +160,9 @@ def load_weights(auto_class: Any, name: str, config: Any, *, prefix: str | None 
 
 
 def not_loadable(name: str, error: Exception, *, what: str, remedy: str = COPY) -> ModelError:
-    """Describe a part of a pretrained model that cannot be loaded."""
+    """Return the error for a part of a pretrained model that cannot be loaded."""
     if isinstance(error, ImportError):
         return unusable(name, f"its {what} needs a package that is not installed", "see the model's page for which one")
     if isinstance(error, OSError) and not is_path(name.removeprefix(HF)):
-        return unusable(name, f"its {what} is not to be had from the hub", ASK_THE_HUB)
+        return unusable(name, f"its {what} cannot be fetched from the hub", ASK_THE_HUB)
     return unusable(name, f"its {what} cannot be loaded ({type(error).__name__})", remedy)

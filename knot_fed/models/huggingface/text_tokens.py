@@ -1,4 +1,4 @@
-"""Texts as token ids: the tokenizer of a pretrained model, made to fit the model or refused, and what it reads."""
+"""Tokenizers of pretrained models, adjusted to the model or refused, and tokenization."""
 
 import inspect
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ from knot_fed.types import Text
 
 RANDOM_TOKENS = (4, 24)
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_encoder_position_embeddings")
-"""What configurations call the number of tokens that a model can read."""
+"""Configuration keys of the number of tokens that a model can read."""
 ADD_FILES = (
     "add the files that tokenizer.save_pretrained writes for this model, by transformers"
     f" {transformers.__version__} or older"
@@ -27,12 +27,9 @@ ORDINARY_WORDS = (
 
 
 def load_tokenizer(name: str, config: Any) -> Any:
-    """Load a tokenizer, with a padding token, padding on the side that the model bears, and no more than it can read.
+    """Load a tokenizer, and set its padding, maximum length and inputs to those of the model.
 
-    Raises
-    ------
-    ModelError
-        If there is none, it knows no ordinary word, or it does not belong to the model.
+    Raises `ModelError` if there is none, it knows no ordinary word, or it does not belong to the model.
     """
     body = _body(name, config)
     try:
@@ -40,7 +37,7 @@ def load_tokenizer(name: str, config: Any) -> Any:
         unknown = all_unknown(tokenizer, ORDINARY_WORDS)
     except Exception as error:
         raise not_loadable(name, error, what="tokenizer", remedy=ADD_FILES) from None
-    if unknown:  # transformers makes up an empty one where its files are missing
+    if unknown:  # transformers creates an empty one if its files are missing
         raise unusable(name, "its tokenizer knows no ordinary word, or its files are missing", ADD_FILES)
     _check_rows(name, tokenizer, body)
     _set_padding(name, tokenizer, config)
@@ -50,14 +47,14 @@ def load_tokenizer(name: str, config: Any) -> Any:
 
 
 def all_unknown(tokenizer: Any, texts: Iterable[str]) -> bool:
-    """Tell whether a tokenizer knows no letter and no digit of any text."""
+    """Return whether a tokenizer knows no letter or digit of any text."""
     read = {token for text in texts for token in tokenizer(text, add_special_tokens=False)["input_ids"]}
     known = tokenizer.convert_ids_to_tokens(sorted(read - set(tokenizer.all_special_ids)))
     return not any(letter.isalnum() for token in known for letter in token)
 
 
 def tokenize(tokenizer: Any, texts: Sequence[Text], *, max_length: int) -> list[Item]:
-    """Turn single texts or pairs into token ids, cut at `max_length` tokens."""
+    """Turn single texts or pairs into token ids, truncated at `max_length` tokens."""
     if not texts:
         return []
     single = isinstance(texts[0], str)
@@ -66,20 +63,15 @@ def tokenize(tokenizer: Any, texts: Sequence[Text], *, max_length: int) -> list[
         *columns,
         truncation=True,
         max_length=min(max_length, tokenizer.model_max_length),
-        split_special_tokens=True,  # a text that quotes a special token is text
+        split_special_tokens=True,  # a special token in a text is plain text
     )
     rows = [{key: values[row] for key, values in encoded.items()} for row in range(len(texts))]
-    return [item if item["input_ids"] else _of_nothing(tokenizer, item) for item in rows]
-
-
-def _of_nothing(tokenizer: Any, item: Item) -> Item:
-    """Read a text without a token as one token of padding, since no model reads none."""
-    told = {"input_ids": tokenizer.pad_token_id, "attention_mask": 1}
-    return {key: [told.get(key, 0)] for key in item}
+    one_token = {"input_ids": tokenizer.pad_token_id, "attention_mask": 1}  # no model reads an empty sequence
+    return [item if item["input_ids"] else {key: [one_token.get(key, 0)] for key in item} for item in rows]
 
 
 def random_token_items(tokenizer: Any, generator: np.random.Generator, count: int) -> list[Item]:
-    """Draw sequences of random, not special, token ids between the special ones that stand around every text."""
+    """Draw sequences of random ordinary tokens between the special tokens that surround every text."""
     special = set(tokenizer.all_special_ids)
     ordinary = np.array([index for index in range(len(tokenizer)) if index not in special])
     around = special - {tokenizer.unk_token_id}
@@ -93,35 +85,32 @@ def random_token_items(tokenizer: Any, generator: np.random.Generator, count: in
 
 
 def cut_notes(tokenizer: Any, spec: ModelSpec) -> list[str]:
-    """Tell where a model reads less of a text than is asked for."""
+    """Return a note if a model reads fewer tokens than the specification asks for."""
     most = tokenizer.model_max_length
     return [f"reads {most} tokens of an example, fewer than max-length"] if most < spec.max_length else []
 
 
 def _body(name: str, config: Any) -> Any:
-    """Build the model without numbers, to see what it reads."""
+    """Build the model on the meta device, to inspect its inputs."""
     try:
         with torch.device("meta"):
-            body = transformers.AutoModel.from_config(  # type: ignore[no-untyped-call]
-                config, trust_remote_code=False
-            )
+            body = transformers.AutoModel.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
     except Exception as error:
-        raise unusable(
-            name, f"no model comes of its config.json ({type(error).__name__})", "use another model"
-        ) from None
+        what = f"its config.json gives no model ({type(error).__name__})"
+        raise unusable(name, what, "use another model") from None
     if body.main_input_name != "input_ids":
         raise unusable(name, f"it reads {body.main_input_name}, not text", "use a model of text")
     return body
 
 
 def _inputs(name: str, tokenizer: Any, config: Any, body: Any) -> list[str]:
-    """Return the inputs that the tokenizer gives and the model accepts, the mask among them."""
+    """Return the inputs that the tokenizer gives and the model accepts; they include the mask."""
     accepted = set(inspect.signature(body.forward).parameters)
     if "attention_mask" not in accepted:
         raise unusable(name, "it has no attention mask, so it would read the padding of a batch", "use another model")
     if (getattr(config, "type_vocab_size", None) or 2) < 2:
         accepted.discard("token_type_ids")
-    given = dict.fromkeys([*tokenizer.model_input_names, "attention_mask"])  # some tokenizers are saved without it
+    given = dict.fromkeys([*tokenizer.model_input_names, "attention_mask"])  # some are saved without it
     return [key for key in given if key in accepted]
 
 
@@ -140,9 +129,9 @@ def _check_rows(name: str, tokenizer: Any, body: Any) -> None:
 
 
 def _set_padding(name: str, tokenizer: Any, config: Any) -> None:
-    """Pad by what ends a text where there is no token for it: it is masked.
+    """Use another special token if there is none for padding, which is masked anyway.
 
-    Padding stands on the right, so that learned positions count from the first token; XLNet alone reads the last place.
+    Padding is on the right, so that learned positions count from the first token; only XLNet reads the last one.
     """
     if tokenizer.pad_token is None:
         own = (tokenizer.eos_token, tokenizer.unk_token, tokenizer.bos_token)
@@ -153,9 +142,9 @@ def _set_padding(name: str, tokenizer: Any, config: Any) -> None:
 
 
 def _positions(config: Any, body: Any) -> list[int]:
-    """Return how many tokens the model has positions for: by its configuration, less those before the first."""
-    said = [getattr(config, key, None) for key in POSITIONS]
-    limits = [limit for limit in said if isinstance(limit, int) and limit > 0]
+    """Return the limits on the number of tokens: of the configuration, and of the table of learned positions."""
+    configured = [getattr(config, key, None) for key in POSITIONS]
+    limits = [limit for limit in configured if isinstance(limit, int) and limit > 0]
     for module_name, module in body.named_modules():
         first = getattr(module, "padding_idx", None)
         if module_name.endswith("position_embeddings") and first is not None:

@@ -1,4 +1,4 @@
-"""Whole transformers classifiers: any pretrained one, and tiny-bert, built from scratch."""
+"""Transformers classifiers that are trained whole: pretrained ones, and tiny-bert from scratch."""
 
 import copy
 from collections.abc import Sequence
@@ -22,19 +22,13 @@ from knot_fed.types import Text
 
 VOCABULARY_SIZE = 8000
 TINY_BERT_POSITIONS = 512
-"""Tokens that tiny-bert can read whatever its specification says; more only where that says so."""
+"""Positions of tiny-bert, at least; more only if the specification asks for longer inputs."""
 NO_CLASSIFIER = "use trainable = 'head', or another model"
-SPECIAL = {
-    "pad_token": "[PAD]",
-    "unk_token": "[UNK]",
-    "cls_token": "[CLS]",
-    "sep_token": "[SEP]",
-    "mask_token": "[MASK]",
-}
+SPECIAL = {f"{role}_token": f"[{role.upper()}]" for role in ("pad", "unk", "cls", "sep", "mask")}
 
 
 class TransformerClassifier(TextClassifier):
-    """A transformers sequence classifier with its tokenizer, trained whole."""
+    """A transformers sequence classifier with its tokenizer."""
 
     def __init__(
         self,
@@ -78,12 +72,10 @@ class TransformerClassifier(TextClassifier):
     @property
     @override
     def output_layer(self) -> nn.Linear | None:
-        layer, summary = (
-            output_layer(self.network, len(self.spec.labels)),
-            getattr(self.network, "sequence_summary", None),
-        )
+        layer = output_layer(self.network, len(self.spec.labels))
+        summary = getattr(self.network, "sequence_summary", None)
         bent = summary is not None and layer is summary.summary and not isinstance(summary.activation, nn.Identity)
-        return None if bent else layer  # XLM and FlauBERT may have a tanh behind it
+        return None if bent else layer  # XLM and FlauBERT may apply a tanh after it
 
     @override
     def forward(self, **batch: torch.Tensor) -> Float[torch.Tensor, "examples classes"]:
@@ -95,19 +87,15 @@ class TransformerClassifier(TextClassifier):
         return list(self._notes)
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write network and tokenizer so that transformers loads them without this package."""
+        """Save network and tokenizer, which transformers loads without this package."""
         self.network.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
 
 def build_pretrained(spec: ModelSpec) -> TransformerClassifier:
-    """Load a pretrained classifier, its labels matched by name; an encoder, or one of other size, gets a fresh head.
+    """Load a pretrained classifier, its labels matched by name; an encoder or a head of other size gets a new head.
 
-    Raises
-    ------
-    ModelError
-        If the name is not a hub id that can be reached or a folder with a model that can be used, or its trained head
-        gives other labels.
+    Raises `ModelError` if the model cannot be fetched or used, or its trained head has other labels.
     """
     config = read_config(spec.name)
     tokenizer = load_tokenizer(spec.name, config)
@@ -129,13 +117,7 @@ def build_pretrained(spec: ModelSpec) -> TransformerClassifier:
 
 
 def build_tiny_bert(spec: ModelSpec) -> TransformerClassifier:
-    """Build a BERT of 2 layers, 128 wide, over the specification's own vocabulary.
-
-    Raises
-    ------
-    ModelError
-        If the specification has no vocabulary.
-    """
+    """Build a BERT with 2 layers of width 128 over the specification's vocabulary, which must not be empty."""
     if not spec.vocabulary:
         raise ModelError("tiny-bert: the specification has no vocabulary; make one with train_vocabulary")
     names = dict(enumerate(spec.labels))
@@ -162,8 +144,8 @@ def build_tiny_bert(spec: ModelSpec) -> TransformerClassifier:
 def train_vocabulary(texts: Sequence[Text], size: int = VOCABULARY_SIZE) -> tuple[str, ...]:
     """Train a WordPiece vocabulary on public texts; the same texts give the same vocabulary.
 
-    The trainer numbers characters within words in the order of a hash map, and breaks ties by number; naming them
-    before it starts makes it repeatable.
+    The trainer numbers characters within words in the order of a hash map, and breaks ties by number. Listing them as
+    special tokens makes it repeatable.
     """
     wordpiece = tokenizers.BertWordPieceTokenizer()
     singles = [part for text in texts for part in ((text,) if isinstance(text, str) else text)]

@@ -1,4 +1,4 @@
-"""One trial forward pass of a pretrained model, before anything is started with it."""
+"""A trial of a pretrained model or plug-in on a few texts, before a run starts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,20 +17,20 @@ from knot_fed.models.text_classifier import ModelSpec, TextClassifier
 from knot_fed.types import Text
 
 LONGEST = 1024
-"""Words of the trial's long text, about, at most."""
+"""Approximate limit on the words of the long trial text."""
 FEW = 4
-"""Of a user's own texts that are read beside those of the trial."""
+"""Texts of the user that are read in addition to the trial texts."""
 TOLERANCE = 1e-3
-"""Between logits of a text alone and in a batch, in units of the largest one."""
+"""Between logits of a text alone and in a batch, relative to the largest one."""
 SAME = 1e-6
-"""Between logits of different texts, in the same units, that float32 could not tell."""
+"""Difference between logits of different texts, relative to the largest one, that counts as none in float32."""
 SHORT = "good"
 LONG = "The battery lasts two days, and the screen is bright enough to read outside. "
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a trial shows: parameters to train, whether they are trained ones, and what a user would not expect."""
+    """The number of parameters, whether all are pretrained, and notes on what a user may not expect."""
 
     parameters: int
     ready: bool
@@ -38,25 +38,14 @@ class Trial:
 
 
 def try_model(spec: ModelSpec, texts: tuple[Text, ...] = ()) -> Trial | None:
-    """Build a classifier and let it read a short and a long text, alone and in a batch.
+    """Build a classifier, and let it read short, long and a few of the public `texts`, alone and in a batch.
 
-    Parameters
-    ----------
-    spec
-        What to build.
-    texts
-        A few of the public texts that it is to read.
-
-    Returns
-    -------
-    trial
-        None: the model has to be asked from the hub first.
+    Returns None if the model has to be fetched from the hub first.
 
     Raises
     ------
     ModelError
-        If it cannot be built, knows no part of the texts, fails on one, or reads a text otherwise in a batch than
-        alone.
+        If it cannot be built, knows no part of the texts, fails on one, or its answer for a text depends on the batch.
     """
     if not spec.name.startswith(HF) or is_path(spec.name.removeprefix(HF)):
         return _tried(spec, texts)
@@ -98,7 +87,7 @@ def _trial_texts(spec: ModelSpec) -> list[Text]:
 
 
 def _check_known(model: TextClassifier, texts: Sequence[Text]) -> None:
-    """Refuse a tokenizer for which all of a user's texts are the same."""
+    """Refuse a tokenizer that knows no part of the user's texts."""
     tokenizer = getattr(model, "tokenizer", None)
     parts = [part for text in texts for part in ((text,) if isinstance(text, str) else text)]
     if parts and tokenizer is not None and all_unknown(tokenizer, parts):
@@ -110,7 +99,7 @@ def _check_known(model: TextClassifier, texts: Sequence[Text]) -> None:
 
 
 def _check_answers(model: TextClassifier, texts: Sequence[Text]) -> None:
-    """Refuse a model to which it matters what else is in a batch and not what a text says, or without finite logits."""
+    """Refuse a model whose logits are not finite, depend on the rest of the batch, or do not depend on the text."""
     items = model.encode(texts)
     together = predict_logits(model, items)
     alone = np.concatenate([predict_logits(model, model.encode([text])) for text in texts])
@@ -121,16 +110,14 @@ def _check_answers(model: TextClassifier, texts: Sequence[Text]) -> None:
         )
     if np.abs(together - alone).max() > TOLERANCE * np.abs(alone).max():
         raise unusable(
-            model.spec.name,
-            "it answers otherwise for a text in a batch than for the text alone",
-            "use a model that masks its padding",
+            model.spec.name, "its answer for a text differs in a batch and alone", "use a model that masks its padding"
         )
     if np.ptp(together, axis=0).max() <= SAME * np.abs(together).max():
         raise unusable(model.spec.name, "it answers the same for every text", "use another model")
 
 
 def _check_own(model: TextClassifier, texts: Sequence[Text]) -> None:
-    """Refuse a user's own model that learns nothing, or that is another one once it was saved and loaded."""
+    """Refuse a plug-in without gradients, or that answers differently once saved and loaded."""
     items, name = model.encode(texts), model.spec.name
     model.logits(items).square().sum().backward()  # type: ignore[no-untyped-call]
     if all(parameter.grad is None for parameter in model.parameters()):
@@ -141,6 +128,6 @@ def _check_own(model: TextClassifier, texts: Sequence[Text]) -> None:
     if not np.array_equal(predict_logits(model, items), predict_logits(again, again.encode(texts))):
         raise unusable(
             name,
-            "it answers otherwise once it was saved and loaded",
-            "keep all that differs between two of them in parameters and buffers",
+            "it answers differently once saved and loaded",
+            "keep all of its state in parameters and buffers",
         )

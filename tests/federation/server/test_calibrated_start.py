@@ -75,5 +75,5 @@ def test_a_start_that_is_right_on_a_few_validation_rows_is_not_sharpened_without
     right = val.select(np.flatnonzero(predict_soft_labels(student, val.texts).argmax(axis=1) == val.labels)[:3])
     assert best_temperature(student, right) < 0.06
     calibrate_start(run_config(), student, right)
-    assert "the student fits the 3 public validation rows ever better with more confidence, so it is not calibrated" in caplog.text
+    assert "ever better with more confidence, so it is not calibrated" in caplog.text
     np.testing.assert_array_equal(predict_soft_labels(student, texts), rows)
