@@ -1,4 +1,8 @@
-"""A SuperLink whose clients reach what clients need, and nothing else: `python -m knot_fed.federation.flower.gate`."""
+"""A SuperLink that lets clients reach only the Fleet API: `python -m knot_fed.federation.flower.gate`.
+
+Flower 1.41 documents no hook for middleware, so this sets `extensions.get_middleware`; a reverse proxy would hold the
+server's TLS key in another image, and check its own parse of the path instead of the one that the SuperLink routes.
+"""
 
 import logging
 import socket
