@@ -1,8 +1,7 @@
-"""What would stop a client, found on its own machine before it joins: nothing is started and no network is used."""
+"""Check a client on its own machine before it joins, without starting anything or using the network."""
 
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,24 +17,22 @@ from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import ConfigError, KnotError
 from knot_fed.federation.client.settings import Client, read_policy
 from knot_fed.federation.wire import envelope, exchange
+from knot_fed.files import check_writable
 from knot_fed.models import ONE_LABEL, check_model_name, try_model
 from knot_fed.privacy.ledger.ledger import Ledger
-from knot_fed.privacy.policy import ReleasePolicy
 from knot_fed.privacy.policy_checks import check_limits
 from knot_fed.types import Text
 
 LEAST_FREE_BYTES = 200e6
 SAMPLE = 20
-"""Transfer texts that the model is tried on."""
+"""Number of transfer texts on which the model is tried."""
 OK, PROBLEM, NOT_CHECKED = "ok", "problem", "not checked"
+PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One check, its outcome, and a detail with counts and never a text.
-
-    The outcome is `ok`, `problem`, or `not checked` where an earlier problem or the network stands before it.
-    """
+    """The outcome of a check (`ok`, `problem` or `not checked`), and a detail that never quotes a private text."""
 
     check: str
     outcome: str
@@ -43,36 +40,23 @@ class CheckResult:
 
 
 def check_client(run: RunConfig, settings: Mapping[str, Scalar]) -> list[CheckResult]:
-    """Check a client's settings, file, model, policy and state folder for one kind of run.
-
-    Parameters
-    ----------
-    run
-        The run's configuration, as it will be submitted.
-    settings
-        What `--node-config` will say.
-
-    Returns
-    -------
-    findings
-        One for each check; all problems are found, not only the first.
-    """
-    node, findings = _check_settings(settings)
-    findings.append(_finding("policy", lambda: _told(read_policy(node.policy))))
+    """Check a client's `--node-config`, file, model, policy and state folder for one run; report all problems."""
+    node, results = _check_settings(settings)
+    results.append(_result("policy", lambda: _policy_limits(node)))
     if not node.data:
-        return [*findings, CheckResult("private file", PROBLEM, "data is missing; give the absolute path of the file")]
+        return [*results, CheckResult("private file", PROBLEM, "data is missing; give the absolute path of the file")]
     client = Client.from_configs(run, node.model_copy(update={"policy": "", "state_dir": node.state_dir or "/"}))
-    findings += _check_file(client)
-    findings += _check_transfer(client)
+    results += [*_check_file(client), *_check_transfer(client)]
     if not node.state_dir:
-        missing = "state-dir is missing; give the absolute path of a folder that keeps teachers and the ledger"
-        return [*findings, CheckResult("state folder", PROBLEM, missing)]
-    findings.append(_finding("state folder", lambda: _check_state(client.state)))
-    findings.append(_finding("releases so far", lambda: _check_ledger(client, node)))
-    return findings
+        missing = "state-dir is missing; give the absolute path of a folder for teachers and the ledger"
+        return [*results, CheckResult("state folder", PROBLEM, missing)]
+    results.append(_result("state folder", lambda: _check_state(client.state)))
+    results.append(_result("releases so far", lambda: _check_ledger(client, node)))
+    return results
 
 
-def _finding(check: str, work: Callable[[], str]) -> CheckResult:
+def _result(check: str, work: Callable[[], str]) -> CheckResult:
+    """Return the detail that `work` returns, or the problem that it raises."""
     try:
         return CheckResult(check, OK, work())
     except KnotError as error:
@@ -80,95 +64,89 @@ def _finding(check: str, work: Callable[[], str]) -> CheckResult:
 
 
 def _check_settings(settings: Mapping[str, Scalar]) -> tuple[NodeConfig, list[CheckResult]]:
-    """Check each key on its own, and go on with those that are right."""
-    right: dict[str, Scalar] = {}
-    findings = []
+    """Check each setting separately; return a configuration of the valid ones."""
+    valid: dict[str, Scalar] = {}
+    results = []
     for key, value in settings.items():
         try:
             NodeConfig.from_mapping({key: value})
+            valid[key] = value
         except ConfigError as error:
-            findings.append(CheckResult("settings", PROBLEM, str(error)))
-        else:
-            right[key] = value
-    if not findings:
-        findings.append(CheckResult("settings", OK, ", ".join(sorted(settings)) or "none"))
-    node = NodeConfig.from_mapping(right)
-    return node, [*findings, _finding("name", lambda: _check_name(node.name))]
+            results.append(CheckResult("settings", PROBLEM, str(error)))
+    if not results:
+        results.append(CheckResult("settings", OK, ", ".join(sorted(settings)) or "none"))
+    node = NodeConfig.from_mapping(valid)
+    return node, [*results, _result("name", lambda: _check_name(node.name))]
 
 
 def _check_name(name: str) -> str:
     if not name:
         raise ConfigError("the client has no name; set name in its node configuration")
-    anybody = exchange.Handshake(envelope.PROTOCOL, labels="", fingerprint="")
-    exchange.check_handshake(anybody, replace(anybody, name=name))
+    handshake = exchange.Handshake(envelope.PROTOCOL, labels="", fingerprint="")
+    exchange.check_handshake(handshake, replace(handshake, name=name))
     return name
 
 
-def _told(policy: ReleasePolicy) -> str:
-    return ", ".join(f"{key} = {str(value).lower()}" for key, value in policy.model_dump(by_alias=True).items())
+def _policy_limits(node: NodeConfig) -> str:
+    limits = read_policy(node.policy).model_dump(by_alias=True)
+    return ", ".join(f"{key} = {str(value).lower()}" for key, value in limits.items())
 
 
 def _check_file(client: Client) -> list[CheckResult]:
-    """Check the file by column, so that one problem does not hide another, and then as a whole."""
-    columns, labels, name = client.columns(), client.run.label_space(), short_name(client.files[0])
+    """Check each column separately, so that one problem does not hide another, and then the whole file."""
+    file, columns, labels = client.files[0], client.columns(), client.run.label_space()
+    name, wanted = short_name(file), {*columns.of_text, columns.label, columns.split}
     try:
-        table = read_table(
-            client.files[0],
-            {*columns.of_text, columns.label, columns.split},
-            dialect=columns.dialect,
-            split=columns.split,
-        )
+        table = read_table(file, wanted, dialect=columns.dialect, split=columns.split)
     except KnotError as error:
         return [CheckResult("private file", PROBLEM, str(error))]
 
-    def of_labels() -> str:
-        indices, how = read_labels(table, columns.label, labels, name=name)
+    def count_labels() -> str:
+        indices, note = read_labels(table, columns.label, labels, name=name)
         counts = Counter(indices.tolist())
         counted = ", ".join(f"{label} {counts[index]}" for index, label in enumerate(labels.names))
-        return f"{counted}; {how}" if how else counted
+        return f"{counted}; {note}" if note else counted
 
-    def of_splits() -> str:
+    def count_splits() -> str:
         counts = Counter(parts_of(table.columns.get(columns.split), len(table), name=name, column=columns.split))
-        return ", ".join(f"{part} {counts[part]}" for part in ("train", "val", "test") if counts[part])
+        return ", ".join(f"{part} {counts[part]}" for part in PARTS if counts[part])
 
     known = ", ".join(sorted(table.columns)) or "no known column"
-    rows = table.layout or f"{len(table)} rows"
-    findings = [
-        CheckResult("private file", OK, f"{name}: {rows}; columns {known}"),
-        _finding("texts", lambda: f"{len(texts_of(table, columns, name=name))} texts"),
-        _finding("labels", of_labels),
-        _finding("splits in the file", of_splits),
+    results = [
+        CheckResult("private file", OK, f"{name}: {table.layout or f'{len(table)} rows'}; columns {known}"),
+        _result("texts", lambda: f"{len(texts_of(table, columns, name=name))} texts"),
+        _result("labels", count_labels),
+        _result("splits in the file", count_splits),
     ]
-    if all(finding.outcome == OK for finding in findings):
-        findings.append(_finding("examples", lambda: _examples(client)))
-    return findings
+    if all(result.outcome == OK for result in results):
+        results.append(_result("examples", lambda: _count_examples(client)))
+    return results
 
 
-def _examples(client: Client) -> str:
-    """Split the file as the state folder's secret will, but by another key, since nothing is written here."""
-    examples = read_labelled_texts(
-        client.files[0], columns=client.columns(), labels=client.run.label_space(), key=seed_key(0)
-    )
+def _count_examples(client: Client) -> str:
+    """Split the file with another key than the state folder's secret, which a check must not create."""
+    key, labels = seed_key(0), client.run.label_space()
+    examples = read_labelled_texts(client.files[0], columns=client.columns(), labels=labels, key=key)
     classes = len(np.unique(examples.train.labels))
-    counts = ", ".join(f"{part} {len(getattr(examples, part))}" for part in ("train", "val", "test"))
+    counts = ", ".join(f"{part} {len(getattr(examples, part))}" for part in PARTS)
     return f"about {counts}; " + (f"{classes} classes to train on" if classes > 1 else ONE_LABEL)
 
 
 def _check_transfer(client: Client) -> list[CheckResult]:
-    """Check the own copy of the transfer set, and the model that will read it."""
+    """Check the client's copy of the transfer set, and the model that reads it."""
     try:
         transfer = client.transfer_set()
     except KnotError as error:
         return [CheckResult("transfer set", PROBLEM, str(error)), CheckResult("model", NOT_CHECKED, client.model)]
     if transfer is None:
-        held = CheckResult("transfer set", OK, "no own copy; the server sends the texts")
-        return [held, _check_model(client, TransferSet(tuple(_sample(client))), ())]
-    held = CheckResult("transfer set", OK, f"{len(transfer)} texts, fingerprint {transfer.fingerprint[:12]}")
-    return [held, _check_model(client, transfer, transfer.texts[:SAMPLE])]
+        result = CheckResult("transfer set", OK, "no local copy; the server sends the texts")
+        return [result, _check_model(client, TransferSet((_sample(client),)), ())]
+    result = CheckResult("transfer set", OK, f"{len(transfer)} texts, fingerprint {transfer.fingerprint[:12]}")
+    return [result, _check_model(client, transfer, transfer.texts[:SAMPLE])]
 
 
-def _sample(client: Client) -> list[str | tuple[str, str]]:
-    """Return one text of the kind that the private file holds, which decides between single texts and pairs."""
+def _sample(client: Client) -> Text:
+    """Return a single text or a pair, whichever the private file holds."""
     columns = client.columns()
     paired = bool(columns.separator)
     try:
@@ -176,55 +154,43 @@ def _sample(client: Client) -> list[str | tuple[str, str]]:
         paired = paired or columns.text not in table.columns
     except KnotError:
         pass
-    return [("a", "b")] if paired else ["a"]
+    return ("a", "b") if paired else "a"
 
 
-def _check_model(client: Client, transfer: TransferSet, read: tuple[Text, ...]) -> CheckResult:
+def _check_model(client: Client, transfer: TransferSet, texts: tuple[Text, ...]) -> CheckResult:
     try:
         check_model_name(client.model)
-        trial = try_model(client.spec(transfer), read)
+        trial = try_model(client.spec(transfer), texts)
     except KnotError as error:
         return CheckResult("model", PROBLEM, str(error))
     if trial is None:
-        return CheckResult("model", NOT_CHECKED, f"{client.model}: a hub id is asked over the network at its first use")
+        return CheckResult("model", NOT_CHECKED, f"{client.model}: a hub id is requested over the network at first use")
     tried = f"{client.model}: tried, {trial.parameters / 1e6:.1f} million parameters to train"
     return CheckResult("model", OK, "; ".join([tried, *trial.notes]))
 
 
 def _check_state(folder: Path) -> str:
-    """Write and remove a file, where the folder is there; or else ask whether it could be made."""
-    place = next(path for path in (folder, *folder.parents) if path.exists())
-    if not _writable(place, whole=place == folder):
-        raise ConfigError("the state folder cannot be written; give it to the user that runs the client")
-    free = shutil.disk_usage(place).free
+    """Check that the folder is writable or can be created, and that its disk has room."""
+    check_writable(folder, key="state-dir")
+    free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
     if free < LEAST_FREE_BYTES:
         raise ConfigError(f"the state folder has {free / 1e6:.0f} MB free, expected 200; make room")
-    state = (
-        "to be made" if place != folder else "there, but open to other users: chmod 700" if _open(folder) else "there"
-    )
+    state = "will be created"
+    if folder.exists():
+        state = "exists, but open to other users: chmod 700" if _open(folder) else "exists"
     return f"{state}, writable, {free / 1e9:.1f} GB free"
 
 
 def _open(folder: Path) -> bool:
-    """Tell whether others may enter a folder that its owner can close; a container's volume belongs to another user."""
+    """Return whether others may enter a folder of this user; a container's volume belongs to another user."""
     found = folder.stat()
     return found.st_uid == os.geteuid() and bool(found.st_mode & 0o077)
 
 
-def _writable(place: Path, *, whole: bool) -> bool:
-    """Ask for the right to write, and where the folder itself is there, write."""
-    try:
-        if whole:
-            tempfile.TemporaryFile(dir=place).close()
-    except OSError:
-        return False
-    return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
-
-
 def _check_ledger(client: Client, node: NodeConfig) -> str:
-    """Ask the policy whether one more run over the own transfer set would be answered."""
+    """Check that the policy would allow one more run over the client's transfer set."""
     policy, transfer = read_policy(node.policy), client.transfer_set()
     before = Ledger(client.state).released_in_life()
     asked = len(transfer) if transfer else 0
     check_limits(asked, policy=policy, released_in_run=0.0, released_in_life=before)
-    return f"{before:.0f} texts answered in life" + (f", {asked} more allowed" if asked else "")
+    return f"{before:.0f} texts answered so far" + (f", {asked} more allowed" if asked else "")

@@ -1,4 +1,4 @@
-"""The settings file beside `docker-compose.yml`."""
+"""The `.env` file beside `docker-compose.yml`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,13 +7,7 @@ from knot_fed.errors import CredentialsError
 
 
 def add_settings(path: Path, settings: Mapping[str, str]) -> None:
-    """Add the settings that the file does not have; what it has stays.
-
-    Raises
-    ------
-    CredentialsError
-        If the file cannot be read or written.
-    """
+    """Append the settings that the file lacks, and keep those that it has; raises CredentialsError if it cannot."""
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         present = {line.partition("=")[0].strip() for line in text.splitlines()}
@@ -23,4 +17,6 @@ def add_settings(path: Path, settings: Mapping[str, str]) -> None:
             path.touch(mode=0o644)
             path.write_text(text + separator + "".join(missing), encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise CredentialsError(f"{path}: cannot be read and written ({type(error).__name__}); mend it") from None
+        raise CredentialsError(
+            f"{path}: cannot be read or written ({type(error).__name__}); make it a text file that you may write"
+        ) from None

@@ -1,7 +1,8 @@
-"""The tables of what an owner keeps or checks on its own machine: ledger, credentials, and the check of a client."""
+"""Tables for a data owner or operator: the check of a client, the ledger, and the credentials."""
 
 import math
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -17,7 +18,7 @@ STYLES = {"ok": "green", "problem": "bold red", "not checked": "yellow"}
 
 
 def findings_table(findings: Sequence["CheckResult"]) -> Table:
-    """Return what the check of a client found."""
+    """Return the results of a client's check."""
     rows = [[finding.check, finding.outcome, finding.detail] for finding in findings]
     table = narrow_table(["check", "outcome", "detail"], rows=rows, title="this client")
     table.columns[1].no_wrap = True
@@ -27,10 +28,8 @@ def findings_table(findings: Sequence["CheckResult"]) -> Table:
 
 
 def ledger_tables(entries: Sequence[LedgerEntry]) -> list[Table]:
-    """Return what was released, and under which claims, line by line."""
-    released = [
-        [entry.run, _cost(entry), entry.answer[:12], str(entry.round), str(entry.texts)] for entry in entries
-    ]  # fmt: skip
+    """Return a table of the releases and one of the privacy guarantees claimed for them, one row per entry."""
+    released = [[entry.run, _cost(entry), entry.answer[:12], str(entry.round), str(entry.texts)] for entry in entries]
     claimed = [[entry.run, entry.mechanism, entry.unit, str(entry.round), *_claim(entry)] for entry in entries]
     return [
         narrow_table(["run", "cost", "answer"], ["round", "texts"], rows=released, title="releases"),
@@ -39,16 +38,8 @@ def ledger_tables(entries: Sequence[LedgerEntry]) -> list[Table]:
 
 
 def credentials_table(listed: Sequence[Credential]) -> Table:
-    """Return the credentials, until when each is valid, and whether that is soon."""
-    rows = [
-        [
-            credential.name,
-            str(credential.path),
-            _verdict(credential.days_left),
-            "no date" if credential.until is None else f"{credential.until:%Y-%m-%d %H:%M} UTC",
-        ]
-        for credential in listed
-    ]
+    """Return the credentials with their expiry dates."""
+    rows = [[credential.name, credential.path, *_expiry(credential)] for credential in listed]
     return narrow_table(["name", "file", ""], ["valid until"], rows=rows)
 
 
@@ -57,7 +48,6 @@ def _claim(entry: LedgerEntry) -> tuple[str, str]:
 
 
 def _cost(entry: LedgerEntry) -> str:
-    """Say what a line of the ledger cost."""
     if entry.unknown:
         return "lost lines: the whole budget"
     if entry.parameters:
@@ -67,9 +57,12 @@ def _cost(entry: LedgerEntry) -> str:
     return "new" if entry.texts else "no soft labels"
 
 
-def _verdict(days_left: float | None) -> str:
-    if days_left is None or days_left >= WARN_DAYS:
-        return "ok"
-    if days_left < 0:
-        return "EXPIRED: run knot-fed credentials renew"
-    return f"expires in {days_left:.0f} days: run knot-fed credentials renew"
+def _expiry(credential: Credential) -> tuple[str, str]:
+    """Return a verdict and the expiry date."""
+    if credential.until is None:
+        return "ok", "no date"
+    date, days = f"{credential.until:%Y-%m-%d %H:%M} UTC", (credential.until - datetime.now(UTC)) / timedelta(days=1)
+    if days >= WARN_DAYS:
+        return "ok", date
+    verdict = "EXPIRED" if days < 0 else f"expires in {days:.0f} days"
+    return f"{verdict}: run knot-fed credentials renew", date

@@ -1,4 +1,4 @@
-"""How far a run is, read from the lines of its log."""
+"""The progress of a run, read from the lines of its log."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -10,7 +10,7 @@ from knot_fed.runs.log import FAILED, PHASES, RECEIVED, RESULT, SENT, STARTED, L
 
 @dataclass(slots=True)
 class NodeTraffic:
-    """What went to and came from one client so far."""
+    """Bytes sent by (`up`) and to (`down`) one client so far, and its last message."""
 
     node_id: str
     bytes_up: int = 0
@@ -21,22 +21,11 @@ class NodeTraffic:
 
 @dataclass(slots=True)
 class Progress:
-    """Where a run stands.
+    """The progress of a run, with the traffic by client name.
 
-    Parameters
-    ----------
-    phase
-        `preparation`, `handshake`, `evaluation`, `teachers answer`, `distillation`, `finished` or `failed`.
-    round, rounds
-        The round under way, 0 before the first; how many there are, 0 while that is not known.
-    nodes
-        Traffic by the client's name.
-    seconds_left
-        Estimate from the rounds done; None before the first is.
-    phase_ends
-        When the phase under way ends at the latest, by the run's `timeout`; empty where it waits for nobody.
-    failure
-        Why it failed, if it did.
+    `phase` is `preparation`, `handshake`, `evaluation`, `teachers answer`, `distillation`, `finished` or `failed`.
+    `round` is 0 before the first, `rounds` is 0 while unknown. `seconds_left` is estimated from the completed rounds,
+    None before the first. The phase times out at `phase_ends`, which is empty if no client is waited for.
     """
 
     phase: str = "preparation"
@@ -48,12 +37,12 @@ class Progress:
     failure: str = ""
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return the progress as `--json` prints it."""
+        """Return the fields as plain containers."""
         return asdict(self)
 
 
 def read_progress(lines: Iterable[LogLine]) -> Progress:
-    """Follow the server app's own lines of one run; a line that lacks a fact, or tells an odd one, breaks nothing."""
+    """Follow the server app's lines of one run; missing or invalid facts are ignored."""
     progress, open_requests = Progress(), 0
     timeout, first, last, asked = 0.0, 0.0, 0.0, 0.0
     for line in lines:
@@ -64,7 +53,7 @@ def read_progress(lines: Iterable[LogLine]) -> Progress:
         elif line.event == RESULT:
             progress.phase, progress.seconds_left = "finished", 0.0
         elif line.event == FAILED:
-            progress.phase, progress.failure = "failed", line.text("text") or "no reason was told"
+            progress.phase, progress.failure = "failed", line.text("text") or "no reason given"
         if line.event not in (SENT, RECEIVED):
             continue
         message, last = line.text("message"), _seconds(line.text("time")) or last
@@ -84,12 +73,12 @@ def read_progress(lines: Iterable[LogLine]) -> Progress:
 
 
 def _count(progress: Progress, line: LogLine) -> None:
-    node_id, told = line.text("node-id"), line.text("node")
-    known = {traffic.node_id: name for name, traffic in progress.nodes.items()}
-    name = known.get(node_id, told)
-    if name != told and name.startswith("node "):
-        progress.nodes[told] = progress.nodes.pop(name)
-        name = told
+    """Add a message to its client's traffic, under the client's name once the log reports it."""
+    node_id, reported = line.text("node-id"), line.text("node")
+    name = next((name for name, known in reversed(progress.nodes.items()) if known.node_id == node_id), reported)
+    if name != reported and name.startswith("node "):
+        progress.nodes[reported] = progress.nodes.pop(name)
+        name = reported
     traffic = progress.nodes.setdefault(name, NodeTraffic(node_id))
     traffic.last = line.text("time")
     if line.event == SENT:
@@ -100,7 +89,7 @@ def _count(progress: Progress, line: LogLine) -> None:
 
 
 def _seconds(text: str) -> float:
-    """Return a time in seconds since 1970; 0 where it is not a number."""
+    """Return a time in seconds since 1970, or 0 if it cannot be parsed."""
     try:
         return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
     except ValueError:

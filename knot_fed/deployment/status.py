@@ -1,7 +1,9 @@
-"""A federation as it is now: nodes and runs of a deployed SuperLink, or one run's folder."""
+"""The status of a federation: the nodes and runs of a SuperLink, or the run in one folder."""
 
 import json
 import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,12 @@ RUNS_SHOWN = 10
 
 
 def folder_status(path: Path) -> dict[str, Any]:
-    """Return the status of one run of this machine.
+    """Return the status of the run in a folder.
 
     Raises
     ------
     RunFolderError
-        If there is no run folder, or it has no log.
+        If the folder is not a run folder or has no log.
     """
     folder = RunFolder.open(path)
     try:
@@ -34,7 +36,7 @@ def folder_status(path: Path) -> dict[str, Any]:
 
 
 def superlink_status(connection: Connection) -> dict[str, Any]:
-    """Return the status of a deployed SuperLink: its nodes, and its newest runs with how far each is.
+    """Return the nodes of a SuperLink and the progress of its newest runs.
 
     Raises
     ------
@@ -44,24 +46,15 @@ def superlink_status(connection: Connection) -> dict[str, Any]:
     check_superlink(connection)
     with tempfile.TemporaryDirectory(prefix="knot-fed-") as home:
         environment = flower_home(Path(home), connection)
-        nodes = _listed(ask_flower(environment, "supernode", "list", CONNECTION, "--format", "json"), "nodes")
-        limit = ["--limit", str(RUNS_SHOWN)]
-        listed = _listed(ask_flower(environment, "list", CONNECTION, "--format", "json", *limit), "runs")
+        nodes = _listed(environment, "nodes", "supernode", "list", CONNECTION)
+        listed = _listed(environment, "runs", "list", CONNECTION, "--limit", str(RUNS_SHOWN))
         runs = [_run_status(environment, run) for run in listed]
     names = {traffic["node-id"]: traffic["name"] for run in reversed(runs) for traffic in run["traffic"]}
     return {"nodes": [_node_status(node, names) for node in nodes], "runs": runs}
 
 
-def _run_status(environment: dict[str, str], run: dict[str, Any]) -> dict[str, Any]:
-    number, status = str(run["run-id"]), str(run["status"])
-    said = ask_flower(environment, "log", number, CONNECTION, "--show") if status.startswith(("running", "fin")) else ""
-    progress = ended(read_progress(sealed_lines(said.split("\n"))), status)
-    told = {"run": number, "status": status, "elapsed": run["elapsed"], "details": run["status-details"]}
-    return {**told, **run_facts(progress)}
-
-
 def ended(progress: Progress, status: str) -> Progress:
-    """Let Flower's status have the last word on how a run has ended; return the progress."""
+    """Overwrite how a run ended by Flower's status; return the progress."""
     if status == "finished:completed":
         progress.phase, progress.failure, progress.seconds_left = "finished", "", 0.0
     elif status.startswith("finished"):
@@ -73,41 +66,39 @@ def ended(progress: Progress, status: str) -> Progress:
 
 def run_facts(progress: Progress) -> dict[str, Any]:
     """Return a run's progress as `--json` prints it."""
-    traffic = [
-        {
-            "name": name, "node-id": node.node_id, "bytes-up": node.bytes_up, "bytes-down": node.bytes_down,
-            "last": node.last, "outcome": node.outcome,
-        }
-        for name, node in sorted(progress.nodes.items())
-    ]  # fmt: skip
-    return {
-        "phase": progress.phase,
-        "round": progress.round,
-        "rounds": progress.rounds,
-        "seconds-left": progress.seconds_left,
-        "phase-ends": progress.phase_ends,
-        "failure": progress.failure,
-        "bytes-up": sum(node.bytes_up for node in progress.nodes.values()),
-        "bytes-down": sum(node.bytes_down for node in progress.nodes.values()),
-        "traffic": traffic,
-    }
+    facts = asdict(progress)
+    nodes = facts.pop("nodes")
+    facts |= {key: sum(node[key] for node in nodes.values()) for key in ("bytes_up", "bytes_down")}
+    return {**_dashed(facts), "traffic": [_dashed({"name": name, **node}) for name, node in sorted(nodes.items())]}
+
+
+def _dashed(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.replace("_", "-"): value for key, value in facts.items()}
+
+
+def _run_status(environment: dict[str, str], run: dict[str, Any]) -> dict[str, Any]:
+    number, status = str(run["run-id"]), str(run["status"])
+    has_log = status.startswith(("running", "fin"))
+    log = ask_flower(environment, "log", number, CONNECTION, "--show") if has_log else ""
+    progress = ended(read_progress(sealed_lines(log.split("\n"))), status)
+    listed = {"run": number, "status": status, "elapsed": run["elapsed"], "details": run["status-details"]}
+    return {**listed, **run_facts(progress)}
 
 
 def _node_status(node: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    number = str(node["node-id"])
-    online = node["status"] == "online"
+    number, status = str(node["node-id"]), node["status"]
+    since = node["online-at" if status == "online" else "offline-at"]
     return {
         "node": number,
         "name": names.get(number, ""),
         "owner": node["owner-name"],
-        "status": node["status"],
-        "since": node["online-at"] if online else node["offline-at"],
+        "status": status,
+        "since": since,
     }
 
 
-def _listed(said: str, key: str) -> list[dict[str, Any]]:
+def _listed(environment: dict[str, str], key: str, *arguments: str) -> list[dict[str, Any]]:
     try:
-        found = json.loads(said)[key]
+        return list(json.loads(ask_flower(environment, *arguments, "--format", "json"))[key])
     except (ValueError, KeyError, TypeError):
-        raise FederationError(f"the SuperLink gave no list of {key}; look at its log") from None
-    return list(found)
+        raise FederationError(f"the SuperLink returned no list of {key}; see its log") from None

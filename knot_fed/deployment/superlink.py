@@ -1,4 +1,4 @@
-"""A deployed SuperLink, asked whether it is there and may be trusted, before anything is sent to it."""
+"""Check that a deployed SuperLink answers and is trusted, before anything is sent to it."""
 
 import http.client
 import socket
@@ -16,37 +16,32 @@ REACH_SECONDS = 10.0
 DAY = 86400.0
 NOT_YET_VALID, EXPIRED = 9, 10
 OTHER_HOST = {62, 64}
-"""OpenSSL's numbers of what can be wrong with a certificate."""
+"""OpenSSL's numbers of verification errors."""
 
 
 def check_superlink(connection: Connection) -> list[str]:
-    """Ask a SuperLink's HTTP API for its health, over TLS unless the connection is insecure.
-
-    Returns
-    -------
-    warnings
-        A sentence for each certificate that expires within 30 days.
+    """Request the health of a SuperLink's HTTP API; return a warning for each certificate that expires in 30 days.
 
     Raises
     ------
     ConfigError
-        If the address or the file of root certificates cannot be used.
+        If the address or the file of root certificates is invalid.
     FederationError
-        If no SuperLink answers, or its certificate is refused.
+        If no SuperLink answers, or its certificate is not trusted.
     """
     host, port = _split(connection.address)
     context = None if connection.insecure else _context(connection)
     request = (
-        http.client.HTTPConnection(host, port, timeout=REACH_SECONDS)
-        if context is None
-        else http.client.HTTPSConnection(host, port, timeout=REACH_SECONDS, context=context)
+        http.client.HTTPSConnection(host, port, timeout=REACH_SECONDS, context=context)
+        if context
+        else http.client.HTTPConnection(host, port, timeout=REACH_SECONDS)
     )
     try:
         request.request("GET", "/health")
         certificate = request.sock.getpeercert() if isinstance(request.sock, ssl.SSLSocket) else None
         status = request.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        raise FederationError(_reason(error, connection)) from None
+        raise FederationError(f"{connection.address}: {_reason(error, connection)}") from None
     finally:
         request.close()
     if status != http.client.OK:
@@ -54,7 +49,7 @@ def check_superlink(connection: Connection) -> list[str]:
             f"{connection.address}: answers, but not as a SuperLink (status {status}); check --superlink"
         )
     warnings = _warnings("the SuperLink's certificate", [certificate or {}])
-    if context is not None and connection.root_certificates is not None:
+    if context and connection.root_certificates:
         warnings += _warnings("the authority's certificate", context.get_ca_certs())
     return warnings
 
@@ -71,42 +66,36 @@ def _split(address: str) -> tuple[str, int]:
 
 
 def _context(connection: Connection) -> ssl.SSLContext:
-    """Trust exactly as Flower's own client does."""
-    if connection.root_certificates is None:
+    """Trust the same certificates as Flower's client."""
+    file = connection.root_certificates
+    if file is None:
         return ssl.create_default_context()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        context.load_verify_locations(cadata=connection.root_certificates.read_text(encoding="ascii"))
+        context.load_verify_locations(cadata=file.read_text(encoding="ascii"))
     except (ssl.SSLError, ValueError):
-        raise ConfigError(f"{connection.root_certificates}: no PEM certificate; give the authority's ca.crt") from None
+        raise ConfigError(f"{file}: not a PEM certificate; give the authority's ca.crt") from None
     except OSError as error:
         reason = (error.strerror or "cannot be read").lower()
-        raise ConfigError(
-            f"{connection.root_certificates}: {reason}; give --root-certificates, or --insecure without TLS"
-        ) from None
+        raise ConfigError(f"{file}: {reason}; give --root-certificates, or --insecure without TLS") from None
     return context
 
 
 def _reason(error: Exception, connection: Connection) -> str:
-    address = connection.address
+    """Explain why the request failed, with a remedy."""
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code in (EXPIRED, NOT_YET_VALID):
             when = "has expired" if error.verify_code == EXPIRED else "is not valid yet"
-            return (
-                f"{address}: a certificate {when}; run knot-fed credentials renew on the server, and check both clocks"
-            )
+            return f"a certificate {when}; run knot-fed credentials renew on the server, and check both clocks"
         if error.verify_code in OTHER_HOST:
-            return f"{address}: the SuperLink's certificate names other hosts; use one of them, or renew it with --host"
-        return f"{address}: the SuperLink's certificate is not from {_authority(connection)}; give its own ca.crt"
+            return "the SuperLink's certificate names other hosts; use one of them, or renew it with --host"
+        authority = connection.root_certificates or "an authority of this system"
+        return f"the SuperLink's certificate is not from {authority}; give its own ca.crt"
     if isinstance(error, ssl.SSLError):
-        return f"{address}: no TLS there; check --superlink, or use --insecure if the SuperLink has no certificate"
+        return "no TLS there; check --superlink, or use --insecure if the SuperLink has no certificate"
     if isinstance(error, ConnectionRefusedError | TimeoutError | socket.gaierror):
-        return f"{address}: no SuperLink answers; start it, or check --superlink and the network"
-    return f"{address}: no SuperLink without TLS there ({type(error).__name__}); check --superlink, or drop --insecure"
-
-
-def _authority(connection: Connection) -> str:
-    return str(connection.root_certificates) if connection.root_certificates else "an authority of this system"
+        return "no SuperLink answers; start it, or check --superlink and the network"
+    return f"no SuperLink answers without TLS ({type(error).__name__}); check --superlink, or drop --insecure"
 
 
 def _warnings(name: str, certificates: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -107,7 +107,7 @@ def test_a_state_folder_that_others_may_enter_is_told(run_config, settings, tmp_
     (tmp_path / "state").chmod(0o700)
     assert "open to other users" not in details(check_client(run_config(), settings))
     (tmp_path / "state").chmod(0o775)
-    assert "there, but open to other users: chmod 700, writable" in details(check_client(run_config(), settings))
+    assert "exists, but open to other users: chmod 700, writable" in details(check_client(run_config(), settings))
 
 
 def test_a_hub_id_is_left_to_the_network(run_config, settings, no_network):

@@ -112,7 +112,7 @@ def test_talk_without_tls_to_a_superlink_with_tls_is_one_sentence(superlink):
     [
         (["--insecure"], "no SuperLink answers"),
         (["--root-certificates", "absent.crt"], "no such file"),
-        (["--root-certificates", ROOT / "README.md"], "no PEM certificate"),
+        (["--root-certificates", ROOT / "README.md"], "not a PEM certificate"),
         (["--insecure", "--superlink", "nowhere"], "is not host:port"),
         (["--insecure", "--run-config", 'task="mood"'], "mood"),
     ],

@@ -1,4 +1,8 @@
-"""A SuperLink that lets clients reach only the Fleet API: `python -m knot_fed.federation.flower.gate`."""
+"""A SuperLink that lets clients reach only the Fleet API: `python -m knot_fed.federation.flower.gate`.
+
+Flower 1.41 documents no hook for middleware, so this sets `extensions.get_middleware`; a reverse proxy would hold the
+server's TLS key in another image, and check its own parse of the path instead of the one that the SuperLink routes.
+"""
 
 import logging
 import socket
@@ -12,15 +16,24 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from knot_fed.runs.log import log_event, log_to
 
+FLEET = "/v1/fleet/"
+HEALTH = "/health"
 LOOPBACK = frozenset({"127.0.0.1", "::1"})
 
 
 class OperatorOnly:
-    """Answer callers from outside the operator's network on the Fleet API and the health check only.
+    """Answer a caller from a client's network on the Fleet API and the health check only.
 
-    Flower serves its Fleet, Control and Runtime APIs on one port. Whoever reaches the Control API can register nodes
-    and start runs, whose code then runs on the server and on every client. The address at which a request arrives
-    shows the network that it came through: `operator_addresses` and loopback are trusted.
+    Flower serves its Fleet, Control and Runtime API on one port, and the Control API lets whoever reaches it register
+    nodes and start runs, whose code then runs on the server and on every client. Which network a caller came by is
+    told by the address at which it arrived.
+
+    Parameters
+    ----------
+    app
+        The SuperLink's application.
+    operator_addresses
+        This machine's own addresses in the operator's network; the loopback addresses count among them.
     """
 
     def __init__(self, app: ASGIApp, operator_addresses: frozenset[str]) -> None:
@@ -29,14 +42,16 @@ class OperatorOnly:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        path = scope.get("path", "")
-        allowed = path.startswith("/v1/fleet/") or path == "/health"
-        if scope["type"] != "http" or allowed or scope["server"][0] in self.trusted:
+        if scope["type"] != "http" or self._may_pass(scope):
             await self.app(scope, receive, send)
             return
         address, _ = scope.get("client") or ("", 0)
-        log_event("refused", logging.WARNING, path=path, address=address, reason="not the operator's network")
+        log_event("refused", logging.WARNING, path=scope["path"], address=address, reason="not the operator's network")
         await PlainTextResponse("refused: not from the operator's network\n", 403)(scope, receive, send)
+
+    def _may_pass(self, scope: Scope) -> bool:
+        path = scope["path"]
+        return path.startswith(FLEET) or path == HEALTH or scope["server"][0] in self.trusted
 
 
 def main() -> None:

@@ -1,4 +1,8 @@
-"""Register nodes with a SuperLink."""
+"""Register nodes with a SuperLink.
+
+`flwr supernode register` of Flower 1.41 exits 0 when it refuses a key, and neither it nor `flwr supernode list` reports
+under which name a key is registered, so a wrong name or a second node of one name would pass unnoticed.
+"""
 
 import ssl
 from collections.abc import Mapping, Sequence
@@ -18,11 +22,28 @@ from knot_fed.federation.wire.checks import cut_printable
 
 
 def register_nodes(keys: Mapping[str, ec.EllipticCurvePublicKey], *, superlink: str, authority: Path) -> dict[str, str]:
-    """Register the public key of each named node that the SuperLink does not know; safe to repeat.
+    """Register each node that the SuperLink does not know; safe to repeat.
 
-    The certificate `authority` verifies the SuperLink, at `host:port`. Returns the outcome by node name, as a phrase.
-    Raises CredentialsError if the authority's certificate is missing, and FederationError if the SuperLink does not
-    answer, is not certified by the authority, or refuses.
+    Parameters
+    ----------
+    keys
+        Public key by the node's name.
+    superlink
+        Address, as `host:port`.
+    authority
+        Certificate that the SuperLink's own is checked against.
+
+    Returns
+    -------
+    outcomes
+        What was done, by the node's name.
+
+    Raises
+    ------
+    CredentialsError
+        If the authority's certificate is missing.
+    FederationError
+        If the SuperLink does not answer, is not the one that the authority vouches for, or refuses.
     """
     public = {name: public_key_to_bytes(key) for name, key in keys.items()}
     try:
@@ -41,10 +62,10 @@ def register_nodes(keys: Mapping[str, ec.EllipticCurvePublicKey], *, superlink: 
 
 
 def _register(control: ControlHttpClient, name: str, key: bytes, known: Sequence[NodeInfo]) -> str:
-    """Register one key under the only name that its node may use in a run."""
+    """Register one key under its name, by which alone its node may call itself in a run."""
     node = next((node for node in known if node.public_key == key), None)
     if node is not None and node.status == NodeStatus.UNREGISTERED:
-        return "was unregistered, and Flower accepts no key twice; create a new one for the node"
+        return "was unregistered, and Flower takes no key twice; give the node a new one"
     if node is not None and node.name != name:
         other = cut_printable(node.name, 64) or "a node without a name"
         return f"known already as {other}, and Flower renames no node; unregister it and give it a new key"
