@@ -182,7 +182,7 @@ _REMEDIES = {
     **dict.fromkeys((errno.EACCES, errno.EPERM), "let the user that runs this write there"),
     errno.EROFS: "use a folder that is not read-only",
     **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "a file stands where a folder is needed: move it away"),
-    errno.ELOOP: "mend the symbolic links of its path",
+    errno.ELOOP: "correct the symbolic links of its path",
     errno.ENAMETOOLONG: "use a shorter path",
 }
 

@@ -226,5 +226,5 @@ def try_loss(loss: Loss, *, labels: int, name: str) -> None:
     if not torch.isfinite(value) or not torch.isfinite(logits.grad).all():
         raise OwnCodeError(
             f"distill.loss = {name!r}: on a small batch your function returned {float(value.detach()):g}, or a"
-            " gradient that is not finite; mend it"
+            " gradient that is not finite; correct it"
         )

@@ -92,7 +92,7 @@ def _app_defaults(app: Path) -> dict[str, Scalar]:
     file = app / "pyproject.toml"
     found = _table(file).get("tool", {}).get("flwr", {}).get("app", {}).get("config", {}) if file.is_file() else {}
     if not found:
-        raise ConfigError(f"{file}: no [tool.flwr.app.config]; leave --app out, or give it the app's folder")
+        raise ConfigError(f"{file}: no [tool.flwr.app.config]; omit --app, or give the app's folder")
     return flattened(found)
 
 
@@ -175,7 +175,7 @@ def _table(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from None
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not TOML ({error}); mend the file") from None
+        raise ConfigError(f"{path}: not TOML ({error}); correct the file") from None
 
 
 def absolute(key: str, value: Scalar) -> Scalar:

@@ -106,7 +106,7 @@ def _own_code_error(name: str, key: str, error: BaseException) -> OwnCodeError:
     calls = "".join(traceback.format_list(own)) + "".join(traceback.format_exception_only(error))
     said = " ".join(str(error).split())[:200]
     return OwnCodeError(
-        f"{key} = {shown(name)}: your function raised {type(error).__name__}{place} ({said}); mend it", calls=calls
+        f"{key} = {shown(name)}: your function raised {type(error).__name__}{place} ({said}); correct it", calls=calls
     )
 
 

@@ -42,7 +42,7 @@ def _try_apart(config: RunConfig) -> None:
             pool.submit(try_own_functions, config).result(timeout=OWN_SECONDS)
     except TimeoutError:
         raise OwnCodeError(
-            f"{names}: nothing was returned for a small batch in {OWN_SECONDS:g} s; mend your function"
+            f"{names}: nothing was returned for a small batch in {OWN_SECONDS:g} s; correct your function"
         ) from None
     except BrokenProcessPool:
         raise OwnCodeError(

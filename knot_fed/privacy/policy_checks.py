@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from knot_fed.config import PrivacyConfig
+from knot_fed.config.choices import SCHEMES
 from knot_fed.errors import PolicyError
 from knot_fed.privacy.accounting import NoiseEvent, composed_epsilon
 from knot_fed.privacy.policy import ReleasePolicy
@@ -41,7 +42,8 @@ def check_scheme_may_enter_sum(scheme: str, *, policy: ReleasePolicy) -> None:
     key, allowed = "share-confidences", policy.share_confidences
     if scheme == "size":
         key, allowed = "share-example-counts", policy.share_example_counts
-    if scheme not in ("uniform", "certainty") and not allowed:
+    reads_nothing = scheme in SCHEMES and SCHEMES[scheme].reads == "nothing"
+    if not (allowed or reads_nothing):
         raise PolicyError(
             f"weights.scheme = {scheme!r} adds up scores that the policy withholds; use uniform weights, or set {key}"
         )

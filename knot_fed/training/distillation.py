@@ -14,7 +14,7 @@ from knot_fed.config import DistillConfig, RunConfig
 from knot_fed.losses import TRANSPORT_KEYS, Loss
 from knot_fed.models import Item, TextClassifier, predict_logits
 from knot_fed.training.cross_entropy import ClassWeights, CrossEntropy
-from knot_fed.training.fitting import FitState, Schedule, fit
+from knot_fed.training.fitting import Fit, FitState, Schedule, fit
 from knot_fed.types import LabelledTexts, Text
 
 EVALUATION_BATCH = 512
@@ -33,6 +33,13 @@ class DistillationResult:
     saturated: float  # share of the transfer texts on which the student's top probability exceeds .99
     seconds: float  # wall time
     seconds_in_loss: float
+
+    @classmethod
+    def of(cls, fitted: Fit, saturated: float, *, seconds: float, in_loss: float) -> "DistillationResult":
+        """Describe a fit whose scores are negative held-out losses."""
+        held_out = tuple(-score for score in fitted.scores)
+        losses = fitted.train_losses
+        return cls(len(losses), fitted.best_epoch, losses, held_out, saturated, seconds, in_loss)
 
     @property
     def unmoved(self) -> bool:
@@ -116,9 +123,8 @@ def distil_student(
     ModelError, OwnCodeError
         If the loss is not finite, or a plug-in loss cannot be used.
     """
-    started, targets = time.monotonic(), _Targets(soft_labels, weights, loss)
+    started, targets, items = time.monotonic(), _Targets(soft_labels, weights, loss), student.encode(texts)
     train_rows, held_rows = _hold_out(len(texts), settings.validation, seed)
-    items = student.encode(texts)
 
     def batch_loss(logits: torch.Tensor, positions: Int[np.ndarray, "batch"]) -> torch.Tensor:
         value = targets.loss(logits, train_rows[positions])
@@ -132,16 +138,13 @@ def distil_student(
     )
     train_items = [items[row] for row in train_rows]
     result = fit(student, train_items, batch_loss, held_out_score, schedule, seed=seed, start=start, keep=keep)
-    top_probabilities = softmax(predict_logits(student, items), axis=1).max(axis=1)
-    return DistillationResult(
-        epochs_run=len(result.train_losses),
-        best_epoch=result.best_epoch,
-        train_losses=result.train_losses,
-        validation_losses=tuple(-score for score in result.scores),
-        saturated=float((top_probabilities > SATURATED).mean()),
-        seconds=time.monotonic() - started,
-        seconds_in_loss=targets.seconds,
-    )
+    saturated = _saturated(student, items)
+    return DistillationResult.of(result, saturated, seconds=time.monotonic() - started, in_loss=targets.seconds)
+
+
+def _saturated(student: TextClassifier, items: Sequence[Item]) -> float:
+    """Return the share of the items with a top probability above .99."""
+    return float((softmax(predict_logits(student, items), axis=1).max(axis=1) > SATURATED).mean())
 
 
 class _Targets:

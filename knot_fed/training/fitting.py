@@ -137,7 +137,7 @@ class _Training:
                 raise ModelError(
                     f"training {self._model.spec.name}: the loss {self._loss} is {value} in step"
                     f" {start // self._batch_size + 1} of epoch {number}, at a learning rate of {self._rate:g}; use a"
-                    " lower rate, or mend the loss",
+                    " lower rate, or correct the loss",
                     refusal="training did not stay finite; lower the learning rate",
                 )
             total += value * len(rows)

@@ -54,9 +54,8 @@ def transport_cost(
 ) -> Float[torch.Tensor, "examples *teachers"] | TransportReport:
     """Return the cost of moving each distribution `a` onto `b`: `min_P <P, C>` over plans with these marginals.
 
-    Differentiable in `a` and `b`: the gradients are the detached potentials (Danskin 1967), so no iteration is
-    recorded. Rows are normalised first. Computed and returned in float64 if one side is float64, else in float32;
-    Sinkhorn and the linear program use float64 internally.
+    The gradients in `a` and `b` are the detached potentials (Danskin 1967). Rows are normalised first. The result is
+    float64 if one side is, else float32; Sinkhorn and the linear program use float64 internally.
 
     Parameters
     ----------
@@ -65,26 +64,21 @@ def transport_cost(
     ground_cost
         A prepared ground cost, or a matrix that is a metric; preparing takes milliseconds, so do it once.
     solver
-        `line` (labels on a line), `star` (labels at equal distances), `table` (up to 8 labels, or 10 if the ground
-        cost was prepared for it) and `lp` are exact, `sinkhorn` is approximate. `auto` takes the first of line, star
-        and table that applies, then `lp` up to 48 labels on a CPU, then Sinkhorn.
+        `line` (labels on a line), `star` (equal distances), `table` (up to 8 labels, or 10 if prepared so) and `lp` are
+        exact, `sinkhorn` is approximate. `auto` takes the first that applies, with `lp` up to 48 labels on a CPU.
     check
         Whether to refuse rows that are not distributions within 1e-3.
     report
-        Whether to return a `TransportReport` with certified bounds; takes O(classes^2) memory per pair.
+        Whether to return a `TransportReport` with certified bounds, in O(classes^2) memory per pair.
 
     Raises
     ------
-    ValueError, TypeError, GroundCostError
-        If shapes, devices or types do not fit, or the solver does not apply to the ground cost.
-    SoftLabelsError
-        If a row is not a distribution; the message names it.
+    ValueError, TypeError, GroundCostError, SoftLabelsError
+        If shapes, devices or types do not fit, the solver does not apply, or a row is not a distribution.
 
     Examples
     --------
-    >>> from knot_fed.labels import LabelSpace
-    >>> from knot_fed.transport import make_ground_cost
-    >>> cost = make_ground_cost("semantic", LabelSpace.preset("nli"))
+    >>> cost = [[0, 1, 2], [1, 0, 1], [2, 1, 0]]
     >>> transport_cost(torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[0.0, 0.5, 0.5]]), cost).tolist()
     [1.5]
     """
@@ -92,18 +86,26 @@ def transport_cost(
     check_pairs(a, b, len(known))
     if check:
         _check_values(a, b)
-    dtype = torch.float64 if torch.float64 in (a.dtype, b.dtype) else torch.float32
-    student, teachers = _normalised(a.to(dtype)), _normalised(b.to(dtype))
-    student = student if b.ndim == 2 else student[:, None].expand_as(teachers)
-    first, second = student.reshape(-1, len(known)), teachers.reshape(-1, len(known))
+    first, second = _pairs(a, b)
     chosen = choose_solver(known, solver, first.device)
     with torch.no_grad(), torch.autocast(first.device.type, enabled=False):
         solution = solve_pairs(first, second, known, solver=chosen, accuracy=accuracy)
-        moved = (solution.f * first).sum(dim=1) + (solution.g * second).sum(dim=1)
-    # The value of solution.cost with the gradient <f, da> + <g, db>: `moved` is the same sum, detached.
-    cost = (solution.cost - moved) + (solution.f * first).sum(dim=1) + (solution.g * second).sum(dim=1)
-    shaped = cost.reshape(b.shape[:-1])
-    return _report(shaped, solution, first.detach(), second.detach(), known, chosen) if report else shaped
+    cost = _with_gradient(solution, first, second).reshape(b.shape[:-1])
+    return _report(cost, solution, first.detach(), second.detach(), known, chosen) if report else cost
+
+
+def _with_gradient(solution: Solution, a: Rows, b: Rows) -> Float[torch.Tensor, "pairs"]:
+    """Return the cost with the gradient `<f, da> + <g, db>`: `moved` is the same sum, detached."""
+    moved = (solution.f * a.detach()).sum(dim=1) + (solution.g * b.detach()).sum(dim=1)
+    return (solution.cost - moved) + (solution.f * a).sum(dim=1) + (solution.g * b).sum(dim=1)
+
+
+def _pairs(a: torch.Tensor, b: torch.Tensor) -> tuple[Rows, Rows]:
+    """Normalise both sides, and repeat the student's rows for each teacher."""
+    dtype = torch.float64 if torch.float64 in (a.dtype, b.dtype) else torch.float32
+    student, teachers = _normalised(a.to(dtype)), _normalised(b.to(dtype))
+    student = student if b.ndim == 2 else student[:, None].expand_as(teachers)
+    return student.reshape(-1, b.shape[-1]), teachers.reshape(-1, b.shape[-1])
 
 
 def _report(

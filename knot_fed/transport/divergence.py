@@ -54,17 +54,24 @@ def sinkhorn_divergence(
     entropic_epsilon = max(entropic_epsilon, (1 if ground_cost.metric else 2) / DOUBLE_SHARPNESS)
     first = (a if b.ndim == 2 else a[:, None].expand_as(b)).reshape(-1, len(ground_cost)).double()
     second = b.reshape(-1, len(ground_cost)).double()
-    matrix = ground_cost.placed(a.device, torch.float64).matrix
     with torch.no_grad(), torch.autocast(a.device.type, enabled=False):
-        solved = sinkhorn(
-            first, second, matrix, entropic_epsilon=entropic_epsilon, marginal_error=marginal_error,
-            metric=ground_cost.metric, extrapolate=False,
-        )  # fmt: skip
-        epsilon = entropic_epsilon * (ground_cost.diameter or 1.0)
-        f = solved.f - _self_potential(first, matrix, epsilon, marginal_error)
-        g = solved.g - _self_potential(second, matrix, epsilon, marginal_error)
+        f, g = _debiased_potentials(first, second, ground_cost, entropic_epsilon, marginal_error)
     dtype = torch.float64 if torch.float64 in (a.dtype, b.dtype) else torch.float32
     return ((f * first).sum(dim=1) + (g * second).sum(dim=1)).reshape(b.shape[:-1]).to(dtype)
+
+
+def _debiased_potentials(
+    a: Rows, b: Rows, ground_cost: GroundCost, entropic_epsilon: float, marginal_error: float
+) -> tuple[Rows, Rows]:
+    """Return the potentials of `OT_eps(a, b)` minus those of each side with itself: the gradients of the divergence."""
+    matrix = ground_cost.placed(a.device, torch.float64).matrix
+    solved = sinkhorn(
+        a, b, matrix, entropic_epsilon=entropic_epsilon, marginal_error=marginal_error,
+        metric=ground_cost.metric, extrapolate=False,
+    )  # fmt: skip
+    epsilon = entropic_epsilon * (ground_cost.diameter or 1.0)
+    f = solved.f - _self_potential(a, matrix, epsilon, marginal_error)
+    return f, solved.g - _self_potential(b, matrix, epsilon, marginal_error)
 
 
 def _self_potential(a: Rows, matrix: torch.Tensor, epsilon: float, marginal_error: float) -> Rows:

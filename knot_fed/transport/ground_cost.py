@@ -155,9 +155,8 @@ def check_ground_cost(
     Raises
     ------
     GroundCostError
-        If the matrix is not numeric, empty, not square, of another size than the names, not finite, not symmetric,
-        nonzero on the diagonal, negative, zero off the diagonal, or breaks the triangle inequality. The message names
-        the pair of labels.
+        If the matrix is not numeric and finite, not square with one row per name, or breaks one of the rules; the
+        message names the pair of labels.
 
     Examples
     --------
@@ -171,9 +170,7 @@ def check_ground_cost(
     _refuse(costs < -tolerance, "is negative", known)
     _refuse(np.abs(costs - costs.T) > tolerance, "is not symmetric", known)
     if distinct:
-        _refuse(
-            off_diagonal & (costs <= tolerance), "is 0 though they are two labels (distinct=False allows it)", known
-        )
+        _refuse(off_diagonal & (costs <= tolerance), "is 0 off the diagonal (distinct=False allows it)", known)
     if metric:
         detours = np.stack([(row[:, None] + costs).min(axis=0) for row in costs])
         _refuse(costs > detours + tolerance, "breaks the triangle inequality: a detour is shorter", known)

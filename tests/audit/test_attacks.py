@@ -7,13 +7,14 @@ import pytest
 from typer.testing import CliRunner
 
 from knot_fed.audit.attacks.findings import Effort
-from knot_fed.audit.attacks.registry import ATTACKS, POISONS, POOLINGS
+from knot_fed.audit.attacks.registry import ATTACKS, POISONS
 from knot_fed.audit.folder import AuditFolder
 from knot_fed.audit.report import roc_figure
 from knot_fed.audit.study import Audit, run_part
 from knot_fed.audit.subject import OpenedRun
 from knot_fed.cli.main import app
 from knot_fed.config import RunConfig
+from knot_fed.config.choices import POOLINGS
 from knot_fed.data.reviews import builtin_examples
 from knot_fed.federation.server.run import start_student
 from knot_fed.labels import LabelSpace, check_soft_labels

@@ -31,7 +31,7 @@ def test_no_more_false_positives_pass_than_allowed(seed, rate):
 
 
 @given(seeds)
-@settings(max_examples=20)
+@settings(max_examples=6)  # each draws a thousand bootstrap samples
 def test_the_area_is_the_chance_of_a_right_order_and_that_under_the_curve(seed):
     scores, members = drawn(seed)
     area = area_under_curve(scores[None], members[None], generator=np.random.default_rng(0)).value
@@ -42,7 +42,7 @@ def test_the_area_is_the_chance_of_a_right_order_and_that_under_the_curve(seed):
 
 
 @given(seeds)
-@settings(max_examples=20)
+@settings(max_examples=6)  # each draws a thousand bootstrap samples
 def test_scores_that_all_tie_find_nobody_and_tell_nothing(seed):
     _, members = drawn(seed)
     ties = np.zeros(len(members))

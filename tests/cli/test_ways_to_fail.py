@@ -153,7 +153,7 @@ CASES = {
     "spaces without quotes": (None, ("sim", "task=my task"), "quotes around a value with spaces"),
     "configuration is a folder": (folder("a.toml"), ("sim", "a.toml"), "a.toml: cannot be read .is a directory"),
     "configuration in UTF-16": (raw("a.toml", "seed = 1".encode("utf-16")), ("sim", "a.toml"), "not UTF-8 at byte 0"),
-    "app is not there": (None, ("sim", "--app", "nowhere"), "no .tool.flwr.app.config.; leave --app out"),
+    "app is not there": (None, ("sim", "--app", "nowhere"), "no .tool.flwr.app.config.; omit --app"),
     "resume from here": (None, (*SIM, "--resume", "."), "nothing to resume"),
     "resume from nowhere": (None, (*SIM, "--resume", "runs/absent/"), "absent: nothing to resume"),
     "file in UTF-16": (raw("data/product.csv", "text,label\na,0\n".encode("utf-16")), SIM, "product.csv: not UTF-8"),

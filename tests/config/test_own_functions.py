@@ -122,7 +122,7 @@ def test_a_module_in_the_folder_of_the_call_is_found(own):
         ({"weights__scheme": "my_code:negative"}, "12 of 12 scores are negative or not finite"),
         ({"distill__loss": "my_code:unused"}, "has no gradient in the logits"),
         ({"distill__loss": "my_code:later"}, "is async, and nothing awaits it; write a plain function"),
-        ({"distill__loss": "my_code:exits"}, r"raised SystemExit in my_code.py, line \d+ \(0\); mend it"),
+        ({"distill__loss": "my_code:exits"}, r"raised SystemExit in my_code.py, line \d+ \(0\); correct it"),
         ({"distill__loss": "my_code:on_a_gpu"}, "raised .* in my_code.py, line"),
         ({"distill__loss": "my_mistyped:loss"}, r"raised SyntaxError in my_mistyped.py, line 1 "),
         ({"distill__loss": "my_needs:loss"}, "install geomlosss where the server runs"),
@@ -134,6 +134,7 @@ def test_what_is_wrong_with_a_users_own_function_is_told_before_anything_starts(
     assert str(refused.value).count("\n") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "message"),
     [

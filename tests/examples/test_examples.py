@@ -71,6 +71,7 @@ def test_wrong_use_is_told_in_one_sentence(wrong, sentence, tmp_path, monkeypatc
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [

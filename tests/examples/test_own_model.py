@@ -132,6 +132,7 @@ def test_what_is_wrong_with_a_users_model_is_told_before_anything_starts(own, ru
     assert str(refused.value).count("\n") == 0
 
 
+@pytest.mark.slow
 def test_a_users_model_is_tried_in_a_process_of_its_own(own, run_config):
     check_own_functions(run_config(model=NAME))
     with pytest.raises(OwnCodeError, match="model = 'bad_model:raises': your function raised ValueError"):

@@ -45,6 +45,7 @@ def owners(config, federation):
     return open_owners(config, federation.transfer, federation.public, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", ["none", "float16", "uint8", "top-k", "hard"])
 @pytest.mark.parametrize("mechanism", ["none", "dp-sgd"])
 def test_run_audit_and_baseline_agree_to_the_last_bit(small, mechanism, compression):

@@ -116,6 +116,7 @@ def test_a_small_or_odd_file_runs_or_is_refused_in_one_sentence(tmp_path, name):
     assert (notes == []) if outcome == RUNS else re.search(outcome, " ".join(notes)), notes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WHOLE)
 def test_what_is_not_refused_runs_to_its_end(tmp_path, name):
     changed, keys, clients, _ = TRIES[name]

@@ -388,6 +388,7 @@ except PolicyError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_ledger_as_it_was_and_charges_nothing(charged):
     """File sizes are limited to every size at which only part of the line or the head fits."""
     content, head = ledger_of(charged).read_bytes(), (charged / "ledger.head").read_bytes()

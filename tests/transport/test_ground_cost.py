@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
         ([[0, -1, 1], [-1, 0, 1], [1, 1, 0]], "'x' and 'y' is negative"),
         ([[0, np.nan, 1], [1, 0, 1], [1, 1, 0]], "'x' and 'y' is not finite"),
         ([[0, np.inf, 1], [np.inf, 0, 1], [1, 1, 0]], "'x' and 'y' is not finite"),
-        ([[0, 2, 2], [2, 0, 0], [2, 0, 0]], r"'y' and 'z' is 0 though they are two labels \(distinct=False"),
+        ([[0, 2, 2], [2, 0, 0], [2, 0, 0]], r"'y' and 'z' is 0 off the diagonal \(distinct=False"),
         ([[0, 1], [1, 0]], "for 3 labels"),
         ([[0, 1, 1]], "for 3 labels"),
     ],

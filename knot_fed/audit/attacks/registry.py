@@ -20,6 +20,7 @@ from knot_fed.audit.attacks.shadows import (
     train_shadows,
 )
 from knot_fed.audit.subject import OpenedRun, Subject, Teacher
+from knot_fed.config.choices import POOLINGS
 from knot_fed.losses import configured_ground_cost
 from knot_fed.training.confidence import prediction_confidence
 from knot_fed.training.teacher import predict_soft_labels
@@ -27,7 +28,6 @@ from knot_fed.types import LabelledTexts, SoftLabels, Text
 
 HONEST, NOTHING = "honest", "nothing: the public mix"
 POISONS = ("random", "flipped", "most distant")
-POOLINGS = ("mean", "median", "trimmed-mean")
 Attack = Callable[[OpenedRun, Subject, Effort, np.random.Generator], Findings]
 
 

@@ -36,19 +36,17 @@ def _kernel(classes: int, candidates: int) -> Callable[..., None]:
     def table_loss(
         logits: Any, soft_labels: Any, weights: Any, vertices: Any, rows: Any, gradients: Any
     ) -> None:  # pragma: no cover - compiled
-        a, difference = np.empty(classes, single), np.empty(classes, single)
-        potential = np.empty(classes, single)
+        a, difference, potential = np.empty(classes, single), np.empty(classes, single), np.empty(classes, single)
         for example in range(len(logits)):
             # Softmax a = exp(z - max z) / sum.
             top = logits[example, 0]
             for label in range(1, classes):
                 top = max(top, logits[example, label])
-            total = single(0)
+            total, loss = single(0), single(0)
             for label in range(classes):
                 a[label] = single(math.exp(logits[example, label] - top))
                 total += a[label]
             scale = single(1) / total
-            loss = single(0)
             for label in range(classes):
                 a[label] *= scale
                 potential[label] = 0
