@@ -21,7 +21,7 @@ def phase(name: str) -> Iterator[None]:
         raise
 
 
-def told_error(error: BaseException, package: str = "knot_fed", *, of: str = "the run") -> str:
+def describe_error(error: BaseException, package: str = "knot_fed", *, of: str = "the run") -> str:
     """Describe an unexpected error by phase, class and location; its own text may quote data and is left out.
 
     Parameters
@@ -39,7 +39,7 @@ def told_error(error: BaseException, package: str = "knot_fed", *, of: str = "th
     ...     with phase("distillation"):
     ...         1 / 0
     ... except ZeroDivisionError as error:
-    ...     told_error(error).partition(" at ")[0]
+    ...     describe_error(error).partition(" at ")[0]
     'distillation failed with ZeroDivisionError'
     """
     notes = [note.removeprefix(PHASE) for note in getattr(error, "__notes__", []) if note.startswith(PHASE)]
@@ -75,7 +75,7 @@ class ConfigError(KnotError):
     """An invalid run or node configuration."""
 
 
-class OwnCodeError(ConfigError):
+class PluginError(ConfigError):
     """A plug-in function that cannot be loaded or fails.
 
     Parameters
@@ -91,7 +91,7 @@ class OwnCodeError(ConfigError):
         self.calls = calls
 
 
-class OwnModelError(OwnCodeError):
+class PluginModelError(PluginError):
     """A plug-in model that cannot be built; the error of its code may quote private data, so peers do not see it."""
 
     @property

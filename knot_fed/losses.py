@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from knot_fed.config import RunConfig
 from knot_fed.config.plugins import load_plugin
-from knot_fed.errors import GroundCostError, OwnCodeError
+from knot_fed.errors import GroundCostError, PluginError
 from knot_fed.transport import Accuracy, GroundCost, OTLoss, check_ground_cost, make_ground_cost, sinkhorn_divergence
 from knot_fed.transport.checks import Batch, check_prepared
 
@@ -196,25 +196,25 @@ NO_GRADIENT = "your function's result has no gradient in the logits; compute it 
 
 
 def checked_loss(function: Loss, *, name: str) -> Loss:
-    """Wrap a plug-in loss so that OwnCodeError is raised unless it returns one number with a gradient."""
+    """Wrap a plug-in loss so that PluginError is raised unless it returns one number with a gradient."""
 
     def checked(logits: torch.Tensor, soft_labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         value = function(logits, soft_labels, weights)
         if not isinstance(value, torch.Tensor) or value.ndim or not value.is_floating_point():
             is_tensor = isinstance(value, torch.Tensor)
             found = f"a tensor of shape {tuple(value.shape)}" if is_tensor else type(value).__name__
-            raise OwnCodeError(
+            raise PluginError(
                 f"distill.loss = {name!r}: your function returned {found}; return one number, the mean over examples"
             )
         if torch.is_grad_enabled() and logits.requires_grad and not value.requires_grad:
-            raise OwnCodeError(f"distill.loss = {name!r}: {NO_GRADIENT}")
+            raise PluginError(f"distill.loss = {name!r}: {NO_GRADIENT}")
         return value
 
     return checked
 
 
 def try_loss(loss: Loss, *, labels: int, name: str) -> None:
-    """Call a loss on a small batch, forward and backward; OwnCodeError if value or gradient is not finite."""
+    """Call a loss on a small batch, forward and backward; PluginError if value or gradient is not finite."""
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(4, labels, generator=generator, requires_grad=True)
     soft_labels = torch.softmax(torch.randn(4, 3, labels, generator=generator), dim=2)
@@ -222,9 +222,9 @@ def try_loss(loss: Loss, *, labels: int, name: str) -> None:
     value = loss(logits, soft_labels, weights)
     value.backward()  # type: ignore[no-untyped-call]
     if logits.grad is None:
-        raise OwnCodeError(f"distill.loss = {name!r}: {NO_GRADIENT}")
+        raise PluginError(f"distill.loss = {name!r}: {NO_GRADIENT}")
     if not torch.isfinite(value) or not torch.isfinite(logits.grad).all():
-        raise OwnCodeError(
+        raise PluginError(
             f"distill.loss = {name!r}: on a small batch your function returned {float(value.detach()):g}, or a"
             " gradient that is not finite; correct it"
         )

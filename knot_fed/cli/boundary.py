@@ -8,8 +8,8 @@ from pathlib import Path
 
 import typer
 
-from knot_fed.config.plugins import OWN_CODE
-from knot_fed.errors import KnotError, OwnCodeError
+from knot_fed.config.plugins import PLUGIN_FOLDER
+from knot_fed.errors import KnotError, PluginError
 from knot_fed.system.stopping import stoppable
 
 DEBUG = "KNOT_FED_DEBUG"
@@ -31,13 +31,13 @@ def without_traceback(program: str, command: Callable[..., None]) -> Callable[..
 
     @wraps(command)
     def guarded(*args: object, **options: object) -> None:
-        os.environ.setdefault(OWN_CODE, str(Path.cwd()))
+        os.environ.setdefault(PLUGIN_FOLDER, str(Path.cwd()))
         try:
             with stoppable(program):
                 command(*args, **options)
         except (typer.Exit, typer.Abort):
             raise
-        except OwnCodeError as error:
+        except PluginError as error:
             typer.echo(error.calls, err=True, nl=False)
             _end(program, str(error))
         except KnotError as error:

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
-from knot_fed.config.plugins import is_own
+from knot_fed.config.plugins import is_plugin
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def known_or_own(choices: Mapping[str, object]) -> AfterValidator:
     """Accept a name of a registry, or one in the form of a user's own function, which is imported where it is used."""
 
     def check(name: str) -> str:
-        if name not in choices and not is_own(name):
+        if name not in choices and not is_plugin(name):
             raise PydanticCustomError("name", f"use {', '.join(choices)}, or your own package.module:function")
         return name
 

@@ -13,21 +13,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from knot_fed.errors import ConfigError, OwnCodeError, shown
+from knot_fed.errors import ConfigError, PluginError, shown
 from knot_fed.system.stopping import Stopped
 
-OWN_CODE = "KNOT_FED_OWN_CODE"
+PLUGIN_FOLDER = "KNOT_FED_OWN_CODE"
 """Environment variable with the folder in which a command was called; plug-in modules are searched there too."""
 
 
-def is_own(name: str) -> bool:
+def is_plugin(name: str) -> bool:
     """Return whether a name has the form of a plug-in."""
     module, colon, function = name.partition(":")
     return bool(module and colon and function)
 
 
 def load_plugin(name: str, *, key: str, known: Sequence[str]) -> Callable[..., Any]:
-    """Import a plug-in from an installed module or the folder of the call; its exceptions become `OwnCodeError`.
+    """Import a plug-in from an installed module or the folder of the call; its exceptions become `PluginError`.
 
     Messages mention the key of the configuration and its `known` built-in names.
 
@@ -35,7 +35,7 @@ def load_plugin(name: str, *, key: str, known: Sequence[str]) -> Callable[..., A
     ------
     ConfigError
         If the name is not of the form `package.module:function`, or not a plain function.
-    OwnCodeError
+    PluginError
         If it cannot be imported.
 
     Examples
@@ -44,9 +44,9 @@ def load_plugin(name: str, *, key: str, known: Sequence[str]) -> Callable[..., A
     5.0
     """
     remedy = f"use {', '.join(known)}, or your own package.module:function"
-    if not is_own(name):
+    if not is_plugin(name):
         raise ConfigError(f"{key} = {shown(name)}: unknown name; {remedy}")
-    folder = os.environ.get(OWN_CODE, "")
+    folder = os.environ.get(PLUGIN_FOLDER, "")
     if folder and folder not in sys.path:
         sys.path.append(folder)
     try:
@@ -54,9 +54,9 @@ def load_plugin(name: str, *, key: str, known: Sequence[str]) -> Callable[..., A
     except ModuleNotFoundError as error:
         own = error.name is None or f"{name.partition(':')[0]}.".startswith(f"{error.name}.")
         advice = remedy if own else f"install {error.name} where the server runs"
-        raise OwnCodeError(f"{key} = {shown(name)}: cannot be imported ({error}); {advice}") from None
+        raise PluginError(f"{key} = {shown(name)}: cannot be imported ({error}); {advice}") from None
     except (AttributeError, ValueError) as error:
-        raise OwnCodeError(f"{key} = {shown(name)}: cannot be imported ({error}); {remedy}") from None
+        raise PluginError(f"{key} = {shown(name)}: cannot be imported ({error}); {remedy}") from None
     except Stopped:
         raise
     except (Exception, SystemExit) as error:
@@ -95,7 +95,7 @@ def source_digest(function: Callable[..., Any]) -> str:
     return digest.hexdigest()
 
 
-def _own_code_error(name: str, key: str, error: BaseException) -> OwnCodeError:
+def _own_code_error(name: str, key: str, error: BaseException) -> PluginError:
     """Describe what a plug-in raised and where, without the calls that led to it."""
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if not _leads_to_own_code(frame.filename)]
     hers = [frame for frame in own if not _is_library(frame.filename)] or own
@@ -105,7 +105,7 @@ def _own_code_error(name: str, key: str, error: BaseException) -> OwnCodeError:
     place = f" in {Path(places[-1][0]).name}, line {places[-1][1]}" if places else ""
     calls = "".join(traceback.format_list(own)) + "".join(traceback.format_exception_only(error))
     said = " ".join(str(error).split())[:200]
-    return OwnCodeError(
+    return PluginError(
         f"{key} = {shown(name)}: your function raised {type(error).__name__}{place} ({said}); correct it", calls=calls
     )
 

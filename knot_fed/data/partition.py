@@ -8,7 +8,7 @@ import numpy as np
 
 from knot_fed.data.partitioners import Sharing
 from knot_fed.data.private import PARTS
-from knot_fed.data.reading.files import errors_about
+from knot_fed.data.reading.files import error_role
 from knot_fed.data.shares import share_rows
 from knot_fed.errors import ConfigError
 from knot_fed.types import SplitExamples
@@ -72,7 +72,7 @@ def client_name(file: str) -> str:
     return file.rpartition("/")[2].removeprefix("hub:").replace(":", "-")
 
 
-@errors_about("the private file")
+@error_role("the private file")
 def split_examples(
     examples: SplitExamples,
     *,

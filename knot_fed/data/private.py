@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from knot_fed.data.reading.characters import check_characters
-from knot_fed.data.reading.files import BUILTIN, errors_about, read_table, short_name
+from knot_fed.data.reading.files import BUILTIN, error_role, read_table, short_name
 from knot_fed.data.reading.label_values import read_labels
 from knot_fed.data.reading.separated import Dialect
 from knot_fed.data.reading.table import Table, missing_column
@@ -21,14 +21,14 @@ from knot_fed.errors import DataError
 from knot_fed.labels import LabelSpace
 from knot_fed.types import LabelledTexts, SplitExamples, Text
 
-Tell: TypeAlias = Callable[[str, str], None]
+OnNote: TypeAlias = Callable[[str, str], None]
 """Receives the name of a file and a sentence on how it is read, if that may surprise its owner."""
 PARTS = ("train", "val", "test")
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 VAL_SHARE, TEST_SHARE = 0.1, 0.2
 
 
-def untold(_name: str, _sentence: str) -> None:
+def ignore_note(_name: str, _sentence: str) -> None:
     """Discard the sentence."""
 
 
@@ -69,7 +69,7 @@ class Columns:
         return self.text, self.text_a, self.text_b
 
 
-@errors_about("the private file")
+@error_role("the private file")
 def read_labelled_texts(
     path: str | Path,
     *,
@@ -78,7 +78,7 @@ def read_labelled_texts(
     key: bytes = b"",
     limit: int = 0,
     least_classes: int = 1,
-    tell: Tell = untold,
+    on_note: OnNote = ignore_note,
 ) -> SplitExamples:
     """Read labelled texts with their splits.
 
@@ -100,7 +100,7 @@ def read_labelled_texts(
         Training rows to keep at most, those with the lowest hashes; 0: all. An added record replaces at most one other.
     least_classes
         Fewest labels among the training rows: 2 for a file that a student is trained on.
-    tell
+    on_note
         Called with the file's name and a sentence for each surprise.
 
     Raises
@@ -113,7 +113,7 @@ def read_labelled_texts(
     if path.startswith(BUILTIN):
         split = builtin_examples(path.removeprefix(BUILTIN), labels)
     else:
-        split = _read_splits(path, columns=columns, labels=labels, key=key, tell=tell)
+        split = _read_splits(path, columns=columns, labels=labels, key=key, on_note=on_note)
     if limit:
         lowest = np.argsort(record_chances(split.train, key=key)[:, 2], kind="stable")[:limit]
         split = replace(split, train=split.train.select(np.sort(lowest)), cut=False)
@@ -121,16 +121,16 @@ def read_labelled_texts(
     return split
 
 
-def _read_splits(path: str, *, columns: Columns, labels: LabelSpace, key: bytes, tell: Tell) -> SplitExamples:
+def _read_splits(path: str, *, columns: Columns, labels: LabelSpace, key: bytes, on_note: OnNote) -> SplitExamples:
     """Read a file, and cut the splits that it lacks."""
     wanted = {*columns.of_text, columns.label, columns.split, *filter(None, [columns.id])}
     table = read_table(path, wanted, dialect=columns.dialect, split=columns.split)
     name = short_name(path)
     if table.layout:
-        tell(name, table.layout)
+        on_note(name, table.layout)
     indices, how = read_labels(table, columns.label, labels, name=name)
     if how:
-        tell(name, how)
+        on_note(name, how)
     ids = tuple(map(str, table.columns.get(columns.id, ())))
     examples = LabelledTexts(texts_of(table, columns, name=name), indices, ids)
     parts = parts_of(table.columns.get(columns.split), len(table), name=name, column=columns.split)

@@ -13,8 +13,8 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import UInt8
 
-from knot_fed.data.private import Columns, Tell, limited_rows, texts_of, untold
-from knot_fed.data.reading.files import BUILTIN, errors_about, read_table, short_name
+from knot_fed.data.private import Columns, OnNote, ignore_note, limited_rows, texts_of
+from knot_fed.data.reading.files import BUILTIN, error_role, read_table, short_name
 from knot_fed.data.reviews import builtin_texts
 from knot_fed.errors import ConfigError, DataError
 from knot_fed.files import make_folder, write_file
@@ -118,13 +118,13 @@ def distinct_texts(texts: Sequence[Text]) -> TransferSet:
     return TransferSet(tuple(kept.values()), repeated=len(texts) - len(kept))
 
 
-def keep_transfer_set(transfer: TransferSet, file: Path) -> None:
+def save_transfer_set(transfer: TransferSet, file: Path) -> None:
     """Store the texts that a server sent, so that a restart finds them; earlier ones are replaced."""
     make_folder(file.parent)
     write_file(file, json.dumps(transfer.texts).encode())
 
 
-def kept_transfer_set(file: Path, *, fingerprint: str) -> TransferSet | None:
+def load_transfer_set(file: Path, *, fingerprint: str) -> TransferSet | None:
     """Read the stored texts; None if they are missing, damaged or have another fingerprint."""
     try:
         texts = json.loads(file.read_text(encoding="utf-8"))
@@ -143,13 +143,15 @@ def check_rounds(texts: int, rounds: int, *, name: str) -> None:
         )
 
 
-@errors_about("the client's copy of the transfer set")
-def read_transfer_set(path: str | Path, *, columns: Columns, limit: int = 0, tell: Tell = untold) -> TransferSet:
+@error_role("the client's copy of the transfer set")
+def read_transfer_set(
+    path: str | Path, *, columns: Columns, limit: int = 0, on_note: OnNote = ignore_note
+) -> TransferSet:
     """Read the distinct texts of all splits of a file; its labels are never read.
 
     Parameters
     ----------
-    path, columns, tell
+    path, columns, on_note
         As in `read_labelled_texts`.
     limit
         Rows to read at most, drawn by `limited_rows`; 0: all.
@@ -166,6 +168,6 @@ def read_transfer_set(path: str | Path, *, columns: Columns, limit: int = 0, tel
     else:
         table, name = read_table(path, set(columns.of_text), dialect=columns.dialect), short_name(path)
         if table.layout:
-            tell(name, table.layout)
+            on_note(name, table.layout)
         texts = texts_of(table, columns, name=name)
     return distinct_texts([texts[row] for row in limited_rows(len(texts), limit)])

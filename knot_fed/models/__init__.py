@@ -5,15 +5,15 @@ from knot_fed.models.huggingface.head import encoder_identity
 from knot_fed.models.huggingface.transformer import TINY_BERT_POSITIONS, train_vocabulary
 from knot_fed.models.huggingface.trial import try_model
 from knot_fed.models.inference import predict_logits, use_threads
-from knot_fed.models.own import is_own_model, own_identity
+from knot_fed.models.plugins import is_plugin_model, plugin_identity
 from knot_fed.models.storage import (
     build_classifier,
     check_model_name,
     constant_classifier,
+    is_external_model,
     load_classifier,
     load_trained_state,
     model_identity,
-    needs_permission,
     save_classifier,
     trained_state,
 )
@@ -30,12 +30,12 @@ __all__ = [
     "check_ready",
     "constant_classifier",
     "encoder_identity",
-    "is_own_model",
+    "is_external_model",
+    "is_plugin_model",
     "load_classifier",
     "load_trained_state",
     "model_identity",
-    "needs_permission",
-    "own_identity",
+    "plugin_identity",
     "predict_logits",
     "save_classifier",
     "train_vocabulary",

@@ -17,7 +17,7 @@ from knot_fed.models.huggingface.head import FeatureExtractor, HeadClassifier, e
 from knot_fed.models.huggingface.pretrained import HF
 from knot_fed.models.huggingface.transformer import TransformerClassifier, build_pretrained, build_tiny_bert
 from knot_fed.models.ngram_bag import NgramBag
-from knot_fed.models.own import build_own, is_own_model, own_identity
+from knot_fed.models.plugins import build_plugin, is_plugin_model, plugin_identity
 from knot_fed.models.text_classifier import ModelSpec, TextClassifier
 
 SPEC_FILE = "knot_fed.json"
@@ -158,24 +158,24 @@ def model_identity(spec: ModelSpec) -> list[object]:
     unread = {"ngram-bag": ("trainable", "max_length", "vocabulary"), "tiny-bert": ("trainable",)}
     left_out = {"name", *unread.get(spec.name, ("vocabulary",))}
     read = {field: value for field, value in sorted(asdict(spec).items()) if field not in left_out}
-    if not (needs_permission(spec.name) and spec.trainable == "all"):
+    if not (is_external_model(spec.name) and spec.trainable == "all"):
         read["labels"] = len(spec.labels)
-    name = own_identity(spec.name) if is_own_model(spec.name) else encoder_identity(spec.name)
+    name = plugin_identity(spec.name) if is_plugin_model(spec.name) else encoder_identity(spec.name)
     return [ARCHITECTURES, name, read]
 
 
 def check_model_name(name: str) -> None:
     """Raise `ModelError` for an unknown model name; whether an `hf:` model can be loaded is not checked."""
-    if name not in ("ngram-bag", "tiny-bert") and not needs_permission(name):
+    if name not in ("ngram-bag", "tiny-bert") and not is_external_model(name):
         raise ModelError(
             f"no model {name!r}; use ngram-bag, tiny-bert, hf:<hub id or absolute folder>, or your own"
             " package.module:function"
         )
 
 
-def needs_permission(name: str) -> bool:
+def is_external_model(name: str) -> bool:
     """Return whether building a model of this name reads files or the hub, or runs a user's code."""
-    return name.startswith(HF) or is_own_model(name)
+    return name.startswith(HF) or is_plugin_model(name)
 
 
 def _build(spec: ModelSpec, feature_cache: Path | None, device: str) -> TextClassifier:
@@ -186,8 +186,8 @@ def _build(spec: ModelSpec, feature_cache: Path | None, device: str) -> TextClas
         return NgramBag(spec)
     if spec.name == "tiny-bert":
         return build_tiny_bert(spec)
-    if is_own_model(spec.name):
-        return build_own(spec)
+    if is_plugin_model(spec.name):
+        return build_plugin(spec)
     if spec.trainable == "head":
         return HeadClassifier(spec, FeatureExtractor(spec, feature_cache, device))
     return build_pretrained(spec)

@@ -49,7 +49,7 @@ def _read_files(
     sizes: dict[str, FileSize] = {}
     told: dict[str, list[str]] = {}
 
-    def tell(name: str, sentence: str) -> None:
+    def on_note(name: str, sentence: str) -> None:
         told.setdefault(sentence, []).append(name)
 
     for name in (*data.client_names, data.public):
@@ -61,14 +61,14 @@ def _read_files(
                 key=seed_key(1),
                 limit=data.limit,
                 least_classes=2 if name == data.public else 1,
-                tell=tell,
+                on_note=on_note,
             )
             sizes[name] = FileSize(
                 len(read.train), len(read.val), len(read.test), read.cut, labels=len(np.unique(read.train.labels))
             )
     texts: tuple[Text, ...] | None = None
     if is_local(paths[data.transfer]):
-        texts = read_transfer_set(paths[data.transfer], columns=columns, limit=data.limit, tell=tell).texts
+        texts = read_transfer_set(paths[data.transfer], columns=columns, limit=data.limit, on_note=on_note).texts
     notes = tuple(f"{', '.join(dict.fromkeys(names))}: {sentence}" for sentence, names in told.items())
     return sizes, None if texts is None else len(texts), (texts or ())[:SAMPLE], notes
 

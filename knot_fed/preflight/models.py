@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from knot_fed.config import RunConfig
 from knot_fed.mechanisms import mechanism_of
-from knot_fed.models import ModelSpec, build_classifier, check_ready, needs_permission, try_model
+from knot_fed.models import ModelSpec, build_classifier, check_ready, is_external_model, try_model
 from knot_fed.types import Text
 
 PAIRED_TASK = "nli"
@@ -37,9 +37,9 @@ def check_models(config: RunConfig, texts: Sequence[Text]) -> list[str]:
     if not config.teacher.epochs:
         untrained = teacher_models(config) | ({config.student_model} if config.student.pretrain else set())
     for name in sorted(untrained):
-        if not needs_permission(name):
+        if not is_external_model(name):
             check_ready(name, ready=False)
-    for name in sorted(filter(needs_permission, named_models(config))):
+    for name in sorted(filter(is_external_model, named_models(config))):
         spec = ModelSpec(name, config.trainable, config.label_space().names, paired, config.teacher.max_length)
         trial = try_model(spec, tuple(texts))
         if trial is None:

@@ -12,7 +12,7 @@ from knot_fed.files import check_writable
 from knot_fed.models import check_model_name
 from knot_fed.preflight.files import check_files
 from knot_fed.preflight.models import check_models, named_models
-from knot_fed.preflight.own import check_own_functions
+from knot_fed.preflight.plugins import check_plugins
 from knot_fed.privacy.secure_sum import check_threshold, default_threshold
 from knot_fed.runs.run_folder import RunFolder, taken
 from knot_fed.types import MEAN
@@ -44,7 +44,7 @@ def check_run(config: RunConfig, *, clients: int) -> list[str]:
     _check_clients(config, clients)
     check_writable(Path(config.state_dir), key="state-dir")
     notes = check_deployed_run(config)
-    check_own_functions(config)
+    check_plugins(config)
     sample, told = check_files(config, clients=clients)
     notes += [*told, *check_models(config, sample)]
     if config.privacy.secure_sum:

@@ -139,7 +139,7 @@ def check_transfer_set(fingerprint: str, *, bound: str, policy: ReleasePolicy) -
         )
 
 
-def stricter_settings(asked: PrivacyConfig, policy: ReleasePolicy) -> PrivacyConfig:
+def tightened_settings(asked: PrivacyConfig, policy: ReleasePolicy) -> PrivacyConfig:
     """Return the requested settings with the smaller epsilon and delta of request and policy.
 
     Raises PolicyError if the run uses none of the mechanisms that the policy requires.
@@ -159,15 +159,15 @@ def check_epsilon(
     most = policy.max_epsilon if limit == "max-epsilon" else policy.max_epsilon_per_run
     if not most:
         return
-    then = life_epsilon(after, policy.delta)
+    then = total_epsilon(after, policy.delta)
     if then > most * (1 + ROUNDING):
         raise PolicyError(
-            f"this release would bring epsilon for each {policy.unit} from {life_epsilon(before, policy.delta):.3g} to"
+            f"this release would bring epsilon for each {policy.unit} from {total_epsilon(before, policy.delta):.3g} to"
             f" {then:.3g} at delta {policy.delta:g}, beyond {limit} = {most:g}; ask for a smaller privacy.epsilon"
         )
 
 
-def life_epsilon(events: Spent, delta: float) -> float:
+def total_epsilon(events: Spent, delta: float) -> float:
     """Return epsilon of the composition, or infinity if an event has no guarantee."""
     known = [event for event in events if event is not None]
     return composed_epsilon(known, delta) if len(known) == len(events) else math.inf

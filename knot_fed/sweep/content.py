@@ -7,7 +7,7 @@ from pathlib import Path
 from knot_fed.config import RunConfig
 from knot_fed.data import reviews
 from knot_fed.data.reading.files import BUILTIN, HUB, data_path
-from knot_fed.models import encoder_identity, is_own_model, own_identity
+from knot_fed.models import encoder_identity, is_plugin_model, plugin_identity
 
 CONTENT = "content"
 """Key of the digests in a study's description."""
@@ -41,7 +41,7 @@ def _read_by(config: RunConfig) -> Iterator[tuple[str, str]]:
         folder = Path(model.removeprefix(HF))
         if model.startswith(HF) and folder.is_dir():
             yield f"{HF}{folder.name}", model
-        elif is_own_model(model):
+        elif is_plugin_model(model):
             yield model, f"{OWN}{model}"
     cost = Path(config.transport.cost)
     if cost.suffix in (".npy", ".csv") and cost.is_file():
@@ -52,7 +52,7 @@ def _digest(path: str) -> str:
     if path.startswith(HF):
         return encoder_identity(path)
     if path.startswith(OWN):
-        return own_identity(path.removeprefix(OWN))[1]
+        return plugin_identity(path.removeprefix(OWN))[1]
     if path.startswith(HUB):
         return ""
     with Path(reviews.__file__ if path.startswith(BUILTIN) else path).open("rb") as file:

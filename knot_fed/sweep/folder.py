@@ -92,13 +92,13 @@ class SweepFolder:
             f" {teaching:.0f} s, the rest {total - distilling - teaching:.0f} s (Flower, Ray, starting, evaluation)"
         )
 
-    def kept_references(self, name: str) -> list[Row] | None:
+    def load_references(self, name: str) -> list[Row] | None:
         """Return the stored baselines of that name, or None."""
         file = self._references / f"{name}.json"
         rows: list[Row] | None = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
         return rows
 
-    def keep_references(self, name: str, rows: list[Row]) -> None:
+    def save_references(self, name: str, rows: list[Row]) -> None:
         """Store baselines atomically."""
         self._references.mkdir(exist_ok=True)
         write_file(self._references / f"{name}.json", json.dumps(rows).encode(), mode=SHARED)

@@ -140,11 +140,11 @@ def _summary(sweep: Sweep, runs: Path, cell: Cell) -> dict[str, Any]:
 def _references(sweep: Sweep, firsts: Sequence[Cell], progress: Progress) -> list[Row]:
     """Compute the baselines of each seed and start, in processes of one thread each."""
     weightings = list({cell.config.weights.weighting: cell.config.weights for cell in sweep.cells}.values())
-    missing = [cell for cell in firsts if sweep.folder.kept_references(cell.reference) is None]
+    missing = [cell for cell in firsts if sweep.folder.load_references(cell.reference) is None]
     with worker_pool(sweep.jobs) as pool:
         work = partial(reference_rows, clients=sweep.clients, weightings=weightings)
         computed = pool.map(work, [cell.config for cell in missing])
         for done, (cell, rows) in enumerate(zip(missing, computed, strict=True), start=1):
-            sweep.folder.keep_references(cell.reference, rows)
+            sweep.folder.save_references(cell.reference, rows)
             progress(f"reference lines of {cell.reference}", done, len(missing))
-    return [row | cell.shaping for cell in firsts for row in sweep.folder.kept_references(cell.reference) or []]
+    return [row | cell.shaping for cell in firsts for row in sweep.folder.load_references(cell.reference) or []]

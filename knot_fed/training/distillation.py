@@ -101,7 +101,7 @@ def distil_student(
     seed: int,
     supervision: PublicCrossEntropy | None = None,
     start: FitState | None = None,
-    keep: Callable[[FitState], None] | None = None,
+    on_epoch: Callable[[FitState], None] | None = None,
 ) -> DistillationResult:
     """Train the student on the teachers' soft labels, and select the epoch by the same loss on held-out texts.
 
@@ -115,12 +115,12 @@ def distil_student(
         Pooled soft labels are one teacher of weight 1. The weights of a text may sum to any number, its own weight.
     supervision
         Added to the loss of each batch, with as many public examples; not to the held-out loss.
-    start, keep
+    start, on_epoch
         As in `fit`, to resume an interrupted distillation.
 
     Raises
     ------
-    ModelError, OwnCodeError
+    ModelError, PluginError
         If the loss is not finite, or a plug-in loss cannot be used.
     """
     started, targets, items = time.monotonic(), _Targets(soft_labels, weights, loss), student.encode(texts)
@@ -137,7 +137,7 @@ def distil_student(
         settings.epochs, settings.patience, settings.batch_size, settings.learning_rate, loss=settings.loss
     )
     train_items = [items[row] for row in train_rows]
-    result = fit(student, train_items, batch_loss, held_out_score, schedule, seed=seed, start=start, keep=keep)
+    result = fit(student, train_items, batch_loss, held_out_score, schedule, seed=seed, start=start, on_epoch=on_epoch)
     saturated = _saturated(student, items)
     return DistillationResult.of(result, saturated, seconds=time.monotonic() - started, in_loss=targets.seconds)
 

@@ -54,7 +54,7 @@ def fit(
     *,
     seed: int,
     start: FitState | None = None,
-    keep: Callable[[FitState], None] | None = None,
+    on_epoch: Callable[[FitState], None] | None = None,
 ) -> Fit:
     """Train with AdamW until the score has not risen for `patience` epochs; keep the best epoch's parameters.
 
@@ -69,8 +69,8 @@ def fit(
     seed
         Of order and dropout.
     start
-        State that `keep` received, to resume from; the final parameters are the same. None: epoch 0.
-    keep
+        State that `on_epoch` received, to resume from; the final parameters are the same. None: epoch 0.
+    on_epoch
         Called with the state before each epoch.
 
     Raises
@@ -86,8 +86,8 @@ def fit(
             best_state = training.load_state(start)
             scores, losses, best = list(start.facts["scores"]), list(start.facts["losses"]), start.facts["best"]
         while len(losses) - best < schedule.patience and len(losses) < schedule.epochs:
-            if keep is not None:
-                keep(training.state(best_state, scores=tuple(scores), losses=tuple(losses), best=best))
+            if on_epoch is not None:
+                on_epoch(training.state(best_state, scores=tuple(scores), losses=tuple(losses), best=best))
             losses.append(training.epoch(len(losses) + 1))
             scores.append(score())
             if scores[-1] > scores[best]:

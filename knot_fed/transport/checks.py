@@ -7,7 +7,7 @@ IndexError for a label. No values are read except hard labels on a CPU.
 import torch
 from jaxtyping import Float, Int
 
-from knot_fed.transport.ground_cost import GroundCost, Placed
+from knot_fed.transport.ground_cost import DeviceGroundCost, GroundCost
 
 FLOATING = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 INTEGER = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
@@ -72,15 +72,15 @@ class Batch:
         shares = weights.to(kind)  # of a 2-D array no operation runs here, not even an expand
         self.weights = shares if shares.ndim == 2 else shares.expand(self.examples, self.teachers)
 
-    def table_shape(self, placed: Placed) -> tuple[int, int]:
+    def table_shape(self, on_device: DeviceGroundCost) -> tuple[int, int]:
         """Return candidates and classes of the table of vertices; raise ValueError if a kernel cannot index it."""
-        patterns, candidates, places = placed.vertices.shape
-        device = placed.vertices.device
+        patterns, candidates, places = on_device.vertices.shape
+        device = on_device.vertices.device
         fits = places == self.classes and patterns == 1 << places
-        if not fits or placed.merge is not None or device != self.logits.device:
+        if not fits or on_device.merge is not None or device != self.logits.device:
             raise ValueError(
                 f"Expected a table of {1 << self.classes} patterns of {self.classes} labels, none merged, on"
-                f" {self.logits.device}, found one of shape {tuple(placed.vertices.shape)} on {device}"
+                f" {self.logits.device}, found one of shape {tuple(on_device.vertices.shape)} on {device}"
             )
         return candidates, places
 

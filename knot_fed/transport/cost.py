@@ -111,7 +111,7 @@ def _pairs(a: torch.Tensor, b: torch.Tensor) -> tuple[Rows, Rows]:
 def _report(
     cost: torch.Tensor, solution: Solution, a: Rows, b: Rows, ground_cost: GroundCost, solver: str
 ) -> TransportReport:
-    matrix = ground_cost.placed(a.device, torch.float64).matrix
+    matrix = ground_cost.to(a.device, torch.float64).matrix
     shared = torch.minimum(a, b).double() if ground_cost.metric else torch.zeros_like(a, dtype=torch.float64)
     more, less = a.double() - shared, b.double() - shared
     found, f, g = solution.sinkhorn, solution.f.double(), solution.g.double()

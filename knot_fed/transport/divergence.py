@@ -64,7 +64,7 @@ def _debiased_potentials(
     a: Rows, b: Rows, ground_cost: GroundCost, entropic_epsilon: float, marginal_error: float
 ) -> tuple[Rows, Rows]:
     """Return the potentials of `OT_eps(a, b)` minus those of each side with itself: the gradients of the divergence."""
-    matrix = ground_cost.placed(a.device, torch.float64).matrix
+    matrix = ground_cost.to(a.device, torch.float64).matrix
     solved = sinkhorn(
         a, b, matrix, entropic_epsilon=entropic_epsilon, marginal_error=marginal_error,
         metric=ground_cost.metric, extrapolate=False,

@@ -30,7 +30,7 @@ class Cuts:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Placed:
+class DeviceGroundCost:
     """A ground cost's tensors on one device, in one precision; empty if they do not apply."""
 
     matrix: Float[torch.Tensor, "classes classes"]
@@ -50,7 +50,7 @@ class GroundCost:
     metric: bool  # whether the triangle inequality holds
     cuts: Cuts | None  # the metric as a tree, if labels lie on a line or at equal distances
     table: VertexTable | None  # vertices of the polytope of 1-Lipschitz potentials, if there are few labels
-    _placed: dict[tuple[torch.device, torch.dtype], Placed] = field(default_factory=dict, repr=False)
+    _placed: dict[tuple[torch.device, torch.dtype], DeviceGroundCost] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -60,14 +60,14 @@ class GroundCost:
         """The largest cost between two labels."""
         return float(self.matrix.max())
 
-    def placed(self, device: torch.device, dtype: torch.dtype) -> Placed:
+    def to(self, device: torch.device, dtype: torch.dtype) -> DeviceGroundCost:
         """Return the tensors on a device, in float32 or float64; cached."""
         key = (device, dtype)
         if key in self._placed:
             return self._placed[key]
         cuts = self.cuts or Cuts("line", torch.zeros(len(self), 0), torch.zeros(0))
         table = self.table or VertexTable(torch.zeros(0, 0, 0), None)
-        self._placed[key] = Placed(
+        self._placed[key] = DeviceGroundCost(
             matrix=self.matrix.to(device, dtype),
             membership=cuts.membership.to(device, dtype),
             lengths=cuts.lengths.to(device, dtype),

@@ -100,7 +100,7 @@ class OTLoss(nn.Module):
         batch = Batch(logits, soft_labels, weights, classes=len(self.ground_cost), dtype=torch.float32)
         kernel = _fused_kernel(logits.device.type) if self.fused else None
         if kernel is not None:
-            rows, solve = batch.logits, lambda _: kernel(batch, self.ground_cost.placed(logits.device, torch.float32))
+            rows, solve = batch.logits, lambda _: kernel(batch, self.ground_cost.to(logits.device, torch.float32))
         else:
             rows, solve = torch.softmax(batch.logits, dim=1), lambda a: self._rows(a, batch)
         loss: torch.Tensor = _WithGradient.apply(rows, solve, self.reduction == "mean")  # type: ignore[no-untyped-call]

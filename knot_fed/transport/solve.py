@@ -89,18 +89,18 @@ def solve_pairs(
     if not ground_cost.metric:  # mass that both sides share may move too
         first, second = (side.expand_as(a - b).reshape(-1, classes) for side in (a, b))
         if solver == "lp":
-            return Solution(*program_solution(first, second, ground_cost.placed(first.device, first.dtype)))
+            return Solution(*program_solution(first, second, ground_cost.to(first.device, first.dtype)))
         result = _run_sinkhorn(first, second, ground_cost, accuracy)
         cost = (result.f * first).sum(dim=1) + (result.g * second).sum(dim=1)
         return Solution(cost, result.f, result.g, result)
     difference = (a - b).reshape(-1, classes)
-    placed = ground_cost.placed(difference.device, difference.dtype)
+    on_device = ground_cost.to(difference.device, difference.dtype)
     if solver == "table":
-        return Solution(*table_solution(difference, placed))
+        return Solution(*table_solution(difference, on_device))
     if solver in ("line", "star"):
-        return Solution(*cut_solution(difference, placed))
+        return Solution(*cut_solution(difference, on_device))
     if solver == "lp":
-        cost, f, _ = program_solution(difference.clamp(min=0), (-difference).clamp(min=0), placed)
+        cost, f, _ = program_solution(difference.clamp(min=0), (-difference).clamp(min=0), on_device)
         return Solution(cost, f)
     # W(a, b) = W((a - b)+, (b - a)+): exact plans leave shared mass in place, and it causes most of the entropic bias.
     result = _run_sinkhorn(difference, -difference, ground_cost, accuracy)
@@ -114,6 +114,6 @@ def _run_sinkhorn(a: Rows, b: Rows, ground_cost: GroundCost, accuracy: Accuracy)
         from knot_fed.transport.solvers import cpu_sinkhorn  # compiles at import
 
         solve = cpu_sinkhorn.sinkhorn
-    matrix, epsilon = ground_cost.placed(a.device, torch.float64).matrix, accuracy.entropic_epsilon
+    matrix, epsilon = ground_cost.to(a.device, torch.float64).matrix, accuracy.entropic_epsilon
     error, metric = accuracy.marginal_error, ground_cost.metric
     return solve(a, b, matrix, entropic_epsilon=epsilon, marginal_error=error, metric=metric)

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from knot_fed.cli.boundary import DEBUG, guarded
 from knot_fed.cli.main import app
-from knot_fed.errors import ConfigError, OwnCodeError
+from knot_fed.errors import ConfigError, PluginError
 
 SECRET = "what only the owner may read"
 
@@ -46,7 +46,7 @@ def test_a_fault_shows_its_calls_when_asked_and_no_local_variable():
 
 
 def test_a_users_own_code_is_shown_by_its_own_calls():
-    result = outcome_of(OwnCodeError("distill.loss = 'mine:loss': raised", calls='File "mine.py", line 3\n'))
+    result = outcome_of(PluginError("distill.loss = 'mine:loss': raised", calls='File "mine.py", line 3\n'))
     assert result.stderr == "File \"mine.py\", line 3\nknot-fed: distill.loss = 'mine:loss': raised\n"
 
 

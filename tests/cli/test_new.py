@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from knot_fed.cli.main import app
 from knot_fed.config.overrides import resolve_config
-from knot_fed.config.plugins import OWN_CODE
+from knot_fed.config.plugins import PLUGIN_FOLDER
 from knot_fed.preflight import check_run
 
 pytestmark = pytest.mark.slow
@@ -16,7 +16,7 @@ def project(tmp_path, monkeypatch):
     result = CliRunner().invoke(app, ["new", str(tmp_path / "mine")])
     assert result.exit_code == 0, result.output
     monkeypatch.chdir(tmp_path / "mine")
-    monkeypatch.setenv(OWN_CODE, str(tmp_path / "mine"))
+    monkeypatch.setenv(PLUGIN_FOLDER, str(tmp_path / "mine"))
     return tmp_path / "mine"
 
 

@@ -17,7 +17,7 @@ from knot_fed.data.prepare.recipes import RECIPES, find_recipe
 from knot_fed.errors import ConfigError, GroundCostError, ModelError, PolicyError
 from knot_fed.labels import LabelSpace
 from knot_fed.models import check_model_name
-from knot_fed.models.own import KNOWN
+from knot_fed.models.plugins import KNOWN
 from knot_fed.privacy import compression
 from knot_fed.privacy.policy import ReleasePolicy
 from knot_fed.privacy.policy_checks import check_scheme_may_enter_sum

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from knot_fed.config import LOSSES
-from knot_fed.config.plugins import OWN_CODE
-from knot_fed.errors import ConfigError, ModelError, OwnCodeError
+from knot_fed.config.plugins import PLUGIN_FOLDER
+from knot_fed.errors import ConfigError, ModelError, PluginError
 from knot_fed.losses import make_loss, try_loss
 from knot_fed.models import ModelSpec, build_classifier
-from knot_fed.preflight import check_own_functions
-from knot_fed.preflight.own import try_own_functions
+from knot_fed.preflight import check_plugins
+from knot_fed.preflight.plugins import try_plugins
 from knot_fed.training.distillation import distil_student
 
 MODULE = """
@@ -92,7 +92,7 @@ def own(tmp_path, monkeypatch, run_config):
     (tmp_path / "my_code.py").write_text(MODULE)
     for name, content in BROKEN_MODULES.items():
         (tmp_path / f"{name}.py").write_text(content)
-    monkeypatch.setenv(OWN_CODE, str(tmp_path))
+    monkeypatch.setenv(PLUGIN_FOLDER, str(tmp_path))
     monkeypatch.setattr(sys, "path", sys.path[:])
     yield lambda **keys: run_config(keys={key.replace("__", "."): value for key, value in keys.items()})
     for module in ("my_code", *BROKEN_MODULES):
@@ -100,7 +100,7 @@ def own(tmp_path, monkeypatch, run_config):
 
 
 def test_a_module_in_the_folder_of_the_call_is_found(own):
-    try_own_functions(own(distill__loss="my_code:good", weights__scheme="my_code:half"))
+    try_plugins(own(distill__loss="my_code:good", weights__scheme="my_code:half"))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_module_in_the_folder_of_the_call_is_found(own):
 )
 def test_what_is_wrong_with_a_users_own_function_is_told_before_anything_starts(own, keys, message):
     with pytest.raises(ConfigError, match=message) as refused:
-        try_own_functions(own(**keys))
+        try_plugins(own(**keys))
     assert str(refused.value).count("\n") == 0
 
 
@@ -146,19 +146,19 @@ def test_what_is_wrong_with_a_users_own_function_is_told_before_anything_starts(
 )
 def test_a_function_that_ends_or_holds_up_its_process_ends_no_command(own, monkeypatch, name, message):
     if name == "loops":
-        monkeypatch.setattr("knot_fed.preflight.own.OWN_SECONDS", 10.0)
+        monkeypatch.setattr("knot_fed.preflight.plugins.PLUGIN_SECONDS", 10.0)
     config = own(distill__loss=f"my_code:{name}")
     if message is None:
-        check_own_functions(config)
+        check_plugins(config)
         return
-    with pytest.raises(OwnCodeError, match=message) as refused:
-        check_own_functions(config)
+    with pytest.raises(PluginError, match=message) as refused:
+        check_plugins(config)
     assert ("my_code.py" in refused.value.calls) == (name == "raises")
 
 
 def test_the_users_part_of_the_traceback_is_hers_alone(own):
-    with pytest.raises(OwnCodeError) as refused:
-        try_own_functions(own(distill__loss="my_code:raises"))
+    with pytest.raises(PluginError) as refused:
+        try_plugins(own(distill__loss="my_code:raises"))
     assert "my_code.py" in refused.value.calls
     assert "soft_labels.undefined" in refused.value.calls
     assert "plugins.py" not in refused.value.calls

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from knot_fed import load_student
-from knot_fed.config.plugins import OWN_CODE
-from knot_fed.errors import OwnCodeError, OwnModelError, PrivacyError
+from knot_fed.config.plugins import PLUGIN_FOLDER
+from knot_fed.errors import PluginError, PluginModelError, PrivacyError
 from knot_fed.labels import LabelSpace
 from knot_fed.models import ModelSpec, build_classifier, model_identity, trained_state
-from knot_fed.preflight.own import check_own_functions, try_own_functions
+from knot_fed.preflight.plugins import check_plugins, try_plugins
 from knot_fed.sweep.content import content_digests
 from knot_fed.training.dp_sgd import check_treatable
 from knot_fed.training.teacher import predict_soft_labels
@@ -79,7 +79,7 @@ def own(tmp_path, monkeypatch):
     (tmp_path / "bad_model.py").write_text(BAD)
     (tmp_path / "planted.py").write_text(PLANTED)
     monkeypatch.setattr(sys, "path", [*sys.path, str(EXAMPLES)])
-    monkeypatch.setenv(OWN_CODE, str(tmp_path))
+    monkeypatch.setenv(PLUGIN_FOLDER, str(tmp_path))
     yield tmp_path
     for module in ("bad_model", "planted", "own_model"):
         sys.modules.pop(module, None)
@@ -128,15 +128,15 @@ def test_the_source_is_in_the_digests_of_a_study(own, run_config):
 )
 def test_what_is_wrong_with_a_users_model_is_told_before_anything_starts(own, run_config, function, message):
     with pytest.raises(Exception, match=message) as refused:
-        try_own_functions(run_config(model=f"bad_model:{function}"))
+        try_plugins(run_config(model=f"bad_model:{function}"))
     assert str(refused.value).count("\n") == 0
 
 
 @pytest.mark.slow
 def test_a_users_model_is_tried_in_a_process_of_its_own(own, run_config):
-    check_own_functions(run_config(model=NAME))
-    with pytest.raises(OwnCodeError, match="model = 'bad_model:raises': your function raised ValueError"):
-        check_own_functions(run_config(model="bad_model:raises"))
+    check_plugins(run_config(model=NAME))
+    with pytest.raises(PluginError, match="model = 'bad_model:raises': your function raised ValueError"):
+        check_plugins(run_config(model="bad_model:raises"))
 
 
 def test_a_server_runs_no_function_that_the_owner_has_not_named(own, tmp_path):
@@ -157,7 +157,7 @@ def test_an_owner_names_a_function_in_the_node_configuration_or_the_policy(own, 
 
 
 def test_a_function_without_source_is_refused(own):
-    with pytest.raises(OwnModelError, match="model = 'math:hypot': its source cannot be found"):
+    with pytest.raises(PluginModelError, match="model = 'math:hypot': its source cannot be found"):
         model_identity(ModelSpec("math:hypot", "all", SPEC.labels, paired=False, max_length=128))
 
 

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knot_fed.models.huggingface.feature_cache import KeptFeatures
+from knot_fed.models.huggingface.feature_cache import FeatureCache
 
 lists = st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=6), min_size=1, max_size=5)
 
@@ -21,14 +21,14 @@ def test_no_text_is_computed_twice_in_whatever_lists_it_comes(tmp_path_factory, 
         return features_of(texts)
 
     for texts in asked:
-        np.testing.assert_array_equal(KeptFeatures(folder).features(texts, compute), features_of(texts))
+        np.testing.assert_array_equal(FeatureCache(folder).features(texts, compute), features_of(texts))
     assert len(computed) == len(set(computed)) == len({text for texts in asked for text in texts})
 
 
 def test_a_broken_file_is_computed_anew(tmp_path):
-    KeptFeatures(tmp_path).features(["a"], features_of)
+    FeatureCache(tmp_path).features(["a"], features_of)
     next(tmp_path.glob("*.safetensors")).write_bytes(b"broken")
-    np.testing.assert_array_equal(KeptFeatures(tmp_path).features(["a"], features_of), features_of(["a"]))
+    np.testing.assert_array_equal(FeatureCache(tmp_path).features(["a"], features_of), features_of(["a"]))
 
 
 def test_a_file_in_the_place_of_another_is_computed_anew(tmp_path):
@@ -36,10 +36,10 @@ def test_a_file_in_the_place_of_another_is_computed_anew(tmp_path):
     for folder in folders.values():
         for text in "ab":
             shift = folder.name == "other"
-            KeptFeatures(folder).features([text], lambda texts, shift=shift: features_of(texts) + shift)
+            FeatureCache(folder).features([text], lambda texts, shift=shift: features_of(texts) + shift)
     first, second = sorted(folders["one"].iterdir())
     for taken in (second, folders["other"] / first.name):
         first.write_bytes(taken.read_bytes())
         for text in "ab":
-            kept = KeptFeatures(folders["one"]).features([text], features_of)
+            kept = FeatureCache(folders["one"]).features([text], features_of)
             np.testing.assert_array_equal(kept, features_of([text]))

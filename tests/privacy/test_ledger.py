@@ -18,7 +18,7 @@ from knot_fed.privacy.accounting import NoiseEvent
 from knot_fed.privacy.ledger.entry import LedgerEntry
 from knot_fed.privacy.ledger.ledger import Ledger, digest_of_keys, texts_released
 from knot_fed.privacy.ledger.spending import most_sums, of_run, spent_in_life, spent_in_run
-from knot_fed.privacy.policy_checks import life_epsilon
+from knot_fed.privacy.policy_checks import total_epsilon
 
 A, B = "a" * 64, "b" * 64
 
@@ -35,7 +35,7 @@ def charge(state, *entries):
 
 
 def spent(entries):
-    return life_epsilon(spent_in_life(entries, "client"), 1e-5)
+    return total_epsilon(spent_in_life(entries, "client"), 1e-5)
 
 
 @pytest.fixture
@@ -303,7 +303,7 @@ def test_recovery_forgets_no_sum_and_no_limit_of_a_run(tmp_path):
         assert most_sums(keys, entries, run=run, keys_of=lambda entry: keys) == (in_run, math.inf)
         assert texts_released(of_run(entries, run)) == in_run
         assert ledger.evaluated(run) == (in_run, math.inf)
-        assert life_epsilon(spent_in_run(of_run(entries, run), "client", keys_of=lambda entry: keys), 1e-5) == in_run
+        assert total_epsilon(spent_in_run(of_run(entries, run), "client", keys_of=lambda entry: keys), 1e-5) == in_run
 
 
 def test_lost_keys_of_texts_are_found_and_recovered_as_the_whole_budget(tmp_path):

@@ -17,7 +17,7 @@ from knot_fed.privacy.policy_checks import (
     check_transfer_set,
     release_answer,
     rounded_metrics,
-    stricter_settings,
+    tightened_settings,
 )
 from knot_fed.types import Metrics, TeacherAnswer
 from tests.config.test_config import leaves
@@ -130,5 +130,5 @@ def test_a_run_keeps_the_transfer_set_that_it_began_with(pinned):
 
 def test_a_study_has_the_delta_that_it_asks_for_and_an_owner_a_smaller_one():
     asked = PrivacyConfig(mechanism="dp-sgd", delta=0.01)
-    assert stricter_settings(asked, STUDY).delta == 0.01
-    assert stricter_settings(asked, ReleasePolicy()).delta == 1e-5
+    assert tightened_settings(asked, STUDY).delta == 0.01
+    assert tightened_settings(asked, ReleasePolicy()).delta == 1e-5

@@ -43,7 +43,7 @@ OTHER = {
     "federation/server/collecting.py": {"np.random.default_rng": 1},
     "federation/server/learning.py": {"np.random.SeedSequence": 1},
     "losses.py": {"torch.Generator": 1, "torch.randn": 3},  # a small batch on which a user's loss is tried
-    "preflight/own.py": {"np.random.default_rng": 1},  # the same for a user's weights
+    "preflight/plugins.py": {"np.random.default_rng": 1},  # the same for a user's weights
     "training/dp_sgd.py": {"NoiseSource": 1},  # a step on public texts, by which a model is tried
     "training/fitting.py": {"np.random.default_rng": 1},
     "models/huggingface/trial.py": {"np.random.default_rng": 1},  # random texts that a model is tried on

@@ -316,7 +316,7 @@ def test_a_broken_input_is_one_sentence_and_exit_1(emotion_run, sweep, spoil, re
 
 
 def test_a_sweep_beside_other_folders_and_a_failed_run_among_several_are_refused(emotion_run, sweep, tmp_path):
-    assert "report each sweep on its own" in call(emotion_run.path, sweep).stderr
+    assert "report each sweep alone" in call(emotion_run.path, sweep).stderr
     failed = RunFolder(tmp_path / "failed")
     shutil.copytree(emotion_run.path, failed.path)
     change_summary(failed, error="too few", domains={})

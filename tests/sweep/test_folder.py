@@ -19,10 +19,10 @@ def config(*overrides):
 
 def test_a_sweep_of_the_same_configuration_is_reopened_with_what_it_keeps(tmp_path):
     first = SweepFolder.open(tmp_path / "sweep", config=config(), grid=GRID, clients=3, seeds=[1])
-    assert first.kept_references("seed1") is None
-    first.keep_references("seed1", [{"line": "ensemble", "sd": 0.5}])
+    assert first.load_references("seed1") is None
+    first.save_references("seed1", [{"line": "ensemble", "sd": 0.5}])
     again = SweepFolder.open(tmp_path / "sweep", config=config("seed=9"), grid=GRID, clients=3, seeds=[1])
-    assert again.kept_references("seed1") == [{"line": "ensemble", "sd": 0.5}]
+    assert again.load_references("seed1") == [{"line": "ensemble", "sd": 0.5}]
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_no_kernel_reads_a_table_of_other_labels_or_out_of_merged_ones(kernel):
     for cost, classes in ((FEW, 4), (FEW, 6), (merged, 4), (merged, 3), (MANY, 12)):
         with pytest.raises(ValueError, match=f"Expected a table of {2**classes} patterns of {classes} labels"):
             kernel.fused_table_loss(
-                Batch(flat(8, classes), flat(8, classes)), cost.placed(torch.device("cpu"), torch.float32)
+                Batch(flat(8, classes), flat(8, classes)), cost.to(torch.device("cpu"), torch.float32)
             )
 
 
@@ -197,7 +197,7 @@ def test_an_empty_batch_has_no_costs():
     assert sinkhorn_divergence(flat(0, 5), flat(0, 2, 5), FEW).shape == (0, 2)
     assert OTLoss(FEW, reduction="none")(flat(0, 5), torch.zeros(0, dtype=torch.long)).shape == (0,)
     values, gradient = gpu_kernel.fused_table_loss(
-        Batch(flat(0, 5), flat(0, 5)), FEW.placed(torch.device("cpu"), torch.float32)
+        Batch(flat(0, 5), flat(0, 5)), FEW.to(torch.device("cpu"), torch.float32)
     )
     assert (values.shape, gradient.shape) == ((0,), (0, 5))
 

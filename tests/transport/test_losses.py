@@ -70,10 +70,10 @@ def test_the_gradient_is_that_of_central_differences(solver):
 )
 def test_fused_kernels_agree_with_plain_torch(kernel, classes, rows, teachers):
     cost, logits, soft_labels, weights = problem(classes, rows=rows, teachers=teachers, seed=classes)
-    placed = cost.placed(CPU, torch.float32)
-    values, gradient = kernel.fused_table_loss(Batch(logits, soft_labels, weights), placed)
+    on_device = cost.to(CPU, torch.float32)
+    values, gradient = kernel.fused_table_loss(Batch(logits, soft_labels, weights), on_device)
     a = torch.softmax(logits, dim=1)
-    costs, potentials = table_solution((a[:, None] - soft_labels).reshape(-1, classes), placed)
+    costs, potentials = table_solution((a[:, None] - soft_labels).reshape(-1, classes), on_device)
     expected = (weights * costs.view(rows, teachers)).sum(dim=1)
     slope = torch.bmm(weights[:, None], potentials.view(rows, teachers, classes))[:, 0]
     torch.testing.assert_close(values, expected, rtol=1e-5, atol=1e-6 * cost.diameter)

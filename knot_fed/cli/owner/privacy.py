@@ -28,14 +28,14 @@ def show(
     from knot_fed.federation.client.settings import read_policy
     from knot_fed.privacy.ledger.ledger import texts_released
     from knot_fed.privacy.ledger.spending import spent_in_life
-    from knot_fed.privacy.policy_checks import life_epsilon
+    from knot_fed.privacy.policy_checks import total_epsilon
 
     ledger = _ledger(client_state)
     owner = read_policy(str(policy or ""))
     entries = ledger.entries()
     console.print(*ledger_tables(entries))
     for unit in ("record", "client"):
-        spent = life_epsilon(spent_in_life(entries, unit), owner.delta)
+        spent = total_epsilon(spent_in_life(entries, unit), owner.delta)
         said = f"epsilon {spent:.4g} at delta {owner.delta:g}" if math.isfinite(spent) else "no guarantee"
         limit = f" of max-epsilon = {owner.max_epsilon:g}" if owner.max_epsilon and unit == owner.unit else ""
         console.print(f"together, for each {unit}: {said}{limit}", highlight=False)

@@ -22,7 +22,7 @@ HUB_SPLITS = {"train": "train", "validation": "val", "test": "test"}
 
 
 @contextmanager
-def errors_about(role: str) -> Iterator[None]:
+def error_role(role: str) -> Iterator[None]:
     """Set the role of the file, such as `the private file`, in data errors that a peer sees; also a decorator."""
     try:
         yield

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from flwr.app import Context, Message, UserConfig
 
-from knot_fed.errors import KnotError, told_error
+from knot_fed.errors import KnotError, describe_error
 from knot_fed.federation.wire.checks import cut_printable
 from knot_fed.federation.wire.envelope import REFUSAL, pack_refusal
 
@@ -51,7 +51,7 @@ def guard_handler(*declared: str) -> Callable[[Handler], Handler]:
                     logger.warning("a %s was refused: %s", kind, cut_printable(str(error), LONGEST_LOGGED))
             except Exception as error:
                 reason = f"the client failed with {type(error).__name__}; see the client's own log"
-                logger.warning("%s", told_error(error, of=f"a {kind}"))
+                logger.warning("%s", describe_error(error, of=f"a {kind}"))
             return Message(pack_refusal(reason), reply_to=message)
 
         return answer

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flwr.app import Context, Message
 
-from knot_fed.data.private import untold
+from knot_fed.data.private import ignore_note
 from knot_fed.errors import WireError
 from knot_fed.federation.client.guard import guard_handler
 from knot_fed.federation.client.settings import HELD_TEXTS, Client
@@ -34,7 +34,7 @@ def answer_handshake(message: Message, context: Context) -> Message:
         raise WireError("the server names no transfer set; name the one that this run is about")
     client.check_model(client.model)
     client.bind(str(context.run_id), server.fingerprint)
-    _, assignment = client.examples(tell=partial(logger.info, "%s: %s") if client.node.data else untold)
+    _, assignment = client.examples(on_note=partial(logger.info, "%s: %s") if client.node.data else ignore_note)
     if client.shard[1] > 1 and client.run.name:
         RunFolder.open(Path(client.run.runs_dir) / client.run.name).write_assignment(client.name, assignment)
     if held:

@@ -63,7 +63,7 @@ def teacher_plan(
     accounted for the number asked in one request. Raises PolicyError if the run uses none of the mechanisms that the
     owner requires, and PrivacyError if no noise gives the guarantee.
     """
-    privacy = policy_checks.stricter_settings(client.run.privacy, client.policy)
+    privacy = policy_checks.tightened_settings(client.run.privacy, client.policy)
     noise = mechanism_of(privacy).noise_event(
         privacy, texts=len(transfer), asked=asked, least_noise=client.policy.least_noise
     )
@@ -170,7 +170,7 @@ class _Release:
         return self._claimed(self._spent_in_run(of_run(entries, self.run), self.privacy.facts.guarantee.unit))
 
     def _claimed(self, noise: Sequence[NoiseEvent | None]) -> exchange.Claim:
-        epsilon, privacy = policy_checks.life_epsilon(noise, self.privacy.delta), self.privacy
+        epsilon, privacy = policy_checks.total_epsilon(noise, self.privacy.delta), self.privacy
         if math.isinf(epsilon):
             return exchange.Claim(NO_MECHANISM if privacy.facts.has_guarantee else privacy.mechanism, math.inf, 0.0)
         return exchange.Claim(privacy.mechanism, epsilon, privacy.delta)

@@ -11,9 +11,9 @@ from flwr.app import ArrayRecord, Context
 from knot_fed import models
 from knot_fed.config import NodeConfig, RunConfig
 from knot_fed.data.partition import client_shard, split_examples
-from knot_fed.data.private import Columns, Tell, join_examples, read_labelled_texts, seed_key, untold
+from knot_fed.data.private import Columns, OnNote, ignore_note, join_examples, read_labelled_texts, seed_key
 from knot_fed.data.reading.files import data_path, short_name
-from knot_fed.data.transfer_set import TransferSet, keep_transfer_set, kept_transfer_set, read_transfer_set
+from knot_fed.data.transfer_set import TransferSet, load_transfer_set, read_transfer_set, save_transfer_set
 from knot_fed.errors import ConfigError, PolicyError, WireError
 from knot_fed.federation.wire import student_wire
 from knot_fed.federation.wire.checks import cut_printable
@@ -88,7 +88,7 @@ class Client:
         """Return the key of private choices: a real node's secret, or the run's seed for a virtual client."""
         return self.ledger.secret() if self.node.data else seed_key(self.run.seed)
 
-    def examples(self, *, tell: Tell = untold) -> tuple[SplitExamples, dict[str, list[int]]]:
+    def examples(self, *, on_note: OnNote = ignore_note) -> tuple[SplitExamples, dict[str, list[int]]]:
         """Read the private files, and this client's share of one that several virtual clients split.
 
         A server controls neither the split of a real node's file nor how much of it is read: the node's secret splits
@@ -98,7 +98,7 @@ class Client:
         limit, labels = 0 if self.node.data else data.limit, self.run.label_space()
         columns, key = self.columns(), self.secret()
         parts = [
-            read_labelled_texts(file, columns=columns, labels=labels, key=key, limit=limit, tell=tell)
+            read_labelled_texts(file, columns=columns, labels=labels, key=key, limit=limit, on_note=on_note)
             for file in self.files
         ]
         return split_examples(
@@ -127,7 +127,7 @@ class Client:
 
     def check_model(self, name: str) -> None:
         """Refuse a pretrained model, or a function that builds one, that only the server has named."""
-        if self.node.data and models.needs_permission(name) and name not in (self.node.model, *self.policy.models):
+        if self.node.data and models.is_external_model(name) and name not in (self.node.model, *self.policy.models):
             raise PolicyError(
                 f"the model {cut_printable(name, 80)!r} is named by the server only; add it to models in the policy"
             )
@@ -157,11 +157,11 @@ class Client:
     def keep_texts(self, transfer: TransferSet) -> None:
         """Keep the texts that the server sent, for use after a restart; a virtual client keeps none."""
         if self.node.data:
-            keep_transfer_set(transfer, self.state / KEPT_TEXTS)
+            save_transfer_set(transfer, self.state / KEPT_TEXTS)
 
     def kept_texts(self, fingerprint: str) -> TransferSet | None:
         """Return the kept texts with this fingerprint, if any."""
-        return kept_transfer_set(self.state / KEPT_TEXTS, fingerprint=fingerprint) if self.node.data else None
+        return load_transfer_set(self.state / KEPT_TEXTS, fingerprint=fingerprint) if self.node.data else None
 
     def seed(self) -> int:
         """Derive this client's seed from the run's seed and its name."""

@@ -64,7 +64,7 @@ class Learner:
         rows, found = self.transfer.slice(server_round, self.config.rounds), received.consensus
         self.folder.save_pooled(server_round, found.pooled)
 
-        def keep(state: FitState) -> None:
+        def on_epoch(state: FitState) -> None:
             supervision = self.supervision.state if self.supervision is not None else None
             Checkpoint(server_round, received, outcome, supervision, state).save(self.folder)
 
@@ -72,7 +72,7 @@ class Learner:
             distillation = distil_student(
                 self.student, self.transfer.texts[rows.start : rows.stop], found.targets, found.weights, self.loss,
                 self.config.distill, seed=round_seed(self.config.seed, server_round), supervision=self.supervision,
-                start=start, keep=keep,
+                start=start, on_epoch=on_epoch,
             )  # fmt: skip
         if distillation.unmoved:
             logger.warning(

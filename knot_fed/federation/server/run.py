@@ -16,7 +16,7 @@ from knot_fed.data.partition import client_name
 from knot_fed.data.private import Columns, read_labelled_texts, seed_key
 from knot_fed.data.reading.files import data_path
 from knot_fed.data.transfer_set import TransferSet, check_rounds, read_transfer_set
-from knot_fed.errors import KnotError, phase, told_error
+from knot_fed.errors import KnotError, describe_error, phase
 from knot_fed.federation.server.roster import Outcome
 from knot_fed.labels import LabelSpace
 from knot_fed.models import ModelSpec, TextClassifier, build_classifier, save_classifier, train_vocabulary
@@ -54,7 +54,7 @@ def run_in_folder(grid: Grid, context: Context, federate: Callable[[Grid, RunCon
         log_event(FAILED, logging.ERROR, text=error)
         raise
     except Exception as error:
-        log_event(FAILED, logging.ERROR, text=f"the server app: {told_error(error)}; {REMEDY}")
+        log_event(FAILED, logging.ERROR, text=f"the server app: {describe_error(error)}; {REMEDY}")
         raise
     else:
         summary = folder.read_summary()
@@ -81,12 +81,14 @@ def _open_folder(config: RunConfig, *, default: str, seal: str) -> RunFolder:
 def read_server_data(config: RunConfig) -> tuple[TransferSet, SplitExamples]:
     """Read the transfer set and the public labelled set; raises DataError, or ConfigError if texts are too few."""
     data = config.data
-    columns, tell = Columns.from_settings(data), partial(logger.info, "%s: %s")
-    transfer = read_transfer_set(data_path(data.root, data.transfer), columns=columns, limit=data.limit, tell=tell)
+    columns, on_note = Columns.from_settings(data), partial(logger.info, "%s: %s")
+    transfer = read_transfer_set(
+        data_path(data.root, data.transfer), columns=columns, limit=data.limit, on_note=on_note
+    )
     check_rounds(len(transfer), config.rounds, name=client_name(data.transfer))
     public = read_labelled_texts(
         data_path(data.root, data.public), columns=columns, labels=config.label_space(), key=seed_key(config.seed),
-        limit=data.limit, least_classes=2, tell=tell,
+        limit=data.limit, least_classes=2, on_note=on_note,
     )  # fmt: skip
     if transfer.repeated:
         logger.info("%d transfer texts; %d rows repeat one of them and are left out", len(transfer), transfer.repeated)

@@ -21,7 +21,7 @@ KEY_BYTES = 16
 logger = logging.getLogger("knot_fed")
 
 
-class KeptFeatures:
+class FeatureCache:
     """The features of one encoder in a folder, which several processes may read and write at once."""
 
     def __init__(self, folder: Path) -> None:

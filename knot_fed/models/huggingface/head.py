@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import nn
 from typing_extensions import override
 
-from knot_fed.models.huggingface.feature_cache import ComputeFeatures, KeptFeatures
+from knot_fed.models.huggingface.feature_cache import ComputeFeatures, FeatureCache
 from knot_fed.models.huggingface.pretrained import HF, load_weights, read_config, unusable
 from knot_fed.models.huggingface.text_tokens import cut_notes, load_tokenizer, random_token_items, tokenize
 from knot_fed.models.text_classifier import Item, ModelSpec, TextClassifier, pair_features
@@ -129,7 +129,7 @@ class FeatureExtractor:
             return compute(names)
         described = json.dumps([READING, encoder_identity(self._spec.name), self._spec.max_length])
         digest = hashlib.sha256(described.encode()).hexdigest()[:32]
-        return KeptFeatures(self._folder / digest).features(names, compute)
+        return FeatureCache(self._folder / digest).features(names, compute)
 
     def tokenized(self, texts: list[str]) -> list[Item]:
         """Return the token ids of texts, truncated at the specification's length."""

@@ -7,12 +7,12 @@ from functools import lru_cache
 import huggingface_hub
 import numpy as np
 
-from knot_fed.errors import ModelError, OwnCodeError
+from knot_fed.errors import ModelError, PluginError
 from knot_fed.models.huggingface.pretrained import HF, cached_folder, is_path, unusable
 from knot_fed.models.huggingface.text_tokens import all_unknown
 from knot_fed.models.inference import predict_logits
-from knot_fed.models.own import is_own_model
-from knot_fed.models.storage import build_classifier, load_trained_state, needs_permission, trained_state
+from knot_fed.models.plugins import is_plugin_model
+from knot_fed.models.storage import build_classifier, is_external_model, load_trained_state, trained_state
 from knot_fed.models.text_classifier import ModelSpec, TextClassifier
 from knot_fed.types import Text
 
@@ -65,13 +65,13 @@ def try_model(spec: ModelSpec, texts: tuple[Text, ...] = ()) -> Trial | None:
 def _tried(spec: ModelSpec, texts: tuple[Text, ...]) -> Trial:
     model = build_classifier(spec, seed=0, device="cpu").eval()
     try:
-        if needs_permission(spec.name):
+        if is_external_model(spec.name):
             _check_known(model, texts)
             _check_answers(model, [*_trial_texts(spec), *texts[:FEW]])
-        if is_own_model(spec.name):
+        if is_plugin_model(spec.name):
             _check_own(model, _trial_texts(spec))
         notes = model.notes()
-    except (ModelError, OwnCodeError):
+    except (ModelError, PluginError):
         raise
     except Exception as error:
         remedy = "use trainable = 'head', or another model" if spec.trainable == "all" else "use another model"

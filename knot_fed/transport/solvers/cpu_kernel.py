@@ -11,20 +11,20 @@ from jaxtyping import Float
 
 from knot_fed.system.compiled import compiled
 from knot_fed.transport.checks import Batch
-from knot_fed.transport.ground_cost import Placed
+from knot_fed.transport.ground_cost import DeviceGroundCost
 
 
 def fused_table_loss(
-    batch: Batch, placed: Placed
+    batch: Batch, on_device: DeviceGroundCost
 ) -> tuple[Float[torch.Tensor, "examples"], Float[torch.Tensor, "examples classes"]]:
     """Return `sum_k w_k W(softmax(logits), q_k)` for each example, and its gradient with respect to the logits.
 
     The batch is float32 on the CPU; the table of the ground cost merges no labels.
     """
-    candidates, classes = batch.table_shape(placed)
+    candidates, classes = batch.table_shape(on_device)
     rows, gradients = np.empty(batch.examples, np.float32), np.empty((batch.examples, classes), np.float32)
     arrays = [part.detach().contiguous().numpy() for part in (batch.logits, batch.soft_labels, batch.weights)]
-    _kernel(classes, candidates)(*arrays, placed.vertices.numpy(), rows, gradients)
+    _kernel(classes, candidates)(*arrays, on_device.vertices.numpy(), rows, gradients)
     return torch.from_numpy(rows), torch.from_numpy(gradients)
 
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 
 from knot_fed.errors import GroundCostError
-from knot_fed.transport.ground_cost import Placed
+from knot_fed.transport.ground_cost import DeviceGroundCost
 
 MOST_PIVOTS = 1_000_000
 OPTIMAL = 1
@@ -25,33 +25,33 @@ Rows = Float[torch.Tensor, "pairs classes"]
 Row = Float[np.ndarray, "classes"]
 
 
-def cut_solution(difference: Rows, placed: Placed) -> tuple[Costs, Rows]:
+def cut_solution(difference: Rows, on_device: DeviceGroundCost) -> tuple[Costs, Rows]:
     """Solve on a tree: `W = sum_e length_e |mass of d beyond edge e|`.
 
     On a line the masses are differences of cumulative distributions (Vallender 1974); on a star (labels at equal
     distances) W is half the distance times `||d||_1`.
     """
-    flows = difference @ placed.membership
-    cost: Costs = flows.abs() @ placed.lengths
-    return cost, (torch.sign(flows) * placed.lengths) @ placed.membership.T
+    flows = difference @ on_device.membership
+    cost: Costs = flows.abs() @ on_device.lengths
+    return cost, (torch.sign(flows) * on_device.lengths) @ on_device.membership.T
 
 
-def table_solution(difference: Rows, placed: Placed) -> tuple[Costs, Rows]:
+def table_solution(difference: Rows, on_device: DeviceGroundCost) -> tuple[Costs, Rows]:
     """Maximise `<h, d>` over the vertices that can be optimal for the sign pattern of each difference."""
-    _, candidates, places = placed.vertices.shape
-    merged = difference if placed.merge is None else difference @ placed.merge
+    _, candidates, places = on_device.vertices.shape
+    merged = difference if on_device.merge is None else difference @ on_device.merge
     costs, potentials = [], []
     for chunk in torch.split(merged, max(1, CHUNK // (candidates * places))):
-        pattern = ((chunk > 0).to(chunk.dtype) @ placed.powers).long()  # the bits are the labels with d > 0
-        values = torch.bmm(placed.vertices.index_select(0, pattern), chunk[:, :, None])[:, :, 0]  # <h, d>
+        pattern = ((chunk > 0).to(chunk.dtype) @ on_device.powers).long()  # the bits are the labels with d > 0
+        values = torch.bmm(on_device.vertices.index_select(0, pattern), chunk[:, :, None])[:, :, 0]  # <h, d>
         cost, winner = values.max(dim=1)
         costs.append(cost)
-        potentials.append(placed.vertices.view(-1, places).index_select(0, pattern * candidates + winner))
+        potentials.append(on_device.vertices.view(-1, places).index_select(0, pattern * candidates + winner))
     best = torch.cat(potentials) if len(potentials) > 1 else potentials[0]
-    return torch.cat(costs), best if placed.merge is None else best @ placed.merge.T
+    return torch.cat(costs), best if on_device.merge is None else best @ on_device.merge.T
 
 
-def program_solution(a: Rows, b: Rows, placed: Placed) -> tuple[Costs, Rows, Rows]:
+def program_solution(a: Rows, b: Rows, on_device: DeviceGroundCost) -> tuple[Costs, Rows, Rows]:
     """Solve each pair's linear program by POT's network simplex (Bonneel et al. 2011), in float64 on the CPU.
 
     Rows may have any equal masses. Returns the cost and the potentials of `a` and `b`; raises GroundCostError if the
@@ -59,7 +59,7 @@ def program_solution(a: Rows, b: Rows, placed: Placed) -> tuple[Costs, Rows, Row
     """
     if not len(a):
         return a[:, 0], a, b
-    cost = placed.matrix.double().cpu().numpy()
+    cost = on_device.matrix.double().cpu().numpy()
     firsts, seconds = (side.detach().double().cpu().numpy() for side in (a, b))
     solved = [_program(first, second, cost) for first, second in zip(firsts, seconds, strict=True)]
     totals, f, g = (torch.from_numpy(np.array(column)).to(a) for column in zip(*solved, strict=True))

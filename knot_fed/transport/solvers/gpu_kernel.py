@@ -11,23 +11,23 @@ import triton.language as tl
 from jaxtyping import Float
 
 from knot_fed.transport.checks import Batch
-from knot_fed.transport.ground_cost import Placed
+from knot_fed.transport.ground_cost import DeviceGroundCost
 
 BLOCK = 128
 
 
 def fused_table_loss(
-    batch: Batch, placed: Placed
+    batch: Batch, on_device: DeviceGroundCost
 ) -> tuple[Float[torch.Tensor, "examples"], Float[torch.Tensor, "examples classes"]]:
     """Return `sum_k w_k W(softmax(logits), q_k)` for each example, and its gradient with respect to the logits.
 
     The batch is float32, on the device of the ground cost, whose table merges no labels.
     """
-    candidates, classes = batch.table_shape(placed)
+    candidates, classes = batch.table_shape(on_device)
     rows, gradients = batch.logits.new_empty(batch.examples), batch.logits.new_empty(batch.examples, classes)
     if batch.examples:  # a grid must not be empty
         _table_loss[(triton.cdiv(batch.examples, BLOCK),)](
-            batch.logits.contiguous(), batch.soft_labels.contiguous(), batch.weights.contiguous(), placed.vertices,
+            batch.logits.contiguous(), batch.soft_labels.contiguous(), batch.weights.contiguous(), on_device.vertices,
             rows, gradients, batch.examples, batch.teachers,
             classes=classes, candidates=candidates, width=triton.next_power_of_2(classes), block=BLOCK,
         )  # fmt: skip

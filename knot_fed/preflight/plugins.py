@@ -7,19 +7,19 @@ import numpy as np
 
 from knot_fed.aggregation import SCHEMES, TeacherAnswers, client_weights
 from knot_fed.config import RunConfig
-from knot_fed.errors import OwnCodeError
+from knot_fed.errors import PluginError
 from knot_fed.losses import BUILDERS, make_loss, try_loss
-from knot_fed.models import ModelSpec, is_own_model, try_model
+from knot_fed.models import ModelSpec, is_plugin_model, try_model
 from knot_fed.preflight.models import PAIRED_TASK, named_models
 from knot_fed.system.processes import worker_pool
 
 READ = ("task", "labels", "transport", "distill", "weights", "model", "student", "teacher")
 """Parts of the configuration on which the trials depend."""
-OWN_SECONDS = 120.0
+PLUGIN_SECONDS = 120.0
 """Time limit for all plug-ins on one small batch, including imports and compilation."""
 
 
-def check_own_functions(config: RunConfig) -> None:
+def check_plugins(config: RunConfig) -> None:
     """Build the loss; call plug-ins for losses and weights on a small batch, and build those for models.
 
     Raises
@@ -27,7 +27,7 @@ def check_own_functions(config: RunConfig) -> None:
     KnotError
         If one cannot be imported, raises, ends its process, does not return in time, or returns an invalid value.
     """
-    if not _own_functions(config):
+    if not _plugins(config):
         make_loss(config)
         return
     _try_apart(RunConfig(**{field: getattr(config, field) for field in READ}))
@@ -36,22 +36,22 @@ def check_own_functions(config: RunConfig) -> None:
 @lru_cache(maxsize=64)
 def _try_apart(config: RunConfig) -> None:
     """Try plug-ins in another process, once for all cells of a sweep with the same configuration."""
-    names = " and ".join(_own_functions(config))
+    names = " and ".join(_plugins(config))
     try:
         with worker_pool(1) as pool:
-            pool.submit(try_own_functions, config).result(timeout=OWN_SECONDS)
+            pool.submit(try_plugins, config).result(timeout=PLUGIN_SECONDS)
     except TimeoutError:
-        raise OwnCodeError(
-            f"{names}: nothing was returned for a small batch in {OWN_SECONDS:g} s; correct your function"
+        raise PluginError(
+            f"{names}: nothing was returned for a small batch in {PLUGIN_SECONDS:g} s; correct your function"
         ) from None
     except BrokenProcessPool:
-        raise OwnCodeError(
+        raise PluginError(
             f"{names}: your function ended its process without an error; let it raise an exception instead"
         ) from None
 
 
-def try_own_functions(config: RunConfig) -> None:
-    """Try plug-ins as in `check_own_functions`, but in this process."""
+def try_plugins(config: RunConfig) -> None:
+    """Try plug-ins as in `check_plugins`, but in this process."""
     loss, labels = make_loss(config), len(config.label_space())
     if config.distill.loss not in BUILDERS:
         try_loss(loss, labels=labels, name=config.distill.loss)
@@ -61,14 +61,14 @@ def try_own_functions(config: RunConfig) -> None:
         answers = TeacherAnswers(np.array([10, 20, 30]), scores, soft_labels)
         client_weights(config.weights.scheme, answers, power=config.weights.power)
 
-    for name in sorted(filter(is_own_model, named_models(config))):
+    for name in sorted(filter(is_plugin_model, named_models(config))):
         paired = config.task == PAIRED_TASK
         try_model(ModelSpec(name, "all", config.label_space().names, paired, config.teacher.max_length))
 
 
-def _own_functions(config: RunConfig) -> list[str]:
+def _plugins(config: RunConfig) -> list[str]:
     named = (("distill.loss", config.distill.loss, BUILDERS), ("weights.scheme", config.weights.scheme, SCHEMES))
-    models = sorted(filter(is_own_model, named_models(config)))
+    models = sorted(filter(is_plugin_model, named_models(config)))
     return [f"{key} = {name!r}" for key, name, known in named if name not in known] + [
         f"model = {name!r}" for name in models
     ]
