@@ -13,16 +13,18 @@ from knot_fed.federation.flower.in_process import InProcessGrid, context, virtua
 from knot_fed.federation.server.run import run_in_folder
 from knot_fed.models import TextClassifier, load_classifier
 from knot_fed.preflight import check_run, check_run_folder
+from knot_fed.preflight.unread import unread_settings
 from knot_fed.server_app import federate
 
 
 @dataclass(frozen=True, slots=True)
 class FederationResult:
-    """The result of a run: the content of `summary.json`, the distilled student, and the run folder."""
+    """The content of `summary.json`, the student, the run folder, and notes on the configuration."""
 
     summary: dict[str, Any]
     student: TextClassifier
     folder: Path
+    notes: tuple[str, ...]
 
 
 class Federation:
@@ -53,7 +55,9 @@ class Federation:
         self.config = config or RunConfig()
 
     def run(self, clients: int = 0) -> FederationResult:
-        """Run the federation; without a configured name, the run is named after its task and the time.
+        """Run the federation, and log its progress to standard output.
+
+        Without a configured name, the run is named after its task and the time.
 
         Parameters
         ----------
@@ -72,7 +76,7 @@ class Federation:
         config = for_virtual_clients(self.config, clients)
         count = clients or len(config.data.client_names)
         check_run_folder(config)
-        check_run(config, clients=count)
+        notes = (*unread_settings([config]), *check_run(config, clients=count))
         grid = InProcessGrid(virtual_clients(config, count), client_app)
         folder = run_in_folder(grid, context(config, node={}, node_id=1), federate)
-        return FederationResult(folder.read_summary(), load_classifier(folder.student), folder.path)
+        return FederationResult(folder.read_summary(), load_classifier(folder.student), folder.path, notes)

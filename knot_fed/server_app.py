@@ -29,7 +29,7 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
     started = time.monotonic()
     strategy = KnotStrategy.from_config(config, folder)
     student, outcome = strategy.student, strategy.roster.outcome
-    failure = run_between_measurements(lambda: strategy.run(grid), student, config, strategy.public, outcome)
+    failure = run_between_measurements(lambda: strategy.start(grid), student, config, strategy.public, outcome)
     facts: dict[str, object] = {
         "distillation": distillation_facts(config, outcome.distillations),
         "privacy": privacy_facts(config, outcome),

@@ -31,8 +31,8 @@ logger = logging.getLogger("knot_fed")
 class KnotStrategy(Strategy):
     """Federated distillation of a student from clients' soft labels (KNOT, COLING 2022).
 
-    `from_config` builds it from a configuration, and `run` runs it in any `ServerApp`. Flower's `start` is refused: its
-    loop has no handshake, no bound on replies, and no second request to a client that was absent.
+    `from_config` builds it from a configuration, and `start` runs it in any `ServerApp`. Unlike Flower's loop, it has
+    a handshake, bounds on replies, and a second request to a client that was absent.
 
     Parameters
     ----------
@@ -73,25 +73,33 @@ class KnotStrategy(Strategy):
         )  # fmt: skip
 
     @override
-    def start(self, *_: object, **__: object) -> Result:
-        """Refuse Flower's loop with a FederationError."""
-        raise FederationError(
-            "KnotStrategy.start is not supported: Flower's loop has no handshake and does not follow the configured"
-            " rounds; call KnotStrategy.run(grid)"
-        )
-
-    def run(self, grid: Grid) -> None:
+    def start(  # type: ignore[override]
+        self, grid: Grid, initial_arrays: ArrayRecord | None = None, **options: object
+    ) -> Result:
         """Shake hands, measure the student, run all rounds, and measure it after each; resume an interrupted run.
 
-        Over a network, the size of replies to `grid` is bounded.
+        Over a network, the size of replies to `grid` is bounded. The result's arrays are the student's.
+
+        Parameters
+        ----------
+        grid
+            The grid of the `ServerApp`.
+        initial_arrays, **options
+            None: the student, the number of rounds and the timeout are those of the configuration.
 
         Raises
         ------
         FederationError
-            If fewer than `min-teachers` clients pass the handshake or answer a round.
+            If an option is given, or fewer than `min-teachers` clients pass the handshake or answer a round.
         RunFolderError
             If the checkpoint to resume from is damaged, or the disk is full.
         """
+        given = [*options, *(["initial_arrays"] if initial_arrays is not None else [])]
+        if given:
+            raise FederationError(
+                f"KnotStrategy.start: {', '.join(given)} cannot be set here, since the run's configuration has student,"
+                " rounds and timeout; call start(grid)"
+            )
         grid = bounded(grid, reply_bounds(self.config, texts=len(self.learner.transfer)))
         self.summary()
         resumed = Checkpoint.load(self.learner.folder.checkpoint) if self.config.resume else None
@@ -106,6 +114,7 @@ class KnotStrategy(Strategy):
             with phase(f"round {server_round}"):
                 self.aggregate_train(server_round, self.collector.ask(self.roster, server_round, grid))
             self._measure(server_round, grid)
+        return Result(envelope.pack_arrays(trained_state(self.student)))
 
     @override
     def configure_train(

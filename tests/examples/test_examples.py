@@ -31,7 +31,7 @@ def test_the_example_in_python_runs_a_federation_and_leaves_a_run_folder(tmp_pat
     assert load_student(folder).spec.labels == tuple(summary["labels"])
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_app_of_ones_own_runs_the_strategy_under_flower(tmp_path):
     settings = {"name": '"own"', "runs-dir": f'"{tmp_path / "runs"}"', "state-dir": f'"{tmp_path / "state"}"', **QUICK}
     pairs = " ".join(f"{key}={value}" for key, value in settings.items())
@@ -46,6 +46,13 @@ def test_an_app_of_ones_own_runs_the_strategy_under_flower(tmp_path):
     lines = (tmp_path / "runs" / "own" / "accuracy.csv").read_text().splitlines()
     assert sorted(line.partition(",")[0] for line in lines[1:]) == ["hotels", "phones", "restaurants"], run.stdout
     assert len(load_student(tmp_path / "runs" / "own").spec.labels) == 5
+
+
+@pytest.mark.slow
+def test_a_run_in_python_returns_the_notes_that_the_commands_print(run_config):
+    config = run_config(keys={"distill.loss": "entropy", "transport.cost": "zero-one"})
+    notes = Federation(config).run(clients=3).notes
+    assert any("transport.cost" in note for note in notes)
 
 
 def test_importing_the_package_loads_neither_torch_nor_flower():

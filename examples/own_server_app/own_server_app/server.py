@@ -18,7 +18,7 @@ def main(grid: Grid, context: Context) -> None:
     config = RunConfig.from_mapping(context.run_config)
     folder = RunFolder.create(Path(config.runs_dir), config.name or f"own-{context.run_id}")
     strategy = KnotStrategy.from_config(config, folder)
-    strategy.run(grid)
+    strategy.start(grid)
     save_classifier(strategy.student, folder.student)
     measured = [f"{name},{metrics.accuracy:.4f}\n" for name, metrics in strategy.roster.outcome.after.items()]
     (folder.path / "accuracy.csv").write_text("client,accuracy\n" + "".join(measured), encoding="utf-8")

@@ -151,7 +151,7 @@ def student_spec(config: RunConfig, transfer: TransferSet) -> ModelSpec:
 
 
 def run_between_measurements(
-    run: Callable[[], None], student: TextClassifier, config: RunConfig, public: SplitExamples, outcome: Outcome
+    run: Callable[[], object], student: TextClassifier, config: RunConfig, public: SplitExamples, outcome: Outcome
 ) -> KnotError | None:
     """Evaluate the student on the public test split, run, evaluate it again, and return the failure, if any."""
     name, labels = public_domain(config, [client_name(config.data.public)]), config.label_space()

@@ -9,6 +9,7 @@ from knot_fed import KnotStrategy, load_student
 from knot_fed.errors import ConfigError, FederationError
 from knot_fed.federation.wire import exchange
 from knot_fed.labels import check_soft_labels
+from knot_fed.models import trained_state
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.server_app import federate
 from knot_fed.training.teacher import predict_soft_labels
@@ -275,12 +276,19 @@ def test_torch_randomness_outside_is_left_alone(run_config):
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_flowers_own_loop_is_refused_in_one_sentence_before_any_message(small):
+def test_options_that_the_configuration_has_are_refused_in_one_sentence_before_any_message(small):
     config = small()
     strategy = KnotStrategy.from_config(config, RunFolder.create(folder_of(config), "loop"))
     grid = InProcessGrid(virtual_clients(config, 3))
-    with pytest.raises(
-        FederationError, match=r"KnotStrategy.start is not supported: .*; call KnotStrategy.run\(grid\)"
-    ):
+    with pytest.raises(FederationError, match=r"start: num_rounds, initial_arrays cannot be set here, .* call start"):
         strategy.start(grid, ArrayRecord(), num_rounds=1)
     assert not grid.wire
+
+
+def test_the_strategy_starts_by_flowers_own_call_and_returns_the_students_arrays(small):
+    config = small()
+    strategy = KnotStrategy.from_config(config, RunFolder.create(folder_of(config), "call"))
+    result = strategy.start(grid=InProcessGrid(virtual_clients(config, 3)))
+    arrays = {name: array.numpy() for name, array in result.arrays.items()}
+    assert arrays.keys() == trained_state(strategy.student).keys()
+    assert all(np.array_equal(arrays[name], value) for name, value in trained_state(strategy.student).items())
