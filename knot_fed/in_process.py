@@ -9,7 +9,7 @@ from knot_fed.config import RunConfig
 from knot_fed.config.fields import MOST_CLIENTS
 from knot_fed.config.overrides import for_virtual_clients
 from knot_fed.errors import ConfigError, shown
-from knot_fed.federation.flower.in_process import InProcessGrid, context, virtual_clients
+from knot_fed.federation.flower.in_process import InProcessGrid, context, new_run_id, virtual_clients
 from knot_fed.federation.server.run import run_in_folder
 from knot_fed.models import TextClassifier, load_classifier
 from knot_fed.preflight import check_run, check_run_folder
@@ -77,6 +77,7 @@ class Federation:
         count = clients or len(config.data.client_names)
         check_run_folder(config)
         notes = (*unread_settings([config]), *check_run(config, clients=count))
-        grid = InProcessGrid(virtual_clients(config, count), client_app)
-        folder = run_in_folder(grid, context(config, node={}, node_id=1), federate)
+        run_id = new_run_id()
+        grid = InProcessGrid(virtual_clients(config, count, run_id=run_id), client_app)
+        folder = run_in_folder(grid, context(config, node={}, node_id=1, run_id=run_id), federate)
         return FederationResult(folder.read_summary(), load_classifier(folder.student), folder.path, notes)

@@ -60,7 +60,7 @@ def load_plugin(name: str, *, key: str, known: Sequence[str]) -> Callable[..., A
     except Stopped:
         raise
     except (Exception, SystemExit) as error:
-        raise _own_code_error(name, key, error) from None
+        raise described_error(name, key, error) from None
     if not callable(found):
         raise ConfigError(f"{key} = {shown(name)}: is of type {type(found).__name__}, not a function; {remedy}")
     if inspect.iscoroutinefunction(found):
@@ -73,7 +73,7 @@ def load_plugin(name: str, *, key: str, known: Sequence[str]) -> Callable[..., A
         except Stopped:
             raise
         except (Exception, SystemExit) as error:  # an exit would end the run silently, with its own code
-            raise _own_code_error(name, key, error) from None
+            raise described_error(name, key, error) from None
 
     return called
 
@@ -95,11 +95,11 @@ def source_digest(function: Callable[..., Any]) -> str:
     return digest.hexdigest()
 
 
-def _own_code_error(name: str, key: str, error: BaseException) -> PluginError:
+def described_error(name: str, key: str, error: BaseException) -> PluginError:
     """Describe what a plug-in raised and where, without the calls that led to it."""
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not _leads_to_own_code(frame.filename)]
-    hers = [frame for frame in own if not _is_library(frame.filename)] or own
-    places = [(frame.filename, frame.lineno) for frame in hers]
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not _leads_to_plugin(frame.filename)]
+    theirs = [frame for frame in own if not _is_library(frame.filename)] or own
+    places = [(frame.filename, frame.lineno) for frame in theirs]
     if isinstance(error, SyntaxError) and error.filename:
         places.append((error.filename, error.lineno))
     place = f" in {Path(places[-1][0]).name}, line {places[-1][1]}" if places else ""
@@ -110,7 +110,7 @@ def _own_code_error(name: str, key: str, error: BaseException) -> PluginError:
     )
 
 
-def _leads_to_own_code(filename: str) -> bool:
+def _leads_to_plugin(filename: str) -> bool:
     return filename in (__file__, pkgutil.__file__, importlib.__file__) or filename.startswith("<frozen importlib")
 
 

@@ -25,6 +25,9 @@ from knot_fed.runs.run_folder import RunFolder
 from knot_fed.training.distillation import distillation_settings
 from knot_fed.training.teacher import best_temperature
 
+POSITIONS = ("num_rounds", "timeout", "train_config", "evaluate_config", "evaluate_fn")
+"""Flower's further arguments of `Strategy.start`, in order."""
+
 logger = logging.getLogger("knot_fed")
 
 
@@ -73,9 +76,7 @@ class KnotStrategy(Strategy):
         )  # fmt: skip
 
     @override
-    def start(  # type: ignore[override]
-        self, grid: Grid, initial_arrays: ArrayRecord | None = None, **options: object
-    ) -> Result:
+    def start(self, grid: Grid, initial_arrays: ArrayRecord | None = None, *more: object, **options: object) -> Result:
         """Shake hands, measure the student, run all rounds, and measure it after each; resume an interrupted run.
 
         Over a network, the size of replies to `grid` is bounded. The result's arrays are the student's.
@@ -84,7 +85,7 @@ class KnotStrategy(Strategy):
         ----------
         grid
             The grid of the `ServerApp`.
-        initial_arrays, **options
+        initial_arrays, *more, **options
             None: the student, the number of rounds and the timeout are those of the configuration.
 
         Raises
@@ -94,7 +95,7 @@ class KnotStrategy(Strategy):
         RunFolderError
             If the checkpoint to resume from is damaged, or the disk is full.
         """
-        given = [*options, *(["initial_arrays"] if initial_arrays is not None else [])]
+        given = [*options, *(["initial_arrays"] if initial_arrays is not None else []), *POSITIONS[: len(more)]]
         if given:
             raise FederationError(
                 f"KnotStrategy.start: {', '.join(given)} cannot be set here, since the run's configuration has student,"

@@ -39,11 +39,11 @@ def check_soft_labels_may_leave_alone(policy: ReleasePolicy) -> None:
 
 def check_scheme_may_enter_sum(scheme: str, *, policy: ReleasePolicy) -> None:
     """Refuse to weigh a secure sum by counts or scores that must not leave, since the sum reveals their total."""
+    reads = SCHEMES[scheme].reads if scheme in SCHEMES else "confidence"
     key, allowed = "share-confidences", policy.share_confidences
-    if scheme == "size":
+    if reads == "examples":
         key, allowed = "share-example-counts", policy.share_example_counts
-    reads_nothing = scheme in SCHEMES and SCHEMES[scheme].reads == "nothing"
-    if not (allowed or reads_nothing):
+    if reads != "nothing" and not allowed:
         raise PolicyError(
             f"weights.scheme = {scheme!r} adds up scores that the policy withholds; use uniform weights, or set {key}"
         )

@@ -32,16 +32,17 @@ def teacher_scores(
     Parameters
     ----------
     scheme
-        `density`: `text_density`. Any other that reads a score (`SchemeFacts.reads`), and plug-ins:
+        By `SchemeFacts.reads`: `text_density` for density; for confidence, and for plug-ins,
         `prediction_confidence`, with the histogram of arg-max predictions as bias under `histogram-confidence`.
     texts, private
         The public texts, and the training texts of the client.
     generator
         Of the random sequences on which the bias is measured.
     """
-    if scheme in SCHEMES and SCHEMES[scheme].reads in ("nothing", "examples"):
+    reads = SCHEMES[scheme].reads if scheme in SCHEMES else "confidence"
+    if reads in ("nothing", "examples"):
         return np.zeros(len(soft_labels), dtype=np.float32)
-    if scheme == "density":
+    if reads == "density":
         return text_density(texts, private)
     bias = prediction_bias(teacher, generator=generator, histogram=scheme == "histogram-confidence")
     return prediction_confidence(soft_labels, bias)

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from scipy.special import softmax
 
 from knot_fed.config import DistillConfig, RunConfig
+from knot_fed.errors import SoftLabelsError
 from knot_fed.losses import TRANSPORT_KEYS, Loss
 from knot_fed.models import Item, TextClassifier, predict_logits
 from knot_fed.training.cross_entropy import ClassWeights, CrossEntropy
@@ -120,10 +121,10 @@ def distil_student(
 
     Raises
     ------
-    ModelError, PluginError
-        If the loss is not finite, or a plug-in loss cannot be used.
+    SoftLabelsError, ModelError, PluginError
+        If the shapes do not fit, the loss is not finite, or a plug-in loss cannot be used.
     """
-    started, targets, items = time.monotonic(), _Targets(soft_labels, weights, loss), student.encode(texts)
+    started, targets, items = time.monotonic(), _Targets(soft_labels, weights, loss, len(texts)), student.encode(texts)
     train_rows, held_rows = _hold_out(len(texts), settings.validation, seed)
 
     def batch_loss(logits: torch.Tensor, positions: Int[np.ndarray, "batch"]) -> torch.Tensor:
@@ -155,7 +156,15 @@ class _Targets:
         soft_labels: Float[np.ndarray, "teachers examples classes"],
         weights: Float[np.ndarray, "teachers examples"],
         loss: Loss,
+        texts: int,
     ) -> None:
+        shapes = [np.shape(soft_labels), np.shape(weights)]
+        if len(shapes[0]) != 3 or shapes[0][1] != texts or shapes[1] != shapes[0][:2] or texts < 2:
+            raise SoftLabelsError(
+                f"distil_student: soft_labels of shape {shapes[0]} and weights of shape {shapes[1]} for {texts} texts;"
+                " use (teachers, texts, labels) and (teachers, texts), with at least 2 texts"
+            )
+        soft_labels, weights = np.asarray(soft_labels), np.asarray(weights)
         self.seconds = 0.0
         self._soft_labels = torch.from_numpy(soft_labels.transpose(1, 0, 2).astype(np.float32))
         self._weights = torch.from_numpy(weights.T.astype(np.float32))

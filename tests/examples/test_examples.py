@@ -49,6 +49,13 @@ def test_an_app_of_ones_own_runs_the_strategy_under_flower(tmp_path):
 
 
 @pytest.mark.slow
+def test_each_run_in_python_is_a_run_of_its_own_for_the_clients_ledgers(run_config):
+    for limit in (120, 90):  # another transfer set: within one run, a client refuses it
+        summary = Federation(run_config(keys={"data.limit": limit, "distill.epochs": 1})).run(clients=3).summary
+        assert [client["status"] for client in summary["clients"]] == ["ok"] * 3
+
+
+@pytest.mark.slow
 def test_a_run_in_python_returns_the_notes_that_the_commands_print(run_config):
     config = run_config(keys={"distill.loss": "entropy", "transport.cost": "zero-one"})
     notes = Federation(config).run(clients=3).notes

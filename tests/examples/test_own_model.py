@@ -50,7 +50,15 @@ class Normalised(LetterNetwork):
     def forward(self, letters):
         return self.norm(super().forward(letters))
 
-hidden, fixed, batched, normalised = Hidden, Fixed, Batched, Normalised
+class Wide(LetterNetwork):
+    def forward(self, letters):
+        return super().forward(letters)[:, :3]
+
+class Failing(LetterNetwork):
+    def collate(self, items):
+        raise ValueError("no items")
+
+hidden, fixed, batched, normalised, wide, failing = Hidden, Fixed, Batched, Normalised, Wide, Failing
 
 def raises(spec):
     raise ValueError("patient 7 in /home/ada")
@@ -123,6 +131,8 @@ def test_the_source_is_in_the_digests_of_a_study(own, run_config):
         ("hidden", "answers differently once saved and loaded"),
         ("fixed", "no parameter has a gradient"),
         ("batched", "its answer for a text differs in a batch and alone"),
+        ("wide", r"it returned logits of shape \(4, 3\), expected shape \(4, 5\); return one logit"),
+        ("failing", r"your function raised ValueError in bad_model.py, line \d+ \(no items\)"),
         ("absent", "cannot be imported"),
     ],
 )

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from knot_fed.errors import SoftLabelsError
 from knot_fed.labels import LabelSpace
 from knot_fed.losses import ForwardKL
 from knot_fed.models import ModelSpec, build_classifier
@@ -89,6 +90,12 @@ def test_a_distillation_that_lowers_no_held_out_loss_is_told_with_its_saturated_
     np.testing.assert_array_equal(predict_soft_labels(student, ["lovely"]), before)
     moved = distil(new_student(), run_config, ["lovely"] * 60, [4] * 60, np.ones((1, 60)), loss=OTLoss(cost))
     assert not moved.unmoved
+
+
+@pytest.mark.parametrize(("rows", "texts"), [(3, 4), (1, 1)])
+def test_soft_labels_that_do_not_fit_the_texts_are_refused_in_one_sentence(run_config, rows, texts):
+    with pytest.raises(SoftLabelsError, match=rf"soft_labels of shape \(1, {rows}, 5\) .* for {texts} texts; use"):
+        distil(new_student(), run_config, ["lovely"] * texts, [4] * rows, np.ones((1, rows)))
 
 
 def test_balanced_classes_weigh_the_same_in_sum():

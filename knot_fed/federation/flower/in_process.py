@@ -27,7 +27,8 @@ class InProcessGrid(Grid):
     app: ClientApp
 
     def __post_init__(self) -> None:
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN_ID, 1, 1
+        run_id = next((node.run_id for node in self.contexts.values()), RUN_ID)
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, 1, 1
 
     def _unused(self, *_: object, **__: object) -> Any:
         raise NotImplementedError
@@ -57,15 +58,20 @@ class InProcessGrid(Grid):
         return message_from_proto(ProtoMessage.FromString(message_to_proto(message).SerializeToString()))
 
 
-def virtual_clients(config: RunConfig, count: int) -> dict[int, Context]:
+def new_run_id() -> int:
+    """Return a number that no other run has: ledgers count what a client has released by run."""
+    return uuid4().int >> 65
+
+
+def virtual_clients(config: RunConfig, count: int, *, run_id: int = RUN_ID) -> dict[int, Context]:
     """Return the contexts of virtual clients by node, as in Flower's simulation."""
     places = {FIRST_NODE + index: index for index in range(count)}
     return {
-        node_id: context(config, node={"partition-id": index, "num-partitions": count}, node_id=node_id)
+        node_id: context(config, node={"partition-id": index, "num-partitions": count}, node_id=node_id, run_id=run_id)
         for node_id, index in places.items()
     }
 
 
-def context(config: RunConfig, *, node: dict[str, Scalar], node_id: int) -> Context:
+def context(config: RunConfig, *, node: dict[str, Scalar], node_id: int, run_id: int = RUN_ID) -> Context:
     """Return the context of one node."""
-    return Context(run_id=RUN_ID, node_id=node_id, node_config=node, state=RecordDict(), run_config=config.to_mapping())
+    return Context(run_id=run_id, node_id=node_id, node_config=node, state=RecordDict(), run_config=config.to_mapping())

@@ -6,8 +6,10 @@ from functools import lru_cache
 
 import huggingface_hub
 import numpy as np
+import torch
 
-from knot_fed.errors import ModelError, PluginError
+from knot_fed.config.plugins import described_error
+from knot_fed.errors import ModelError, PluginError, PluginModelError
 from knot_fed.models.huggingface.pretrained import HF, cached_folder, is_path, unusable
 from knot_fed.models.huggingface.text_tokens import all_unknown
 from knot_fed.models.inference import predict_logits
@@ -65,6 +67,8 @@ def try_model(spec: ModelSpec, texts: tuple[Text, ...] = ()) -> Trial | None:
 def _tried(spec: ModelSpec, texts: tuple[Text, ...]) -> Trial:
     model = build_classifier(spec, seed=0, device="cpu").eval()
     try:
+        if is_plugin_model(spec.name):
+            _check_shape(model, _trial_texts(spec))
         if is_external_model(spec.name):
             _check_known(model, texts)
             _check_answers(model, [*_trial_texts(spec), *texts[:FEW]])
@@ -75,6 +79,9 @@ def _tried(spec: ModelSpec, texts: tuple[Text, ...]) -> Trial:
         raise
     except Exception as error:
         remedy = "use trainable = 'head', or another model" if spec.trainable == "all" else "use another model"
+        if is_plugin_model(spec.name):
+            found = described_error(spec.name, "model", error)
+            raise PluginModelError(str(found), calls=found.calls) from None
         raise unusable(spec.name, f"it fails on a batch of trial texts ({type(error).__name__})", remedy) from None
     count = sum(parameter.numel() for parameter in model.parameters())
     return Trial(count, model.starts_ready, tuple(notes))
@@ -114,6 +121,18 @@ def _check_answers(model: TextClassifier, texts: Sequence[Text]) -> None:
         )
     if np.ptp(together, axis=0).max() <= SAME * np.abs(together).max():
         raise unusable(model.spec.name, "it answers the same for every text", "use another model")
+
+
+def _check_shape(model: TextClassifier, texts: Sequence[Text]) -> None:
+    """Refuse a plug-in that returns anything but one logit for each text and label."""
+    with torch.no_grad():
+        found = model.logits(model.encode(texts))
+    expected = (len(texts), len(model.spec.labels))
+    if not isinstance(found, torch.Tensor) or tuple(found.shape) != expected:
+        kind = (
+            f"logits of shape {tuple(found.shape)}" if isinstance(found, torch.Tensor) else f"a {type(found).__name__}"
+        )
+        raise unusable(model.spec.name, f"it returned {kind}, expected shape {expected}", "return one logit per label")
 
 
 def _check_own(model: TextClassifier, texts: Sequence[Text]) -> None:
