@@ -1,6 +1,7 @@
 """The package's in-process grid, which also keeps the bytes, loses nodes and changes replies."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from flwr.clientapp import ClientApp
 from flwr.common.serde import message_to_proto
@@ -8,9 +9,10 @@ from flwr.proto.node_pb2 import NodeInfo
 
 from knot_fed import client_app
 from knot_fed.federation.flower import in_process
-from knot_fed.federation.flower.in_process import RUN_ID, context, virtual_clients
 
-__all__ = ["RUN_ID", "InProcessGrid", "context", "virtual_clients"]
+RUN_ID = 7
+context = partial(in_process.context, run_id=RUN_ID)
+virtual_clients = partial(in_process.virtual_clients, run_id=RUN_ID)
 
 
 @dataclass

@@ -1,25 +1,27 @@
-"""The registry of names: what a key may name, with a few words on each for the table of keys.
+"""The registry of names that keys accept, each with a short description for the table of keys.
 
-The room that implements a family maps the same names to its code. `tests/config/test_choices.py` holds the two equal,
-and the lists in README.md and in the help of commands too.
+The package that implements a family maps the same names to its code. `tests/config/test_choices.py` compares the two,
+and the lists in README.md and in the help of commands.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from knot_fed.config.plugins import is_plugin
 
+Reads: TypeAlias = Literal["nothing", "examples", "confidence", "density"]
+
 
 @dataclass(frozen=True, slots=True)
 class SchemeFacts:
-    """A weighting scheme: a few words on it, and what it reads of a client beside its soft labels."""
+    """A weighting scheme: a short description, and what it reads of a client besides soft labels."""
 
     about: str = ""
-    reads: Literal["nothing", "examples", "confidence", "density"] = "nothing"
+    reads: Reads = "nothing"
 
 
 LOSSES: dict[str, str] = {
@@ -49,15 +51,20 @@ MODELS: dict[str, str] = {"ngram-bag": "", "tiny-bert": "", "hf:<hub id or absol
 COMPRESSIONS: dict[str, str] = {"none": "", "float16": "", "uint8": "", "top-k": "", "hard": ""}
 
 
+def scheme_reads(scheme: str) -> Reads:
+    """Return what a scheme reads of a client besides soft labels; for a plug-in, its confidence."""
+    return SCHEMES[scheme].reads if scheme in SCHEMES else "confidence"
+
+
 def described(choices: Mapping[str, object], *, last: str = "") -> str:
-    """Join names, each with what is said about it.
+    """Join names, each with its description.
 
     Parameters
     ----------
     choices
         A registry; its values are texts, or have one as `about`.
     last
-        One more choice; empty: none.
+        One more choice; may be empty.
 
     Examples
     --------
@@ -83,8 +90,8 @@ def one_of(choices: Mapping[str, object]) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def known_or_own(choices: Mapping[str, object]) -> AfterValidator:
-    """Accept a name of a registry, or one in the form of a user's own function, which is imported where it is used."""
+def known_or_plugin(choices: Mapping[str, object]) -> AfterValidator:
+    """Accept a name of a registry, or one in the form of a plug-in, which is imported where it is used."""
 
     def check(name: str) -> str:
         if name not in choices and not is_plugin(name):

@@ -60,7 +60,7 @@ def load_plugin(name: str, *, key: str, known: Sequence[str]) -> Callable[..., A
     except Stopped:
         raise
     except (Exception, SystemExit) as error:
-        raise described_error(name, key, error) from None
+        raise plugin_error(name, key, error) from None
     if not callable(found):
         raise ConfigError(f"{key} = {shown(name)}: is of type {type(found).__name__}, not a function; {remedy}")
     if inspect.iscoroutinefunction(found):
@@ -73,7 +73,7 @@ def load_plugin(name: str, *, key: str, known: Sequence[str]) -> Callable[..., A
         except Stopped:
             raise
         except (Exception, SystemExit) as error:  # an exit would end the run silently, with its own code
-            raise described_error(name, key, error) from None
+            raise plugin_error(name, key, error) from None
 
     return called
 
@@ -95,7 +95,7 @@ def source_digest(function: Callable[..., Any]) -> str:
     return digest.hexdigest()
 
 
-def described_error(name: str, key: str, error: BaseException) -> PluginError:
+def plugin_error(name: str, key: str, error: BaseException) -> PluginError:
     """Describe what a plug-in raised and where, without the calls that led to it."""
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if not _leads_to_plugin(frame.filename)]
     theirs = [frame for frame in own if not _is_library(frame.filename)] or own

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from knot_fed.config import choices
-from knot_fed.config.choices import described, known_or_own, one_of
+from knot_fed.config.choices import described, known_or_plugin, one_of
 from knot_fed.config.fields import (
     LEAST_DELTA,
     LEAST_EPSILON,
@@ -113,12 +113,13 @@ class StudentConfig(Section):
 class WeightsConfig(Section):
     """Weights of the teachers."""
 
-    scheme: Annotated[str, known_or_own(choices.SCHEMES)] = Field(
+    scheme: Annotated[str, known_or_plugin(choices.SCHEMES)] = Field(
         "confidence", max_length=LONGEST_FUNCTION, description=described(choices.SCHEMES, last=OWN)
     )
     power: Power = Field(1.0, description="exponent of the scheme's scores; above 1 sharpens the weights")
     pooling: Annotated[str, one_of(choices.POOLINGS)] = Field(
-        "mean", description=f"{described(choices.POOLINGS)}; all but mean ignore weights, tolerate a faulty minority"
+        "mean",
+        description=f"{described(choices.POOLINGS)}; the last two ignore weights and resist bad teachers",
     )
     trim: float = Field(
         0.2, gt=0, lt=0.5, description="share that trimmed-mean cuts off at each end, at least one teacher"
@@ -139,7 +140,10 @@ class TransportConfig(Section):
         0.1, ge=1e-6, le=1e3, description="blur of sinkhorn-divergence, as a share of the largest ground cost"
     )
     entropic_epsilon: float = Field(
-        0.00167, ge=1e-6, le=1e3, description="of sinkhorn, a share likewise; fast mode: 0.0091, with 0.03 below"
+        0.00167,
+        ge=1e-6,
+        le=1e3,
+        description="of sinkhorn, as a share of the largest ground cost; 0.0091 with marginal-error 0.03 is faster",
     )
     marginal_error: float = Field(
         0.01, ge=1e-9, le=1, description="at which sinkhorn stops: L1, relative to the mass moved"
@@ -149,7 +153,7 @@ class TransportConfig(Section):
 class DistillConfig(Section):
     """Training of the student on soft labels."""
 
-    loss: Annotated[str, known_or_own(choices.LOSSES)] = Field(
+    loss: Annotated[str, known_or_plugin(choices.LOSSES)] = Field(
         "ot", max_length=LONGEST_FUNCTION, description=described(choices.LOSSES, last=OWN)
     )
     objective: Literal["pooled", "per-teacher"] = Field(
@@ -204,7 +208,10 @@ class PrivacyConfig(Section):
         0, ge=0, le=MOST_CLIENTS_IN_SUM, description="clients needed to unmask the sum; 0: more than two thirds"
     )
     sum_bits: int = Field(
-        56, ge=20, le=62, description="of the largest weight as an integer; 24 halves the traffic, enough for uniform"
+        56,
+        ge=20,
+        le=62,
+        description="of the largest weight as an integer; 24 suffices for uniform weights, at half the traffic",
     )
 
     @property

@@ -25,9 +25,6 @@ from knot_fed.runs.run_folder import RunFolder
 from knot_fed.training.distillation import distillation_settings
 from knot_fed.training.teacher import best_temperature
 
-POSITIONS = ("num_rounds", "timeout", "train_config", "evaluate_config", "evaluate_fn")
-"""Flower's further arguments of `Strategy.start`, in order."""
-
 logger = logging.getLogger("knot_fed")
 
 
@@ -76,7 +73,7 @@ class KnotStrategy(Strategy):
         )  # fmt: skip
 
     @override
-    def start(self, grid: Grid, initial_arrays: ArrayRecord | None = None, *more: object, **options: object) -> Result:
+    def start(self, grid: Grid, *others: object, **options: object) -> Result:
         """Shake hands, measure the student, run all rounds, and measure it after each; resume an interrupted run.
 
         Over a network, the size of replies to `grid` is bounded. The result's arrays are the student's.
@@ -85,21 +82,20 @@ class KnotStrategy(Strategy):
         ----------
         grid
             The grid of the `ServerApp`.
-        initial_arrays, *more, **options
-            None: the student, the number of rounds and the timeout are those of the configuration.
+        *others, **options
+            Flower's further arguments; all None, since the configuration has their values.
 
         Raises
         ------
         FederationError
-            If an option is given, or fewer than `min-teachers` clients pass the handshake or answer a round.
+            If any of them is given, or fewer than `min-teachers` clients pass the handshake or answer a round.
         RunFolderError
             If the checkpoint to resume from is damaged, or the disk is full.
         """
-        given = [*options, *(["initial_arrays"] if initial_arrays is not None else []), *POSITIONS[: len(more)]]
-        if given:
+        if any(value is not None for value in (*others, *options.values())):
             raise FederationError(
-                f"KnotStrategy.start: {', '.join(given)} cannot be set here, since the run's configuration has student,"
-                " rounds and timeout; call start(grid)"
+                "KnotStrategy.start takes only the grid: student, rounds and timeout are those of the run's"
+                " configuration; call start(grid)"
             )
         grid = bounded(grid, reply_bounds(self.config, texts=len(self.learner.transfer)))
         self.summary()

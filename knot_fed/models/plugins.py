@@ -4,12 +4,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from knot_fed.config.choices import MODELS
 from knot_fed.config.plugins import is_plugin, load_plugin, source_digest
 from knot_fed.errors import PluginError, PluginModelError
 from knot_fed.models.huggingface.pretrained import HF
 from knot_fed.models.text_classifier import ModelSpec, TextClassifier
-
-KNOWN = ("ngram-bag", "tiny-bert", "hf:<hub id or absolute folder>")
 
 
 def is_plugin_model(name: str) -> bool:
@@ -23,7 +22,7 @@ def build_plugin(spec: ModelSpec) -> TextClassifier:
     Only a run on virtual clients, or a node's own configuration or policy, may name it (`Client.check_model`). Raises
     `PluginModelError` if it cannot be imported, raises, or does not return a `TextClassifier` of the specification.
     """
-    with _as_model_error():
+    with as_model_error():
         model = _load(spec.name)(spec)
     if not isinstance(model, TextClassifier):
         found = f"returned a {type(model).__name__}, expected a knot_fed.models.TextClassifier"
@@ -40,7 +39,7 @@ def plugin_identity(name: str) -> list[str]:
     Raises `PluginModelError` if it cannot be imported, or has no Python source.
     """
     try:
-        with _as_model_error():
+        with as_model_error():
             return [name, source_digest(_load(name))]
     except (TypeError, OSError):
         raise PluginModelError(
@@ -50,11 +49,12 @@ def plugin_identity(name: str) -> list[str]:
 
 
 def _load(name: str) -> Callable[..., Any]:
-    return load_plugin(name, key="model", known=KNOWN)
+    return load_plugin(name, key="model", known=tuple(MODELS))
 
 
 @contextmanager
-def _as_model_error() -> Iterator[None]:
+def as_model_error() -> Iterator[None]:
+    """Raise a `PluginError` as a `PluginModelError`, whose text peers do not see."""
     try:
         yield
     except PluginError as error:

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from knot_fed.config.choices import MODELS
 from knot_fed.errors import ModelError, writing_failed
 from knot_fed.models.constant import CONSTANT, ConstantClassifier
 from knot_fed.models.huggingface.head import FeatureExtractor, HeadClassifier, encoder_identity
@@ -166,11 +167,8 @@ def model_identity(spec: ModelSpec) -> list[object]:
 
 def check_model_name(name: str) -> None:
     """Raise `ModelError` for an unknown model name; whether an `hf:` model can be loaded is not checked."""
-    if name not in ("ngram-bag", "tiny-bert") and not is_external_model(name):
-        raise ModelError(
-            f"no model {name!r}; use ngram-bag, tiny-bert, hf:<hub id or absolute folder>, or your own"
-            " package.module:function"
-        )
+    if name not in MODELS and not is_external_model(name):
+        raise ModelError(f"no model {name!r}; use {', '.join(MODELS)}, or your own package.module:function")
 
 
 def is_external_model(name: str) -> bool:

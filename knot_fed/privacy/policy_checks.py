@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from knot_fed.config import PrivacyConfig
-from knot_fed.config.choices import SCHEMES
+from knot_fed.config.choices import scheme_reads
 from knot_fed.errors import PolicyError
 from knot_fed.privacy.accounting import NoiseEvent, composed_epsilon
 from knot_fed.privacy.policy import ReleasePolicy
@@ -39,7 +39,7 @@ def check_soft_labels_may_leave_alone(policy: ReleasePolicy) -> None:
 
 def check_scheme_may_enter_sum(scheme: str, *, policy: ReleasePolicy) -> None:
     """Refuse to weigh a secure sum by counts or scores that must not leave, since the sum reveals their total."""
-    reads = SCHEMES[scheme].reads if scheme in SCHEMES else "confidence"
+    reads = scheme_reads(scheme)
     key, allowed = "share-confidences", policy.share_confidences
     if reads == "examples":
         key, allowed = "share-example-counts", policy.share_example_counts

@@ -9,7 +9,7 @@ from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 
-from knot_fed.config import SCHEMES
+from knot_fed.config.choices import scheme_reads
 from knot_fed.models import TextClassifier, predict_logits
 from knot_fed.types import SoftLabels, Text
 
@@ -39,7 +39,7 @@ def teacher_scores(
     generator
         Of the random sequences on which the bias is measured.
     """
-    reads = SCHEMES[scheme].reads if scheme in SCHEMES else "confidence"
+    reads = scheme_reads(scheme)
     if reads in ("nothing", "examples"):
         return np.zeros(len(soft_labels), dtype=np.float32)
     if reads == "density":

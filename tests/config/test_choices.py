@@ -17,7 +17,6 @@ from knot_fed.data.prepare.recipes import RECIPES, find_recipe
 from knot_fed.errors import ConfigError, GroundCostError, ModelError, PolicyError
 from knot_fed.labels import LabelSpace
 from knot_fed.models import check_model_name
-from knot_fed.models.plugins import KNOWN
 from knot_fed.privacy import compression
 from knot_fed.privacy.policy import ReleasePolicy
 from knot_fed.privacy.policy_checks import check_scheme_may_enter_sum
@@ -42,7 +41,6 @@ IMPLEMENTED = {
     "transport.cost": ground_cost.GROUND_COSTS,
     "transport.solver": solve.SOLVERS,
     "data.partition": {"iid", "natural-id", *PARTITIONERS},
-    "model": KNOWN,
 }
 CHECKED_LATER = {"transport.cost", "model"}
 """Keys that take files and folders too; their names are checked where these are."""

@@ -42,6 +42,7 @@ OTHER = {
     "federation/client/settings.py": {"np.random.SeedSequence": 1},
     "federation/server/collecting.py": {"np.random.default_rng": 1},
     "federation/server/learning.py": {"np.random.SeedSequence": 1},
+    "federation/flower/in_process.py": {"uuid4": 2},  # numbers of messages and runs
     "losses.py": {"torch.Generator": 1, "torch.randn": 3},  # a small batch on which a user's loss is tried
     "preflight/plugins.py": {"np.random.default_rng": 1},  # the same for a user's weights
     "training/dp_sgd.py": {"NoiseSource": 1},  # a step on public texts, by which a model is tried
@@ -53,7 +54,7 @@ OTHER = {
 }
 """Draws that protect nobody: initial parameters, order, dropout, public data; repeatable with the run's seed."""
 SOURCES = (
-    "np.random.", "numpy.random.", "random.", "secrets.", "os.urandom", "os.getrandom", "uuid.", "torch.Generator",
+    "np.random.", "numpy.random.", "random.", "secrets.", "os.urandom", "os.getrandom", "uuid", "torch.Generator",
     "torch.normal", "torch.rand", "torch.bernoulli", "torch.multinomial", "torch.poisson", "manual_seed", "nn.init.",
     "generate_private_key", "random_serial_number", "create_shares", "NoiseSource", "default_rng", "RandomState",
     "token_bytes", "randbelow", "getrandbits", "scipy.stats",

@@ -15,7 +15,6 @@ from typing_extensions import override
 
 from knot_fed.config import RunConfig, Scalar
 
-RUN_ID = 7
 FIRST_NODE = 100
 
 
@@ -27,7 +26,7 @@ class InProcessGrid(Grid):
     app: ClientApp
 
     def __post_init__(self) -> None:
-        run_id = next((node.run_id for node in self.contexts.values()), RUN_ID)
+        run_id = next((node.run_id for node in self.contexts.values()), 0)
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, 1, 1
 
     def _unused(self, *_: object, **__: object) -> Any:
@@ -63,7 +62,7 @@ def new_run_id() -> int:
     return uuid4().int >> 65
 
 
-def virtual_clients(config: RunConfig, count: int, *, run_id: int = RUN_ID) -> dict[int, Context]:
+def virtual_clients(config: RunConfig, count: int, *, run_id: int) -> dict[int, Context]:
     """Return the contexts of virtual clients by node, as in Flower's simulation."""
     places = {FIRST_NODE + index: index for index in range(count)}
     return {
@@ -72,6 +71,6 @@ def virtual_clients(config: RunConfig, count: int, *, run_id: int = RUN_ID) -> d
     }
 
 
-def context(config: RunConfig, *, node: dict[str, Scalar], node_id: int, run_id: int = RUN_ID) -> Context:
+def context(config: RunConfig, *, node: dict[str, Scalar], node_id: int, run_id: int) -> Context:
     """Return the context of one node."""
     return Context(run_id=run_id, node_id=node_id, node_config=node, state=RecordDict(), run_config=config.to_mapping())

@@ -8,12 +8,12 @@ import huggingface_hub
 import numpy as np
 import torch
 
-from knot_fed.config.plugins import described_error
-from knot_fed.errors import ModelError, PluginError, PluginModelError
+from knot_fed.config.plugins import plugin_error
+from knot_fed.errors import ModelError, PluginError
 from knot_fed.models.huggingface.pretrained import HF, cached_folder, is_path, unusable
 from knot_fed.models.huggingface.text_tokens import all_unknown
 from knot_fed.models.inference import predict_logits
-from knot_fed.models.plugins import is_plugin_model
+from knot_fed.models.plugins import as_model_error, is_plugin_model
 from knot_fed.models.storage import build_classifier, is_external_model, load_trained_state, trained_state
 from knot_fed.models.text_classifier import ModelSpec, TextClassifier
 from knot_fed.types import Text
@@ -73,15 +73,15 @@ def _tried(spec: ModelSpec, texts: tuple[Text, ...]) -> Trial:
             _check_known(model, texts)
             _check_answers(model, [*_trial_texts(spec), *texts[:FEW]])
         if is_plugin_model(spec.name):
-            _check_own(model, _trial_texts(spec))
+            _check_plugin(model, _trial_texts(spec))
         notes = model.notes()
     except (ModelError, PluginError):
         raise
     except Exception as error:
-        remedy = "use trainable = 'head', or another model" if spec.trainable == "all" else "use another model"
         if is_plugin_model(spec.name):
-            found = described_error(spec.name, "model", error)
-            raise PluginModelError(str(found), calls=found.calls) from None
+            with as_model_error():
+                raise plugin_error(spec.name, "model", error) from None
+        remedy = "use trainable = 'head', or another model" if spec.trainable == "all" else "use another model"
         raise unusable(spec.name, f"it fails on a batch of trial texts ({type(error).__name__})", remedy) from None
     count = sum(parameter.numel() for parameter in model.parameters())
     return Trial(count, model.starts_ready, tuple(notes))
@@ -135,7 +135,7 @@ def _check_shape(model: TextClassifier, texts: Sequence[Text]) -> None:
         raise unusable(model.spec.name, f"it returned {kind}, expected shape {expected}", "return one logit per label")
 
 
-def _check_own(model: TextClassifier, texts: Sequence[Text]) -> None:
+def _check_plugin(model: TextClassifier, texts: Sequence[Text]) -> None:
     """Refuse a plug-in without gradients, or that answers differently once saved and loaded."""
     items, name = model.encode(texts), model.spec.name
     model.logits(items).square().sum().backward()  # type: ignore[no-untyped-call]

@@ -280,7 +280,7 @@ def test_options_that_the_configuration_has_are_refused_in_one_sentence_before_a
     config = small()
     strategy = KnotStrategy.from_config(config, RunFolder.create(folder_of(config), "loop"))
     grid = InProcessGrid(virtual_clients(config, 3))
-    with pytest.raises(FederationError, match=r"start: num_rounds, initial_arrays cannot be set here, .* call start"):
+    with pytest.raises(FederationError, match=r"start takes only the grid: .* call start\(grid\)"):
         strategy.start(grid, ArrayRecord(), num_rounds=1)
     assert not grid.wire
 
