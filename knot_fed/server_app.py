@@ -1,19 +1,14 @@
 """The server app: pretrains the student, runs the strategy, and writes the run folder."""
 
-import math
 import time
-from dataclasses import asdict
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from knot_fed.config import PrivacyConfig, RunConfig
-from knot_fed.federation.server.roster import Outcome
-from knot_fed.federation.server.run import finish_run, run_between_measurements, run_in_folder
+from knot_fed.config import RunConfig
+from knot_fed.federation.server.run import run_in_folder
 from knot_fed.federation.strategy import KnotStrategy
-from knot_fed.federation.wire.exchange import Claim
 from knot_fed.runs.run_folder import RunFolder
-from knot_fed.training.distillation import DistillationResult, distillation_settings
 
 app = ServerApp()
 
@@ -28,74 +23,4 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
     """Run, evaluate and write `summary.json`, `student/` and `report.html`; a failed run raises."""
     started = time.monotonic()
     strategy = KnotStrategy.from_config(config, folder)
-    student, outcome = strategy.student, strategy.roster.outcome
-    failure = run_between_measurements(lambda: strategy.start(grid), student, config, strategy.public, outcome)
-    facts: dict[str, object] = {
-        "distillation": distillation_facts(config, outcome.distillations),
-        "privacy": privacy_facts(config, outcome),
-    }
-    finish_run(config, outcome, student, folder, facts, started=started, failure=failure)
-
-
-def distillation_facts(config: RunConfig, distillations: list[DistillationResult]) -> dict[str, str | int | float]:
-    """Return the section `distillation` of `summary.json`."""
-    return {
-        **distillation_settings(config),
-        "unmoved": sum(distillation.unmoved for distillation in distillations),
-        "saturated": distillations[-1].saturated if distillations else 0.0,
-        "epochs": sum(distillation.epochs_run for distillation in distillations),
-        "seconds": sum(distillation.seconds for distillation in distillations),
-        "seconds_in_loss": sum(distillation.seconds_in_loss for distillation in distillations),
-    }
-
-
-def privacy_facts(config: RunConfig, outcome: Outcome) -> dict[str, object]:
-    """Return mechanism, unit, neighbouring relation, sensitivity, accountant, and epsilon of each client and of all.
-
-    Clients hold disjoint records, so that each is exposed to one client's noise only: the joint epsilon is the largest
-    of the clients' (parallel composition), not their sum. The server cannot verify what they report. A resumed run has
-    another identifier, and clients compose only their answers under it, so it states at least the epsilon and delta
-    requested.
-    """
-    privacy = config.privacy
-    described = privacy.facts.guarantee
-    claims = {name: record.claim for name, record in sorted(outcome.clients.items()) if record.claim}
-    for name, claim in claims.items():
-        if config.resume and math.isfinite(claim.epsilon):
-            epsilon, delta = max(claim.epsilon, privacy.epsilon), max(claim.delta, privacy.delta)
-            claims[name] = Claim(claim.mechanism, epsilon, delta)
-    epsilon = max((claim.epsilon for claim in claims.values()), default=math.inf)
-    delta = max((claim.delta for claim in claims.values()), default=0.0)
-    guarantee = described.covers
-    if math.isfinite(epsilon):
-        guarantee = f"epsilon {epsilon:.3g} at delta {delta:g} for each {described.unit}; covers {described.covers}"
-    return {
-        "mechanism": privacy.mechanism,
-        "guarantee": guarantee,
-        **asdict(described),
-        "epsilon": epsilon if math.isfinite(epsilon) else None,
-        "delta": delta,
-        "clients": {
-            name: {"epsilon": claim.epsilon if math.isfinite(claim.epsilon) else None, "delta": claim.delta}
-            for name, claim in claims.items()
-        },
-        "settings": {name: getattr(privacy, name) for name in privacy.facts.reads},
-        **(_of_secure_sum(privacy, guarantee) if privacy.secure_sum else {}),
-        "compression": privacy.compression,
-        "compression_guarantee": "no guarantee",
-    }
-
-
-def _of_secure_sum(privacy: PrivacyConfig, guarantee: str) -> dict[str, object]:
-    """Return what a secure sum adds; it is not differential privacy, and weakens no mechanism's guarantee."""
-    noisy = privacy.facts.has_guarantee
-    return {
-        "mechanism": f"secure sum of {privacy.mechanism}" if noisy else "secure sum",
-        "guarantee": (
-            "single soft labels were not seen: the server learnt their weighted sum, unless it deviated from the"
-            f" protocol; {guarantee if noisy else 'no differential privacy'}"
-        ),
-        "single_soft_labels_seen": False,
-        "threshold": privacy.threshold or "more than two thirds of the clients",
-        "sum_bits": privacy.sum_bits,
-    }
+    strategy.record(lambda: strategy.start(grid), started=started)

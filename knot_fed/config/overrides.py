@@ -5,6 +5,7 @@ import os
 import re
 import time
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,19 @@ def deployed_config(app: Path | None, overrides: list[str]) -> RunConfig:
     for override in overrides:
         merged |= read_override(override)
     return RunConfig.from_mapping(merged | {"name": _run_name(merged)})
+
+
+def second_config(first: Mapping[str, Any], overrides: list[str], *, source: Path) -> RunConfig:
+    """Merge a run's configuration (TOML tables) with overrides, for another run that uses its answers.
+
+    The second run is named after the first and the time, is written beside it, and keeps no answers of its own, unless
+    the overrides say otherwise. Raises ConfigError as `resolve_config`.
+    """
+    name = f"{source.resolve().name[:70]}-{time.strftime('%Y%m%d-%H%M%S')}"
+    merged = flattened(first) | {"name": name, "runs-dir": str(source.parent), "resume": "", "keep-answers": False}
+    for override in overrides:
+        merged |= read_override(override)
+    return RunConfig.from_mapping({key: absolute(key, value) for key, value in merged.items()})
 
 
 def resuming(overrides: list[str], run: str) -> list[str]:

@@ -44,6 +44,7 @@ class RunConfig(Section):
         0, ge=0, le=1024, description="torch threads of each client and of the server; 0: its number of CPUs"
     )
     runs_dir: str = Field("runs", description="folder of the run folders")
+    keep_answers: bool = Field(True, description="keep the answers in the run folder, for knot-fed distil")
     state_dir: str = Field(".knot-fed", description="teachers and features kept by virtual clients and by the server")
     labels: LabelsConfig = LabelsConfig()
     data: DataConfig = DataConfig()

@@ -1,7 +1,8 @@
 """KnotStrategy: shake hands, collect a round's answers, distil the student from them, and have it evaluated."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -9,14 +10,23 @@ from flwr.serverapp.strategy import Result, Strategy
 from typing_extensions import override
 
 from knot_fed.config import RunConfig
+from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import FederationError, phase
 from knot_fed.federation.flower.bounded_grid import bounded
 from knot_fed.federation.secure.round import make_collector, reply_bounds
 from knot_fed.federation.server.checkpoint import Checkpoint
 from knot_fed.federation.server.collecting import Collector
+from knot_fed.federation.server.facts import distillation_facts, privacy_facts
+from knot_fed.federation.server.kept_answers import KeptAnswers
 from knot_fed.federation.server.learning import Learner
 from knot_fed.federation.server.roster import Roster
-from knot_fed.federation.server.run import calibrate_start, pretrained_student, read_server_data
+from knot_fed.federation.server.run import (
+    calibrate_start,
+    finish_run,
+    pretrained_student,
+    read_server_data,
+    run_between_measurements,
+)
 from knot_fed.federation.wire import envelope
 from knot_fed.mechanisms import mechanism_of, public_teacher
 from knot_fed.models import trained_state, use_threads
@@ -24,6 +34,9 @@ from knot_fed.runs.method import settings_in_words
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.training.distillation import distillation_settings
 from knot_fed.training.teacher import best_temperature
+from knot_fed.types import TeacherAnswer
+
+MakeCollector: TypeAlias = Callable[[RunConfig, TransferSet, TeacherAnswer | None], Collector]
 
 logger = logging.getLogger("knot_fed")
 
@@ -51,7 +64,9 @@ class KnotStrategy(Strategy):
         self.roster = Roster(self.config, rounds=self.config.rounds)
 
     @classmethod
-    def from_config(cls, config: RunConfig, folder: RunFolder) -> "KnotStrategy":
+    def from_config(
+        cls, config: RunConfig, folder: RunFolder, *, make_collector: MakeCollector = make_collector
+    ) -> "KnotStrategy":
         """Read the server's data and pretrain the student; raises KnotError if a file or model cannot be used."""
         with phase("preparation"):
             use_threads(config.threads)
@@ -105,13 +120,31 @@ class KnotStrategy(Strategy):
         if resumed is not None:
             resumed.restore(self.roster.outcome)
             self.learner.resume(resumed, self.roster.outcome)
-        done = resumed.round if resumed else 0
+        return self.run_rounds(grid, done=resumed.round if resumed else 0)
+
+    def run_rounds(self, grid: Grid, *, done: int = 0) -> Result:
+        """Run the rounds after `done` with the clients that the roster holds, and measure the student around each."""
         self._measure(done, grid)
         for server_round in range(done + 1, self.config.rounds + 1):
             with phase(f"round {server_round}"):
+                self.roster.count_traffic()
                 self.aggregate_train(server_round, self.collector.ask(self.roster, server_round, grid))
             self._measure(server_round, grid)
         return Result(envelope.pack_arrays(trained_state(self.student)))
+
+    def record(self, run: Callable[[], object], *, started: float, answers: str = "") -> None:
+        """Run, evaluate the student before and after, and write the run folder's results; a failed run raises.
+
+        `started` is the time on the monotonic clock, and `answers` names the run whose answers are used again, if any.
+        """
+        config, outcome = self.config, self.roster.outcome
+        failure = run_between_measurements(run, self.student, config, self.public, outcome)
+        facts: dict[str, object] = {
+            "distillation": distillation_facts(config, outcome.distillations),
+            "privacy": privacy_facts(config, outcome),
+            "answers_of": answers,
+        }
+        finish_run(config, outcome, self.student, self.learner.folder, facts, started=started, failure=failure)
 
     @override
     def configure_train(
@@ -124,6 +157,10 @@ class KnotStrategy(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         received = self.collector.collect(self.roster, server_round, replies)
+        if self.config.keep_answers:
+            KeptAnswers.of(received, self.roster, self.learner.transfer.fingerprint).save(
+                self.learner.folder, server_round
+            )
         self.learner.learn(server_round, received, self.roster.outcome)
         return envelope.pack_arrays(trained_state(self.student)), None
 

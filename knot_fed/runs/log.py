@@ -9,16 +9,18 @@ Others may write to the stream of a server app. There its lines end with a seal 
 and writes into its first line, `event=opened`, before it contacts any client.
 """
 
+import io
 import json
 import logging
 import re
 import secrets
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 MARKER = "knot_fed: "
 """Starts each line of knot_fed in a stream shared with Flower."""
@@ -199,6 +201,31 @@ def printable(text: str) -> str:
     '[31mred'
     """
     return "".join(letter for letter in text if letter.isprintable())
+
+
+@contextmanager
+def notes_to(echo: Callable[[str], None]) -> Iterator[None]:
+    """Pass each note that a run in this process logs to `echo`, instead of all lines to standard output."""
+    flower = logging.getLogger("flwr")
+    level = flower.level
+    flower.setLevel(logging.WARNING)
+    try:
+        with redirect_stdout(_Notes(echo, sys.stdout)):
+            yield
+    finally:
+        flower.setLevel(level)
+
+
+class _Notes(io.TextIOBase):
+    def __init__(self, echo: Callable[[str], None], shown: TextIO) -> None:
+        self._echo, self._shown = echo, shown
+
+    def write(self, text: str) -> int:
+        for read in map(read_line, text.splitlines()):
+            if read is not None and read.event == NOTE:
+                with redirect_stdout(self._shown):
+                    self._echo(printable(MARKER + read.text("text")))
+        return len(text)
 
 
 class _FileHandler(logging.FileHandler):

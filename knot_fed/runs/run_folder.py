@@ -26,7 +26,7 @@ _SUMMARY = {
 CHECKPOINT = "checkpoint.safetensors"
 _KINDS = {"clients": list, "domains": dict, "labels": list, "privacy": dict, "student": dict, "versions": dict}
 _METHODS = {"distillation", "fedavg"}
-_FREE_TO_CHANGE = {"name", "resume", "wait-for", "timeout", "runs-dir", "state-dir"}
+_FREE_TO_CHANGE = {"name", "resume", "wait-for", "timeout", "runs-dir", "state-dir", "keep-answers"}
 """Keys that change no result: a run may be resumed with other values, e.g. after its folder was moved."""
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
@@ -129,6 +129,10 @@ class RunFolder:
         """The file from which distillation resumes; removed at the end of the run."""
         return self.path / CHECKPOINT
 
+    def answers(self, round_number: int) -> Path:
+        """Return the file of the answers of one round."""
+        return self.path / f"answers-{round_number}.safetensors"
+
     @property
     def student(self) -> Path:
         """Folder of the distilled student."""
@@ -165,6 +169,10 @@ class RunFolder:
         file = io.BytesIO()
         np.save(file, pooled)
         self._write(f"pooled-soft-labels-{round_number}.npy", file.getvalue())
+
+    def write_answers(self, round_number: int, answers: bytes) -> None:
+        """Write the answers of one round, readable by their owner only: they are soft labels of single clients."""
+        self._write(self.answers(round_number).name, answers, mode=OWNERS)
 
     def write_checkpoint(self, checkpoint: bytes) -> None:
         """Write the checkpoint, readable by its owner only: it may hold the soft labels of single clients."""

@@ -82,14 +82,17 @@ class SweepFolder:
         file = self.path / TIMES_FILE
         kept = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
         times = {line["run"]: line["seconds"] for line in map(json.loads, kept)}
-        found = {name: _completed(self.cells / Path(name).name) for name in times if Path(name).parent.name == "cells"}
-        summaries = {name: summary for name, summary in found.items() if summary}
-        total = sum(times[name] for name in summaries)
-        distilling = sum(summary["distillation"]["seconds"] for summary in summaries.values())
-        teaching = sum(client["seconds"] for summary in summaries.values() for client in summary["clients"])
+        runs = sorted(self.cells.iterdir()) if self.cells.is_dir() else []
+        finished = {f"cells/{run.name}": summary for run in runs if (summary := _completed(run))}
+        asked = {run: summary for run, summary in finished.items() if not summary.get("answers_of")}
+        alone = [summary["wall_seconds"] for run, summary in finished.items() if run not in asked]
+        total = sum(times.get(run, 0.0) for run in asked) + sum(alone)
+        distilling = sum(summary["distillation"]["seconds"] for summary in finished.values())
+        teaching = sum(client["seconds"] for summary in asked.values() for client in summary["clients"])
         return (
-            f"{len(summaries)} runs took {total:.0f} s, one by one: distillation {distilling:.0f} s, teachers"
-            f" {teaching:.0f} s, the rest {total - distilling - teaching:.0f} s (Flower, Ray, starting, evaluation)"
+            f"{len(asked)} federation(s) and {len(alone)} student(s) from their answers took {total:.0f} s, one by one:"
+            f" distillation {distilling:.0f} s, teachers {teaching:.0f} s, the rest"
+            f" {total - distilling - teaching:.0f} s (Flower, Ray, starting, evaluation)"
         )
 
     def load_references(self, name: str) -> list[Row] | None:

@@ -1,11 +1,11 @@
-"""Running a sweep: one Flower run per cell, several at a time, and the table at the end."""
+"""Running a sweep: a Flower run for each question to the clients, a distillation for each cell, and the table."""
 
 import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +18,7 @@ from knot_fed.config import NO_MECHANISM, RunConfig, Scalar
 from knot_fed.errors import FederationError, KnotError
 from knot_fed.launch.simulation import federation_settings, simulator
 from knot_fed.launch.submission import Submitter
+from knot_fed.sweep.answers import Federation, distil_cell, has_answers, share_answers
 from knot_fed.sweep.folder import SweepFolder
 from knot_fed.sweep.grid import Cell
 from knot_fed.sweep.references import reference_rows
@@ -46,7 +47,9 @@ def run_sweep(sweep: Sweep, *, progress: Progress) -> pd.DataFrame:
     Raises FederationError if a run fails; finished ones are kept, and a second call resumes.
     """
     folder, firsts, averaged = sweep.folder, _first_cells(sweep), averaged_cells(sweep)
-    _run_cells(sweep, sweep.cells, folder.cells, strategy="knot", progress=progress)
+    federations = share_answers(sweep.cells, answered=partial(_has_answered, folder))
+    _run_cells(sweep, [each.cell for each in federations], folder.cells, strategy="knot", progress=progress)
+    _distil_cells(sweep, federations, progress=progress)
     _run_cells(sweep, averaged, folder.fedavg, strategy="fedavg", progress=progress)
     rows = [row for cell in firsts for row in before_rows(cell, _summary(sweep, folder.cells, cell))]
     rows += [row for cell in averaged for row in fedavg_rows(cell, _summary(sweep, folder.fedavg, cell))]
@@ -68,9 +71,9 @@ def averaged_cells(sweep: Sweep) -> list[Cell]:
 def _run_cells(sweep: Sweep, cells: Sequence[Cell], runs: Path, *, strategy: str, progress: Progress) -> None:
     """Run cells, several at a time, on one SuperLink.
 
-    The first cell of the sweep runs alone on all CPUs, since it computes features that all share; then the first of
-    every other seed and start, which train the teachers that others load; then the rest. A run has the same number of
-    CPUs even if the sweep was interrupted.
+    The first cell of the sweep runs alone, its clients on all CPUs, since it computes features that all share; then the
+    first of every other seed and start, which train the teachers that others load; then the rest. Every server and
+    client has one thread, so that results do not depend on the order.
     """
     waiting = [cell for cell in cells if sweep.folder.finished(runs, cell.name, cell.config) is None]
     if not waiting:
@@ -88,8 +91,12 @@ def _run_cells(sweep: Sweep, cells: Sequence[Cell], runs: Path, *, strategy: str
 
 
 def _run_stage(pool: ThreadPoolExecutor, run: Callable[[Cell], None], cells: Sequence[Cell]) -> Iterator[str]:
-    """Run cells, several at a time; yield each name as it ends, and raise the first failure."""
-    futures = {pool.submit(run, cell): cell.name for cell in cells}
+    """Run cells, several at a time; yield each name as it ends."""
+    yield from _each_finished({pool.submit(run, cell): cell.name for cell in cells})
+
+
+def _each_finished(futures: Mapping[Future[Any], str]) -> Iterator[str]:
+    """Yield the name of each run as it ends, and raise the first failure."""
     for future in as_completed(futures):
         try:
             future.result()
@@ -102,12 +109,39 @@ def _run_stage(pool: ThreadPoolExecutor, run: Callable[[Cell], None], cells: Seq
 def _run(sweep: Sweep, running: Submitter, cell: Cell, *, runs: Path, cpus: int) -> None:
     started = time.monotonic()
     shutil.rmtree(runs / cell.name, ignore_errors=True)  # of an interrupted run
-    overrides: dict[str, Scalar] = {"name": cell.name, "runs-dir": str(runs.resolve()), "threads": cpus}
-    config = RunConfig.from_mapping(cell.config.to_mapping() | overrides)
-    resources = {"client_resources": {"num_cpus": cpus}, "init_args": {"num_cpus": cpus}}
+    resources = {"client_resources": {"num_cpus": 1}, "init_args": {"num_cpus": cpus}}
     settings = federation_settings(json.dumps(resources), num_supernodes=sweep.clients)
-    running.run(config, settings, echo=lambda _: None)
+    running.run(_placed(cell, runs), settings, echo=lambda _: None)
     sweep.folder.record_time(runs / cell.name, seconds=time.monotonic() - started)
+
+
+def _placed(cell: Cell, runs: Path, **more: Scalar) -> RunConfig:
+    overrides: dict[str, Scalar] = {"name": cell.name, "runs-dir": str(runs.resolve()), "threads": 1}
+    return RunConfig.from_mapping(cell.config.to_mapping() | overrides | more)
+
+
+def _distil_cells(sweep: Sweep, federations: Sequence[Federation], *, progress: Progress) -> None:
+    """Distil the cells that are not finished from the answers of the others, in processes of one thread each."""
+    folder = sweep.folder
+    waiting = [
+        (each.cell, cell)
+        for each in federations
+        for cell in each.served
+        if folder.finished(folder.cells, cell.name, cell.config) is None
+    ]
+    with worker_pool(sweep.jobs) as pool:
+        futures = {}
+        for source, cell in waiting:
+            shutil.rmtree(folder.cells / cell.name, ignore_errors=True)  # of an interrupted run
+            config = _placed(cell, folder.cells, **{"keep-answers": False})
+            futures[pool.submit(distil_cell, folder.cells / source.name, config, sweep.clients)] = cell.name
+        for done, name in enumerate(_each_finished(futures), start=1):
+            progress(name, done, len(waiting))
+
+
+def _has_answered(folder: SweepFolder, cell: Cell) -> bool:
+    finished = folder.finished(folder.cells, cell.name, cell.config) is not None
+    return finished and has_answers(folder.cells / cell.name, rounds=cell.config.rounds)
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def test_a_sweep_of_another_configuration_is_refused_and_kept(tmp_path, override
 
 
 def test_a_sweep_that_kept_no_times_still_tells_of_them(tmp_path):
-    assert SweepFolder(tmp_path).time_spent().startswith("0 runs took 0 s")
+    assert SweepFolder(tmp_path).time_spent().startswith("0 federation(s) and 0 student(s) from their answers took 0 s")
 
 
 def test_two_sweeps_never_run_in_one_folder(tmp_path):

@@ -1,35 +1,34 @@
 """The state from which a run resumes in the middle of distillation: written at each epoch, read by `resume`."""
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import TypeAdapter
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from knot_fed.aggregation import Consensus
-from knot_fed.errors import RunFolderError
+from knot_fed.errors import DamagedError, RunFolderError
 from knot_fed.federation.server.roster import ClientRecord, Outcome
+from knot_fed.runs.arrays import pack_file, read_file
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.training.distillation import DistillationResult
 from knot_fed.training.fitting import FitState
-from knot_fed.types import Metrics
+from knot_fed.types import Metrics, TeacherAnswer
 
-FACTS = "facts"
-DIGEST = "digest"
 CONSENSUS = ("targets", "weights", "pooled")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Received:
-    """The consensus of a round; for each client, whether its teacher was reused, and its seconds."""
+    """The consensus of a round; for each client, whether its teacher was reused, its seconds, and its answer.
+
+    There are no answers in a secure sum, and none after a restart.
+    """
 
     teachers: dict[str, dict[str, bool | float]]
     consensus: Consensus
+    answers: Mapping[str, TeacherAnswer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,22 +53,15 @@ class Checkpoint:
             "fit": self.fit.facts,
         }
         arrays = {name: getattr(self.received.consensus, name) for name in CONSENSUS} | self.fit.arrays
-        arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-        text = json.dumps(facts)
-        folder.write_checkpoint(save(arrays, {FACTS: text, DIGEST: _digest(text, arrays)}))
+        folder.write_checkpoint(pack_file(facts, arrays))
 
     @classmethod
     def load(cls, file: Path) -> "Checkpoint":
         """Read what `save` wrote; raises RunFolderError if the file is damaged."""
         try:
-            with safe_open(file, framework="numpy") as opened:
-                text, digest = opened.metadata()[FACTS], opened.metadata()[DIGEST]
-                arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            if digest != _digest(text, arrays):
-                raise ValueError
-            facts = json.loads(text)
+            facts, arrays = read_file(file)
             consensus = Consensus(**{name: arrays.pop(name) for name in CONSENSUS})
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        except (DamagedError, KeyError):
             raise RunFolderError(
                 f"{file}: the checkpoint is damaged, so the run cannot continue; delete the run folder and start"
                 " it again"
@@ -90,11 +82,3 @@ class Checkpoint:
             outcome.clients[name] = replace(kept, node_id=node_id, holds_transfer_set=holds)
         outcome.before |= self.outcome.before
         outcome.distillations += self.outcome.distillations
-
-
-def _digest(text: str, arrays: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(arrays):
-        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
-        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
-    return digest.hexdigest()

@@ -108,7 +108,8 @@ class AnswerCollector(Collector):
         if self.public_teacher is not None:
             answers.append(self.public_teacher.select(rows))
         teachers = {name: {"reused": reply.reused, "seconds": reply.seconds} for name, reply in sorted(valid.items())}
-        return Received(teachers, find_consensus(answers, config.weights, config.distill))
+        consensus = find_consensus(answers, config.weights, config.distill)
+        return Received(teachers, consensus, {name: valid[name].answer for name in sorted(valid)})
 
 
 def _await_return(grid: Grid, answered: Collection[int], deadline: float) -> bool:

@@ -86,6 +86,7 @@ class Roster:
         self.outcome = Outcome()
         self.round = 0
         self._asked: list[Metadata] = []
+        self._traffic: dict[str, tuple[int, int]] = {}
         self._online: set[int] = set()
         self._met: set[int] = set()
 
@@ -149,6 +150,15 @@ class Roster:
     def joined(self) -> list[ClientRecord]:
         """Return the clients that passed the handshake, by name."""
         return [record for _, record in sorted(self.outcome.clients.items()) if record.node_id]
+
+    def count_traffic(self) -> None:
+        """Start to count a round's traffic."""
+        self._traffic = {name: (record.bytes_up, record.bytes_down) for name, record in self.outcome.clients.items()}
+
+    def traffic_of_round(self, record: ClientRecord) -> tuple[int, int]:
+        """Return the bytes up and down of a client since `count_traffic`."""
+        up, down = self._traffic.get(record.name, (0, 0))
+        return record.bytes_up - up, record.bytes_down - down
 
     def present(self) -> list[ClientRecord]:
         """Return the clients that passed the handshake and were connected at the last look, by name."""

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from knot_fed.errors import ConfigError, FederationError
+from knot_fed.federation.server.facts import privacy_facts
 from knot_fed.federation.server.roster import ClientRecord, Outcome
 from knot_fed.federation.wire import exchange
 from knot_fed.privacy.ledger.ledger import Ledger
 from knot_fed.runs.run_folder import RunFolder
-from knot_fed.server_app import federate, privacy_facts
+from knot_fed.server_app import federate
 from tests.fakes import InProcessGrid, context, virtual_clients
 
 pytestmark = pytest.mark.slow

@@ -1,0 +1,125 @@
+"""Another student from the answers that a run has kept; no client is asked for soft labels."""
+
+import time
+from collections.abc import Mapping
+
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+
+from knot_fed.config import RunConfig, Scalar, flattened
+from knot_fed.config.choices import scheme_reads
+from knot_fed.data.partition import client_shard
+from knot_fed.data.transfer_set import TransferSet
+from knot_fed.errors import ConfigError, RunFolderError
+from knot_fed.federation.client.handlers import answer_evaluation
+from knot_fed.federation.flower.in_process import InProcessGrid, context, new_run_id, virtual_clients
+from knot_fed.federation.server.kept_answers import KeptAnswers, KeptCollector
+from knot_fed.federation.server.roster import ClientRecord
+from knot_fed.federation.server.run import run_in_folder
+from knot_fed.federation.strategy import KnotStrategy, MakeCollector
+from knot_fed.runs.run_folder import RunFolder
+from knot_fed.types import TeacherAnswer
+
+NOT_ASKED = ("name", "resume", "runs-dir", "state-dir", "threads", "timeout", "wait-for", "keep-answers")
+"""Keys that change no answer."""
+SERVER_ONLY = (*NOT_ASKED, "distill.", "transport.", "weights.p", "weights.trim", "student.", "data.public")
+"""Keys, and prefixes of keys, that clients do not read to answer."""
+AFTER_A_SUM = (*NOT_ASKED, "distill.", "transport.")
+"""The same after a secure sum, which is weighted already and contains the pretrained student's answers."""
+SCHEME, ROOT = "weights.scheme", "data.root"
+UNMEASURED = "its private test split is not here; the run that asked it has measured it"
+
+evaluation_app = ClientApp()
+evaluation_app.evaluate()(answer_evaluation)
+
+
+def question(config: RunConfig) -> dict[str, Scalar]:
+    """Return the settings that determine the clients' answers; the scheme is among them if it reads their scores."""
+    summed, mapping = config.privacy.secure_sum, config.to_mapping()
+    asked = {key: value for key, value in mapping.items() if not key.startswith(AFTER_A_SUM if summed else SERVER_ONLY)}
+    if not summed and scheme_reads(config.weights.scheme) in ("nothing", "examples"):
+        del asked[SCHEME]
+    return asked
+
+
+def unserved(answered: Mapping[str, Scalar], asked: Mapping[str, Scalar]) -> list[str]:
+    """Return the keys in which one question differs from another that was answered; empty if its answers serve it.
+
+    Scores that are not asked for do no harm.
+    """
+    keys = {*answered, *asked} - (set() if SCHEME in asked else {SCHEME})
+    return sorted(key for key in keys if answered.get(key) != asked.get(key))
+
+
+def distil_from_answers(source: RunFolder, config: RunConfig, *, clients: int = 0) -> RunFolder:
+    """Distil another student from a run's answers, and write a run folder as a federation with this `config` would.
+
+    Parameters
+    ----------
+    source
+        The run that asked the clients.
+    config
+        As the source's, except for keys that clients do not read; `data.root` may have moved.
+    clients
+        Virtual clients of the run, whose private test splits are in this process's reach; 0: only the server's test
+        split is measured.
+
+    Raises
+    ------
+    KnotError
+        If another question was asked, answers are missing or damaged, the transfer set is another one, the clients are
+        others, or the run fails.
+    """
+    answered = RunConfig.from_mapping(flattened(source.read_config()))
+    differing = [key for key in unserved(question(answered), question(config)) if key != ROOT]
+    if differing:
+        raise ConfigError(
+            f"{source.path.name}: its clients were asked under another {', '.join(differing)}, which changes their"
+            " answers; leave it as it was, or run a new federation"
+        )
+    kept = {number: KeptAnswers.load(source, number) for number in range(1, config.rounds + 1)}
+    run_id, names = (
+        new_run_id(),
+        [client_shard(index, clients, config.data.client_names).name for index in range(clients)],
+    )
+    nodes = virtual_clients(config, clients, run_id=run_id)
+    records = _records(kept, dict(zip(names, nodes, strict=True)))
+
+    def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
+        started = time.monotonic()
+        strategy = KnotStrategy.from_config(config, folder, make_collector=collector_of(kept))
+        strategy.summary()
+        strategy.roster.outcome.clients |= records
+        strategy.record(lambda: strategy.run_rounds(grid), started=started, answers=source.path.name)
+
+    grid = InProcessGrid(nodes, evaluation_app)
+    return run_in_folder(grid, context(config, node={}, node_id=1, run_id=run_id), federate)
+
+
+def _records(kept: Mapping[int, KeptAnswers], nodes: Mapping[str, int]) -> dict[str, ClientRecord]:
+    """Return a record of each client of the run; those of `nodes` are there for the evaluation."""
+    asked = sorted({name for answers in kept.values() for name in answers.clients})
+    missing = sorted({*nodes} - {*asked})
+    if missing:
+        raise ConfigError(
+            f"--num-supernodes {len(nodes)}: makes a virtual client {missing[0]}, which the run did not have (it had"
+            f" {', '.join(asked[:5])}); give the number of virtual clients of that run, or 0"
+        )
+    return {
+        name: ClientRecord(name, nodes.get(name, 0), unmeasured="" if name in nodes else UNMEASURED) for name in asked
+    }
+
+
+def collector_of(kept: Mapping[int, KeptAnswers]) -> MakeCollector:
+    """Return the constructor of a collector of these answers, which refuses another transfer set."""
+
+    def make(config: RunConfig, transfer: TransferSet, public_teacher: TeacherAnswer | None) -> KeptCollector:
+        for answers in kept.values():
+            if answers.fingerprint != transfer.fingerprint:
+                raise RunFolderError(
+                    f"the transfer set has fingerprint {transfer.fingerprint[:12]}, and the kept answers label another"
+                    f" one ({answers.fingerprint[:12]}); give data.root and data.transfer the file of that run"
+                )
+        return KeptCollector(config, transfer, public_teacher, kept)
+
+    return make

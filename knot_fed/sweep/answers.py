@@ -1,0 +1,58 @@
+"""Which cells of a sweep ask the clients, and which are distilled from another cell's answers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from knot_fed.config import RunConfig, Scalar
+from knot_fed.errors import RunFolderError
+from knot_fed.federation.from_answers import SCHEME, distil_from_answers, question, unserved
+from knot_fed.federation.server.kept_answers import KeptAnswers
+from knot_fed.runs.log import notes_to
+from knot_fed.runs.run_folder import RunFolder
+from knot_fed.sweep.grid import Cell
+
+
+@dataclass(frozen=True, slots=True)
+class Federation:
+    """A cell that runs a federation, and the cells that are distilled from its answers."""
+
+    cell: Cell
+    served: list[Cell]
+
+
+def share_answers(cells: Sequence[Cell], *, answered: Callable[[Cell], bool]) -> list[Federation]:
+    """Divide cells into as few federations as their clients' questions allow, in the order of the cells.
+
+    A cell that has `answered` comes first, then one whose answers contain scores: they serve other schemes too.
+    """
+    asked = {cell.name: question(cell.config) for cell in cells}
+    alike: dict[frozenset[tuple[str, Scalar]], list[Federation]] = {}
+    for cell in sorted(cells, key=lambda cell: (not answered(cell), SCHEME not in asked[cell.name])):
+        key = frozenset((name, value) for name, value in asked[cell.name].items() if name != SCHEME)
+        group = alike.setdefault(key, [])
+        serving = [each for each in group if cell.config.keep_answers and _serves(asked, each.cell, cell)]
+        if serving:
+            serving[0].served.append(cell)
+        else:
+            group.append(Federation(cell, []))
+    found = {each.cell.name: each for group in alike.values() for each in group}
+    return [found[cell.name] for cell in cells if cell.name in found]
+
+
+def _serves(asked: Mapping[str, Mapping[str, Scalar]], source: Cell, cell: Cell) -> bool:
+    return not unserved(asked[source.name], asked[cell.name])
+
+
+def has_answers(run: Path, *, rounds: int) -> bool:
+    """Return whether a run has kept the answers of all its rounds, undamaged."""
+    with suppress(RunFolderError):
+        return all(KeptAnswers.load(RunFolder.open(run), number) for number in range(1, rounds + 1))
+    return False
+
+
+def distil_cell(source: Path, config: RunConfig, clients: int) -> None:
+    """Distil one cell from the answers of another's run, silently; for worker processes."""
+    with notes_to(lambda _: None):
+        distil_from_answers(RunFolder.open(source), config, clients=clients)
