@@ -27,6 +27,14 @@ Jobs: TypeAlias = Annotated[int, typer.Option(min=0, help="Parallel jobs, each o
 Seeds: TypeAlias = Annotated[
     str, typer.Option(help="A number (5: seeds 1 to 5), or a list with a comma (3,7; '7,' is seed 7 alone).")
 ]
+RayAddress: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        envvar="RAY_ADDRESS",
+        metavar="HOST:PORT",
+        help="Head of the Ray cluster that runs the clients; empty: this machine.",
+    ),
+]
 Resume: TypeAlias = Annotated[str, typer.Option(help="Name or folder of an interrupted run to resume.", metavar="RUN")]
 Verbose: TypeAlias = Annotated[bool, typer.Option("--verbose", help="Show Flower's own log.")]
 SuperLink: TypeAlias = Annotated[str, typer.Option(help="The SuperLink's HTTP API, HOST:PORT.")]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from knot_fed.cli.boundary import without_traceback
-from knot_fed.cli.options import App, Clients, Configs, Resume, RunConfig, Verbose, given
+from knot_fed.cli.options import App, Clients, Configs, RayAddress, Resume, RunConfig, Verbose, given
 from knot_fed.system.terminal import echo_line, make_console
 
 console = make_console()
@@ -34,11 +34,13 @@ def simulate(
     run_config: RunConfig = None,
     backend_config: Annotated[str, typer.Option(help="JSON: client_resources and init_args.")] = "{}",
     strategy: Annotated[Strategy, typer.Option(help="Distillation, or federated averaging.")] = Strategy.KNOT,
+    ray_address: RayAddress = "",
     resume: Resume = "",
     verbose: Verbose = False,
 ) -> None:
     """Run a federation of virtual clients and print its tables; exits non-zero if the run fails."""
     from knot_fed.config.overrides import resolve_config, resuming
+    from knot_fed.launch.cluster import check_ray_address
     from knot_fed.launch.simulation import federation_settings, simulator
     from knot_fed.preflight import check_run, check_run_folder
     from knot_fed.preflight.unread import unread_settings
@@ -48,12 +50,13 @@ def simulate(
     overrides = resuming(given(configs, run_config), resume)
     config = resolve_config(app, overrides, num_supernodes=num_supernodes)
     clients = num_supernodes or len(config.data.client_names)
-    resources = federation_settings(backend_config, num_supernodes=clients)
+    resources = federation_settings(backend_config, num_supernodes=clients, ray_address=ray_address)
+    check_ray_address(ray_address)
     check_run_folder(config)
     notes = check_run(config, clients=clients)
     for note in [*unread_settings([config]), *notes]:
         echo_line(console, f"note: {note}")
-    with simulator(app, strategy=strategy) as running:
+    with simulator(app, strategy=strategy, ray_address=ray_address) as running:
         running.run(config, resources, echo=lambda line: echo_line(console, line), verbose=verbose)
     folder = RunFolder.open(Path(config.runs_dir) / config.name)
     console.print(summary_table(folder.read_summary()))

@@ -1,17 +1,18 @@
-"""A private SuperLink for virtual clients on this machine."""
+"""A private SuperLink for virtual clients, on this machine or on a Ray cluster."""
 
 import json
-import os
 import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from os import cpu_count
 from pathlib import Path
 from typing import Any
 
 from knot_fed.errors import ConfigError, FederationError, shown
 from knot_fed.launch.bundle import stage_app
+from knot_fed.launch.cluster import RAY_ADDRESS
 from knot_fed.launch.submission import Connection, Submitter, flower_home
 from knot_fed.system.machine import LONGEST_SOCKET, socket_folder, usable_cpus, visible_gpus
 from knot_fed.system.processes import private_folder, script, stop
@@ -28,7 +29,7 @@ SOCKET = "ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1"
 
 
 @contextmanager
-def simulator(app: Path | None, *, strategy: str = "knot") -> Iterator[Submitter]:
+def simulator(app: Path | None, *, strategy: str = "knot", ray_address: str = "") -> Iterator[Submitter]:
     """Start a private SuperLink for an app; stop it and all its child processes, however this process ends.
 
     Parameters
@@ -37,6 +38,8 @@ def simulator(app: Path | None, *, strategy: str = "knot") -> Iterator[Submitter
         The app's folder; None: the installed app.
     strategy
         `knot`: the app's own components; `fedavg`: the baseline's.
+    ray_address
+        `HOST:PORT` of the Ray cluster that runs the clients; empty: this machine.
 
     Raises
     ------
@@ -47,18 +50,18 @@ def simulator(app: Path | None, *, strategy: str = "knot") -> Iterator[Submitter
     """
     with private_folder() as home:
         bundle = stage_app(app, home / "app", strategy=strategy)
-        with superlink(home) as environment:
+        with superlink(home, ray_address=ray_address) as environment:
             yield Submitter(bundle, home, environment)
 
 
-def federation_settings(backend_config: str, *, num_supernodes: int) -> str:
+def federation_settings(backend_config: str, *, num_supernodes: int, ray_address: str = "") -> str:
     """Translate the JSON of `--backend-config` into Flower's federation settings.
 
     Raises
     ------
     ConfigError
-        If the text is not a JSON object, has an unknown key or a value of the wrong type, or asks for more CPUs or GPUs
-        than this machine has.
+        If the text is not a JSON object, has an unknown key or a value of the wrong type, asks for more CPUs or GPUs
+        than this machine has, or for resources of a cluster that has its own.
     """
     try:
         parsed = json.loads(backend_config)
@@ -76,7 +79,10 @@ def federation_settings(backend_config: str, *, num_supernodes: int) -> str:
         for key, value in values.items():
             _check_setting(section, key, value)
             settings[f"{section}-{key}".replace("_", "-")] = value
-    _check_resources(parsed["client_resources"], parsed.get("init_args", {}))
+    if ray_address:
+        _check_for_cluster(parsed.get("init_args", {}))
+    else:
+        _check_resources(parsed["client_resources"], parsed.get("init_args", {}))
     return " ".join(f"{key}={json.dumps(value)}" for key, value in settings.items())
 
 
@@ -95,17 +101,25 @@ def _check_setting(section: str, key: str, value: object) -> None:
         )
 
 
+def _check_for_cluster(init_args: dict[str, Any]) -> None:
+    """Refuse what Ray refuses when it connects to a cluster."""
+    given = sorted(f"init_args.{key}" for key in ("num_cpus", "num_gpus") if key in init_args)
+    if given:
+        raise ConfigError(
+            f"--backend-config: {' and '.join(given)} cannot be set with --ray-address, since the cluster's nodes have"
+            " declared their CPUs and GPUs; leave it out"
+        )
+
+
 def _check_resources(client: dict[str, Any], machine: dict[str, Any]) -> None:
-    """Refuse clients that need more CPUs or GPUs than this machine has; a remote Ray cluster is not checked."""
-    if os.environ.get("RAY_ADDRESS"):
-        return
+    """Refuse clients that need more CPUs or GPUs than this machine has."""
     gpus = client.get("num_gpus", 0)
     if gpus > 1 and gpus != int(gpus):
         raise ConfigError(
             f"--backend-config: client_resources.num_gpus = {gpus:g} is neither a share of one GPU nor a whole number;"
             " use 1 or less, or a whole number"
         )
-    cpus = machine.get("num_cpus", max(usable_cpus(), os.cpu_count() or 1))
+    cpus = machine.get("num_cpus", max(usable_cpus(), cpu_count() or 1))
     for key, asked, there, unit in (
         ("client_resources.num_cpus", client["num_cpus"], cpus, "CPU(s)"),
         ("client_resources.num_gpus", gpus, machine.get("num_gpus", visible_gpus() if gpus else 0), "GPU(s)"),
@@ -117,11 +131,13 @@ def _check_resources(client: dict[str, Any], machine: dict[str, Any]) -> None:
 
 
 @contextmanager
-def superlink(home: Path) -> Iterator[dict[str, str]]:
+def superlink(home: Path, *, ray_address: str = "") -> Iterator[dict[str, str]]:
     """Run a SuperLink for simulations on a free loopback port; yields the environment that reaches it."""
     port = _free_port()
     environment = flower_home(home, Connection(f"127.0.0.1:{port}", insecure=True))
-    environment |= {"RAY_DEDUP_LOGS": "0", "RAY_TMPDIR": _ray_folder(environment)}
+    environment |= {"RAY_DEDUP_LOGS": "0"}
+    environment.pop(RAY_ADDRESS, None)
+    environment |= {RAY_ADDRESS: ray_address} if ray_address else {"RAY_TMPDIR": _ray_folder(environment)}
     command = [script("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"]
     command += ["--disable-runtime-dependency-installation", "--host", "127.0.0.1", "--port", str(port)]
     with (home / "superlink.log").open("wb") as log:

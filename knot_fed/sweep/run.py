@@ -39,6 +39,7 @@ class Sweep:
     clients: int  # number of virtual clients
     jobs: int  # runs at a time, each on one CPU
     fedavg: bool  # whether to run FedAvg for each seed and start of the student without a privacy mechanism
+    ray_address: str = ""  # of the cluster that runs the clients; empty: this machine
 
 
 def run_sweep(sweep: Sweep, *, progress: Progress) -> pd.DataFrame:
@@ -82,7 +83,11 @@ def _run_cells(sweep: Sweep, cells: Sequence[Cell], runs: Path, *, strategy: str
     firsts = {cell.reference: cell for cell in reversed(waiting) if cell not in alone}
     stages = [alone, list(firsts.values())[::-1], [cell for cell in waiting if cell not in [*alone, *firsts.values()]]]
     done = 0
-    with simulator(sweep.app, strategy=strategy) as running, _stopped_on_error(sweep.jobs) as pool:
+    at_a_time = 1 if sweep.ray_address else sweep.jobs  # a run takes the whole cluster
+    with (
+        simulator(sweep.app, strategy=strategy, ray_address=sweep.ray_address) as running,
+        _stopped_on_error(at_a_time) as pool,
+    ):
         for stage in stages:
             run = partial(_run, sweep, running, runs=runs, cpus=sweep.jobs if stage is alone else 1)
             for name in _run_stage(pool, run, stage):
@@ -109,8 +114,8 @@ def _each_finished(futures: Mapping[Future[Any], str]) -> Iterator[str]:
 def _run(sweep: Sweep, running: Submitter, cell: Cell, *, runs: Path, cpus: int) -> None:
     started = time.monotonic()
     shutil.rmtree(runs / cell.name, ignore_errors=True)  # of an interrupted run
-    resources = {"client_resources": {"num_cpus": 1}, "init_args": {"num_cpus": cpus}}
-    settings = federation_settings(json.dumps(resources), num_supernodes=sweep.clients)
+    resources = {"client_resources": {"num_cpus": 1}} | ({} if sweep.ray_address else {"init_args": {"num_cpus": cpus}})
+    settings = federation_settings(json.dumps(resources), num_supernodes=sweep.clients, ray_address=sweep.ray_address)
     running.run(_placed(cell, runs), settings, echo=lambda _: None)
     sweep.folder.record_time(runs / cell.name, seconds=time.monotonic() - started)
 

@@ -98,8 +98,8 @@ def test_resources_that_there_are_or_that_a_cluster_may_have_are_passed_on(monke
     asked = {"client_resources": {"num_cpus": 4}, "init_args": {"num_cpus": 4, "log_to_driver": False}}
     told = federation_settings(json.dumps(asked), num_supernodes=3)
     assert told == "num-supernodes=3 client-resources-num-cpus=4 init-args-num-cpus=4 init-args-log-to-driver=false"
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    federation_settings(json.dumps({"client_resources": {"num_cpus": 512, "num_gpus": 8}}), num_supernodes=3)
+    large = json.dumps({"client_resources": {"num_cpus": 512, "num_gpus": 8}})
+    federation_settings(large, num_supernodes=3, ray_address="10.0.0.1:6379")
 
 
 @pytest.mark.parametrize("depth", [0, 43, 44, 60, 200])

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from knot_fed.cli.options import App, Clients, Configs, Jobs, RunConfig, Seeds, given, study_folder
+from knot_fed.cli.options import App, Clients, Configs, Jobs, RayAddress, RunConfig, Seeds, given, study_folder
 from knot_fed.system.terminal import echo_line, make_console, progress_on
 
 console = make_console()
@@ -20,11 +20,13 @@ def sweep(
     num_supernodes: Clients = 0,
     out: Annotated[Path | None, typer.Option(help="Sweep folder; default: sweeps/<name of the TOML file>.")] = None,
     jobs: Jobs = 0,
+    ray_address: RayAddress = "",
     fedavg: Annotated[bool, typer.Option(help="Also run FedAvg of the same student, once for each seed.")] = True,
 ) -> None:
     """Run a grid over several seeds; called again, it resumes where it stopped."""
     from knot_fed.config import NO_MECHANISM
     from knot_fed.config.overrides import resolve_config
+    from knot_fed.launch.cluster import check_ray_address
     from knot_fed.preflight import check_run
     from knot_fed.preflight.unread import unread_settings
     from knot_fed.reporting.comparison import write_comparison
@@ -40,6 +42,7 @@ def sweep(
     overrides = given(configs, run_config)
     base = resolve_config(app, overrides, num_supernodes=num_supernodes)
     clients = num_supernodes or len(base.data.client_names)
+    check_ray_address(ray_address)
     values, chosen = parse_grid(grid, base), parse_seeds(seeds)
     cells = make_cells(base, values, chosen)
     notes = dict.fromkeys(note for cell in cells for note in check_run(cell.config, clients=clients))
@@ -47,7 +50,7 @@ def sweep(
         echo_line(console, f"note: {note}")
     place = study_folder("sweeps", overrides, out)
     folder = SweepFolder.open(place, config=base, grid=values, clients=clients, seeds=chosen)
-    plan = Sweep(app, folder, cells, clients, jobs or usable_cpus(), fedavg)
+    plan = Sweep(app, folder, cells, clients, jobs or usable_cpus(), fedavg, ray_address)
     covered = sum(cell.config.privacy.mechanism != NO_MECHANISM for cell in cells)
     if fedavg and covered:
         which = "" if covered == len(cells) else f" of the {covered} of {len(cells)} runs with one"
