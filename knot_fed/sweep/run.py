@@ -1,5 +1,6 @@
 """Running a sweep: a Flower run for each question to the clients, a distillation for each cell, and the table."""
 
+import itertools
 import json
 import shutil
 import threading
@@ -27,6 +28,8 @@ from knot_fed.system.processes import stop_children, worker_pool
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of what has just finished, the number of finished parts, and the total."""
+Tell = Callable[[str], None]
+"""Called with the name of a run that has just finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +52,11 @@ def run_sweep(sweep: Sweep, *, progress: Progress) -> pd.DataFrame:
     """
     folder, firsts, averaged = sweep.folder, _first_cells(sweep), averaged_cells(sweep)
     federations = share_answers(sweep.cells, answered=partial(_has_answered, folder))
-    _run_cells(sweep, [each.cell for each in federations], folder.cells, strategy="knot", progress=progress)
-    _distil_cells(sweep, federations, progress=progress)
-    _run_cells(sweep, averaged, folder.fedavg, strategy="fedavg", progress=progress)
+    tell = _counted(progress, len(_unfinished(sweep, sweep.cells, folder.cells)))
+    _run_cells(sweep, [each.cell for each in federations], folder.cells, strategy="knot", tell=tell)
+    _distil_cells(sweep, federations, tell=tell)
+    tell = _counted(progress, len(_unfinished(sweep, averaged, folder.fedavg)))
+    _run_cells(sweep, averaged, folder.fedavg, strategy="fedavg", tell=tell)
     rows = [row for cell in firsts for row in before_rows(cell, _summary(sweep, folder.cells, cell))]
     rows += [row for cell in averaged for row in fedavg_rows(cell, _summary(sweep, folder.fedavg, cell))]
     rows += [row for cell in sweep.cells for row in cell_rows(cell, _summary(sweep, folder.cells, cell))]
@@ -69,20 +74,29 @@ def averaged_cells(sweep: Sweep) -> list[Cell]:
     return [replace(cell, name=f"{cell.reference}-fedavg") for cell in covered if sweep.fedavg]
 
 
-def _run_cells(sweep: Sweep, cells: Sequence[Cell], runs: Path, *, strategy: str, progress: Progress) -> None:
+def _counted(progress: Progress, total: int) -> Tell:
+    """Return a function that counts the names that it is told, and passes them on."""
+    count = itertools.count(1)
+    return lambda name: progress(name, next(count), total)
+
+
+def _unfinished(sweep: Sweep, cells: Sequence[Cell], runs: Path) -> list[Cell]:
+    return [cell for cell in cells if sweep.folder.finished(runs, cell.name, cell.config) is None]
+
+
+def _run_cells(sweep: Sweep, cells: Sequence[Cell], runs: Path, *, strategy: str, tell: Tell) -> None:
     """Run cells, several at a time, on one SuperLink.
 
     The first cell of the sweep runs alone, its clients on all CPUs, since it computes features that all share; then the
     first of every other seed and start, which train the teachers that others load; then the rest. Every server and
     client has one thread, so that results do not depend on the order.
     """
-    waiting = [cell for cell in cells if sweep.folder.finished(runs, cell.name, cell.config) is None]
+    waiting = _unfinished(sweep, cells, runs)
     if not waiting:
         return
     alone = [cell for cell in waiting if cell is cells[0]]
     firsts = {cell.reference: cell for cell in reversed(waiting) if cell not in alone}
     stages = [alone, list(firsts.values())[::-1], [cell for cell in waiting if cell not in [*alone, *firsts.values()]]]
-    done = 0
     at_a_time = 1 if sweep.ray_address else sweep.jobs  # a run takes the whole cluster
     with (
         simulator(sweep.app, strategy=strategy, ray_address=sweep.ray_address) as running,
@@ -91,8 +105,7 @@ def _run_cells(sweep: Sweep, cells: Sequence[Cell], runs: Path, *, strategy: str
         for stage in stages:
             run = partial(_run, sweep, running, runs=runs, cpus=sweep.jobs if stage is alone else 1)
             for name in _run_stage(pool, run, stage):
-                done += 1
-                progress(name, done, len(waiting))
+                tell(name)
 
 
 def _run_stage(pool: ThreadPoolExecutor, run: Callable[[Cell], None], cells: Sequence[Cell]) -> Iterator[str]:
@@ -125,23 +138,18 @@ def _placed(cell: Cell, runs: Path, **more: Scalar) -> RunConfig:
     return RunConfig.from_mapping(cell.config.to_mapping() | overrides | more)
 
 
-def _distil_cells(sweep: Sweep, federations: Sequence[Federation], *, progress: Progress) -> None:
+def _distil_cells(sweep: Sweep, federations: Sequence[Federation], *, tell: Tell) -> None:
     """Distil the cells that are not finished from the answers of the others, in processes of one thread each."""
     folder = sweep.folder
-    waiting = [
-        (each.cell, cell)
-        for each in federations
-        for cell in each.served
-        if folder.finished(folder.cells, cell.name, cell.config) is None
-    ]
+    waiting = [(each.cell, cell) for each in federations for cell in _unfinished(sweep, each.served, folder.cells)]
     with worker_pool(sweep.jobs) as pool:
         futures = {}
         for source, cell in waiting:
             shutil.rmtree(folder.cells / cell.name, ignore_errors=True)  # of an interrupted run
             config = _placed(cell, folder.cells, **{"keep-answers": False})
             futures[pool.submit(distil_cell, folder.cells / source.name, config, sweep.clients)] = cell.name
-        for done, name in enumerate(_each_finished(futures), start=1):
-            progress(name, done, len(waiting))
+        for name in _each_finished(futures):
+            tell(name)
 
 
 def _has_answered(folder: SweepFolder, cell: Cell) -> bool:
