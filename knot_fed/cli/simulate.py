@@ -53,10 +53,10 @@ def simulate(
     resources = federation_settings(backend_config, num_supernodes=clients, ray_address=ray_address)
     check_ray_address(ray_address)
     check_run_folder(config)
-    notes = check_run(config, clients=clients)
-    for note in [*unread_settings([config]), *notes]:
-        echo_line(console, f"note: {note}")
-    with simulator(app, strategy=strategy, ray_address=ray_address) as running:
+    with simulator(app, strategy=strategy, ray_address=ray_address) as running:  # it starts while the run is checked
+        notes = check_run(config, clients=clients)
+        for note in [*unread_settings([config]), *notes]:
+            echo_line(console, f"note: {note}")
         running.run(config, resources, echo=lambda line: echo_line(console, line), verbose=verbose)
     folder = RunFolder.open(Path(config.runs_dir) / config.name)
     console.print(summary_table(folder.read_summary()))

@@ -4,8 +4,9 @@ import json
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from os import cpu_count
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ SOCKET = "ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1"
 def simulator(app: Path | None, *, strategy: str = "knot", ray_address: str = "") -> Iterator[Submitter]:
     """Start a private SuperLink for an app; stop it and all its child processes, however this process ends.
 
+    It is still starting when the context begins; the first run waits for it.
+
     Parameters
     ----------
     app
@@ -45,13 +48,11 @@ def simulator(app: Path | None, *, strategy: str = "knot", ray_address: str = ""
     ------
     ConfigError
         If the app has no `fab-include`.
-    FederationError
-        If the SuperLink does not start.
     """
     with private_folder() as home:
         bundle = stage_app(app, home / "app", strategy=strategy)
-        with superlink(home, ray_address=ray_address) as environment:
-            yield Submitter(bundle, home, environment)
+        with superlink(home, ray_address=ray_address) as (environment, await_port):
+            yield Submitter(bundle, home, environment, await_port)
 
 
 def federation_settings(backend_config: str, *, num_supernodes: int, ray_address: str = "") -> str:
@@ -131,8 +132,11 @@ def _check_resources(client: dict[str, Any], machine: dict[str, Any]) -> None:
 
 
 @contextmanager
-def superlink(home: Path, *, ray_address: str = "") -> Iterator[dict[str, str]]:
-    """Run a SuperLink for simulations on a free loopback port; yields the environment that reaches it."""
+def superlink(home: Path, *, ray_address: str = "") -> Iterator[tuple[dict[str, str], Callable[[], None]]]:
+    """Start a SuperLink for simulations on a free loopback port.
+
+    Yields the environment that reaches it, and a function that waits until it does; meanwhile a run can be checked.
+    """
     port = _free_port()
     environment = flower_home(home, Connection(f"127.0.0.1:{port}", insecure=True))
     environment |= {"RAY_DEDUP_LOGS": "0"}
@@ -145,8 +149,7 @@ def superlink(home: Path, *, ray_address: str = "") -> Iterator[dict[str, str]]:
             command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            _wait_for_port(process, port)
-            yield environment
+            yield environment, partial(_wait_for_port, process, port)
         finally:
             stop(process)
 

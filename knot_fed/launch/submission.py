@@ -43,11 +43,15 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Submitter:
-    """The staged app and the environment to reach a SuperLink; runs may be concurrent."""
+    """The staged app and the environment to reach a SuperLink; runs may be concurrent.
+
+    `await_superlink` is called before each run, and raises FederationError if the SuperLink does not start.
+    """
 
     bundle: Path
     home: Path
     environment: dict[str, str]
+    await_superlink: Callable[[], None] = lambda: None
 
     def run(
         self, config: RunConfig, settings: str = "", *, echo: Callable[[str], None], verbose: bool = False
@@ -75,6 +79,7 @@ class Submitter:
         FederationError
             If the run does not start or complete.
         """
+        self.await_superlink()
         overrides = self.home / f"{config.name}.toml"
         overrides.write_text(tomli_w.dumps(config.to_mapping()), encoding="utf-8")
         command = ["run", str(self.bundle), CONNECTION, "--stream", "--run-config", str(overrides)]
@@ -93,6 +98,8 @@ class Submitter:
                 stop(run)
         if watched.number != "0" and watched.table is None and not watched.failure:
             watched = self._kept(watched)
+        if watched.table is not None and not watched.failure:
+            return watched.table
         listed = ask_flower(self.environment, "list", CONNECTION, "--format", "json", "--run-id", watched.number)
         check_completed(listed, watched)
         return watched.table
