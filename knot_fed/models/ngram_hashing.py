@@ -5,7 +5,7 @@ A word is what `str.split` returns; no n-gram of characters crosses its ends, an
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 import numpy as np
@@ -18,7 +18,7 @@ from knot_fed.models.items import Ragged
 BUCKETS = 1 << 16
 HALF = BUCKETS // 2
 TOKEN = re.compile(r"\w+|[^\w\s]")
-TEXTS_AT_ONCE = 1 << 13
+TEXTS_AT_ONCE, LETTERS_AT_ONCE = 1 << 13, 1 << 20
 MOST_WORDS = 1 << 17
 """Distinct words to remember, so that memory is bounded."""
 _KIND = {"n_features": HALF, "alternate_sign": False, "dtype": np.float32}
@@ -29,15 +29,17 @@ class NgramHasher:
 
     def __init__(self) -> None:
         self._tokens = FeatureHasher(input_type="pair", **_KIND)
-        self._characters = HashingVectorizer(analyzer="char_wb", ngram_range=(3, 5), lowercase=False, norm=None, **_KIND)
+        self._characters = HashingVectorizer(
+            analyzer="char_wb", ngram_range=(3, 5), lowercase=False, norm=None, **_KIND
+        )
 
     def bags(self, texts: Sequence[str]) -> Ragged:
         """Return the distinct buckets of each text in ascending order, as 16-bit numbers."""
         parts, sizes, words = list[np.ndarray](), list[np.ndarray](), _Words(self)
-        for start in range(0, len(texts), TEXTS_AT_ONCE):
+        for part in _parts(texts):
             if len(words) > MOST_WORDS:
                 words = _Words(self)
-            values, counts = _bags(texts[start : start + TEXTS_AT_ONCE], words)
+            values, counts = _bags(part, words)
             parts.append(values)
             sizes.append(counts)
         return Ragged.of_sizes(_joined(parts), np.concatenate(sizes) if sizes else np.zeros(0, dtype=np.int64))
@@ -92,6 +94,18 @@ class _Words:
         sizes = np.array([len(each) for each in tokens], dtype=np.int64)
         self.tokens_of = _appended(self.tokens_of, Ragged.of_sizes(np.array(places, dtype=np.int64), sizes))
         self.characters_of = _appended(self.characters_of, self._hasher.of_characters(words))
+
+
+def _parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Cut the texts into parts of bounded size; a text may be longer."""
+    start, letters = 0, 0
+    for place, text in enumerate(texts):
+        if place > start and (place - start == TEXTS_AT_ONCE or letters + len(text) > LETTERS_AT_ONCE):
+            yield texts[start:place]
+            start, letters = place, 0
+        letters += len(text)
+    if start < len(texts):
+        yield texts[start:]
 
 
 def _bags(texts: Sequence[str], words: _Words) -> tuple[UInt16[np.ndarray, "ngrams"], Int[np.ndarray, "texts"]]:

@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from knot_fed.config import MECHANISMS, MOST_DELTA, PrivacyConfig
 from knot_fed.data.partition import CLIENT_NAME
-from knot_fed.data.transfer_set import TransferSet
+from knot_fed.data.transfer_set import TransferSet, first_rows
 from knot_fed.errors import SoftLabelsError, WireError
 from knot_fed.federation.wire import checks
 from knot_fed.federation.wire.envelope import ABOUT, PROTOCOL, check_protocol, pack_arrays
@@ -138,8 +138,9 @@ def _check_fingerprint(fingerprint: str) -> None:
 
 def pack_transfer_set(transfer: TransferSet) -> ConfigRecord:
     """Pack ordered texts; pairs are sent as two lists."""
-    columns = list(zip(*transfer.texts, strict=True)) if transfer.paired else [list(transfer.texts)]
-    return ConfigRecord({name: list(column) for name, column in zip(COLUMNS, columns, strict=False)})
+    texts = transfer.texts
+    columns = [[text[side] for text in texts] for side in (0, 1)] if transfer.paired else [list(map(str, texts))]
+    return ConfigRecord(dict(zip(COLUMNS, columns, strict=False)))
 
 
 def unpack_transfer_set(record: ConfigRecord) -> TransferSet:
@@ -149,9 +150,9 @@ def unpack_transfer_set(record: ConfigRecord) -> TransferSet:
     columns = [_texts(record[name]) for name in COLUMNS if name in record]
     if len({len(column) for column in columns}) > 1:
         raise WireError(f"{len(columns[0])} first texts and {len(columns[1])} second ones; send pairs")
-    rows: list[Text] = list(zip(*columns, strict=True)) if len(columns) > 1 else list(columns[0])
-    transfer = TransferSet(tuple(rows))
-    if len(np.unique(transfer.keys, axis=0)) < len(rows):
+    rows: tuple[Text, ...] = tuple(zip(*columns, strict=True)) if len(columns) > 1 else tuple(columns[0])
+    transfer = TransferSet(rows)
+    if len(first_rows(transfer.keys)) < len(rows):
         raise WireError("the transfer texts repeat a text, which would count it twice; send distinct_texts")
     return transfer
 
