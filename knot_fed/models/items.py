@@ -1,25 +1,27 @@
 """Encoded texts by position, as batches take them, and ragged ones in a few arrays instead of an object a text."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import SupportsIndex, overload
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Integer
 from typing_extensions import override
 
 from knot_fed.models.text_classifier import Item
 
 
-def take(items: Sequence[Item], rows: Iterable[int]) -> Sequence[Item]:
+def take(items: Sequence[Item], rows: Int[np.ndarray, "rows"] | Sequence[int]) -> Sequence[Item]:
     """Return the items at integer positions, as `TextClassifier.collate` accepts them; ragged ones are not copied."""
     return items.take(rows) if isinstance(items, RaggedItems) else [items[row] for row in rows]
 
 
 def longest_first(items: Sequence[Item], length_of: Callable[[Item], int]) -> Int[np.ndarray, "items"]:
     """Return the positions of the items from the longest to the shortest, those of one length in order."""
-    ragged = isinstance(items, RaggedItems)
-    lengths = items.lengths() if ragged else np.fromiter(map(length_of, items), np.int64, len(items))
+    if isinstance(items, RaggedItems):
+        lengths = items.lengths()
+    else:
+        lengths = np.fromiter(map(length_of, items), np.int64, len(items))
     return np.argsort(-lengths, kind="stable")
 
 
@@ -27,27 +29,28 @@ def longest_first(items: Sequence[Item], length_of: Callable[[Item], int]) -> In
 class Ragged:
     """Rows of numbers of any length, one after another in `values`, which several selections of rows share."""
 
-    values: Int[np.ndarray, "numbers"]
+    values: Integer[np.ndarray, "numbers"]
     starts: Int[np.ndarray, "rows"]
     sizes: Int[np.ndarray, "rows"]
 
     @classmethod
-    def of_sizes(cls, values: Int[np.ndarray, "numbers"], sizes: Int[np.ndarray, "rows"]) -> "Ragged":
+    def of_sizes(cls, values: Integer[np.ndarray, "numbers"], sizes: Int[np.ndarray, "rows"]) -> "Ragged":
         """Cut all values into rows of these sizes."""
         return cls(values, np.cumsum(sizes) - sizes, sizes)
 
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def row(self, place: int) -> Int[np.ndarray, "numbers"]:
+    def row(self, place: int) -> Integer[np.ndarray, "of_row"]:
         """Return one row, without a copy."""
-        return self.values[self.starts[place] : self.starts[place] + self.sizes[place]]
+        row: Integer[np.ndarray, of_row] = self.values[self.starts[place] : self.starts[place] + self.sizes[place]]
+        return row
 
     def select(self, rows: Int[np.ndarray, "chosen"] | slice) -> "Ragged":
         """Return some rows, which share the values."""
         return Ragged(self.values, self.starts[rows], self.sizes[rows])
 
-    def joined(self) -> Int[np.ndarray, "chosen_numbers"]:
+    def joined(self) -> Integer[np.ndarray, "numbers"]:
         """Return the numbers of all rows, one row after another.
 
         Examples
@@ -59,7 +62,8 @@ class Ragged:
         before = np.cumsum(self.sizes) - self.sizes
         places = np.repeat(self.starts - before, self.sizes)
         places += np.arange(len(places))
-        return self.values[places]
+        numbers: Integer[np.ndarray, numbers] = self.values[places]
+        return numbers
 
 
 class RaggedItems(Sequence[Item]):
@@ -82,9 +86,9 @@ class RaggedItems(Sequence[Item]):
             return RaggedItems(tuple(side.select(place) for side in self.sides))
         return tuple(side.row(int(place)) for side in self.sides)
 
-    def take(self, rows: Iterable[int]) -> "RaggedItems":
+    def take(self, rows: Int[np.ndarray, "rows"] | Sequence[int]) -> "RaggedItems":
         """Return the items at these positions, which share the numbers."""
-        places = np.asarray(rows if isinstance(rows, np.ndarray | Sequence) else list(rows), dtype=np.int64)
+        places = np.asarray(rows, dtype=np.int64)
         return RaggedItems(tuple(side.select(places) for side in self.sides))
 
     def lengths(self) -> Int[np.ndarray, "items"]:

@@ -47,7 +47,8 @@ class NgramHasher:
     def of_tokens(self, tokens: Iterable[str]) -> UInt16[np.ndarray, "tokens"]:
         """Return the bucket of each token."""
         rows = chain([()], (((token, 1),) for token in tokens))  # it refuses to hash no rows
-        return self._tokens.transform(rows).indices.astype(np.uint16)
+        buckets: UInt16[np.ndarray, tokens] = self._tokens.transform(rows).indices.astype(np.uint16)
+        return buckets
 
     def of_characters(self, words: Sequence[str]) -> Ragged:
         """Return the buckets of the characters of each word."""
@@ -130,7 +131,8 @@ def _bags(texts: Sequence[str], words: _Words) -> tuple[UInt16[np.ndarray, "ngra
 
 def _keys(texts: UInt32[np.ndarray, "ngrams"], buckets: UInt16[np.ndarray, "ngrams"]) -> UInt32[np.ndarray, "ngrams"]:
     """Return numbers that sort by text, then by bucket."""
-    return (texts << np.uint32(16)) | buckets
+    keys: UInt32[np.ndarray, ngrams] = (texts << np.uint32(16)) | buckets
+    return keys
 
 
 def _appended(rows: Ragged, more: Ragged) -> Ragged:

@@ -172,8 +172,8 @@ def _check_swallowed(records: Records, fields: int, *, name: str, delimiter: str
             same_width = len(inside) >= LINES_OF_ONE_WIDTH and all(len(cells) == fields for cells in inside)
             if same_width or any(_is_row(cells, fields, place, around) for cells in inside):
                 raise DataError(
-                    f"{name}: line {records.first[row]}: a quoted field extends to line {records.last[row]} and contains what"
-                    f" look like rows; {CLOSE_OR_DOUBLE}, or 'double' if it is one text",
+                    f"{name}: line {records.first[row]}: a quoted field extends to line {records.last[row]} and"
+                    f" contains what look like rows; {CLOSE_OR_DOUBLE}, or 'double' if it is one text",
                     refusal="a quoted field contains what look like rows",
                 )
 
