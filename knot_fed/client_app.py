@@ -52,7 +52,7 @@ def _held_transfer_set(request: exchange.TrainRequest, context: Context, client:
         client.keep_texts(request.transfer)
     held, transfer = context.state.get(HELD_TEXTS), request.transfer
     if transfer is None and isinstance(held, ConfigRecord):
-        transfer = exchange.unpack_transfer_set(held)
+        transfer = exchange.unpack_transfer_set(held, bounded=False)  # as they arrived, or from its own file
     transfer = transfer or client.kept_texts(request.fingerprint)
     if transfer is None:
         raise WireError("the transfer set was never received; send the texts with the first request")

@@ -22,6 +22,10 @@ from knot_fed.types import Text
 
 LEAST_TEXTS = 2
 """Per round: one to train on and one to validate on."""
+MOST_TEXTS = 1_000_000
+LONGEST_TEXT = 100_000
+MOST_LETTERS = 1 << 28
+"""Of all texts that one message carries: 268 characters for each of a million; Flower's limit is 2 GiB a message."""
 TEXT_KEY_BYTES = 16
 TextKeys: TypeAlias = UInt8[np.ndarray, "texts bytes"]
 WORD = re.compile(r"\w+")
@@ -58,6 +62,11 @@ class TransferSet:
     def paired(self) -> bool:
         """Whether each row is a pair of texts."""
         return bool(self.texts) and not isinstance(self.texts[0], str)
+
+    def columns(self) -> tuple[list[str], ...]:
+        """Return the texts as one list, or pairs as two."""
+        sides = ([text[side] for text in self.texts] for side in ((0, 1) if self.paired else ()))
+        return tuple(sides) or (list(map(str, self.texts)),)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -171,6 +180,34 @@ def check_rounds(texts: int, rounds: int, *, name: str) -> None:
             f"{name}: {texts} distinct transfer text(s) for {rounds} round(s); give {LEAST_TEXTS} or more for each"
             " round"
         )
+
+
+def excess(column: Sequence[str]) -> str:
+    """Return what of a column of texts is more than one message carries; empty if nothing is.
+
+    Examples
+    --------
+    >>> excess(["one", "two"]), excess(["x" * 100_001])
+    ('', 'a text is longer than 100000 characters')
+    """
+    if len(column) > MOST_TEXTS:
+        return f"{len(column)} texts are more than {MOST_TEXTS}"
+    if max(map(len, column), default=0) > LONGEST_TEXT:
+        return f"a text is longer than {LONGEST_TEXT} characters"
+    letters = sum(map(len, column))
+    return f"the texts have {letters} characters, more than {MOST_LETTERS}" if letters > MOST_LETTERS else ""
+
+
+def check_sendable(transfer: TransferSet, *, name: str) -> None:
+    """Raise `ConfigError` if no message can carry the texts to a client."""
+    for column in transfer.columns():
+        too_much = excess(column)
+        if too_much:
+            raise ConfigError(
+                f"{name}: {too_much}, which no message carries to a client; cut long texts or set data.limit, or give"
+                f" each client of a deployment the file (transfer in its node configuration), with {MOST_TEXTS} texts"
+                " at most"
+            )
 
 
 @error_role("the client's copy of the transfer set")
