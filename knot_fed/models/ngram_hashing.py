@@ -67,18 +67,19 @@ class _Words:
         self.tokens = list[str]()
         self._token_numbers = dict[str, int]()
         self.token_buckets = np.zeros(0, dtype=np.uint16)
-        self.tokens_of = self.characters_of = hasher.of_characters([])
+        nothing = np.zeros(0, dtype=np.int64)
+        self.tokens_of, self.characters_of = Ragged.of_sizes(nothing, nothing), hasher.of_characters([])
 
     def __len__(self) -> int:
         return len(self._numbers)
 
     def numbers(self, words: Sequence[str]) -> Int[np.ndarray, "words"]:
         """Return the number of each word; new ones are analysed."""
-        known, numbers = len(self._numbers), self._numbers
-        found = np.fromiter((numbers.setdefault(word, len(numbers)) for word in words), np.int64, len(words))
-        if len(numbers) > known:
-            self._learn(list(numbers)[known:])
-        return found
+        new = [word for word in dict.fromkeys(words) if word not in self._numbers]
+        if new:
+            self._numbers.update(zip(new, range(len(self), len(self) + len(new)), strict=True))
+            self._learn(new)
+        return np.fromiter(map(self._numbers.__getitem__, words), np.int64, len(words))
 
     def pairs(self, first: Int[np.ndarray, "pairs"], second: Int[np.ndarray, "pairs"]) -> UInt16[np.ndarray, "pairs"]:
         """Return the bucket of each pair of tokens, given by their numbers."""
