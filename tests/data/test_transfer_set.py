@@ -1,4 +1,4 @@
-"""Transfer sets of any size: keys, distinct texts and files are read in arrays, and mean what they meant text by text."""
+"""Transfer sets of any size: keys, distinct texts and files in arrays mean what they meant text by text."""
 
 import csv
 import hashlib
