@@ -50,8 +50,9 @@ def _held_transfer_set(request: exchange.TrainRequest, context: Context, client:
     if request.transfer is not None:
         context.state[HELD_TEXTS] = exchange.pack_transfer_set(request.transfer)
         client.keep_texts(request.transfer)
-    held = context.state.get(HELD_TEXTS)
-    transfer = exchange.unpack_transfer_set(held) if isinstance(held, ConfigRecord) else None
+    held, transfer = context.state.get(HELD_TEXTS), request.transfer
+    if transfer is None and isinstance(held, ConfigRecord):
+        transfer = exchange.unpack_transfer_set(held, bounded=False)  # as they arrived, or from its own file
     transfer = transfer or client.kept_texts(request.fingerprint)
     if transfer is None:
         raise WireError("the transfer set was never received; send the texts with the first request")

@@ -189,16 +189,17 @@ def texts_of(table: Table, columns: Columns, *, name: str) -> tuple[Text, ...]:
         wanted = f"column {columns.text!r}, nor both {columns.text_a!r} and {columns.text_b!r}"
         raise DataError(missing_column(table, wanted, name=name, key="data.text"), refusal="no text column")
     parts = [held[column] for column in ((columns.text_a, columns.text_b) if paired else (columns.text,))]
-    rows = list(zip(*parts, strict=True))
+    rows = zip(*parts, strict=True)
     bad = [place for place, row in enumerate(rows) if not all(isinstance(text, str) and text.strip() for text in row)]
     if bad:
-        odd = any(text is not None and not isinstance(text, str) for place in bad for text in rows[place])
+        odd = any(part[place] is not None and not isinstance(part[place], str) for place in bad for part in parts)
         remedy = "write strings, and " if odd else ""
         raise DataError(
-            f"{name}: {table.at(bad)}: {len(bad)} of {len(rows)} rows have no text; {remedy}fill or drop them",
+            f"{name}: {table.at(bad)}: {len(bad)} of {len(table)} rows have no text; {remedy}fill or drop them",
             refusal="some rows have no text",
         )
-    texts: tuple[Text, ...] = tuple((str(row[0]), str(row[1])) if paired else str(row[0]) for row in rows)
+    strings = [map(str, part) for part in parts]
+    texts: tuple[Text, ...] = tuple(zip(*strings, strict=True)) if paired else tuple(strings[0])
     check_characters(texts, table, name=name)
     if columns.separator and not paired:
         halves = (str(text).partition(columns.separator) for text in texts)

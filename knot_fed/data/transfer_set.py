@@ -6,12 +6,12 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 
 from knot_fed.data.private import Columns, OnNote, ignore_note, limited_rows, texts_of
 from knot_fed.data.reading.files import BUILTIN, error_role, read_table, short_name
@@ -22,19 +22,28 @@ from knot_fed.types import Text
 
 LEAST_TEXTS = 2
 """Per round: one to train on and one to validate on."""
+MOST_TEXTS = 1_000_000
+LONGEST_TEXT = 100_000
+MOST_LETTERS = 1 << 28
+"""Of all texts that one message carries: 268 characters for each of a million; Flower's limit is 2 GiB a message."""
 TEXT_KEY_BYTES = 16
 TextKeys: TypeAlias = UInt8[np.ndarray, "texts bytes"]
 WORD = re.compile(r"\w+")
 SPACES = "\t\n\r"
 UNSEEN = ("Mn", "Me", "Cf", "Cc", "Co", "Cs", "Cn")
 """Unicode categories of accents and invisible characters, which tokenizers drop within words."""
+UNSEEN_ASCII = {
+    code: None for code in range(128) if unicodedata.category(chr(code)) in UNSEEN and chr(code) not in SPACES
+}
+KNOWN_CHARACTERS = 1 << 12
 
 
 @dataclass(frozen=True)
 class TransferSet:
     """Unlabelled texts or pairs, all of one kind, in an order that server and clients share.
 
-    `repeated` counts rows of the file that were dropped as repetitions.
+    `repeated` counts rows of the file that were dropped as repetitions, and `known_keys` are those of the texts if they
+    were computed before.
 
     Examples
     --------
@@ -44,6 +53,7 @@ class TransferSet:
 
     texts: tuple[Text, ...]
     repeated: int = field(default=0, compare=False)
+    known_keys: TextKeys | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -52,6 +62,11 @@ class TransferSet:
     def paired(self) -> bool:
         """Whether each row is a pair of texts."""
         return bool(self.texts) and not isinstance(self.texts[0], str)
+
+    def columns(self) -> tuple[list[str], ...]:
+        """Return the texts as one list, or pairs as two."""
+        sides = ([text[side] for text in self.texts] for side in ((0, 1) if self.paired else ()))
+        return tuple(sides) or (list(map(str, self.texts)),)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -64,7 +79,7 @@ class TransferSet:
     @cached_property
     def keys(self) -> TextKeys:
         """The `text_key` of each text."""
-        return _keys(map(text_key, self.texts))
+        return _keys(map(text_key, self.texts)) if self.known_keys is None else self.known_keys
 
     def slice(self, round_number: int, rounds: int) -> range:
         """Return the row positions of round 1 to `rounds`; rounds cover all rows in near-equal slices."""
@@ -98,30 +113,54 @@ def _key(value: object) -> bytes:
 
 
 def _keys(keys: Iterable[bytes]) -> TextKeys:
-    return np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, TEXT_KEY_BYTES)
+    joined = bytearray()
+    for key in keys:
+        joined += key
+    return np.frombuffer(bytes(joined), dtype=np.uint8).reshape(-1, TEXT_KEY_BYTES)
+
+
+def first_rows(keys: TextKeys) -> Int[np.ndarray, "distinct"]:
+    """Return the first position of each distinct key, in order.
+
+    Examples
+    --------
+    >>> first_rows(keys_of_values(["b", "a", "b", "c"])).tolist()
+    [0, 1, 3]
+    """
+    first, second = np.ascontiguousarray(keys).view(np.uint64).reshape(-1, 2).T
+    order = np.lexsort((second, first))
+    again = (np.diff(first[order]) == 0) & (np.diff(second[order]) == 0)
+    return np.sort(order[np.append(True, ~again)[: len(order)]])
 
 
 def _folded(part: str) -> str:
-    return unicodedata.normalize("NFKC", part).casefold()
+    return part.lower() if part.isascii() else unicodedata.normalize("NFKC", part).casefold()
 
 
 def _plain(part: str) -> str:
-    letters = unicodedata.normalize("NFKD", _folded(part))
-    return "".join(sign for sign in letters if sign in SPACES or unicodedata.category(sign) not in UNSEEN)
+    if part.isascii():
+        return part.lower().translate(UNSEEN_ASCII)
+    return "".join(filter(_is_seen, unicodedata.normalize("NFKD", _folded(part))))
+
+
+@lru_cache(KNOWN_CHARACTERS)
+def _is_seen(sign: str) -> bool:
+    return sign in SPACES or unicodedata.category(sign) not in UNSEEN
 
 
 def distinct_texts(texts: Sequence[Text]) -> TransferSet:
     """Keep the first of the texts that share a `text_key`, in order."""
-    kept: dict[bytes, Text] = {}
-    for text in texts:
-        kept.setdefault(text_key(text), text)
-    return TransferSet(tuple(kept.values()), repeated=len(texts) - len(kept))
+    keys = _keys(map(text_key, texts))
+    rows = first_rows(keys)
+    if len(rows) == len(texts):
+        return TransferSet(tuple(texts), known_keys=keys)
+    return TransferSet(tuple(texts[row] for row in rows), repeated=len(texts) - len(rows), known_keys=keys[rows])
 
 
 def save_transfer_set(transfer: TransferSet, file: Path) -> None:
     """Store the texts that a server sent, so that a restart finds them; earlier ones are replaced."""
     make_folder(file.parent)
-    write_file(file, json.dumps(transfer.texts).encode())
+    write_file(file, json.dumps(transfer.texts, ensure_ascii=False).encode("utf-8", "surrogatepass"))
 
 
 def load_transfer_set(file: Path, *, fingerprint: str) -> TransferSet | None:
@@ -141,6 +180,34 @@ def check_rounds(texts: int, rounds: int, *, name: str) -> None:
             f"{name}: {texts} distinct transfer text(s) for {rounds} round(s); give {LEAST_TEXTS} or more for each"
             " round"
         )
+
+
+def excess(column: Sequence[str]) -> str:
+    """Return what of a column of texts is more than one message carries; empty if nothing is.
+
+    Examples
+    --------
+    >>> excess(["one", "two"]), excess(["x" * 100_001])
+    ('', 'a text is longer than 100000 characters')
+    """
+    if len(column) > MOST_TEXTS:
+        return f"{len(column)} texts are more than {MOST_TEXTS}"
+    if max(map(len, column), default=0) > LONGEST_TEXT:
+        return f"a text is longer than {LONGEST_TEXT} characters"
+    letters = sum(map(len, column))
+    return f"the texts have {letters} characters, more than {MOST_LETTERS}" if letters > MOST_LETTERS else ""
+
+
+def check_sendable(transfer: TransferSet, *, name: str) -> None:
+    """Raise `ConfigError` if no message can carry the texts to a client."""
+    for column in transfer.columns():
+        too_much = excess(column)
+        if too_much:
+            raise ConfigError(
+                f"{name}: {too_much}, which no message carries to a client; cut long texts or set data.limit, or give"
+                f" each client of a deployment the file (transfer in its node configuration), with {MOST_TEXTS} texts"
+                " at most"
+            )
 
 
 @error_role("the client's copy of the transfer set")
@@ -170,4 +237,4 @@ def read_transfer_set(
         if table.layout:
             on_note(name, table.layout)
         texts = texts_of(table, columns, name=name)
-    return distinct_texts([texts[row] for row in limited_rows(len(texts), limit)])
+    return distinct_texts([texts[row] for row in limited_rows(len(texts), limit)] if limit else texts)

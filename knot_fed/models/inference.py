@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from knot_fed.models.items import longest_first, take
 from knot_fed.models.text_classifier import Item, TextClassifier
 from knot_fed.system.machine import usable_cpus
 
@@ -22,10 +23,10 @@ def predict_logits(
 ) -> Float[np.ndarray, "examples classes"]:
     """Return float32 logits for items in the given order; batches hold items of similar length."""
     logits = np.zeros((len(items), len(model.spec.labels)), dtype=np.float32)
-    order = sorted(range(len(items)), key=lambda row: -model.item_length(items[row]))
+    order = longest_first(items, model.item_length)
     model.eval()
     with torch.no_grad():
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            logits[rows] = model.logits([items[row] for row in rows]).float().cpu().numpy()
+            logits[rows] = model.logits(take(items, rows)).float().cpu().numpy()
     return logits

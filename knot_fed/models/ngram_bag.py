@@ -1,23 +1,21 @@
 """A bag of hashed word and character n-grams with a linear head: thousands of examples per second on one core."""
 
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from sklearn.feature_extraction.text import HashingVectorizer
+from jaxtyping import Float
 from torch import nn
 from typing_extensions import override
 
+from knot_fed.models.items import Ragged, RaggedItems
+from knot_fed.models.ngram_hashing import BUCKETS, NgramHasher
 from knot_fed.models.text_classifier import Item, ModelSpec, TextClassifier, pair_features
 from knot_fed.types import Text
 
-BUCKETS = 1 << 16
 WIDTH = 32
 DROPOUT = 0.2
 RANDOM_NGRAMS = (10, 80)
-Bag: TypeAlias = Int[np.ndarray, "ngrams"]
 
 
 class NgramBag(TextClassifier):
@@ -33,32 +31,25 @@ class NgramBag(TextClassifier):
         nn.init.normal_(self.embedding.weight, std=0.1)
         self.dropout = nn.Dropout(DROPOUT)
         self.head = nn.Linear(WIDTH * (4 if spec.paired else 1), len(spec.labels))
-        half = {"n_features": BUCKETS // 2, "alternate_sign": False, "norm": None, "binary": True, "dtype": np.float32}
-        self._words = HashingVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\w+|[^\w\s]", **half)
-        self._characters = HashingVectorizer(analyzer="char_wb", ngram_range=(3, 5), **half)
+        self._hasher = NgramHasher()
 
     @override
-    def encode(self, texts: Sequence[Text]) -> list[Item]:
-        if not texts:
-            return []
-        if not self.spec.paired:
-            return [(bag,) for bag in self._bags([str(text) for text in texts])]
-        first, second = (self._bags([text[side] for text in texts]) for side in (0, 1))
-        return list(zip(first, second, strict=True))
+    def encode(self, texts: Sequence[Text]) -> RaggedItems:
+        sides = [[text[side] for text in texts] for side in (0, 1)] if self.spec.paired else [list(map(str, texts))]
+        return RaggedItems(tuple(self._hasher.bags(side) for side in sides))
 
     @override
-    def readings(self, texts: Sequence[Text]) -> list[object]:
-        return [[np.sort(bag).tolist() for bag in item] for item in self.encode(texts)]
+    def readings(self, texts: Sequence[Text]) -> Iterable[object]:
+        return ([bag.tolist() for bag in item] for item in self.encode(texts))
 
     @override
     def collate(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
         batch: dict[str, torch.Tensor] = {}
-        for side in range(len(items[0])):
-            bags = [item[side] for item in items]
-            sizes = np.array([len(bag) for bag in bags])
-            batch[f"ids_{side}"] = torch.from_numpy(np.concatenate(bags).astype(np.int64))
-            batch[f"offsets_{side}"] = torch.from_numpy(np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64))
-            shares = np.repeat(1 / np.sqrt(np.maximum(sizes, 1)), sizes)
+        sides = items.sides if isinstance(items, RaggedItems) else [_ragged(bags) for bags in zip(*items, strict=True)]
+        for side, bags in enumerate(sides):
+            batch[f"ids_{side}"] = torch.from_numpy(bags.joined().astype(np.int64))
+            batch[f"offsets_{side}"] = torch.from_numpy(np.cumsum(bags.sizes) - bags.sizes)
+            shares = np.repeat(1 / np.sqrt(np.maximum(bags.sizes, 1)), bags.sizes)
             batch[f"shares_{side}"] = torch.from_numpy(shares.astype(np.float32))
         return batch
 
@@ -87,14 +78,6 @@ class NgramBag(TextClassifier):
         logits: torch.Tensor = self.head(self.dropout(features))
         return logits
 
-    def _bags(self, texts: list[str]) -> list[Bag]:
-        words, characters = self._words.transform(texts), self._characters.transform(texts)
-        return [
-            np.concatenate(
-                [
-                    words.indices[words.indptr[row] : words.indptr[row + 1]],
-                    characters.indices[characters.indptr[row] : characters.indptr[row + 1]] + BUCKETS // 2,
-                ]
-            )
-            for row in range(len(texts))
-        ]
+
+def _ragged(bags: Sequence[np.ndarray]) -> Ragged:
+    return Ragged.of_sizes(np.concatenate(bags), np.array([len(bag) for bag in bags], dtype=np.int64))

@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
@@ -92,15 +92,15 @@ class TextClassifier(nn.Module, ABC):
         self.spec = spec
 
     @abstractmethod
-    def encode(self, texts: Sequence[Text]) -> list[Item]:
+    def encode(self, texts: Sequence[Text]) -> Sequence[Item]:
         """Turn texts into items, once per text for all epochs."""
 
-    def readings(self, texts: Sequence[Text]) -> list[object]:
+    def readings(self, texts: Sequence[Text]) -> Iterable[object]:
         """Return what the model reads of each text as JSON values; texts with equal ones get the same answer.
 
         Override it if the model reads less than the whole text: a secure sum counts distinct texts by it.
         """
-        return list(texts)
+        return texts
 
     @abstractmethod
     def collate(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:

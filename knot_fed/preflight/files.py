@@ -9,7 +9,7 @@ import psutil
 from knot_fed.config import DataConfig, LabelsConfig, RunConfig
 from knot_fed.data.private import Columns, read_labelled_texts, seed_key
 from knot_fed.data.reading.files import data_path, is_local
-from knot_fed.data.transfer_set import check_rounds, read_transfer_set
+from knot_fed.data.transfer_set import check_rounds, check_sendable, read_transfer_set
 from knot_fed.errors import ConfigError
 from knot_fed.preflight.shares import FileSize, check_shares
 from knot_fed.types import Text
@@ -68,7 +68,9 @@ def _read_files(
             )
     texts: tuple[Text, ...] | None = None
     if is_local(paths[data.transfer]):
-        texts = read_transfer_set(paths[data.transfer], columns=columns, limit=data.limit, on_note=on_note).texts
+        transfer = read_transfer_set(paths[data.transfer], columns=columns, limit=data.limit, on_note=on_note)
+        check_sendable(transfer, name=data.transfer)
+        texts = transfer.texts
     notes = tuple(f"{', '.join(dict.fromkeys(names))}: {sentence}" for sentence, names in told.items())
     return sizes, None if texts is None else len(texts), (texts or ())[:SAMPLE], notes
 

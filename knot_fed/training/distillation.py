@@ -14,6 +14,7 @@ from knot_fed.config import DistillConfig, RunConfig
 from knot_fed.errors import SoftLabelsError
 from knot_fed.losses import TRANSPORT_KEYS, Loss
 from knot_fed.models import Item, TextClassifier, predict_logits
+from knot_fed.models.items import take
 from knot_fed.training.cross_entropy import ClassWeights, CrossEntropy
 from knot_fed.training.fitting import Fit, FitState, Schedule, fit
 from knot_fed.types import LabelledTexts, Text
@@ -88,7 +89,7 @@ class PublicCrossEntropy:
     def __call__(self, size: int) -> Float[torch.Tensor, ""]:
         """Return the loss of a batch of `size` examples; differentiable in the student's parameters."""
         rows = self._generator.integers(len(self._items), size=size)
-        return self.weight * self._cross_entropy(self._student.logits([self._items[row] for row in rows]), rows)
+        return self.weight * self._cross_entropy(self._student.logits(take(self._items, rows)), rows)
 
 
 def distil_student(
@@ -137,7 +138,7 @@ def distil_student(
     schedule = Schedule(
         settings.epochs, settings.patience, settings.batch_size, settings.learning_rate, loss=settings.loss
     )
-    train_items = [items[row] for row in train_rows]
+    train_items = take(items, train_rows)
     result = fit(student, train_items, batch_loss, held_out_score, schedule, seed=seed, start=start, on_epoch=on_epoch)
     saturated = _saturated(student, items)
     return DistillationResult.of(result, saturated, seconds=time.monotonic() - started, in_loss=targets.seconds)
@@ -186,7 +187,7 @@ class _Targets:
         with torch.no_grad():
             for start in range(0, len(rows), EVALUATION_BATCH):
                 batch = rows[start : start + EVALUATION_BATCH]
-                total += float(self.loss(student.logits([items[row] for row in batch]), batch)) * len(batch)
+                total += float(self.loss(student.logits(take(items, batch)), batch)) * len(batch)
         return total / len(rows)
 
 

@@ -84,7 +84,7 @@ def check_treatable(model: TextClassifier, texts: Sequence[Text]) -> None:
     The first of these public texts, twice in a batch, shows whether per-example gradients work. No parameter changes.
     """
     with _private_training(model), _per_example_gradients(model):
-        optimiser, items = _optimiser(model, TRIED, NoiseSource()), model.encode(texts[:1]) * 2
+        optimiser, items = _optimiser(model, TRIED, NoiseSource()), model.encode([*texts[:1]] * 2)
         model.train()
         _check_same_twice(model, items)
         with _untreatable_if_it_fails(model):

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 
 from knot_fed.errors import ModelError
+from knot_fed.models.items import take
 from knot_fed.models.storage import load_trained_state, seeded, trained_state
 from knot_fed.models.text_classifier import Item, TextClassifier
 
@@ -129,7 +130,7 @@ class _Training:
         for start in range(0, len(order), self._batch_size):
             rows = order[start : start + self._batch_size]
             self._optimiser.zero_grad()
-            loss = self._batch_loss(self._model.logits([self._items[row] for row in rows]), rows)
+            loss = self._batch_loss(self._model.logits(take(self._items, rows)), rows)
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimiser.step()
             value = float(loss.detach())

@@ -34,6 +34,7 @@ from knot_fed.training.fitting import Schedule, fit, fit_all_epochs
 from knot_fed.types import LabelledTexts, SoftLabels, SplitExamples, Text
 
 LOGITS = "logits.npy"
+TEXTS_AT_ONCE = 1 << 13
 
 logger = logging.getLogger("knot_fed")
 
@@ -163,7 +164,12 @@ def _kept_logits(model: TextClassifier, texts: Sequence[Text], folder: Path) -> 
 
 
 def _answer_digest(model: TextClassifier, texts: Sequence[Text]) -> str:
-    digest = hashlib.sha256(json.dumps([model_identity(model.spec), texts]).encode())
+    digest = hashlib.sha256(f"[{json.dumps(model_identity(model.spec))}, [".encode())
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        digest.update(
+            (", " if start else "").encode() + json.dumps(texts[start : start + TEXTS_AT_ONCE])[1:-1].encode()
+        )
+    digest.update(b"]]")
     for name, value in sorted(trained_state(model).items()):
         digest.update(name.encode() + value.tobytes())
     return digest.hexdigest()

@@ -247,6 +247,9 @@ CASES = {
         "for 2 clients, and data.id names no column of the file",
     ),
     "delta of half": (None, (*SIM, "privacy.delta=0.5"), "privacy.delta = 0.5: input should be less than"),
+    "a transfer text that no message carries": (
+        text("data/movie-texts.csv", "text\na\n" + "x" * 100_001), SIM, "longer than 100000 characters, which no",
+    ),
     "transfer texts all the same": (text("data/movie-texts.csv", "text\na\na\na\n"), SIM, "1 distinct transfer text"),
     "matrix too small": (matrix(np.zeros((2, 2))), (*SIM, "transport.cost=m.npy"), "shape .2, 2. for 5 labels"),
     "matrix of three dimensions": (matrix(np.zeros((5, 5, 5))), (*SIM, "transport.cost=m.npy"), "shape .5, 5, 5."),

@@ -55,6 +55,9 @@ TRIES = {
     ),
     "one label in the public file": ({"p": rows(40, labels=(3,))}, {}, 3, "p.csv: .* fewer than 2 classes; add rows"),
     "one transfer text": ({"t": ["only one"]}, {}, 3, r"t: 1 distinct transfer text\(s\) for 1 round"),
+    "a transfer text that no message carries": (
+        {"t": ["one", "x" * 100_001]}, {}, 3, r"t: a text is longer than 100000 .* cut long texts or set data\.limit",
+    ),
     "two transfer texts": ({"t": ["one", "two"]}, {}, 3, RUNS),
     "fewer texts than two a round": ({}, {"rounds": 11}, 3, r"t: 20 distinct transfer text\(s\) for 11 round"),
     "limit of three": ({}, {"data.limit": 3}, 3, RUNS),

@@ -3,6 +3,7 @@
 import gzip
 import json
 import zlib
+from array import array
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -156,20 +157,40 @@ def _read_file(path: Path, wanted: Collection[str] | None, dialect: Dialect) -> 
 
 def _read_json_lines(content: str, wanted: Collection[str] | None, *, name: str) -> Table:
     """Read the wanted keys (None: all) of one JSON object per line; a missing key is None."""
-    found = [(number, _object(line)) for number, line in enumerate(content.split("\n"), start=1) if line.strip()]
-    broken = [number for number, row in found if row is None]
+    numbers, broken, columns, names = array("q"), list[int](), dict[str, list[object]](), dict[str, None]()
+    for number, line in enumerate(_lines(content), start=1):
+        if not line.strip():
+            continue
+        row = _object(line)
+        if row is None:
+            broken.append(number)
+            continue
+        for key in row:
+            if key not in names:
+                names[key] = None
+                if wanted is None or key in wanted:
+                    columns[key] = [None] * len(numbers)
+        numbers.append(number)
+        for key, column in columns.items():
+            column.append(row.get(key))
     if broken:
         raise DataError(
-            f"{name}: line {broken[0]}: {len(broken)} of {len(found)} rows are not JSON objects; write one object a"
-            " line, each key once",
+            f"{name}: line {broken[0]}: {len(broken)} of {len(numbers) + len(broken)} rows are not JSON objects; write"
+            " one object a line, each key once",
             refusal="some rows are not JSON objects",
         )
-    rows = [row for _, row in found if row is not None]
-    names = tuple(dict.fromkeys(key for row in rows for key in row))
-    columns = {key: [row.get(key) for row in rows] for key in names if wanted is None or key in wanted}
-    blank = content.rstrip().count("\n") + 1 - len(rows) if rows else 0
-    layout = f"{len(rows)} rows and {blank} blank lines" if blank else ""
-    return Table(columns, names, [number for number, _ in found], layout=layout)
+    blank = content.rstrip().count("\n") + 1 - len(numbers) if numbers else 0
+    layout = f"{len(numbers)} rows and {blank} blank lines" if blank else ""
+    return Table(columns, tuple(names), numbers, layout=layout)
+
+
+def _lines(content: str) -> Iterator[str]:
+    """Yield the lines as `content.split` would return them."""
+    start = 0
+    while (end := content.find("\n", start)) >= 0:
+        yield content[start:end]
+        start = end + 1
+    yield content[start:]
 
 
 def _object(line: str) -> dict[str, object] | None:

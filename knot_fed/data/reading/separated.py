@@ -7,15 +7,17 @@ is one line.
 """
 
 import csv
-import io
 import re
-from collections.abc import Collection, Iterator, Sequence
+from array import array
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from knot_fed.data.reading.table import Table, check_columns
 from knot_fed.errors import DataError
 
 LONGEST_FIELD = 2**31 - 1
+LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+"""Lines as a text file opened with newline='' has them; such a file would need four bytes a character."""
 EXCEL = re.compile(r"\"?sep=.\"?[\r\n]")
 LINES_OF_ONE_WIDTH = 4
 """Lines with the header's number of fields inside one quoted text that are taken for rows."""
@@ -39,13 +41,16 @@ class Dialect:
         return self.quoting == "double" or (self.quoting == "auto" and self.delimiter != "\t")
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """The fields of one row, and its first and last line."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Records:
+    """The fields of each row, its first and its last line."""
 
-    fields: list[str]
-    first: int
-    last: int
+    fields: list[list[str]]
+    first: "array[int]"
+    last: "array[int]"
+
+    def __len__(self) -> int:
+        return len(self.fields)
 
 
 def read_separated(content: str, wanted: Collection[str] | None, *, name: str, dialect: Dialect) -> Table:
@@ -55,71 +60,84 @@ def read_separated(content: str, wanted: Collection[str] | None, *, name: str, d
             f"{name}: line 1 is Excel's sep= line, not a header; delete it and set data.delimiter",
             refusal="the first line is not a header",
         )
-    header, *found = list(_records(content, name=name, dialect=dialect)) or [Record([], 1, 1)]
-    records = [record for record in found if record.fields]
-    names = header.fields
+    names, records, layout = _read_records(content, name=name, dialect=dialect)
     check_columns(names, names if wanted is None else wanted, name=name)
     if dialect.quoting == "auto" and not dialect.quoted:
-        _check_unquoted([header, *records], name=name)
+        _check_unquoted(names, records, name=name)
     _check_even(records, len(names), name=name, quoted=dialect.quoted)
     if dialect.quoting == "auto" and dialect.quoted:
         _check_swallowed(records, len(names), name=name, delimiter=dialect.delimiter)
     columns: dict[str, list[object]] = {
-        column: [record.fields[place] for record in records]
+        column: [fields[place] for fields in records.fields]
         for place, column in enumerate(names)
         if wanted is None or column in wanted
     }
-    return Table(columns, tuple(names), [record.first for record in records], layout=_layout(found, header))
+    return Table(columns, tuple(names), records.first, layout=layout)
 
 
-def _records(content: str, *, name: str, dialect: Dialect) -> Iterator[Record]:
+def _read_records(content: str, *, name: str, dialect: Dialect) -> tuple[list[str], Records, str]:
+    """Return the header's names, the rows that are not blank, and a sentence on rows and lines if it is needed."""
     csv.field_size_limit(LONGEST_FIELD)
     reader = csv.reader(
-        io.StringIO(content, newline=""),
+        (line[0] for line in LINE.finditer(content)),
         delimiter=dialect.delimiter,
         quotechar='"',
         quoting=csv.QUOTE_MINIMAL if dialect.quoted else csv.QUOTE_NONE,
         strict=True,
     )
-    first = 1
+    records, ends, blank = Records([], array("q"), array("q")), 0, 0
     try:
+        names = next(reader, [])
+        of_header = ends = reader.line_num
         for fields in reader:
-            yield Record(fields, first, reader.line_num)
-            first = reader.line_num + 1
+            if fields:
+                records.fields.append(fields)
+                records.first.append(ends + 1)
+                records.last.append(reader.line_num)
+            else:
+                blank += 1
+            ends = reader.line_num
     except csv.Error as error:
         fault = f"a quoted field continues after its closing mark, in line {reader.line_num}"
         if "unexpected end" in str(error):
             fault = "a quotation mark opens a field that is never closed"
         raise DataError(
-            f"{name}: line {first}: {fault}; {CLOSE_OR_DOUBLE}", refusal="quotation marks of a row do not match"
+            f"{name}: line {ends + 1}: {fault}; {CLOSE_OR_DOUBLE}", refusal="quotation marks of a row do not match"
         ) from None
+    inside, layout = sum(records.last) - sum(records.first), ""
+    if blank or inside:
+        layout = (
+            f"{len(records)} rows on {ends} lines: {of_header} of the header, {blank} blank, {inside} more inside"
+            " quoted texts"
+        )
+    return names, records, layout
 
 
-def _check_even(records: Sequence[Record], fields: int, *, name: str, quoted: bool) -> None:
-    uneven = [record for record in records if len(record.fields) != fields]
+def _check_even(records: Records, fields: int, *, name: str, quoted: bool) -> None:
+    uneven = [place for place, row in enumerate(records.fields) if len(row) != fields]
     if uneven:
         remedy = (
             "quote texts that hold it or a line end" if quoted else "set data.quoting = 'double' if texts are quoted"
         )
         raise DataError(
-            f"{name}: line {uneven[0].first}: {len(uneven)} of {len(records)} rows do not have the header's"
-            f" {fields} fields, this one has {len(uneven[0].fields)}; check data.delimiter, and {remedy}",
+            f"{name}: line {records.first[uneven[0]]}: {len(uneven)} of {len(records)} rows do not have the header's"
+            f" {fields} fields, this one has {len(records.fields[uneven[0]])}; check data.delimiter, and {remedy}",
             refusal="some rows have other fields than the header",
         )
 
 
-def _check_unquoted(records: Sequence[Record], *, name: str) -> None:
+def _check_unquoted(names: list[str], records: Records, *, name: str) -> None:
     """Refuse fields that look quoted: doubled quotation marks inside quotation marks, or most fields enclosed."""
-    header, *rows = records
-    quoted = [row for row in rows if any(_doubled(field) for field in row.fields)]
-    if any(map(enclosed, header.fields)):
-        quoted = [header, *quoted]
-    for column in zip(*(row.fields for row in rows), strict=False):
+    rows = records.fields
+    quoted = [records.first[place] for place, row in enumerate(rows) if any(map(_doubled, row))]
+    if any(map(enclosed, names)):
+        quoted = [1, *quoted]
+    for column in zip(*rows, strict=False):
         if 2 * sum(map(enclosed, column)) > len(rows):
-            quoted = [*quoted, rows[0]]
+            quoted = [*quoted, records.first[0]]
     if quoted:
         raise DataError(
-            f"{name}: line {quoted[0].first}: a field is quoted as in csv, and tab-separated files are read without"
+            f"{name}: line {quoted[0]}: a field is quoted as in csv, and tab-separated files are read without"
             " quoting; set data.quoting = 'double', or 'none' if the marks belong to the texts",
             refusal="fields are quoted in a file that is read without quoting",
         )
@@ -135,21 +153,27 @@ def _doubled(field: str) -> bool:
     return enclosed(field) and '""' in inner and '"' not in inner.replace('""', "")
 
 
-def _check_swallowed(records: Sequence[Record], fields: int, *, name: str, delimiter: str) -> None:
+def _check_swallowed(records: Records, fields: int, *, name: str, delimiter: str) -> None:
     """Refuse a quoted text with lines that look like rows: a stray quotation mark may have swallowed them."""
-    plain = [record.fields for record in records if record.first == record.last]
+    several = [
+        place for place, (first, last) in enumerate(zip(records.first, records.last, strict=True)) if first < last
+    ]
+    if not several or fields < 2:
+        return
+    longer = set(several)
+    plain = [row for place, row in enumerate(records.fields) if place not in longer]
     values = [set(column) for column in zip(*plain, strict=True)]
     repeating = {place: known for place, known in enumerate(values) if 2 * len(known) <= len(plain)}
-    for record in records:
-        for place, field in enumerate(record.fields) if record.first < record.last and fields > 1 else ():
+    for row in several:
+        for place, field in enumerate(records.fields[row]):
             lines = field.splitlines()
             inside = [line.split(delimiter) for line in lines[place > 0 : len(lines) - (place < fields - 1)]]
             around = {other: known for other, known in repeating.items() if other != place}
             same_width = len(inside) >= LINES_OF_ONE_WIDTH and all(len(cells) == fields for cells in inside)
             if same_width or any(_is_row(cells, fields, place, around) for cells in inside):
                 raise DataError(
-                    f"{name}: line {record.first}: a quoted field extends to line {record.last} and contains what"
-                    f" look like rows; {CLOSE_OR_DOUBLE}, or 'double' if it is one text",
+                    f"{name}: line {records.first[row]}: a quoted field extends to line {records.last[row]} and"
+                    f" contains what look like rows; {CLOSE_OR_DOUBLE}, or 'double' if it is one text",
                     refusal="a quoted field contains what look like rows",
                 )
 
@@ -159,15 +183,3 @@ def _is_row(cells: list[str], fields: int, place: int, around: dict[int, set[str
     after = len(cells) - fields
     found = [cells[other if other < place else other + after] in known for other, known in around.items() if after >= 0]
     return bool(found) and all(found)
-
-
-def _layout(records: Sequence[Record], header: Record) -> str:
-    rows = sum(bool(record.fields) for record in records)
-    blank = len(records) - rows
-    inside = sum(record.last - record.first for record in records)
-    if not blank and not inside:
-        return ""
-    lines = records[-1].last
-    return (
-        f"{rows} rows on {lines} lines: {header.last} of the header, {blank} blank, {inside} more inside quoted texts"
-    )

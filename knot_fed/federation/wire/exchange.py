@@ -11,8 +11,8 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from knot_fed.config import MECHANISMS, MOST_DELTA, PrivacyConfig
 from knot_fed.data.partition import CLIENT_NAME
-from knot_fed.data.transfer_set import TransferSet
-from knot_fed.errors import SoftLabelsError, WireError
+from knot_fed.data.transfer_set import MOST_TEXTS, TransferSet, check_sendable, excess, first_rows
+from knot_fed.errors import ConfigError, SoftLabelsError, WireError
 from knot_fed.federation.wire import checks
 from knot_fed.federation.wire.envelope import ABOUT, PROTOCOL, check_protocol, pack_arrays
 from knot_fed.labels import LabelSpace, check_soft_labels
@@ -25,9 +25,6 @@ SOFT_LABELS = "soft-labels"
 CONFIDENCE = "confidence"
 COLUMNS = ("column-0", "column-1")
 CLAIM = {"mechanism": str, "epsilon": float, "delta": float}
-MOST_TEXTS = 1_000_000
-LONGEST_TEXT = 100_000
-MOST_LETTERS = 1 << 26
 LARGEST_CONFIDENCE = 2.0
 LARGEST_EPSILON = 1e6
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
@@ -105,11 +102,14 @@ def check_handshake(ours: Handshake, theirs: Handshake) -> None:
 
 
 def pack_train_request(request: TrainRequest) -> RecordDict:
-    """Pack one round's request to a client."""
+    """Pack one round's request to a client; raises ConfigError, with the remedy, if no message can carry it."""
+    if request.stop > MOST_TEXTS:
+        raise ConfigError(f"{request.stop} transfer texts, of which clients label {MOST_TEXTS} at most; set data.limit")
     about = ConfigRecord({"protocol": PROTOCOL, "round": request.round, "start": request.start, "stop": request.stop})
     about["fingerprint"] = request.fingerprint
     content = RecordDict({ABOUT: about})
     if request.transfer is not None:
+        check_sendable(request.transfer, name="the transfer set")
         content[TEXTS] = pack_transfer_set(request.transfer)
     return content
 
@@ -138,33 +138,31 @@ def _check_fingerprint(fingerprint: str) -> None:
 
 def pack_transfer_set(transfer: TransferSet) -> ConfigRecord:
     """Pack ordered texts; pairs are sent as two lists."""
-    columns = list(zip(*transfer.texts, strict=True)) if transfer.paired else [list(transfer.texts)]
-    return ConfigRecord({name: list(column) for name, column in zip(COLUMNS, columns, strict=False)})
+    return ConfigRecord(dict(zip(COLUMNS, transfer.columns(), strict=False)))
 
 
-def unpack_transfer_set(record: ConfigRecord) -> TransferSet:
-    """Read ordered, distinct texts, within bounds on their number and length."""
+def unpack_transfer_set(record: ConfigRecord, *, bounded: bool = True) -> TransferSet:
+    """Read ordered, distinct texts, within bounds on their number and length unless they are a client's own."""
     if set(record) not in ({COLUMNS[0]}, set(COLUMNS)):
         raise WireError("the transfer texts are not one column or two; send them again")
-    columns = [_texts(record[name]) for name in COLUMNS if name in record]
+    columns = [_texts(record[name], bounded=bounded) for name in COLUMNS if name in record]
     if len({len(column) for column in columns}) > 1:
         raise WireError(f"{len(columns[0])} first texts and {len(columns[1])} second ones; send pairs")
-    rows: list[Text] = list(zip(*columns, strict=True)) if len(columns) > 1 else list(columns[0])
-    transfer = TransferSet(tuple(rows))
-    if len(np.unique(transfer.keys, axis=0)) < len(rows):
+    rows: tuple[Text, ...] = tuple(zip(*columns, strict=True)) if len(columns) > 1 else tuple(columns[0])
+    transfer = TransferSet(rows)
+    if len(first_rows(transfer.keys)) < len(rows):
         raise WireError("the transfer texts repeat a text, which would count it twice; send distinct_texts")
     return transfer
 
 
-def _texts(column: object) -> list[str]:
+def _texts(column: object, *, bounded: bool) -> list[str]:
     if not isinstance(column, list) or not all(isinstance(text, str) for text in column):
         raise WireError("the transfer texts are not lists of strings; send them again")
-    if not 0 < len(column) <= MOST_TEXTS:
-        raise WireError(f"{len(column)} transfer texts, expected 1 to {MOST_TEXTS}; send fewer")
-    if max(map(len, column)) > LONGEST_TEXT or sum(map(len, column)) > MOST_LETTERS:
-        raise WireError(
-            f"a transfer text is longer than {LONGEST_TEXT} characters, or all are longer than {MOST_LETTERS}; cut them"
-        )
+    if not column:
+        raise WireError(f"0 transfer texts, expected 1 to {MOST_TEXTS}; send some")
+    too_much = excess(column) if bounded else ""
+    if too_much:
+        raise WireError(f"transfer texts: {too_much}; send fewer or shorter ones")
     return column
 
 

@@ -7,8 +7,9 @@ import pytest
 from flwr.app import ConfigRecord, Message
 
 from knot_fed import client_app, fedavg_app
+from knot_fed.data import transfer_set
 from knot_fed.data.transfer_set import TransferSet
-from knot_fed.errors import WireError
+from knot_fed.errors import ConfigError, WireError
 from knot_fed.federation.wire import envelope, exchange, student_wire
 from knot_fed.labels import LabelSpace
 from knot_fed.models import ModelSpec, build_classifier, trained_state
@@ -265,6 +266,32 @@ def texts(*columns):
 def test_a_request_that_cannot_be_is_refused_by_its_size_or_form(content, reason):
     with pytest.raises(WireError, match=reason):
         exchange.unpack_train_request(content())
+
+
+@pytest.mark.parametrize(
+    ("request_for", "reason"),
+    [
+        (exchange.TrainRequest(1, "", 0, 1_000_001), "1000001 transfer texts, of which clients label 1000000 at most"),
+        (
+            exchange.TrainRequest(1, "", 0, 1, TransferSet(("x" * 100_001,))),
+            "give each client of a deployment the file",
+        ),
+    ],
+)
+def test_an_honest_server_does_not_send_what_clients_refuse(request_for, reason):
+    with pytest.raises(ConfigError, match=reason):
+        exchange.pack_train_request(request_for)
+
+
+def test_a_clients_own_file_may_be_longer_than_a_message(owner, tmp_path, monkeypatch):
+    sent = request()
+    monkeypatch.setattr(transfer_set, "MOST_LETTERS", 10)
+    assert "characters, more than 10" in reason_of(owner(), "train", sent)
+    (tmp_path / "texts.csv").write_text("\n".join(["text", *PUBLIC.texts]))
+    node = owner(transfer=str(tmp_path / "texts.csv"))
+    assert envelope.refusal_of(ask(node, "query", handshake())) is None
+    without_texts = exchange.pack_train_request(exchange.TrainRequest(1, PUBLIC.fingerprint, 0, 3))
+    assert envelope.refusal_of(ask(node, "train", without_texts)) is None
 
 
 def test_a_slice_beyond_the_transfer_set_is_refused(owner):
