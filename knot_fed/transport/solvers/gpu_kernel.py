@@ -26,15 +26,17 @@ def fused_table_loss(
     candidates, classes = batch.table_shape(on_device)
     rows, gradients = batch.logits.new_empty(batch.examples), batch.logits.new_empty(batch.examples, classes)
     if batch.examples:  # a grid must not be empty
-        _table_loss[(triton.cdiv(batch.examples, BLOCK),)](
-            batch.logits.contiguous(), batch.soft_labels.contiguous(), batch.weights.contiguous(), on_device.vertices,
-            rows, gradients, batch.examples, batch.teachers,
-            classes=classes, candidates=candidates, width=triton.next_power_of_2(classes), block=BLOCK,
-        )  # fmt: skip
+        with torch.cuda.device_of(rows):  # Triton launches on the current device, which may be another one
+            _table_loss[(triton.cdiv(batch.examples, BLOCK),)](
+                batch.logits.contiguous(), batch.soft_labels.contiguous(), batch.weights.contiguous(),
+                on_device.vertices, rows, gradients, batch.examples, batch.teachers,
+                classes=classes, candidates=candidates, width=triton.next_power_of_2(classes), block=BLOCK,
+            )  # fmt: skip
     return rows, gradients
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+# The sizes are not specialised: Triton would compile again for 1, for multiples of 16 and for an epoch's last batch.
+@triton.jit(do_not_specialize=["examples", "teachers"])  # type: ignore[untyped-decorator]
 def _table_loss(
     logits: Any, soft_labels: Any, weights: Any, vertices: Any, rows: Any, gradients: Any, examples: Any, teachers: Any,
     classes: tl.constexpr, candidates: tl.constexpr, width: tl.constexpr, block: tl.constexpr,
