@@ -33,7 +33,7 @@ def _ahead(
 
     def collated(rows: _Rows) -> Batch:
         batch = model.collate(take(items, rows))
-        return {key: value.pin_memory() for key, value in batch.items()} if pinned else batch
+        return {key: value.pin_memory() if value.is_cpu else value for key, value in batch.items()} if pinned else batch
 
     with ThreadPoolExecutor(1) as pool:
         waiting: deque[tuple[_Rows, Future[Batch]]] = deque()

@@ -1,5 +1,6 @@
 """Where the models of this process compute, and in which precision: chosen once, for all of them."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from knot_fed.config import RunConfig
 from knot_fed.errors import ConfigError, ModelError
 
 CPU = torch.device("cpu")
+
+logger = logging.getLogger("knot_fed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ def use_device(config: RunConfig, *, required: bool = False) -> None:
     if required:
         check_device(config)
     _chosen = _placement(config)
+    if required and config.compile and not _chosen.compiled:
+        logger.info("compile = true has no effect: the server computes on a CPU")
 
 
 def check_device(config: RunConfig) -> None:

@@ -3,7 +3,7 @@
 Each program handles a block of examples. The table of vertices is small and stays in the cache.
 """
 
-from typing import Any
+from typing import no_type_check
 
 import torch
 import triton
@@ -36,11 +36,13 @@ def fused_table_loss(
 
 
 # The sizes are not specialised: Triton would compile again for 1, for multiples of 16 and for an epoch's last batch.
+# No annotations and no type checks: the compiler reads the former as globals, and the latter hide the globals from it.
 @triton.jit(do_not_specialize=["examples", "teachers"])  # type: ignore[untyped-decorator]
+@no_type_check
 def _table_loss(
-    logits: Any, soft_labels: Any, weights: Any, vertices: Any, rows: Any, gradients: Any, examples: Any, teachers: Any,
+    logits, soft_labels, weights, vertices, rows, gradients, examples, teachers,
     classes: tl.constexpr, candidates: tl.constexpr, width: tl.constexpr, block: tl.constexpr,
-) -> None:  # fmt: skip
+):  # fmt: skip
     # Rows of this program and labels, padded to a power of two; int64, since soft labels may have over 2^31 entries.
     example = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     label = tl.arange(0, width)
