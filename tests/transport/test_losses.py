@@ -88,11 +88,12 @@ def test_fused_kernels_agree_with_plain_torch(kernel, classes, rows, teachers):
 
 
 @pytest.mark.parametrize("capability", [80, 90])
-def test_the_triton_kernel_compiles_for_a_gpu_that_is_not_there(capability):
+def test_the_triton_kernel_compiles_for_a_gpu_that_is_not_there(capability, tmp_path):
     """In a process of its own, without Triton's interpreter and with the type checks of these tests."""
     pytest.importorskip("triton.backends.nvidia")
     script = ROOT / "tests/transport/compile_kernel.py"
-    environment = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": path}
     command = [sys.executable, "-W", "ignore", script, str(capability)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
