@@ -47,11 +47,11 @@ OPTIONAL="ot=POT geomloss=geomloss beartype=beartype opacus=opacus tomli_w=tomli
 for name in $(missing $NEEDED $OPTIONAL); do
     # pydantic and its core fit each other in one version only: they are carried together
     "$python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps --find-links "$wheels" \
-        --target "$site" "$name" 2>"$site/.pip.log" || echo "gpu.sh: no wheel of $name in $wheels" >&2
+        --target "$site" "$name" 2>/dev/null || true # what is still missing is told below
 done
 absent=$(missing $NEEDED)
 if [ -n "$absent" ]; then
-    echo "gpu.sh: neither this Python nor $wheels has" $absent "; carry them as wheels, as this script's head says" >&2
+    echo "gpu.sh: neither this Python nor $wheels has $absent; carry them as wheels, as this script's head says" >&2
     exit 1
 fi
 optional=$(missing $OPTIONAL)
@@ -60,5 +60,4 @@ case " $* " in
 *" --cpu "*) export TRITON_INTERPRET=1 ;;
 *) export TRITON_INTERPRET=0 ;;
 esac
-cd "$root"
 "$python" -m benchmarks.gpu "$@"

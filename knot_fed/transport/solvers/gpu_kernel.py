@@ -26,7 +26,8 @@ def fused_table_loss(
     candidates, classes = batch.table_shape(on_device)
     rows, gradients = batch.logits.new_empty(batch.examples), batch.logits.new_empty(batch.examples, classes)
     if batch.examples:  # a grid must not be empty
-        with torch.cuda.device_of(rows):  # Triton launches on the current device, which may be another one
+        # Triton launches on the current device, which may be another one.
+        with torch.cuda.device_of(rows):  # type: ignore[no-untyped-call]
             _table_loss[(triton.cdiv(batch.examples, BLOCK),)](
                 batch.logits.contiguous(), batch.soft_labels.contiguous(), batch.weights.contiguous(),
                 on_device.vertices, rows, gradients, batch.examples, batch.teachers,
@@ -37,7 +38,7 @@ def fused_table_loss(
 
 # The sizes are not specialised: Triton would compile again for 1, for multiples of 16 and for an epoch's last batch.
 # No annotations and no type checks: the compiler reads the former as globals, and the latter hide the globals from it.
-@triton.jit(do_not_specialize=["examples", "teachers"])  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["examples", "teachers"])
 @no_type_check
 def _table_loss(
     logits, soft_labels, weights, vertices, rows, gradients, examples, teachers,
