@@ -164,8 +164,8 @@ def block_sizes(times, batch, labels, teachers):
             call = partial(
                 gpu_kernel._table_loss[(triton.cdiv(batch, block),)],
                 read.logits.contiguous(), read.soft_labels.contiguous(), read.weights.contiguous(),
-                on_device.vertices, rows, gradients, batch, teachers, classes=classes, candidates=candidates,
-                width=triton.next_power_of_2(classes), block=block, num_warps=warps,
+                on_device.padded, rows, gradients, batch, teachers, classes=classes, candidates=candidates,
+                width=on_device.padded.shape[2], block=block, num_warps=warps,
             )  # fmt: skip
             found[f"{block} x {warps}"] = microseconds(times.median(call, repeats=15))
     return {"block_and_warps_us": found, "best": min(found, key=found.get)}
