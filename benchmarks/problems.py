@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import ot
 import torch
 
 from knot_fed.transport import GroundCost, check_ground_cost
@@ -63,6 +62,8 @@ def make_problem(batch, labels, teachers, *, line=False, seed=1):
 
 def exact_answer(problem):
     """Return the first rows' losses and their gradients to the logits, by POT's linear program in float64."""
+    import ot  # slow to import, and needed only here
+
     rows = problem.logits[:CHECKED_ROWS].detach().double()
     a = torch.softmax(rows, dim=1)
     matrix = problem.ground_cost.matrix.numpy()

@@ -15,7 +15,7 @@ from knot_fed.federation.secure import sum_wire
 from knot_fed.federation.secure.client import answer_keys, answer_shares, answer_unmask, masked_answer
 from knot_fed.federation.wire import exchange
 from knot_fed.federation.wire.message_log import log_messages
-from knot_fed.models import use_threads
+from knot_fed.models import use_device, use_threads
 from knot_fed.privacy.policy_checks import check_soft_labels_may_leave_alone
 
 app = ClientApp(mods=[log_messages])
@@ -30,6 +30,7 @@ def train(message: Message, context: Context) -> Message:
     client = Client.from_context(context)
     check_soft_labels_may_leave_alone(client.policy)
     use_threads(client.run.threads)
+    use_device(client.run)
     request = exchange.unpack_train_request(message.content)
     reply = label_rows(client, request, context)
     packed = exchange.pack_soft_labels(reply, round_number=request.round, privacy=client.run.privacy)

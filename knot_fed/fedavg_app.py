@@ -18,7 +18,7 @@ from knot_fed.federation.server.averaging import CountedFedAvg
 from knot_fed.federation.server.learning import round_seed
 from knot_fed.federation.wire import envelope, student_wire
 from knot_fed.federation.wire.message_log import log_messages
-from knot_fed.models import trained_state, use_threads
+from knot_fed.models import trained_state, use_device, use_threads
 from knot_fed.privacy.ledger.entry import LedgerEntry
 from knot_fed.privacy.policy_checks import check_parameters_may_leave
 from knot_fed.runs.run_folder import RunFolder
@@ -40,6 +40,7 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
     started = time.monotonic()
     with phase("preparation"):
         use_threads(config.threads)
+        use_device(config, required=True)
         transfer, public = run.read_server_data(config)
         student = run.start_student(config, public, transfer)
     sizes = [value.nbytes for value in trained_state(student).values()]
@@ -77,6 +78,7 @@ def train(message: Message, context: Context) -> Message:
     client = Client.from_context(context)
     check_owner(client)
     use_threads(client.run.threads)
+    use_device(client.run)
     started = time.monotonic()
     spec, state, server_round = student_wire.unpack_averaging_request(message.content)
     student = client.build_student(spec, state)

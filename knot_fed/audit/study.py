@@ -13,7 +13,7 @@ from knot_fed.audit.folder import AuditFolder
 from knot_fed.audit.subject import OpenedRun
 from knot_fed.config import RunConfig
 from knot_fed.errors import ConfigError
-from knot_fed.models import use_threads
+from knot_fed.models import use_device, use_threads
 from knot_fed.system.processes import worker_pool
 
 Progress = Callable[[str, int, int], None]
@@ -59,6 +59,7 @@ def run_part(audit: Audit, attack: str, seed: int) -> None:
     """Attack the run of one seed in one way, and store the findings."""
     use_threads(1)
     config = RunConfig.from_mapping(audit.config.to_mapping() | {"seed": seed})
+    use_device(config)
     run = OpenedRun.open(config, clients=audit.clients)
     subject = next(subject for subject in run.subjects if subject.client.name == audit.client)
     draws = "membership" if attack == "student" else attack  # both use the same shadows

@@ -1,6 +1,7 @@
 """A run's whole configuration, and the checks of settings against each other."""
 
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -43,6 +44,13 @@ class RunConfig(Section):
     threads: int = Field(
         0, ge=0, le=1024, description="torch threads of each client and of the server; 0: its number of CPUs"
     )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: a GPU if there is one; cuda: the server must have one; of a client, only its share"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 for transformers trained whole on a GPU that has it, else float32"
+    )
+    compile: bool = Field(False, description="torch.compile for transformers trained whole on a GPU")
     runs_dir: str = Field("runs", description="folder of the run folders")
     keep_answers: bool = Field(True, description="keep the answers in the run folder, for knot-fed distil")
     state_dir: str = Field(".knot-fed", description="teachers and features kept by virtual clients and by the server")

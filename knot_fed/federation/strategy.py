@@ -29,7 +29,7 @@ from knot_fed.federation.server.run import (
 )
 from knot_fed.federation.wire import envelope
 from knot_fed.mechanisms import mechanism_of, public_teacher
-from knot_fed.models import trained_state, use_threads
+from knot_fed.models import trained_state, use_device, use_threads
 from knot_fed.runs.method import settings_in_words
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.training.distillation import distillation_settings
@@ -70,6 +70,7 @@ class KnotStrategy(Strategy):
         """Read the server's data and pretrain the student; raises KnotError if a file or model cannot be used."""
         with phase("preparation"):
             use_threads(config.threads)
+            use_device(config, required=True)
             transfer, public = read_server_data(config)
             student = pretrained_student(config, public, transfer)
             own = public_teacher(config, student, public.train.texts) if config.student.pretrain else None

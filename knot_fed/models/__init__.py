@@ -1,10 +1,13 @@
 """Text classifiers: n-gram bags, transformers (from scratch or pretrained), and heads on frozen encoders."""
 
+from knot_fed.models.batches import batches
 from knot_fed.models.constant import ONE_LABEL
+from knot_fed.models.device import check_device, device_of, memory_explained, send, use_device
 from knot_fed.models.huggingface.head import encoder_identity
 from knot_fed.models.huggingface.transformer import TINY_BERT_POSITIONS, train_vocabulary
 from knot_fed.models.huggingface.trial import try_model
 from knot_fed.models.inference import predict_logits, use_threads
+from knot_fed.models.items import take
 from knot_fed.models.plugins import is_plugin_model, plugin_identity
 from knot_fed.models.storage import (
     build_classifier,
@@ -17,29 +20,37 @@ from knot_fed.models.storage import (
     save_classifier,
     trained_state,
 )
-from knot_fed.models.text_classifier import Item, ModelSpec, TextClassifier, check_ready
+from knot_fed.models.text_classifier import Item, ModelSpec, Positions, TextClassifier, check_ready
 
 __all__ = [
     "ONE_LABEL",
     "TINY_BERT_POSITIONS",
     "Item",
     "ModelSpec",
+    "Positions",
     "TextClassifier",
+    "batches",
     "build_classifier",
+    "check_device",
     "check_model_name",
     "check_ready",
     "constant_classifier",
+    "device_of",
     "encoder_identity",
     "is_external_model",
     "is_plugin_model",
     "load_classifier",
     "load_trained_state",
+    "memory_explained",
     "model_identity",
     "plugin_identity",
     "predict_logits",
     "save_classifier",
+    "send",
+    "take",
     "train_vocabulary",
     "trained_state",
     "try_model",
+    "use_device",
     "use_threads",
 ]

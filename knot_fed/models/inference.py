@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from knot_fed.models.items import longest_first, take
+from knot_fed.models.batches import batches
+from knot_fed.models.device import memory_explained
+from knot_fed.models.items import longest_first
 from knot_fed.models.text_classifier import Item, TextClassifier
 from knot_fed.system.machine import usable_cpus
 
@@ -25,8 +27,8 @@ def predict_logits(
     logits = np.zeros((len(items), len(model.spec.labels)), dtype=np.float32)
     order = longest_first(items, model.item_length)
     model.eval()
-    with torch.no_grad():
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            logits[rows] = model.logits(take(items, rows)).float().cpu().numpy()
+    parts = (order[start : start + batch_size] for start in range(0, len(order), batch_size))
+    with torch.no_grad(), memory_explained(model.spec.name):
+        for rows, batch in batches(model, items, parts):
+            logits[rows] = model.batch_logits(batch).float().cpu().numpy()
     return logits

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from knot_fed.config.choices import MODELS
 from knot_fed.errors import ModelError, writing_failed
 from knot_fed.models.constant import CONSTANT, ConstantClassifier
+from knot_fed.models.device import CPU, Placement, memory_explained, placement
 from knot_fed.models.huggingface.head import FeatureExtractor, HeadClassifier, encoder_identity
 from knot_fed.models.huggingface.pretrained import HF
 from knot_fed.models.huggingface.transformer import TransformerClassifier, build_pretrained, build_tiny_bert
@@ -28,11 +29,12 @@ ARCHITECTURES = 3
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's global generators (initial parameters, dropout), and restore them afterwards."""
-    with torch.random.fork_rng():
+def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
+    """Seed torch's generators (initial parameters on the CPU, dropout on a device); restore them afterwards."""
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
         torch.default_generator.manual_seed(seed)
-        if torch.cuda.is_available():
+        if gpus:
             torch.cuda.manual_seed_all(seed)
         yield
 
@@ -51,27 +53,26 @@ def build_classifier(
     feature_cache
         Folder for features of frozen encoders; None: they are not kept.
     device
-        Where it computes; empty: the GPU if there is one.
+        Where it computes, in float32; empty: where and as `use_device` chose.
 
     Raises
     ------
     ModelError
         If there is no such model, or it cannot be loaded.
     """
-    device = device or _default_device()
+    chosen = Placement(torch.device(device)) if device else placement()
     with seeded(seed):
-        model = _build(spec, feature_cache, device)
-    return model.to(device)
+        model = _build(spec, feature_cache, chosen)
+    if model.mixed_precision:
+        model.autocast_dtype = chosen.transformers
+    with memory_explained(spec.name):
+        return model.to(chosen.device)
 
 
 def constant_classifier(spec: ModelSpec, label: int) -> TextClassifier:
     """Return a classifier that gives every text this label, in place of a classifier of the specification."""
     constant = replace(spec, name=CONSTANT, trainable="all", vocabulary=())
-    return ConstantClassifier(constant, label).to(_default_device()).eval()
-
-
-def _default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return ConstantClassifier(constant, label).to(placement().device).eval()
 
 
 def trained_state(model: TextClassifier) -> dict[str, np.ndarray]:
@@ -148,7 +149,7 @@ def load_classifier(folder: Path, *, feature_cache: Path | None = None) -> TextC
 def model_identity(spec: ModelSpec) -> list[object]:
     """Return the parts of a specification that shape the classifier, for digests.
 
-    Label names are included only if a pretrained head may be matched by them.
+    Label names are included only if a pretrained head may be matched by them, and precision only if it is not float32.
 
     Examples
     --------
@@ -162,7 +163,13 @@ def model_identity(spec: ModelSpec) -> list[object]:
     if not (is_external_model(spec.name) and spec.trainable == "all"):
         read["labels"] = len(spec.labels)
     name = plugin_identity(spec.name) if is_plugin_model(spec.name) else encoder_identity(spec.name)
-    return [ARCHITECTURES, name, read]
+    return [ARCHITECTURES, name, read, *_reduced_precision(spec)]
+
+
+def _reduced_precision(spec: ModelSpec) -> list[str]:
+    whole = spec.name == "tiny-bert" or (spec.name.startswith(HF) and spec.trainable == "all")
+    dtype = placement().transformers if whole or is_plugin_model(spec.name) else placement().encoders
+    return [str(dtype)] if dtype is not None and spec.name not in ("ngram-bag", CONSTANT) else []
 
 
 def check_model_name(name: str) -> None:
@@ -176,7 +183,7 @@ def is_external_model(name: str) -> bool:
     return name.startswith(HF) or is_plugin_model(name)
 
 
-def _build(spec: ModelSpec, feature_cache: Path | None, device: str) -> TextClassifier:
+def _build(spec: ModelSpec, feature_cache: Path | None, chosen: Placement) -> TextClassifier:
     if spec.name == CONSTANT:
         return ConstantClassifier(spec)
     check_model_name(spec.name)
@@ -187,5 +194,5 @@ def _build(spec: ModelSpec, feature_cache: Path | None, device: str) -> TextClas
     if is_plugin_model(spec.name):
         return build_plugin(spec)
     if spec.trainable == "head":
-        return HeadClassifier(spec, FeatureExtractor(spec, feature_cache, device))
+        return HeadClassifier(spec, FeatureExtractor(spec, feature_cache, chosen))
     return build_pretrained(spec)

@@ -13,6 +13,7 @@ from torch import nn
 
 from knot_fed.errors import ModelError
 from knot_fed.labels import MOST_LABELS
+from knot_fed.models.device import autocast, device_of
 from knot_fed.types import Text
 
 LONGEST_INPUT = 8192
@@ -20,6 +21,8 @@ LARGEST_VOCABULARY = 50_000
 LONGEST_NAME = 4096
 Item: TypeAlias = Any
 """One encoded text, in a form that depends on the classifier."""
+Positions: TypeAlias = Sequence[int] | np.ndarray
+"""Positions of items in a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +89,13 @@ class TextClassifier(nn.Module, ABC):
     """Whether all of its parameters are pretrained, so that `teacher.epochs = 0` may use it as it is."""
     frozen_under_dp_sgd: tuple[str, ...] = ()
     """Name prefixes of parameters that DP-SGD freezes, since noise on that many would drown the others."""
+    mixed_precision: bool = False
+    """Whether it keeps its accuracy under autocast to bfloat16, as transformers do."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.autocast_dtype: torch.dtype | None = None
 
     @abstractmethod
     def encode(self, texts: Sequence[Text]) -> Sequence[Item]:
@@ -137,12 +143,20 @@ class TextClassifier(nn.Module, ABC):
                 parameter.div_(temperature)
         return True
 
+    def compile_network(self) -> None:
+        """Compile the network by torch where `compile` asks for it; by default there is nothing to compile."""
+        return
+
     def logits(self, items: Sequence[Item]) -> Float[torch.Tensor, "examples classes"]:
         """Return logits for items, computed on the parameters' device."""
-        device = next(self.parameters()).device
-        batch = {key: value.to(device) for key, value in self.collate(items).items()}
-        output: torch.Tensor = self(**batch)
-        return output
+        return self.batch_logits(self.collate(items))
+
+    def batch_logits(self, batch: dict[str, torch.Tensor]) -> Float[torch.Tensor, "examples classes"]:
+        """Return logits for a batch; under autocast they are converted back to float32, as losses read them."""
+        device = device_of(self)
+        with autocast(device, self.autocast_dtype):
+            output: torch.Tensor = self(**{key: value.to(device, non_blocking=True) for key, value in batch.items()})
+        return output if self.autocast_dtype is None else output.float()
 
 
 def check_ready(name: str, *, ready: bool) -> None:

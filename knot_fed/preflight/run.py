@@ -9,7 +9,7 @@ from knot_fed.config import RunConfig
 from knot_fed.data.partition import CLIENT_NAME, LONGEST_CLIENT_NAME, client_name, client_shard
 from knot_fed.errors import ConfigError, shown
 from knot_fed.files import check_writable
-from knot_fed.models import check_model_name
+from knot_fed.models import check_device, check_model_name
 from knot_fed.preflight.files import check_files
 from knot_fed.preflight.models import check_models, named_models
 from knot_fed.preflight.plugins import check_plugins
@@ -42,6 +42,7 @@ def check_run(config: RunConfig, *, clients: int) -> list[str]:
         If there are too few clients, a file, model or plug-in cannot be used, or two settings contradict each other.
     """
     _check_clients(config, clients)
+    check_device(config)
     check_writable(Path(config.state_dir), key="state-dir")
     notes = check_deployed_run(config)
     check_plugins(config)

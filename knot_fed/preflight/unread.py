@@ -42,6 +42,10 @@ READERS: Mapping[str, tuple[Condition, str]] = {
         "data.partition = pathological or shard",
     ),
     "data.id": (lambda run: run.data.partition == "natural-id", "data.partition = natural-id"),
+    "compile": (
+        lambda run: run.device != "cpu" and run.trainable == "all" and named_models(run) != {"ngram-bag"},
+        "device other than cpu, and a transformer with trainable = all",
+    ),
     "teacher.max-length": (lambda run: named_models(run) != {"ngram-bag"}, "a model other than ngram-bag"),
     **{
         f"teacher.{key}": (lambda run: run.teacher.epochs > 0, "teacher.epochs above 0")

@@ -12,7 +12,7 @@ from knot_fed.federation.client.release import TEACHERS, teacher_plan
 from knot_fed.federation.client.settings import Client
 from knot_fed.federation.server.run import pretrained_student, public_domain, read_server_data, student_spec
 from knot_fed.mechanisms import OwnTeacher, mechanism_of, public_teacher, received_answer
-from knot_fed.models import TextClassifier, use_threads
+from knot_fed.models import TextClassifier, use_device, use_threads
 from knot_fed.runs.statistics import CENTRALISED, ENSEMBLE
 from knot_fed.sweep.results import Row, with_mean
 from knot_fed.training.calibration import fit_temperature
@@ -51,6 +51,7 @@ def reference_rows(config: RunConfig, *, clients: int, weightings: Sequence[Weig
         them; left out if `teacher.epochs = 0`. The domains are those of a run's student, including the public one.
     """
     use_threads(config.threads or 1)
+    use_device(config)
     transfer, public = read_server_data(config)
     owners = open_owners(config, transfer, public, clients)
     tests = {owner.name: owner.examples.test for owner in owners[:clients]}

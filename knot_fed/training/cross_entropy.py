@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from knot_fed.models.device import send
+
 ClassWeights: TypeAlias = Literal["auto", "none", "balanced", "logit-adjusted"]
 """Treatment of rare classes; `auto` means `logit-adjusted` here."""
 
@@ -31,11 +33,12 @@ class CrossEntropy:
         self, logits: Float[torch.Tensor, "batch classes"], rows: Int[np.ndarray, "batch"]
     ) -> Float[torch.Tensor, ""]:
         """Return the loss; differentiable in the logits."""
-        device = logits.device
-        labels, weights, shift = (
-            part.to(device) for part in (self._labels[rows], self._weights, self._log_frequencies)
-        )
-        return torch.nn.functional.cross_entropy(logits.float() + shift, labels, weights)
+        if self._labels.device != logits.device:
+            self._labels, self._weights, self._log_frequencies = (
+                part.to(logits.device) for part in (self._labels, self._weights, self._log_frequencies)
+            )
+        labels = self._labels[send(torch.from_numpy(rows), logits.device)]
+        return torch.nn.functional.cross_entropy(logits.float() + self._log_frequencies, labels, self._weights)
 
 
 def class_weights(labels: Int[np.ndarray, "examples"], classes: int) -> Float[torch.Tensor, "classes"]:

@@ -13,8 +13,7 @@ from scipy.special import softmax
 from knot_fed.config import DistillConfig, RunConfig
 from knot_fed.errors import SoftLabelsError
 from knot_fed.losses import TRANSPORT_KEYS, Loss
-from knot_fed.models import Item, TextClassifier, predict_logits
-from knot_fed.models.items import take
+from knot_fed.models import Item, TextClassifier, batches, device_of, memory_explained, predict_logits, send, take
 from knot_fed.training.cross_entropy import ClassWeights, CrossEntropy
 from knot_fed.training.fitting import Fit, FitState, Schedule, fit
 from knot_fed.types import LabelledTexts, Text
@@ -125,7 +124,10 @@ def distil_student(
     SoftLabelsError, ModelError, PluginError
         If the shapes do not fit, the loss is not finite, or a plug-in loss cannot be used.
     """
-    started, targets, items = time.monotonic(), _Targets(soft_labels, weights, loss, len(texts)), student.encode(texts)
+    started, device = time.monotonic(), device_of(student)
+    with memory_explained(student.spec.name):
+        targets = _Targets(soft_labels, weights, loss, len(texts), device)
+    items = student.encode(texts)
     train_rows, held_rows = _hold_out(len(texts), settings.validation, seed)
 
     def batch_loss(logits: torch.Tensor, positions: Int[np.ndarray, "batch"]) -> torch.Tensor:
@@ -141,7 +143,8 @@ def distil_student(
     train_items = take(items, train_rows)
     result = fit(student, train_items, batch_loss, held_out_score, schedule, seed=seed, start=start, on_epoch=on_epoch)
     saturated = _saturated(student, items)
-    return DistillationResult.of(result, saturated, seconds=time.monotonic() - started, in_loss=targets.seconds)
+    in_loss = targets.watch.seconds()
+    return DistillationResult.of(result, saturated, seconds=time.monotonic() - started, in_loss=in_loss)
 
 
 def _saturated(student: TextClassifier, items: Sequence[Item]) -> float:
@@ -149,8 +152,36 @@ def _saturated(student: TextClassifier, items: Sequence[Item]) -> float:
     return float((softmax(predict_logits(student, items), axis=1).max(axis=1) > SATURATED).mean())
 
 
+class _Stopwatch:
+    """Seconds between `start` and `stop`, by the clock; on a GPU between its own events, so that nothing waits."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        self._total, self._started, self._events = 0.0, 0.0, list[Any]()
+
+    def start(self) -> None:
+        self._mark()
+        self._started = time.monotonic()
+
+    def stop(self) -> None:
+        self._mark()
+        self._total += 0.0 if self._on_gpu else time.monotonic() - self._started
+
+    def seconds(self) -> float:
+        """Return the sum; on a GPU this waits for its work."""
+        if self._events:
+            self._events[-1].synchronize()
+        pairs = zip(self._events[::2], self._events[1::2], strict=True)
+        return self._total + float(sum(begun.elapsed_time(ended) for begun, ended in pairs)) / 1e3
+
+    def _mark(self) -> None:
+        if self._on_gpu:
+            self._events.append(torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]
+            self._events[-1].record()
+
+
 class _Targets:
-    """The teachers' answers as tensors, the loss on them, and the seconds spent in it."""
+    """The teachers' answers as tensors on the student's device, the loss on them, and the seconds spent in it."""
 
     def __init__(
         self,
@@ -158,6 +189,7 @@ class _Targets:
         weights: Float[np.ndarray, "teachers examples"],
         loss: Loss,
         texts: int,
+        device: torch.device,
     ) -> None:
         shapes = [np.shape(soft_labels), np.shape(weights)]
         if len(shapes[0]) != 3 or shapes[0][1] != texts or shapes[1] != shapes[0][:2] or texts < 2:
@@ -166,28 +198,29 @@ class _Targets:
                 " use (teachers, texts, labels) and (teachers, texts), with at least 2 texts"
             )
         soft_labels, weights = np.asarray(soft_labels), np.asarray(weights)
-        self.seconds = 0.0
-        self._soft_labels = torch.from_numpy(soft_labels.transpose(1, 0, 2).astype(np.float32))
-        self._weights = torch.from_numpy(weights.T.astype(np.float32))
+        self.watch = _Stopwatch(device)
+        self._soft_labels = torch.from_numpy(soft_labels.transpose(1, 0, 2).astype(np.float32)).to(device)
+        self._weights = torch.from_numpy(weights.T.astype(np.float32)).to(device)
         self._loss = loss
 
     def loss(
         self, logits: Float[torch.Tensor, "batch classes"], rows: Int[np.ndarray, "batch"]
     ) -> Float[torch.Tensor, ""]:
         """Return the loss of logits for the texts at these rows."""
-        started = time.monotonic()
-        value = self._loss(logits, self._soft_labels[rows].to(logits.device), self._weights[rows].to(logits.device))
-        self.seconds += time.monotonic() - started
+        self.watch.start()
+        chosen = send(torch.from_numpy(rows), logits.device)
+        value = self._loss(logits, self._soft_labels[chosen], self._weights[chosen])
+        self.watch.stop()
         return value
 
     def mean_loss(self, student: TextClassifier, items: Sequence[Item], rows: Int[np.ndarray, "held"]) -> float:
         """Return the student's mean loss on these rows, without a gradient."""
         student.eval()
         total = 0.0
+        parts = [rows[start : start + EVALUATION_BATCH] for start in range(0, len(rows), EVALUATION_BATCH)]
         with torch.no_grad():
-            for start in range(0, len(rows), EVALUATION_BATCH):
-                batch = rows[start : start + EVALUATION_BATCH]
-                total += float(self.loss(student.logits(take(items, batch)), batch)) * len(batch)
+            for held, batch in batches(student, items, parts):
+                total += float(self.loss(student.batch_logits(batch), held)) * len(held)
         return total / len(rows)
 
 

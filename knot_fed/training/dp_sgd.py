@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from knot_fed.errors import KnotError, PrivacyError
+from knot_fed.models.device import memory_explained
+from knot_fed.models.items import take
 from knot_fed.models.text_classifier import Item, TextClassifier
 from knot_fed.privacy.noise import NoiseSource
 from knot_fed.types import Text
@@ -118,7 +120,7 @@ def _step(
     parts = [rows[start : start + PHYSICAL_BATCH] for start in range(0, max(1, len(rows)), PHYSICAL_BATCH)]
     for part in parts:
         if len(part):
-            logits = model.logits([items[row] for row in part])
+            logits = model.logits(take(items, part))
             loss = nn.functional.cross_entropy(logits, targets[part].to(logits.device), reduction="sum")
             loss.backward()  # type: ignore[no-untyped-call]
         else:
@@ -131,7 +133,10 @@ def _step(
 
 @contextmanager
 def _private_training(model: TextClassifier) -> Iterator[None]:
-    """Freeze `frozen_under_dp_sgd` and turn dropout off temporarily, including rates that attention reads itself."""
+    """Freeze `frozen_under_dp_sgd` and turn dropout off temporarily, including rates that attention reads itself.
+
+    Autocast is off, too: the noise covers the rounding of float32 (`BATCH_ROUNDING`), not that of bfloat16.
+    """
     changed: list[tuple[nn.Module | nn.Parameter, str, object, object]] = [
         (parameter, "requires_grad", True, False)
         for name, parameter in model.named_parameters()
@@ -143,6 +148,7 @@ def _private_training(model: TextClassifier) -> Iterator[None]:
         for name, value in vars(module).items()
         if isinstance(value, float) and ("dropout" in name or (name == "p" and isinstance(module, _DropoutNd)))
     ]
+    changed.append((model, "autocast_dtype", model.autocast_dtype, None))
     for holder, name, _, value in changed:
         setattr(holder, name, value)
     try:
@@ -186,7 +192,8 @@ def _per_example_gradients(model: TextClassifier) -> Iterator[None]:
 def _untreatable_if_it_fails(model: TextClassifier) -> Iterator[None]:
     """Convert exceptions that Opacus raises inside a layer, of any type."""
     try:
-        yield
+        with memory_explained(model.spec.name):
+            yield
     except KnotError:
         raise
     except Exception as error:

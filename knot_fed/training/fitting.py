@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Int
 
 from knot_fed.errors import ModelError
-from knot_fed.models.items import take
+from knot_fed.models.batches import batches
+from knot_fed.models.device import device_of, memory_explained
 from knot_fed.models.storage import load_trained_state, seeded, trained_state
 from knot_fed.models.text_classifier import Item, TextClassifier
 
@@ -77,9 +78,9 @@ def fit(
     Raises
     ------
     ModelError
-        If the loss is not finite; the message names the step.
+        If the loss is not finite; the message names the step, or on a GPU the epoch. If a GPU's memory is full.
     """
-    with seeded(seed):
+    with memory_explained(model.spec.name), seeded(seed, device_of(model)):
         training = _Training(model, items, batch_loss, schedule, seed=seed)
         if start is None:
             scores, losses, best, best_state = [score()], list[float](), 0, trained_state(model)
@@ -102,7 +103,7 @@ def fit_all_epochs(
     model: TextClassifier, items: Sequence[Item], batch_loss: BatchLoss, schedule: Schedule, *, seed: int
 ) -> tuple[float, ...]:
     """Train as `fit` for all epochs, keep the last parameters, and return the mean loss of each epoch."""
-    with seeded(seed):
+    with memory_explained(model.spec.name), seeded(seed, device_of(model)):
         training = _Training(model, items, batch_loss, schedule, seed=seed)
         losses = tuple(training.epoch(number) for number in range(1, schedule.epochs + 1))
     model.eval()
@@ -121,28 +122,34 @@ class _Training:
         )
         self._generator = np.random.default_rng(seed)
         self._model, self._items, self._batch_loss, self._batch_size = model, items, batch_loss, schedule.batch_size
-        self._loss = schedule.loss
+        self._loss, self._device = schedule.loss, device_of(model)
+        model.compile_network()
 
     def epoch(self, number: int) -> float:
         """Train one epoch, counted from 1, and return the mean loss."""
         self._model.train()
-        order, total = self._generator.permutation(len(self._items)), 0.0
-        for start in range(0, len(order), self._batch_size):
-            rows = order[start : start + self._batch_size]
+        order = self._generator.permutation(len(self._items))
+        parts = [order[start : start + self._batch_size] for start in range(0, len(order), self._batch_size)]
+        total: float | torch.Tensor = 0.0
+        for step, (rows, batch) in enumerate(batches(self._model, self._items, parts), start=1):
             self._optimiser.zero_grad()
-            loss = self._batch_loss(self._model.logits(take(self._items, rows)), rows)
+            loss = self._batch_loss(self._model.batch_logits(batch), rows)
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimiser.step()
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise ModelError(
-                    f"training {self._model.spec.name}: the loss {self._loss} is {value} in step"
-                    f" {start // self._batch_size + 1} of epoch {number}, at a learning rate of {self._rate:g}; use a"
-                    " lower rate, or correct the loss",
-                    refusal="training did not stay finite; lower the learning rate",
-                )
-            total += value * len(rows)
-        return total / len(order)
+            if self._device.type == "cuda":  # reading the value would wait for the step
+                total = total + loss.detach().double() * len(rows)
+            else:
+                total += self._finite(float(loss.detach()), f"step {step} of epoch {number}") * len(rows)
+        return self._finite(float(total), f"epoch {number}") / len(order)
+
+    def _finite(self, value: float, where: str) -> float:
+        if math.isfinite(value):
+            return value
+        raise ModelError(
+            f"training {self._model.spec.name}: the loss {self._loss} is {value} in {where}, at a learning rate of"
+            f" {self._rate:g}; use a lower rate, or correct the loss",
+            refusal="training did not stay finite; lower the learning rate",
+        )
 
     def state(self, best_state: dict[str, np.ndarray], **facts: Any) -> FitState:
         """Copy parameters, optimiser and random state."""
@@ -151,8 +158,8 @@ class _Training:
         for place, values in self._optimiser.state_dict()["state"].items():
             arrays |= {f"optimiser/{place}/{name}": value.cpu().numpy().copy() for name, value in values.items()}
         arrays["random/cpu"] = torch.get_rng_state().numpy()
-        if torch.cuda.is_available():
-            arrays["random/cuda"] = torch.cuda.get_rng_state().numpy()
+        if self._device.type == "cuda":
+            arrays["random/cuda"] = torch.cuda.get_rng_state(self._device).numpy()
         return FitState(arrays, {**facts, "generator": self._generator.bit_generator.state})
 
     def load_state(self, start: FitState) -> dict[str, np.ndarray]:
@@ -169,6 +176,6 @@ class _Training:
         self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": moments})
         self._generator.bit_generator.state = start.facts["generator"]
         torch.set_rng_state(torch.from_numpy(np.array(parts["random"]["cpu"])))
-        if torch.cuda.is_available():
-            torch.cuda.set_rng_state(torch.from_numpy(np.array(parts["random"]["cuda"])))
+        if self._device.type == "cuda" and "cuda" in parts["random"]:  # not if it was interrupted on a CPU
+            torch.cuda.set_rng_state(torch.from_numpy(np.array(parts["random"]["cuda"])), self._device)
         return parts["best"]

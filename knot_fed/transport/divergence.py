@@ -9,6 +9,8 @@ from knot_fed.transport.solve import Accuracy
 from knot_fed.transport.solvers.sinkhorn import DOUBLE_SHARPNESS, LOG_ENTRIES, Rows, sinkhorn
 
 MOST_STEPS = 1000
+CHECK_ON_GPU = 10
+"""Steps between two checks of convergence on a GPU, which waits for each."""
 
 
 def sinkhorn_divergence(
@@ -79,12 +81,13 @@ def _self_potential(a: Rows, matrix: torch.Tensor, epsilon: float, marginal_erro
     parts = []
     for log_a in torch.split(a.log()[:, :, None], max(1, LOG_ENTRIES // matrix.numel())):
         f = torch.zeros_like(log_a[:, :, 0])
-        for _ in range(MOST_STEPS):
+        every = CHECK_ON_GPU if f.is_cuda else 1
+        for done in range(1, MOST_STEPS + 1):
             # T(f)_j = -eps log sum_i a_i exp((f_i - C_ij) / eps); f = (f + T(f)) / 2 converges to its fixed point
             step = -epsilon * torch.logsumexp(log_a + (f[:, :, None] - matrix) / epsilon, dim=1)
-            finished = ((step - f).abs() < marginal_error * epsilon).all()
+            close = (step - f).abs() < marginal_error * epsilon
             f = (f + step) / 2
-            if finished:
+            if done % every == 0 and bool(close.all()):
                 break
         parts.append(f)
     return torch.cat(parts)

@@ -37,6 +37,7 @@ class DeviceGroundCost:
     membership: Float[torch.Tensor, "classes edges"]
     lengths: Float[torch.Tensor, "edges"]
     vertices: Float[torch.Tensor, "patterns candidates places"]
+    padded: Float[torch.Tensor, "patterns candidates width"]  # vertices, with zeros up to a power of two of labels
     powers: Float[torch.Tensor, "places"]
     merge: Float[torch.Tensor, "classes places"] | None
 
@@ -67,12 +68,15 @@ class GroundCost:
             return self._placed[key]
         cuts = self.cuts or Cuts("line", torch.zeros(len(self), 0), torch.zeros(0))
         table = self.table or VertexTable(torch.zeros(0, 0, 0), None)
+        vertices = table.vertices.to(device, dtype).contiguous()
+        places = vertices.shape[2]
         self._placed[key] = DeviceGroundCost(
             matrix=self.matrix.to(device, dtype),
             membership=cuts.membership.to(device, dtype),
             lengths=cuts.lengths.to(device, dtype),
-            vertices=table.vertices.to(device, dtype).contiguous(),
-            powers=(2.0 ** torch.arange(table.vertices.shape[2])).to(device, dtype),
+            vertices=vertices,
+            padded=torch.nn.functional.pad(vertices, (0, (1 << max(0, places - 1).bit_length()) - places)),
+            powers=(2.0 ** torch.arange(places)).to(device, dtype),
             merge=None if table.merge is None else table.merge.to(device, dtype),
         )
         return self._placed[key]

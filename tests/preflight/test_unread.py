@@ -6,6 +6,7 @@ from knot_fed.config import RunConfig, known_keys
 from knot_fed.preflight.unread import READERS, unread_settings
 
 SET = {
+    "compile": True,
     "labels.coordinates": "1; 2; 3; 4; 5", "data.text": "t", "data.text-a": "t", "data.text-b": "t", "data.label": "t",
     "labels.ordered": True, "data.labels-per-client": 3, "data.id": "t", "data.delimiter": ";", "data.quoting": "none",
     "data.split": "t", "data.separator": "|", "data.alpha": 0.1, "teacher.max-length": 64, "student.calibrate": False,
@@ -34,6 +35,7 @@ DP_SGD = {"privacy.mechanism": "dp-sgd"}
 PATE = {"privacy.mechanism": "pate", "weights.scheme": "uniform"}
 SUM = {"privacy.secure-sum": True, "distill.objective": "pooled"}
 READ = {
+    "compile": {"student.model": "tiny-bert"},
     "labels.coordinates": {"labels.names": "a,b,c,d,e"},
     "data.text": FILES,
     "data.text-a": FILES,

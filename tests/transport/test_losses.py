@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -5,10 +9,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from knot_fed.errors import GroundCostError
 from knot_fed.labels import LabelSpace
+from knot_fed.losses import SinkhornDivergence
 from knot_fed.transport import OTLoss, check_ground_cost, make_ground_cost, transport_cost
 from knot_fed.transport.checks import Batch
 from knot_fed.transport.solvers import cpu_kernel, gpu_kernel
 from knot_fed.transport.solvers.exact import CHUNK, table_solution
+from tests.conftest import ROOT
 from tests.transport.problems import confident_rows, distances, prepared, random_rows
 
 CPU = torch.device("cpu")
@@ -81,13 +87,57 @@ def test_fused_kernels_agree_with_plain_torch(kernel, classes, rows, teachers):
     assert same.float().mean() > 0.8  # ties may fall either way
 
 
+@pytest.mark.parametrize("capability", [80, 90])
+def test_the_triton_kernel_compiles_for_a_gpu_that_is_not_there(capability, tmp_path):
+    """In a process of its own, without Triton's interpreter and with the type checks of these tests."""
+    pytest.importorskip("triton.backends.nvidia")
+    script = ROOT / "tests/transport/compile_kernel.py"
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": path}
+    command = [sys.executable, "-W", "ignore", script, str(capability)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == [str(classes) for classes in range(2, 9)]
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize(("classes", "rows", "teachers"), [(5, 300, 4), (7, 65536, 4)])
+@pytest.mark.parametrize("classes", range(2, 9))
+@pytest.mark.parametrize(("rows", "teachers"), [(1, 1), (129, 2), (1, 3), (333, 5), (128, 8), (4097, 4)])
 def test_the_compiled_triton_kernel_agrees_with_the_cpu(classes, rows, teachers):
     cost, logits, soft_labels, weights = problem(classes, rows=rows, teachers=teachers)
-    here = OTLoss(cost, reduction="none")(logits, soft_labels, weights)
-    there = OTLoss(cost, reduction="none")(logits.cuda(), soft_labels.cuda(), weights.cuda())
-    torch.testing.assert_close(there.cpu(), here, rtol=1e-5, atol=1e-6 * cost.diameter)
+    loss, found = OTLoss(cost, reduction="none"), []
+    for device in ("cpu", "cuda"):
+        leaf = logits.to(device).requires_grad_()
+        values = loss(leaf, soft_labels.to(device), weights.to(device))
+        values.sum().backward()
+        found.append((values.detach().cpu(), leaf.grad.cpu()))
+    (values, gradient), (there, slope) = found
+    torch.testing.assert_close(there, values, rtol=1e-5, atol=1e-6 * cost.diameter)
+    same = (slope - gradient).abs().amax(dim=1) < 1e-5 * cost.diameter
+    assert same.float().mean() > (0.8 if rows > 1 else -1)  # ties may fall either way
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("classes", "teachers"), [(5, 4), (28, 4), (64, 2)])
+def test_the_matrix_sinkhorn_on_a_gpu_agrees_with_the_cpu(classes, teachers):
+    cost, logits, soft_labels, weights = problem(classes, rows=65, teachers=teachers)
+    loss, found = OTLoss(cost, solver="sinkhorn", reduction="none"), []
+    for device in ("cpu", "cuda"):
+        leaf = logits.to(device).requires_grad_()
+        values = loss(leaf, soft_labels.to(device), weights.to(device))
+        values.sum().backward()
+        found.append((values.detach().cpu(), leaf.grad.cpu()))
+    (values, gradient), (there, slope) = found
+    torch.testing.assert_close(there, values, rtol=5e-3, atol=1e-4 * cost.diameter)
+    assert (slope - gradient).norm() < 0.05 * gradient.norm()
+
+
+@pytest.mark.gpu
+def test_the_sinkhorn_divergence_on_a_gpu_agrees_with_the_cpu():
+    cost, logits, soft_labels, weights = problem(7, rows=65)
+    loss = SinkhornDivergence(cost, entropic_epsilon=0.1)
+    there = loss(logits.cuda(), soft_labels.cuda(), weights.cuda())
+    torch.testing.assert_close(there.cpu(), loss(logits, soft_labels, weights), rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

@@ -100,5 +100,7 @@ def _trial_seconds(model: TextClassifier, texts: Sequence[Text]) -> tuple[float,
         logits = model.logits(items)
         labels = torch.zeros(len(items), dtype=torch.long, device=logits.device)
         nn.functional.cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
+        if logits.is_cuda:
+            torch.cuda.synchronize(logits.device)  # a GPU is only told to start
         trained = time.monotonic()
     return (read - started) / len(texts), (trained - read) / len(texts)

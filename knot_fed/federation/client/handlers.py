@@ -11,7 +11,7 @@ from knot_fed.errors import WireError
 from knot_fed.federation.client.guard import guard_handler
 from knot_fed.federation.client.settings import HELD_TEXTS, Client
 from knot_fed.federation.wire import envelope, exchange, student_wire
-from knot_fed.models import use_threads
+from knot_fed.models import use_device, use_threads
 from knot_fed.privacy.ledger.entry import LedgerEntry
 from knot_fed.privacy.policy_checks import check_evaluations, check_test_size, rounded_metrics
 from knot_fed.runs.run_folder import RunFolder
@@ -53,6 +53,7 @@ def answer_evaluation(message: Message, context: Context) -> Message:
     run, ledger, policy = str(context.run_id), client.ledger, client.policy
     check_evaluations(*ledger.evaluated(run), policy=policy)
     use_threads(client.run.threads)
+    use_device(client.run)
     spec, arrays, temperature = student_wire.unpack_student(message.content)
     student = client.build_student(spec, arrays)
     test = client.examples()[0].test

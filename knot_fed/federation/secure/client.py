@@ -12,7 +12,7 @@ from knot_fed.federation.client.settings import Client
 from knot_fed.federation.secure import sum_wire
 from knot_fed.federation.secure.peer import Peer, deal_shares, mask_values, receive_shares, reveal_shares
 from knot_fed.federation.wire import exchange
-from knot_fed.models import use_threads
+from knot_fed.models import use_device, use_threads
 from knot_fed.privacy.policy_checks import check_scheme_may_enter_sum
 from knot_fed.privacy.secure_sum import Quantisation, quantise
 
@@ -51,6 +51,7 @@ def masked_answer(answer: Answer) -> Callable[[Message, Context], Message]:
         """Label the requested rows, weight them, and send weights and weighted soft labels under masks."""
         peer, client = _take_peer(context), Client.from_context(context)
         use_threads(client.run.threads)
+        use_device(client.run)
         request, sealed = sum_wire.unpack_masked_request(message.content)
         least = client.policy.least_clients
         received = receive_shares(_begun(peer, round_number=request.round), sealed, least_clients=least)

@@ -14,15 +14,19 @@ from jaxtyping import Float
 from torch import nn
 from typing_extensions import override
 
+from knot_fed.models.device import Placement, autocast, memory_explained
 from knot_fed.models.huggingface.feature_cache import ComputeFeatures, FeatureCache
 from knot_fed.models.huggingface.pretrained import HF, load_weights, read_config, unusable
 from knot_fed.models.huggingface.text_tokens import cut_notes, load_tokenizer, random_token_items, tokenize
+from knot_fed.models.items import take
 from knot_fed.models.text_classifier import Item, ModelSpec, TextClassifier, pair_features
 from knot_fed.types import Text
 
 HIDDEN = 1024
 DROPOUT = 0.5
 BATCH_SIZE = 64
+TOKENS_ON_GPU = 1 << 15
+"""Tokens of a batch on a GPU, with padding; it needs larger batches than a CPU."""
 RANDOM = "random tokens"
 CONTENT = (".json", ".safetensors", ".bin", ".txt", ".model")
 """Suffixes of the files that define a pretrained model."""
@@ -104,10 +108,10 @@ class FeatureExtractor:
     The encoder is loaded when features are missing; a `ModelError` is raised if it cannot be.
     """
 
-    def __init__(self, spec: ModelSpec, folder: Path | None, device: str) -> None:
+    def __init__(self, spec: ModelSpec, folder: Path | None, chosen: Placement) -> None:
         self._spec = spec
         self._folder = folder
-        self._device = device
+        self._chosen = chosen
         self._config = read_config(spec.name)
         try:
             self.width = int(self._config.hidden_size)
@@ -127,8 +131,9 @@ class FeatureExtractor:
     def _kept_or(self, names: list[str], compute: ComputeFeatures) -> Float[np.ndarray, "examples width"]:
         if self._folder is None or not names:
             return compute(names)
-        described = json.dumps([READING, encoder_identity(self._spec.name), self._spec.max_length])
-        digest = hashlib.sha256(described.encode()).hexdigest()[:32]
+        described = [READING, encoder_identity(self._spec.name), self._spec.max_length]
+        described += [str(self._chosen.encoders)] if self._chosen.encoders is not None else []
+        digest = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
         return FeatureCache(self._folder / digest).features(names, compute)
 
     def tokenized(self, texts: list[str]) -> list[Item]:
@@ -147,19 +152,25 @@ class FeatureExtractor:
         has_decoder = self._config.is_encoder_decoder and not encoder_only
         prefix = "encoder." if has_decoder else ""
         model, _ = load_weights(auto_class, self._spec.name, self._config, prefix=prefix)
-        return (model.get_encoder() if has_decoder else model).eval().to(self._device)
+        return (model.get_encoder() if has_decoder else model).eval().to(self._chosen.device)
 
     @torch.no_grad()
     def _mean_pooled(self, items: list[Item]) -> Float[np.ndarray, "examples width"]:
-        pad, encoder = transformers.DataCollatorWithPadding(self.tokenizer), self._encoder
+        pad, device = transformers.DataCollatorWithPadding(self.tokenizer), self._chosen.device
         pooled = np.zeros((len(items), self.width), dtype=np.float32)
         order = sorted(range(len(items)), key=lambda row: -len(items[row]["input_ids"]))
-        for start in range(0, len(order), BATCH_SIZE):
-            rows = order[start : start + BATCH_SIZE]
-            batch = {key: value.to(encoder.device) for key, value in pad([items[row] for row in rows]).items()}
-            hidden = encoder(**batch).last_hidden_state
-            mask = batch["attention_mask"][:, :, None].to(hidden)
-            pooled[rows] = ((hidden * mask).sum(dim=1) / mask.sum(dim=1)).cpu().numpy()
+        start, encoder = 0, self._encoder
+        with memory_explained(self._spec.name):
+            while start < len(order):
+                longest = len(items[order[start]]["input_ids"])
+                size = max(1, TOKENS_ON_GPU // longest) if device.type == "cuda" else BATCH_SIZE
+                rows, start = order[start : start + size], start + size
+                batch = {key: value.to(device) for key, value in pad(list(take(items, rows))).items()}
+                with autocast(device, self._chosen.encoders):
+                    hidden = encoder(**batch).last_hidden_state
+                hidden = hidden if self._chosen.encoders is None else hidden.float()
+                mask = batch["attention_mask"][:, :, None].to(hidden)
+                pooled[rows] = ((hidden * mask).sum(dim=1) / mask.sum(dim=1)).cpu().numpy()
         return pooled
 
 

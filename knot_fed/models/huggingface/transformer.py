@@ -14,6 +14,7 @@ from torch import nn
 from typing_extensions import override
 
 from knot_fed.errors import ModelError
+from knot_fed.models.device import placement
 from knot_fed.models.huggingface.label_order import match_head, output_layer
 from knot_fed.models.huggingface.pretrained import load_weights, read_config, unusable
 from knot_fed.models.huggingface.text_tokens import cut_notes, load_tokenizer, random_token_items, tokenize
@@ -29,6 +30,8 @@ SPECIAL = {f"{role}_token": f"[{role.upper()}]" for role in ("pad", "unk", "cls"
 
 class TransformerClassifier(TextClassifier):
     """A transformers sequence classifier with its tokenizer."""
+
+    mixed_precision = True
 
     def __init__(
         self,
@@ -48,6 +51,7 @@ class TransformerClassifier(TextClassifier):
         self.default_learning_rate = learning_rate
         self.frozen_under_dp_sgd = (f"network.{network.base_model_prefix}.embeddings.",)
         self._pad = transformers.DataCollatorWithPadding(tokenizer)
+        self._compiled = False
 
     @override
     def encode(self, texts: Sequence[Text]) -> list[Item]:
@@ -81,6 +85,12 @@ class TransformerClassifier(TextClassifier):
     def forward(self, **batch: torch.Tensor) -> Float[torch.Tensor, "examples classes"]:
         logits: torch.Tensor = self.network(**batch).logits
         return logits
+
+    @override
+    def compile_network(self) -> None:
+        if placement().compiled and not self._compiled:
+            self.network.compile(dynamic=True)  # batches differ in length
+            self._compiled = True
 
     @override
     def notes(self) -> list[str]:

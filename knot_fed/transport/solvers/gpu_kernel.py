@@ -1,9 +1,10 @@
 """The table loss in one Triton kernel, which reads logits and soft labels once and writes the gradient once.
 
-Each program handles a block of examples. The table of vertices is small and stays in the cache.
+Each program handles a block of examples. The table of vertices is small and stays in the cache; its rows are padded, so
+that a thread loads four labels at once and no load of them is masked.
 """
 
-from typing import Any
+from typing import no_type_check
 
 import torch
 import triton
@@ -26,27 +27,39 @@ def fused_table_loss(
     candidates, classes = batch.table_shape(on_device)
     rows, gradients = batch.logits.new_empty(batch.examples), batch.logits.new_empty(batch.examples, classes)
     if batch.examples:  # a grid must not be empty
-        _table_loss[(triton.cdiv(batch.examples, BLOCK),)](
-            batch.logits.contiguous(), batch.soft_labels.contiguous(), batch.weights.contiguous(), on_device.vertices,
-            rows, gradients, batch.examples, batch.teachers,
-            classes=classes, candidates=candidates, width=triton.next_power_of_2(classes), block=BLOCK,
-        )  # fmt: skip
+        # Triton launches on the current device, which may be another one.
+        with torch.cuda.device_of(rows):  # type: ignore[no-untyped-call]
+            _table_loss[(triton.cdiv(batch.examples, BLOCK),)](
+                batch.logits.contiguous(), batch.soft_labels.contiguous(), batch.weights.contiguous(),
+                on_device.padded, rows, gradients, batch.examples, batch.teachers,
+                classes=classes, candidates=candidates, width=on_device.padded.shape[2], block=BLOCK,
+            )  # fmt: skip
     return rows, gradients
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+# The sizes are not specialised: Triton would compile again for 1, for multiples of 16 and for an epoch's last batch.
+# No annotations and no type checks: the compiler reads the former as globals, and the latter hide the globals from it.
+@triton.jit(do_not_specialize=["examples", "teachers"])
+@no_type_check
 def _table_loss(
-    logits: Any, soft_labels: Any, weights: Any, vertices: Any, rows: Any, gradients: Any, examples: Any, teachers: Any,
+    logits, soft_labels, weights, vertices, rows, gradients, examples, teachers,
     classes: tl.constexpr, candidates: tl.constexpr, width: tl.constexpr, block: tl.constexpr,
-) -> None:  # fmt: skip
-    # Rows of this program and labels, padded to a power of two; int64, since soft labels may have over 2^31 entries.
-    example = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
-    label = tl.arange(0, width)
-    here = (example < examples)[:, None] & (label < classes)[None, :]
+):  # fmt: skip
+    # The program's first example; int64, since soft labels may have over 2^31 entries, and small offsets from there.
+    first = tl.program_id(0).to(tl.int64) * block
+    logits += first * classes
+    soft_labels += first * teachers * classes
+    weights += first * teachers
+    rows += first
+    gradients += first * classes
+    example = tl.arange(0, block)
+    label = tl.arange(0, width)  # padded to a power of two
+    known = first + example < examples
+    here = known[:, None] & (label < classes)[None, :]
     place = example[:, None] * classes + label[None, :]
     # Softmax a = exp(z - max z) / sum; padded labels are -inf and get 0, padded rows 0 to avoid NaN.
     z = tl.load(logits + place, mask=here, other=float("-inf"))
-    z = tl.where((example < examples)[:, None], z, 0.0)
+    z = tl.where(known[:, None], z, 0.0)
     a = tl.exp(z - tl.max(z, axis=1)[:, None])
     a = a / tl.sum(a, axis=1)[:, None]
     loss = tl.zeros((block,), dtype=tl.float32)
@@ -56,21 +69,20 @@ def _table_loss(
         asked = (example * teachers + teacher)[:, None] * classes + label[None, :]
         difference = tl.where(here, a - tl.load(soft_labels + asked, mask=here, other=0.0), 0.0)
         pattern = tl.sum(tl.where(difference > 0, 1 << label[None, :], 0), axis=1)
-        # W(a, q) = max_h <h, d> over the candidate vertices h; the winner is the gradient of W in a. NaN propagates.
+        candidate_rows = vertices + (pattern * candidates * width)[:, None] + label[None, :]
+        # W(a, q) = max_h <h, d> over the candidate vertices h; the winner is the gradient of W in a.
         best = tl.full((block,), float("-inf"), dtype=tl.float32)
-        winner = tl.zeros((block, width), dtype=tl.float32)
+        winner = tl.zeros((block,), dtype=tl.int32)
         for candidate in range(candidates):
-            at = (pattern * candidates + candidate)[:, None] * classes + label[None, :]
-            vertex = tl.load(vertices + at, mask=here, other=0.0)
-            value = tl.sum(difference * vertex, axis=1)
-            better = (value > best) | (value != value)
-            best = tl.where(better, value, best)
-            winner = tl.where(better[:, None], vertex, winner)
+            value = tl.sum(difference * tl.load(candidate_rows + candidate * width), axis=1)
+            stays = value <= best  # false for NaN, which propagates
+            best = tl.where(stays, best, value)
+            winner = tl.where(stays, winner, candidate)
         # loss = sum_k w_k W_k, and p = sum_k w_k h_k is its gradient in a.
-        weight = tl.load(weights + example * teachers + teacher, mask=example < examples, other=0.0)
+        weight = tl.load(weights + example * teachers + teacher, mask=known, other=0.0)
         loss += weight * best
-        potential += weight[:, None] * winner
+        potential += weight[:, None] * tl.load(candidate_rows + (winner * width)[:, None])
     # Chain rule through the softmax: dloss/dz = a (p - <a, p>).
     gradient = a * (potential - tl.sum(a * potential, axis=1)[:, None])
-    tl.store(rows + example, loss, mask=example < examples)
+    tl.store(rows + example, loss, mask=known)
     tl.store(gradients + place, gradient, mask=here)

@@ -178,8 +178,9 @@ def _run_stages(a: Rows, b: Rows, stages: Sequence[_Stage]) -> list[_Reached]:
     for stage in stages:
         f, g = _start(reached, stage, a, b)
         result = _run_stage(a, b, f, g, stage, relaxed=stage.marginal_error is not None)
-        lost = ~torch.isfinite(result.error + result.f.sum(dim=1) + result.g.sum(dim=1)).cpu()
-        for rows in torch.split(lost.nonzero()[:, 0].to(a.device), max(1, LOG_ENTRIES // stage.matrix.numel())):
+        lost = (~torch.isfinite(result.error + result.f.sum(dim=1) + result.g.sum(dim=1))).nonzero()[:, 0]
+        step = max(1, LOG_ENTRIES // stage.matrix.numel())
+        for rows in torch.split(lost, step) if len(lost) else ():
             result.f[rows], result.g[rows], result.error[rows] = _run_stage_in_logs(
                 a[rows], b[rows], f[rows], g[rows], stage
             )
@@ -233,15 +234,17 @@ def _run_stage(a: Rows, b: Rows, f: Rows, g: Rows, stage: _Stage, *, relaxed: bo
         error = (b * before * second - b).abs().sum(dim=1) + (a * u * first - a).abs().sum(dim=1)
         finished = error < stage.marginal_error if stage.marginal_error and done < limit else error == error
         finished |= ~torch.isfinite(error)  # overflowed; the caller solves these again
-        if not finished.any():
+        leaving = finished.nonzero()[:, 0]  # a GPU waits here, and not at each selection by a mask
+        if not len(leaving):
             continue
-        ended = rows[finished]  # plain potentials, without the over-relaxation: f = -log(K (b v)) / sharpness
-        end_f[ended] = ((stage.shift - first[finished].log()) / stage.sharpness).to(end_f)
-        end_g[ended] = (-second[finished].log() / stage.sharpness).to(end_g)
-        errors[ended] = error[finished].to(errors)
+        ended = rows[leaving]  # plain potentials, without the over-relaxation: f = -log(K (b v)) / sharpness
+        end_f[ended] = ((stage.shift - first[leaving].log()) / stage.sharpness).to(end_f)
+        end_g[ended] = (-second[leaving].log() / stage.sharpness).to(end_g)
+        errors[ended] = error[leaving].to(errors)
         if len(ended) == len(rows):
             break
-        rows, a, b, u, v = (tensor[~finished] for tensor in (rows, a, b, u, v))
+        staying = (~finished).nonzero()[:, 0]
+        rows, a, b, u, v = (tensor[staying] for tensor in (rows, a, b, u, v))
     return _Reached(stage, end_f, end_g, errors, done)
 
 
