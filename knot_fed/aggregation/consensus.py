@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float
@@ -64,7 +65,7 @@ def _slices(texts: int, each: int, *, whole: bool) -> list[range]:
     """Return near-equal slices of the texts; none of one text alone, which NumPy would sum in another order."""
     size = texts if whole else max(LEAST_SLICE, VALUES_AT_ONCE // each)
     bounds = np.linspace(0, texts, max(1, -(-texts // size)) + 1).astype(int).tolist()
-    return [range(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [range(start, stop) for start, stop in pairwise(bounds)]
 
 
 def consensus_of_pooled(pooled: SoftLabels) -> Consensus:

@@ -7,11 +7,8 @@ for each reply by itself. Both are slow if all of 1,000 requests are under way w
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, cast
 
 from flwr.app import Message
-from flwr.proto.node_pb2 import NodeInfo
-from flwr.serverapp import Grid
 from flwr.superlink.grid import InMemoryGrid
 from typing_extensions import override
 
@@ -60,43 +57,19 @@ def slide(
         arrived = list(pull(awaited)) if awaited else []
         replies += arrived
         awaited.difference_update(reply.metadata.reply_to_message_id for reply in arrived)
-        if not waiting and not awaited or timeout is not None and elapsed >= timeout:
+        late = timeout is not None and elapsed >= timeout
+        if late or not (waiting or awaited):
             return replies
         if not arrived:
             time.sleep(poll)
 
 
-class WindowedGrid(Grid):
-    """A grid of Flower's simulation that sends requests in a sliding window."""
+class WindowedGrid(InMemoryGrid):
+    """The grid of Flower's simulation with requests in a sliding window."""
 
-    def __init__(self, grid: Grid, *, window: int = WINDOW) -> None:
-        self._grid = grid
-        self._window = window
-        self.set_run, self.create_message = grid.set_run, cast(Any, grid.create_message)  # type: ignore[method-assign]
-
-    run = property(lambda self: self._grid.run)  # type: ignore[assignment]
-
-    @override
-    def get_node_ids(self) -> Iterable[int]:
-        return self._grid.get_node_ids()
-
-    @override
-    def get_nodes(self) -> Iterable[NodeInfo]:
-        return self._grid.get_nodes()
-
-    @override
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        return self._grid.push_messages(messages)
-
-    @override
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return self._grid.pull_messages(message_ids)
+    def __init__(self, grid: InMemoryGrid) -> None:
+        self.__dict__ = grid.__dict__
 
     @override
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        return slide(messages, push=self.push_messages, pull=self.pull_messages, timeout=timeout, window=self._window)
-
-
-def windowed(grid: Grid) -> Grid:
-    """Send the requests of a simulation in a sliding window; other grids do it themselves, or answer at once."""
-    return WindowedGrid(grid) if isinstance(grid, InMemoryGrid) else grid
+        return slide(messages, push=self.push_messages, pull=self.pull_messages, timeout=timeout)
