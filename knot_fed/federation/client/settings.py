@@ -15,7 +15,7 @@ from knot_fed.data.private import Columns, OnNote, ignore_note, join_examples, r
 from knot_fed.data.reading.files import data_path, short_name
 from knot_fed.data.transfer_set import TransferSet, load_transfer_set, read_transfer_set, save_transfer_set
 from knot_fed.errors import ConfigError, PolicyError, WireError
-from knot_fed.federation.client.shared_file import read_once
+from knot_fed.federation.client.shared_file import Reading, read_once
 from knot_fed.federation.wire import student_wire
 from knot_fed.federation.wire.checks import cut_printable
 from knot_fed.privacy.ledger.entry import LedgerEntry
@@ -105,8 +105,8 @@ class Client:
             ]
             return join_examples(parts)
 
-        settings = {"columns": columns, "labels": labels.to_json(), "key": key, "limit": limit}
-        examples = read() if self.node.data else read_once(self.files, read, **settings)
+        shared = Reading(self.files, columns, labels.to_json(), key, limit)
+        examples = read() if self.node.data else read_once(shared, read)
         return split_examples(
             examples, index=index, count=count, scheme=data.partition, alpha=data.alpha,
             seed=self.run.seed, labels_per_client=data.labels_per_client, min_examples=data.min_examples,

@@ -16,38 +16,44 @@ MOST_KEPT = 8
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
-    """What determines the examples that are read: the files as they are now, and the settings."""
+class Reading:
+    """What determines the examples that are read from files, except their content."""
 
-    files: tuple[tuple[str, int, int, int], ...]
+    files: tuple[str, ...]
     columns: Columns
     labels: str
     key: bytes
     limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A reading of the files as they are now, and how to read them."""
+
+    reading: Reading
+    identities: tuple[tuple[int, int, int], ...]
     read: Callable[[], SplitExamples] = field(compare=False)
 
 
-def read_once(
-    files: tuple[str, ...], read: Callable[[], SplitExamples], *, columns: Columns, labels: str, key: bytes, limit: int
-) -> SplitExamples:
+def read_once(reading: Reading, read: Callable[[], SplitExamples]) -> SplitExamples:
     """Return what `read` returned when a virtual client of this process last read the same files alike.
 
     A file whose size, time of change or place on the disk differs is read again. Data sets of the hub are always read.
     """
-    if any(file.startswith(HUB) for file in files):
+    if any(file.startswith(HUB) for file in reading.files):
         return read()
-    return _kept(_Reading(tuple(map(_identity, files)), columns, labels, key, limit, read))
+    return _kept(_Kept(reading, tuple(map(_identity, reading.files)), read))
 
 
 @lru_cache(maxsize=MOST_KEPT)
-def _kept(reading: _Reading) -> SplitExamples:
-    return reading.read()
+def _kept(kept: _Kept) -> SplitExamples:
+    return kept.read()
 
 
-def _identity(file: str) -> tuple[str, int, int, int]:
-    """Return the path with size, time of change and inode; zeros if there is no such file, which reading refuses."""
+def _identity(file: str) -> tuple[int, int, int]:
+    """Return size, time of change and inode; zeros if there is no such file, which reading refuses."""
     try:
         found = Path(file).stat()
     except OSError:
-        return file, 0, 0, 0
-    return file, found.st_size, found.st_mtime_ns, found.st_ino
+        return 0, 0, 0
+    return found.st_size, found.st_mtime_ns, found.st_ino

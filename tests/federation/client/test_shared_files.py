@@ -53,7 +53,7 @@ def test_a_changed_file_or_setting_is_noticed(tmp_path, reads):
     write(tmp_path / "a.csv", "first")
     before = virtual(tmp_path, 0).examples()[0]
     write(tmp_path / "a.csv", "other")
-    os.utime(tmp_path / "a.csv", ns=(1, os.stat(tmp_path / "a.csv").st_mtime_ns + 1))
+    os.utime(tmp_path / "a.csv", ns=(1, (tmp_path / "a.csv").stat().st_mtime_ns + 1))
     after = virtual(tmp_path, 0).examples()[0]
     assert before.train.texts[0].startswith("first")
     assert after.train.texts[0].startswith("other")

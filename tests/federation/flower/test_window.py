@@ -1,11 +1,24 @@
+import threading
 import time
 from dataclasses import dataclass, field
 
 import pytest
 from flwr.app import Message, RecordDict
+from flwr.proto.task_pb2 import Task
+from flwr.server.superlink.fleet.vce.vce_api import _register_nodes
+from flwr.server.superlink.linkstate import LinkStateFactory
+from flwr.server.superlink.linkstate.in_memory_linkstate import RunRecord
+from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supercore.run import Run
+from flwr.superlink.federation import NoOpFederationManager
+from flwr.superlink.grid import InMemoryGrid
 
+from knot_fed.config import RunConfig
+from knot_fed.federation.flower.bounded_grid import bounded
 from knot_fed.federation.flower.window import slide
-from tests.fakes import InProcessGrid
+from knot_fed.federation.wire.envelope import ReplyBounds
+from tests.fakes import RUN_ID, InProcessGrid, virtual_clients
 
 NODES = tuple(range(100, 140))
 
@@ -66,3 +79,57 @@ def test_all_messages_share_one_deadline():
     started = time.monotonic()
     assert ask(SlowGrid({}, silent=NODES), window=2, timeout=0.6) == set()
     assert time.monotonic() - started < 1.2
+
+
+@pytest.fixture
+def simulation():
+    """The link of a simulation with nodes, its grid, and the nodes' numbers."""
+    factory = LinkStateFactory(FLWR_IN_MEMORY_DB_NAME, NoOpFederationManager(), ObjectStoreFactory())
+    run = Run.create_empty(RUN_ID)
+    run.federation_id, run.primary_task_id = NOOP_FEDERATION_ID, 1
+    state, grid = factory.state(), InMemoryGrid(factory)
+    state.run_ids[RUN_ID], state.task_store[1] = RunRecord(run=run), Task(task_id=1, run_id=RUN_ID)
+    nodes = list(_register_nodes(6, factory))
+    grid.set_run(run)
+    InProcessGrid(virtual_clients(RunConfig(), 1))  # makes this process the server app of run RUN_ID
+    return state, bounded(grid, ReplyBounds.of_arrays([])), nodes
+
+
+def deliver(state, nodes):
+    """Do what a simulation does for all nodes in one pass."""
+    return [message.metadata.dst_node_id for node in nodes for message in state.get_message_ins(node, 1)]
+
+
+def test_a_simulation_delivers_each_request_once_and_looks_at_no_idle_node(simulation, monkeypatch):
+    state, grid, nodes = simulation
+    looked = []
+    check = state._check_stored_messages
+    monkeypatch.setattr(state, "_check_stored_messages", lambda ids: looked.append(ids) or check(ids))
+    assert deliver(state, nodes) == [] == looked
+    asked = [nodes[1], nodes[4], nodes[1]]
+    grid.push_messages([Message(RecordDict(), dst_node_id=node, message_type="query") for node in asked])
+    assert deliver(state, nodes) == [nodes[1], nodes[4]]
+    assert deliver(state, nodes) == [nodes[1]]
+    looked.clear()
+    assert deliver(state, nodes) == [] == looked
+
+
+def test_a_wrapped_simulation_still_answers(simulation):
+    state, grid, nodes = simulation
+    done = threading.Event()
+
+    def serve():
+        while not done.wait(0.01):
+            for node in nodes:
+                for message in state.get_message_ins(node, 1):
+                    reply = Message(RecordDict(), reply_to=message)
+                    reply.metadata.__dict__["_message_id"] = f"{message.metadata.message_id}-reply"
+                    state.store_message_res(reply)
+
+    server = threading.Thread(target=serve)
+    server.start()
+    messages = [Message(RecordDict(), dst_node_id=node, message_type="query") for node in nodes]
+    replies = grid.send_and_receive(messages, timeout=20.0)
+    done.set()
+    server.join()
+    assert sorted(reply.metadata.src_node_id for reply in replies) == sorted(nodes)
