@@ -1,7 +1,8 @@
 """How a run grows: `python -m benchmarks.scale clients 64 256 1000` runs that many virtual clients, and prints a table.
 
-Clients share files of the built-in corpus, written with as many rows as there are clients, so that each has the same
-work. Memory is the peak of the whole process tree, by proportional set size (shared pages counted once).
+Clients share files of the built-in corpus, written with rows in proportion to the clients, so that each has the same
+work; the corpus itself is too small for 1,000 shares. Memory is the peak of the whole process tree, by proportional set
+size (shared pages counted once).
 """
 
 import argparse

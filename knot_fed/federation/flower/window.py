@@ -1,7 +1,7 @@
 """A sliding window of requests: a bounded number are under way at once, all under one deadline.
 
 A simulation's link compares every node with every request under way, again and again: with 1,000 of both a pass takes
-12 seconds of a core. Here few are under way, and nodes without a request are passed over.
+10 seconds of a core. Here few are under way, and nodes without a request are passed over.
 """
 
 import math
