@@ -2,15 +2,14 @@
 
 from functools import partial
 
-from flwr.app import ConfigRecord, Context, Message
+from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from knot_fed.data.transfer_set import TransferSet
-from knot_fed.errors import WireError
 from knot_fed.federation.client.guard import guard_handler
 from knot_fed.federation.client.handlers import answer_evaluation, answer_handshake
+from knot_fed.federation.client.held_texts import requested_texts
 from knot_fed.federation.client.release import answer
-from knot_fed.federation.client.settings import HELD_TEXTS, Client
+from knot_fed.federation.client.settings import Client
 from knot_fed.federation.secure import sum_wire
 from knot_fed.federation.secure.client import answer_keys, answer_shares, answer_unmask, masked_answer
 from knot_fed.federation.wire import exchange
@@ -44,22 +43,7 @@ def label_rows(
     run = str(context.run_id)
     client.check_model(client.model)
     client.bind(run, request.fingerprint)
-    return answer(client, request, _held_transfer_set(request, context, client), run=run, summed=summed)
-
-
-def _held_transfer_set(request: exchange.TrainRequest, context: Context, client: Client) -> TransferSet:
-    if request.transfer is not None:
-        context.state[HELD_TEXTS] = exchange.pack_transfer_set(request.transfer)
-        client.keep_texts(request.transfer)
-    held, transfer = context.state.get(HELD_TEXTS), request.transfer
-    if transfer is None and isinstance(held, ConfigRecord):
-        transfer = exchange.unpack_transfer_set(held, bounded=False)  # as they arrived, or from its own file
-    transfer = transfer or client.kept_texts(request.fingerprint)
-    if transfer is None:
-        raise WireError("the transfer set was never received; send the texts with the first request")
-    if transfer.fingerprint != request.fingerprint or request.stop > len(transfer):
-        raise WireError("the request names another transfer set than the one held; send its texts")
-    return transfer
+    return answer(client, request, requested_texts(request, context, client), run=run, summed=summed)
 
 
 app.train(sum_wire.KEYS_STAGE)(answer_keys)

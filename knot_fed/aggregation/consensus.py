@@ -2,27 +2,35 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float
 
-from knot_fed.aggregation.pooling import agreement_weights, pool_soft_labels
-from knot_fed.aggregation.weighting import TeacherAnswers, client_weights
+from knot_fed.aggregation.pooling import agreements, pool_soft_labels, shares_of
+from knot_fed.aggregation.weighting import SCHEMES, TeacherAnswers, client_weights
 from knot_fed.config import DistillConfig, WeightsConfig
 from knot_fed.types import SoftLabels, TeacherAnswer
+
+VALUES_AT_ONCE = 1 << 20
+"""Soft labels of all teachers that are converted to float64 at once."""
+LEAST_SLICE = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Consensus:
-    """The student's targets: soft labels of each teacher, or the pooled ones as those of one teacher, float64."""
+    """The student's targets: soft labels of each teacher as answered, or the pooled ones as those of one teacher."""
 
     targets: Float[np.ndarray, "teachers texts classes"]
-    weights: Float[np.ndarray, "teachers texts"]  # those of a text sum to the text's own weight
-    pooled: SoftLabels  # one distribution per text, whatever the objective
+    weights: Float[np.ndarray, "teachers texts"]  # float64; those of a text sum to the text's own weight
+    pooled: SoftLabels  # one distribution per text, float64, whatever the objective
 
 
 def find_consensus(answers: Sequence[TeacherAnswer], weighting: WeightsConfig, settings: DistillConfig) -> Consensus:
     """Weight and pool the answers, and return the targets that the objective reads.
+
+    All sums are in float64 and in the order of the answers. A slice of the texts is converted at a time, so that the
+    memory needed beside the answers is about theirs; a plug-in scheme, which may compare texts, gets all at once.
 
     Parameters
     ----------
@@ -36,13 +44,28 @@ def find_consensus(answers: Sequence[TeacherAnswer], weighting: WeightsConfig, s
     ConfigError
         If a plug-in scheme cannot be used.
     """
-    stacked = TeacherAnswers.stack(answers)
-    weights = client_weights(weighting.scheme, stacked, power=weighting.power)
-    pooled = pool_soft_labels(stacked.soft_labels, weights, pooling=weighting.pooling, trim=weighting.trim)
-    text_weights = agreement_weights(stacked.soft_labels, weights, pooled, power=settings.agreement)
+    teachers, (texts, classes) = len(answers), answers[0].soft_labels.shape
+    weights, pooled, agreement = np.empty((teachers, texts)), np.empty((texts, classes)), np.empty(texts)
+    for rows in _slices(texts, teachers * classes, whole=weighting.scheme not in SCHEMES):
+        part = slice(rows.start, rows.stop)
+        stacked = TeacherAnswers.stack([answer.select(rows) for answer in answers])
+        weights[:, part] = client_weights(weighting.scheme, stacked, power=weighting.power)
+        pooled[part] = pool_soft_labels(
+            stacked.soft_labels, weights[:, part], pooling=weighting.pooling, trim=weighting.trim
+        )
+        agreement[part] = agreements(stacked.soft_labels, weights[:, part], pooled[part], power=settings.agreement)
+    text_weights = shares_of(agreement)
     if settings.objective == "pooled":
         return Consensus(pooled[None], text_weights[None], pooled)
-    return Consensus(stacked.soft_labels, weights * text_weights, pooled)
+    weights *= text_weights
+    return Consensus(np.stack([answer.soft_labels for answer in answers]), weights, pooled)
+
+
+def _slices(texts: int, each: int, *, whole: bool) -> list[range]:
+    """Return near-equal slices of the texts; none of one text alone, which NumPy would sum in another order."""
+    size = texts if whole else max(LEAST_SLICE, VALUES_AT_ONCE // each)
+    bounds = np.linspace(0, texts, max(1, -(-texts // size)) + 1).astype(int).tolist()
+    return [range(start, stop) for start, stop in pairwise(bounds)]
 
 
 def consensus_of_pooled(pooled: SoftLabels) -> Consensus:

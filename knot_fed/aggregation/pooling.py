@@ -98,7 +98,23 @@ def agreement_weights(
     >>> agreement_weights(teachers, weights, pool_soft_labels(teachers, weights), power=2.0).round(3).tolist()
     [1.6, 0.4]
     """
+    return shares_of(agreements(soft_labels, weights, pooled, power=power))
+
+
+def agreements(
+    soft_labels: Float[np.ndarray, "clients examples classes"],
+    weights: Float[np.ndarray, "clients examples"],
+    pooled: SoftLabels,
+    *,
+    power: float,
+) -> Float[np.ndarray, "examples"]:
+    """Return the agreement of `agreement_weights` before it is scaled."""
     variations = np.abs(soft_labels - pooled).sum(axis=2) / 2
-    agreement = np.clip(1 - (weights * variations).sum(axis=0), 0.0, 1.0) ** power
-    shares: Float[np.ndarray, examples] = agreement / agreement.mean() if agreement.any() else np.ones(len(pooled))
+    agreement: Float[np.ndarray, examples] = np.clip(1 - (weights * variations).sum(axis=0), 0.0, 1.0) ** power
+    return agreement
+
+
+def shares_of(agreement: Float[np.ndarray, "examples"]) -> Float[np.ndarray, "examples"]:
+    """Scale the agreements of all texts to a mean of 1; all 1 if no teachers agree on any text."""
+    shares: Float[np.ndarray, examples] = agreement / agreement.mean() if agreement.any() else np.ones(len(agreement))
     return shares

@@ -6,6 +6,7 @@ have their own aspects, opinions and mix of ratings, so that a teacher of one do
 On the forum people write about all domains; it is the transfer set.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from zlib import crc32
@@ -140,8 +141,10 @@ class _Writer:
         return options[int(self._generator.integers(len(options)))]
 
 
-def builtin_examples(domain: str, labels: LabelSpace) -> SplitExamples:
+def builtin_examples(domain: str, labels: LabelSpace, *, sizes: Mapping[str, int] | None = None) -> SplitExamples:
     """Write a domain's labelled reviews: 900 to train on, 150 to validate, 400 to test; the same on every call.
+
+    `sizes` gives other numbers of reviews by split; they are other reviews.
 
     Raises
     ------
@@ -152,7 +155,7 @@ def builtin_examples(domain: str, labels: LabelSpace) -> SplitExamples:
         raise DataError(
             f"builtin:{domain} has {len(SCORES)} ratings, the label space {len(labels)}; use task sentiment"
         )
-    return SplitExamples(*(_write(domain, part, size) for part, size in SIZES.items()))
+    return SplitExamples(*(_write(domain, part, size) for part, size in (sizes or SIZES).items()))
 
 
 def builtin_texts(domain: str) -> tuple[str, ...]:

@@ -71,12 +71,14 @@ def cut_evenly(examples: SplitExamples, *, seed: int, by_id: bool) -> SplitExamp
     return SplitExamples(*(whole.select(np.flatnonzero(parts == part)) for part in range(3)), cut=True)
 
 
+@lru_cache(maxsize=8)
 def share_rows(examples: SplitExamples, sharing: Sharing) -> Shares:
     """Assign each row of a file to one share; rows keep their split, and a file without splits goes to `cut_evenly`.
 
     The splits of a share have the same mix of labels as far as the file allows, to one row per label: rows are ordered
-    so that splits and labels alternate evenly, and shares are runs of this order. Raises `DataError` if a share has too
-    few rows in every draw, or the scheme does not fit the file.
+    so that splits and labels alternate evenly, and shares are runs of this order. The division of the same object is
+    kept for the next client of this process. Raises `DataError` if a share has too few rows in every draw, or the
+    scheme does not fit the file.
     """
     if examples.cut:
         examples = cut_evenly(examples, seed=sharing.seed, by_id=sharing.scheme == "natural-id")

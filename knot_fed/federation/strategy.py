@@ -1,6 +1,7 @@
 """KnotStrategy: shake hands, collect a round's answers, distil the student from them, and have it evaluated."""
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
@@ -179,9 +180,10 @@ class KnotStrategy(Strategy):
         return None
 
     def _measure(self, server_round: int, grid: Grid) -> None:
-        timeout = self.config.timeout
+        deadline = time.monotonic() + self.config.timeout
         with phase("evaluation"):
             state = envelope.pack_arrays(trained_state(self.student))
             messages = list(self.configure_evaluate(server_round, state, ConfigRecord(), grid))
-            replies = grid.send_and_receive(messages, timeout=timeout)
-            self.aggregate_evaluate(server_round, self.roster.ask_again(grid, messages, replies, timeout=timeout))
+            replies = grid.send_and_receive(messages, timeout=deadline - time.monotonic())
+            left = max(0.0, deadline - time.monotonic())
+            self.aggregate_evaluate(server_round, self.roster.ask_again(grid, messages, replies, timeout=left))

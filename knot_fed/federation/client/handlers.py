@@ -9,7 +9,8 @@ from flwr.app import Context, Message
 from knot_fed.data.private import ignore_note
 from knot_fed.errors import WireError
 from knot_fed.federation.client.guard import guard_handler
-from knot_fed.federation.client.settings import HELD_TEXTS, Client
+from knot_fed.federation.client.held_texts import hold_texts
+from knot_fed.federation.client.settings import Client
 from knot_fed.federation.wire import envelope, exchange, student_wire
 from knot_fed.models import use_device, use_threads
 from knot_fed.privacy.ledger.entry import LedgerEntry
@@ -38,7 +39,7 @@ def answer_handshake(message: Message, context: Context) -> Message:
     if client.shard[1] > 1 and client.run.name:
         RunFolder.open(Path(client.run.runs_dir) / client.run.name).write_assignment(client.name, assignment)
     if held:
-        context.state[HELD_TEXTS] = exchange.pack_transfer_set(held)
+        hold_texts(held, context)
     return Message(exchange.pack_handshake(ours), reply_to=message)
 
 

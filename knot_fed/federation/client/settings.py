@@ -15,6 +15,7 @@ from knot_fed.data.private import Columns, OnNote, ignore_note, join_examples, r
 from knot_fed.data.reading.files import data_path, short_name
 from knot_fed.data.transfer_set import TransferSet, load_transfer_set, read_transfer_set, save_transfer_set
 from knot_fed.errors import ConfigError, PolicyError, WireError
+from knot_fed.federation.client.shared_file import Reading, read_once
 from knot_fed.federation.wire import student_wire
 from knot_fed.federation.wire.checks import cut_printable
 from knot_fed.privacy.ledger.entry import LedgerEntry
@@ -23,7 +24,6 @@ from knot_fed.privacy.policy import STUDY, ReleasePolicy
 from knot_fed.privacy.policy_checks import check_transfer_set
 from knot_fed.types import SplitExamples
 
-HELD_TEXTS = "held-texts"
 KEPT_TEXTS = "transfer-set.json"
 
 
@@ -92,17 +92,23 @@ class Client:
         """Read the private files, and this client's share of one that several virtual clients split.
 
         A server controls neither the split of a real node's file nor how much of it is read: the node's secret splits
-        it, identically in all runs.
+        it, identically in all runs. Only virtual clients keep what they read.
         """
         data, (index, count) = self.run.data, self.shard
         limit, labels = 0 if self.node.data else data.limit, self.run.label_space()
         columns, key = self.columns(), self.secret()
-        parts = [
-            read_labelled_texts(file, columns=columns, labels=labels, key=key, limit=limit, on_note=on_note)
-            for file in self.files
-        ]
+
+        def read() -> SplitExamples:
+            parts = [
+                read_labelled_texts(file, columns=columns, labels=labels, key=key, limit=limit, on_note=on_note)
+                for file in self.files
+            ]
+            return join_examples(parts)
+
+        shared = Reading(self.files, columns, labels.to_json(), key, limit)
+        examples = read() if self.node.data else read_once(shared, read)
         return split_examples(
-            join_examples(parts), index=index, count=count, scheme=data.partition, alpha=data.alpha,
+            examples, index=index, count=count, scheme=data.partition, alpha=data.alpha,
             seed=self.run.seed, labels_per_client=data.labels_per_client, min_examples=data.min_examples,
         )  # fmt: skip
 

@@ -6,7 +6,7 @@ what they state about their sender, and lets an unreadable one end the run.
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import httpx
@@ -22,10 +22,11 @@ from flwr.supercore.inflatable.inflatable_object import (
     iterate_object_tree,
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-from flwr.superlink.grid import HttpGrid
+from flwr.superlink.grid import HttpGrid, InMemoryGrid
 from typing_extensions import override
 
 from knot_fed.errors import WireError
+from knot_fed.federation.flower.window import WindowedGrid, slide
 from knot_fed.federation.wire.envelope import ReplyBounds
 
 POLL_SECONDS = 1.0
@@ -35,8 +36,13 @@ UNREADABLE = 1000
 
 
 def bounded(grid: Grid, bounds: ReplyBounds) -> Grid:
-    """Bound the size of replies that come over the network; those of a simulation never leave this process."""
-    return BoundedGrid(grid, bounds) if isinstance(grid, HttpGrid) else grid
+    """Bound the size of replies that come over the network; those of a simulation never leave this machine.
+
+    Requests to either are sent in a sliding window.
+    """
+    if isinstance(grid, HttpGrid):
+        return BoundedGrid(grid, bounds)
+    return WindowedGrid(grid) if isinstance(grid, InMemoryGrid) else grid
 
 
 class BoundedGrid(HttpGrid):
@@ -50,18 +56,25 @@ class BoundedGrid(HttpGrid):
 
     @override
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        messages = list(messages)
-        pushed = zip(self.push_messages(messages), [message.metadata for message in messages], strict=False)
-        awaited = [_Awaited(message_id, to.dst_node_id, to.message_type) for message_id, to in pushed if message_id]
-        del messages
-        deadline = time.monotonic() + timeout if timeout is not None else float("inf")
-        while True:
-            for reply in awaited:
-                if reply.message is None:
-                    reply.message = self._reply(reply)
-            if all(reply.message for reply in awaited) or time.monotonic() > deadline:
-                return [reply.message for reply in awaited if reply.message]
-            time.sleep(POLL_SECONDS)
+        under_way: dict[str, _Awaited] = {}
+
+        def push(batch: Sequence[Message]) -> list[str]:
+            asked = [message.metadata for message in batch]
+            numbers = list(self.push_messages(batch))
+            under_way.update(
+                (number, _Awaited(number, to.dst_node_id, to.message_type))
+                for number, to in zip(numbers, asked, strict=False)
+                if number
+            )
+            return numbers
+
+        def pull(_: Collection[str]) -> list[Message]:
+            arrived = {number: reply for number in under_way if (reply := self._reply(under_way[number]))}
+            for number in arrived:
+                del under_way[number]
+            return list(arrived.values())
+
+        return slide(messages, push=push, pull=pull, timeout=timeout, poll=POLL_SECONDS)
 
     def _reply(self, awaited: "_Awaited") -> Message | None:
         """Return a node's reply once it is complete, or an error in place of one that cannot be read."""
@@ -135,7 +148,6 @@ class _Awaited:
     message_type: str
     objects: list[str] = field(default_factory=list)
     contents: dict[str, bytes] = field(default_factory=dict)
-    message: Message | None = None
 
     def metadata(self, run_id: int) -> Metadata:
         """State the node that was asked, as the SuperLink verified it, and not what the reply states."""

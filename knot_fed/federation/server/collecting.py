@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable
 
 import numpy as np
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 from typing_extensions import override
 
@@ -71,11 +71,14 @@ class AnswerCollector(Collector):
     def requests(self, roster: Roster, server_round: int, grid: Grid, answered: Collection[int] = ()) -> list[Message]:
         roster.welcome(grid, self.transfer)
         roster.round = server_round
-        return [
-            roster.message(exchange.pack_train_request(self.request(record, server_round)), record, "train")
-            for record in self.sample(roster, server_round)
-            if record.node_id not in answered
-        ]
+        contents, messages = dict[bool, RecordDict](), list[Message]()  # one content with the texts, one without
+        for record in self.sample(roster, server_round):
+            if record.node_id not in answered:
+                request = self.request(record, server_round)
+                if record.holds_transfer_set not in contents:
+                    contents[record.holds_transfer_set] = exchange.pack_train_request(request)
+                messages.append(roster.message(contents[record.holds_transfer_set], record, "train"))
+        return messages
 
     @override
     def ask(self, roster: Roster, server_round: int, grid: Grid) -> list[Message]:

@@ -63,7 +63,8 @@ def shake_hands(
     """
     registered = registered_names(grid)
     connected = [node for node in node_ids if node in registered]
-    messages = [Message(exchange.pack_handshake(ours), dst_node_id=node, message_type="query") for node in connected]
+    content = exchange.pack_handshake(ours)
+    messages = [Message(content, dst_node_id=node, message_type="query") for node in connected]
     started = time.monotonic()
     for message in messages:
         log_message("sent", message, node=f"node {message.metadata.dst_node_id}")

@@ -89,6 +89,7 @@ class Roster:
         self._traffic: dict[str, tuple[int, int]] = {}
         self._online: set[int] = set()
         self._met: set[int] = set()
+        self._counted: tuple[RecordDict, int] = RecordDict(), 0
 
     def open(self, grid: Grid, transfer: TransferSet) -> None:
         """Wait for the clients, and compare protocol, labels and transfer set with each; refuse too few of them."""
@@ -165,12 +166,15 @@ class Roster:
         return [record for record in self.joined() if record.node_id in self._online]
 
     def message(self, content: RecordDict, record: ClientRecord, kind: str) -> Message:
-        """Address a message to a client, count its bytes, and log it."""
-        record.bytes_down += envelope.count_bytes(content)
+        """Address a message to a client, count its bytes, and log it; messages may share their content."""
+        if content is not self._counted[0]:
+            self._counted = content, envelope.count_bytes(content)
+        size = self._counted[1]
+        record.bytes_down += size
         message = Message(content, dst_node_id=record.node_id, message_type=kind)
         self._asked.append(message.metadata)
         record.asked_at = time.monotonic()
-        log_message("sent", message, node=record.name, round_number=self.round)
+        log_message("sent", message, node=record.name, round_number=self.round, size=size)
         return message
 
     def log_reply(self, reply: Message, record: ClientRecord, *, outcome: str) -> None:
@@ -210,7 +214,7 @@ class Roster:
 
         While another process is busy, a simulation would give the requests to the killed one again.
         """
-        given = list(replies)
+        given, deadline = list(replies), time.monotonic() + timeout
         ended = {reply.metadata.src_node_id for reply in given if not reply.has_content() and reply.error.code in ENDED}
         records = {record.node_id: record for record in self.joined() if record.node_id in ended}
         for asked in messages:
@@ -218,7 +222,7 @@ class Roster:
             if record is not None:
                 logger.warning("%s: its process ended before it answered; asking once more", record.name)
                 message = self.message(asked.content, record, asked.metadata.message_type)
-                given += grid.send_and_receive([message], timeout=timeout)
+                given += grid.send_and_receive([message], timeout=max(0.0, deadline - time.monotonic()))
         return given
 
     def require(self, count: int, refused: dict[str, str], what: str) -> None:
@@ -241,11 +245,12 @@ class Roster:
         logger.info("round %d: %s%s%s", self.round, answered_in_words(len(answered), len(clients)), others, how)
 
     def ask_metrics(self, spec: str, student: ArrayRecord, *, temperature: float) -> list[Message]:
-        """Ask every client to evaluate the student, given its specification (JSON), arrays and temperature."""
-        return [
-            self.message(student_wire.pack_student(spec, student, temperature=temperature), record, "evaluate")
-            for record in self.present()
-        ]
+        """Ask every client to evaluate the student, given its specification (JSON), arrays and temperature.
+
+        All messages share one content, so that a thousand hold the student once.
+        """
+        content = student_wire.pack_student(spec, student, temperature=temperature)
+        return [self.message(content, record, "evaluate") for record in self.present()]
 
     def read_metrics(self, replies: Iterable[Message], domains: dict[str, Metrics]) -> None:
         """Enter the metrics by client name; a missing answer is logged, and its reason entered in the record."""

@@ -141,11 +141,11 @@ def pack_transfer_set(transfer: TransferSet) -> ConfigRecord:
     return ConfigRecord(dict(zip(COLUMNS, transfer.columns(), strict=False)))
 
 
-def unpack_transfer_set(record: ConfigRecord, *, bounded: bool = True) -> TransferSet:
+def unpack_transfer_set(record: ConfigRecord) -> TransferSet:
     """Read ordered, distinct texts, within bounds on their number and length unless they are a client's own."""
     if set(record) not in ({COLUMNS[0]}, set(COLUMNS)):
         raise WireError("the transfer texts are not one column or two; send them again")
-    columns = [_texts(record[name], bounded=bounded) for name in COLUMNS if name in record]
+    columns = [_texts(record[name]) for name in COLUMNS if name in record]
     if len({len(column) for column in columns}) > 1:
         raise WireError(f"{len(columns[0])} first texts and {len(columns[1])} second ones; send pairs")
     rows: tuple[Text, ...] = tuple(zip(*columns, strict=True)) if len(columns) > 1 else tuple(columns[0])
@@ -155,12 +155,12 @@ def unpack_transfer_set(record: ConfigRecord, *, bounded: bool = True) -> Transf
     return transfer
 
 
-def _texts(column: object, *, bounded: bool) -> list[str]:
+def _texts(column: object) -> list[str]:
     if not isinstance(column, list) or not all(isinstance(text, str) for text in column):
         raise WireError("the transfer texts are not lists of strings; send them again")
     if not column:
         raise WireError(f"0 transfer texts, expected 1 to {MOST_TEXTS}; send some")
-    too_much = excess(column) if bounded else ""
+    too_much = excess(column)
     if too_much:
         raise WireError(f"transfer texts: {too_much}; send fewer or shorter ones")
     return column

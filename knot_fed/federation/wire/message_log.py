@@ -18,10 +18,12 @@ def log_message(
     round_number: int | None = None,
     seconds: float | None = None,
     outcome: str = "ok",
+    size: int | None = None,
 ) -> None:
     """Log the counts and the outcome of one message, but none of its content.
 
-    `event` is `sent` or `received`, and `round_number` the round where the message does not state it.
+    `event` is `sent` or `received`, `round_number` the round where the message does not state it, and `size` the
+    content's bytes if they were counted.
     """
     content = message.content if message.has_content() else RecordDict()
     said_round, texts = _counts(content)
@@ -35,7 +37,7 @@ def log_message(
         # The server app is node 1; the other end of every message is a client.
         node_id=max(message.metadata.src_node_id, message.metadata.dst_node_id),
         texts=texts,
-        bytes=envelope.count_bytes(content),
+        bytes=envelope.count_bytes(content) if size is None else size,
         seconds=seconds,
         outcome=outcome,
     )

@@ -8,8 +8,9 @@ import importlib
 import inspect
 
 import pytest
+from flwr.server.superlink.linkstate import InMemoryLinkState
 from flwr.superlink import extensions
-from flwr.superlink.grid import HttpGrid
+from flwr.superlink.grid import HttpGrid, InMemoryGrid
 from flwr.supernode import start_client_internal
 
 from tests.conftest import ROOT
@@ -32,6 +33,13 @@ REPLACED = {
     "the middleware of a SuperLink": (extensions.get_middleware, ()),
     "how a server app sends and receives": (HttpGrid.send_and_receive, ("self", "messages", "timeout")),
     "how a server app sends": (HttpGrid.push_messages, ("self", "messages")),
+    "how a simulation's server app sends and receives": (
+        InMemoryGrid.send_and_receive, ("self", "messages", "timeout")
+    ),
+    "how a simulation stores a request": (InMemoryLinkState.store_message_ins, ("self", "message")),
+    "how a simulation finds a request": (
+        InMemoryLinkState.get_message_ins, ("self", "node_id", "limit", "run_id")
+    ),
 }  # fmt: skip
 """By purpose: a function that knot_fed replaces or overrides, and its parameters."""
 
