@@ -51,7 +51,7 @@ def unserved(answered: Mapping[str, Scalar], asked: Mapping[str, Scalar]) -> lis
     return sorted(key for key in keys if answered.get(key) != asked.get(key))
 
 
-def distil_from_answers(source: RunFolder, config: RunConfig, *, clients: int = 0) -> RunFolder:
+def distil_from_answers(source: RunFolder, config: RunConfig, *, clients: int = 0, report: bool = True) -> RunFolder:
     """Distil another student from a run's answers, and write a run folder as a federation with this `config` would.
 
     Parameters
@@ -63,6 +63,8 @@ def distil_from_answers(source: RunFolder, config: RunConfig, *, clients: int = 
     clients
         Virtual clients of the run, whose private test splits are in this process's reach; 0: only the server's test
         split is measured.
+    report
+        Whether to write the page of the run too.
 
     Raises
     ------
@@ -90,7 +92,7 @@ def distil_from_answers(source: RunFolder, config: RunConfig, *, clients: int = 
         strategy = KnotStrategy.from_config(config, folder, make_collector=collector_of(kept))
         strategy.summary()
         strategy.roster.outcome.clients |= records
-        strategy.record(lambda: strategy.run_rounds(grid), started=started, answers=source.path.name)
+        strategy.record(lambda: strategy.run_rounds(grid), started=started, answers=source.path.name, report=report)
 
     grid = InProcessGrid(nodes, evaluation_app)
     return run_in_folder(grid, context(config, node={}, node_id=1, run_id=run_id), federate)

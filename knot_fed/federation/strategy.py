@@ -134,19 +134,24 @@ class KnotStrategy(Strategy):
             self._measure(server_round, grid)
         return Result(envelope.pack_arrays(trained_state(self.student)))
 
-    def record(self, run: Callable[[], object], *, started: float, answers: str = "") -> None:
+    def record(self, run: Callable[[], object], *, started: float, answers: str = "", report: bool = True) -> None:
         """Run, evaluate the student before and after, and write the run folder's results; a failed run raises.
 
         `started` is the time on the monotonic clock, and `answers` names the run whose answers are used again, if any.
+        Without `report`, no page is written.
         """
+        start_seconds = time.monotonic() - started
         config, outcome = self.config, self.roster.outcome
         failure = run_between_measurements(run, self.student, config, self.public, outcome)
         facts: dict[str, object] = {
             "distillation": distillation_facts(config, outcome.distillations),
             "privacy": privacy_facts(config, outcome),
             "answers_of": answers,
+            "start_seconds": start_seconds,
         }
-        finish_run(config, outcome, self.student, self.learner.folder, facts, started=started, failure=failure)
+        finish_run(
+            config, outcome, self.student, self.learner.folder, facts, started=started, failure=failure, report=report
+        )
 
     @override
     def configure_train(

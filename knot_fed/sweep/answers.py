@@ -53,6 +53,6 @@ def has_answers(run: Path, *, rounds: int) -> bool:
 
 
 def distil_cell(source: Path, config: RunConfig, clients: int) -> None:
-    """Distil one cell from the answers of another's run, silently; for worker processes."""
+    """Distil one cell from the answers of another's run, without a page or a word; for worker processes."""
     with notes_to(lambda _: None):
-        distil_from_answers(RunFolder.open(source), config, clients=clients)
+        distil_from_answers(RunFolder.open(source), config, clients=clients, report=False)

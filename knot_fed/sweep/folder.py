@@ -89,10 +89,11 @@ class SweepFolder:
         total = sum(times.get(run, 0.0) for run in asked) + sum(alone)
         distilling = sum(summary["distillation"]["seconds"] for summary in finished.values())
         teaching = sum(client["seconds"] for summary in asked.values() for client in summary["clients"])
+        starting = sum(summary.get("start_seconds", 0.0) for summary in finished.values())
         return (
             f"{len(asked)} federation(s) and {len(alone)} student(s) from their answers took {total:.0f} s, one by one:"
-            f" distillation {distilling:.0f} s, teachers {teaching:.0f} s, the rest"
-            f" {total - distilling - teaching:.0f} s (Flower, Ray, starting, evaluation)"
+            f" distillation {distilling:.0f} s, teachers {teaching:.0f} s, the students' starts {starting:.0f} s, the"
+            f" rest {total - distilling - teaching - starting:.0f} s (Flower, Ray, evaluation)"
         )
 
     def load_references(self, name: str) -> list[Row] | None:

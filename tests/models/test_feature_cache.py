@@ -2,6 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from knot_fed.models import encoder_identity
 from knot_fed.models.huggingface.feature_cache import FeatureCache
 
 lists = st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=6), min_size=1, max_size=5)
@@ -43,3 +44,17 @@ def test_a_file_in_the_place_of_another_is_computed_anew(tmp_path):
         for text in "ab":
             kept = FeatureCache(folders["one"]).features([text], features_of)
             np.testing.assert_array_equal(kept, features_of([text]))
+
+
+def test_a_models_identity_is_that_of_its_content_however_often_and_whenever_it_changes(tmp_path):
+    def written(content):
+        (tmp_path / "config.json").write_text(content)
+        return encoder_identity(f"hf:{tmp_path}")
+
+    first = written("{}")
+    assert encoder_identity(f"hf:{tmp_path}") == first
+    assert written('{"a": 1}') != first
+    (tmp_path / "weights.safetensors").write_bytes(b"1")
+    assert encoder_identity(f"hf:{tmp_path}") != first
+    (tmp_path / "weights.safetensors").unlink()
+    assert written("{}") == first

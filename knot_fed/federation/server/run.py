@@ -181,8 +181,9 @@ def finish_run(
     *,
     started: float,
     failure: KnotError | None,
+    report: bool = True,
 ) -> None:
-    """Save the student and `summary.json`; then raise the run's failure, or write its report."""
+    """Save the student and `summary.json`; then raise the run's failure, or write its `report` and scalars."""
     try:
         save_classifier(student, folder.student)
         folder.write_summary(summarise(config, outcome, facts, seconds=time.monotonic() - started, failure=failure))
@@ -190,9 +191,10 @@ def finish_run(
         failure = failure or error
     if failure is not None:
         raise failure
-    with phase("the report"):
-        write_report(folder)
-        write_scalars(folder)
+    if report:
+        with phase("the report"):
+            write_report(folder)
+            write_scalars(folder)
 
 
 def summarise(

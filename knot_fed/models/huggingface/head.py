@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ TOKENS_ON_GPU = 1 << 15
 RANDOM = "random tokens"
 CONTENT = (".json", ".safetensors", ".bin", ".txt", ".model")
 """Suffixes of the files that define a pretrained model."""
+FileVersion: TypeAlias = tuple[int, int, int, int]
+"""Inode, size, and times of the last change in nanoseconds."""
 READING = 2
 """Increase when texts are read differently, so that stored features are computed again."""
 
@@ -185,8 +188,19 @@ def encoder_identity(name: str) -> str:
     folder = Path(name.removeprefix(HF))
     if not name.startswith(HF) or not folder.is_dir():
         return name
+    files = sorted(file for file in folder.iterdir() if file.suffix in CONTENT and file.is_file())
+    return _digest_of(tuple((file, _version(file.stat())) for file in files))
+
+
+def _version(status: os.stat_result) -> FileVersion:
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+@lru_cache(maxsize=16)
+def _digest_of(files: tuple[tuple[Path, FileVersion], ...]) -> str:
+    """Return a digest of the files; each version is read once by a process, since every encoding asks for it."""
     digest = hashlib.sha256()
-    for file in sorted(file for file in folder.iterdir() if file.suffix in CONTENT and file.is_file()):
+    for file, _ in files:
         with file.open("rb") as content:
             digest.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()
