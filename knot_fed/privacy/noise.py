@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from jaxtyping import Bool, Float, Int, UInt64
 
 from knot_fed.errors import PrivacyError
-from knot_fed.privacy.discrete_gaussian import fill
 
 KEY_BYTES = 32
 GRID_BITS = 40
@@ -59,6 +58,8 @@ class NoiseSource:
 
     def steps(self, count: int, *, bits: int = GRID_BITS) -> Int[np.ndarray, "steps"]:
         """Draw whole numbers z with `P(z) ~ exp(-z^2 / (2 sigma^2))` and `sigma = 2^bits`, bits in 1..50."""
+        from knot_fed.privacy.discrete_gaussian import fill  # Numba is slow to import, and most clients draw no noise
+
         drawn, words, filled = np.empty(count, dtype=np.int64), self.words(0), 0
         while filled < count:
             wanted = min(max(WORDS_EACH * (count - filled), LEAST_WORDS), MOST_WORDS)

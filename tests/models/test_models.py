@@ -204,3 +204,11 @@ def test_states_and_specifications_that_do_not_fit_are_refused():
 
 def test_vocabularies_are_the_same_on_every_call():
     assert train_vocabulary(TEXTS, 300) == train_vocabulary(TEXTS, 300)
+
+
+def test_a_client_loads_neither_transformers_nor_numba_before_it_needs_them():
+    code = (
+        "import sys, knot_fed.client_app; print(sorted({'transformers', 'numba', 'matplotlib', 'ot'} & {*sys.modules}))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "[]\n"

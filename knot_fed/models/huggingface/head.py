@@ -10,13 +10,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-import transformers
 from jaxtyping import Float
 from torch import nn
 from typing_extensions import override
 
 from knot_fed.models.device import Placement, autocast, memory_explained
 from knot_fed.models.huggingface.feature_cache import ComputeFeatures, FeatureCache
+from knot_fed.models.huggingface.lazily import transformers
 from knot_fed.models.huggingface.pretrained import HF, load_weights, read_config, unusable
 from knot_fed.models.huggingface.text_tokens import cut_notes, load_tokenizer, random_token_items, tokenize
 from knot_fed.models.items import take

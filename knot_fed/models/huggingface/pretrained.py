@@ -4,10 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
-import transformers
-
 from knot_fed.errors import ModelError
+from knot_fed.models.huggingface.lazily import huggingface_hub, transformers
 
 HF = "hf:"
 HUB_PARTS = 2
@@ -21,9 +19,6 @@ LARGEST_POINTER = 1024
 VOCABULARIES = (
     "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model",
 )  # fmt: skip
-
-transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def unusable(name: str, what: str, remedy: str) -> ModelError:

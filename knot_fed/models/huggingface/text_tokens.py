@@ -2,13 +2,14 @@
 
 import inspect
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 from itertools import takewhile
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 
+from knot_fed.models.huggingface.lazily import transformers
 from knot_fed.models.huggingface.pretrained import HF, not_loadable, unusable
 from knot_fed.models.text_classifier import Item, ModelSpec
 from knot_fed.types import Text
@@ -18,7 +19,7 @@ POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_encod
 """Configuration keys of the number of tokens that a model can read."""
 ADD_FILES = (
     "add the files that tokenizer.save_pretrained writes for this model, by transformers"
-    f" {transformers.__version__} or older"
+    f" {version('transformers')} or older"
 )
 ORDINARY_WORDS = (
     "the house is good", "la casa es buena", "das Haus ist gut", "дом хороший", "το σπίτι", "البيت جميل", "הבית טוב",
@@ -94,7 +95,7 @@ def _body(name: str, config: Any) -> Any:
     """Build the model on the meta device, to inspect its inputs."""
     try:
         with torch.device("meta"):
-            body = transformers.AutoModel.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
+            body = transformers.AutoModel.from_config(config, trust_remote_code=False)
     except Exception as error:
         what = f"its config.json gives no model ({type(error).__name__})"
         raise unusable(name, what, "use another model") from None

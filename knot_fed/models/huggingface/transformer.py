@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import tokenizers
 import torch
-import transformers
 from jaxtyping import Float
 from torch import nn
 from typing_extensions import override
@@ -16,6 +15,7 @@ from typing_extensions import override
 from knot_fed.errors import ModelError
 from knot_fed.models.device import placement
 from knot_fed.models.huggingface.label_order import match_head, output_layer
+from knot_fed.models.huggingface.lazily import transformers
 from knot_fed.models.huggingface.pretrained import load_weights, read_config, unusable
 from knot_fed.models.huggingface.text_tokens import cut_notes, load_tokenizer, random_token_items, tokenize
 from knot_fed.models.text_classifier import Item, ModelSpec, TextClassifier
@@ -131,7 +131,7 @@ def build_tiny_bert(spec: ModelSpec) -> TransformerClassifier:
     if not spec.vocabulary:
         raise ModelError("tiny-bert: the specification has no vocabulary; make one with train_vocabulary")
     names = dict(enumerate(spec.labels))
-    config = transformers.BertConfig(  # type: ignore[call-arg]
+    config = transformers.BertConfig(
         vocab_size=len(spec.vocabulary),
         hidden_size=128,
         num_hidden_layers=2,
@@ -143,7 +143,7 @@ def build_tiny_bert(spec: ModelSpec) -> TransformerClassifier:
         label2id={name: index for index, name in names.items()},
     )
     wordpiece = tokenizers.BertWordPieceTokenizer({word: index for index, word in enumerate(spec.vocabulary)})
-    tokenizer = transformers.PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=wordpiece._tokenizer, model_max_length=spec.max_length, **SPECIAL
     )
     return TransformerClassifier(

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-import huggingface_hub
 import numpy as np
 import torch
 
 from knot_fed.config.plugins import plugin_error
 from knot_fed.errors import ModelError, PluginError
+from knot_fed.models.huggingface.lazily import huggingface_hub
 from knot_fed.models.huggingface.pretrained import HF, cached_folder, is_path, unusable
 from knot_fed.models.huggingface.text_tokens import all_unknown
 from knot_fed.models.inference import predict_logits
