@@ -71,6 +71,13 @@ def test_the_file_holds_the_soft_labels_that_the_server_read_for_its_owner_only(
     assert config.keep_answers
 
 
+def test_after_a_secure_sum_only_the_sum_is_kept(small):
+    folder, _ = run(small({"privacy.secure-sum": True, "distill.objective": "pooled"}), "summed")
+    kept = KeptAnswers.load(folder, 1)
+    assert not kept.answers
+    assert (kept.pooled == np.load(folder.path / POOLED.format(1))).all()
+
+
 def test_without_clients_only_the_public_split_is_measured_and_no_message_is_counted(source):
     folder, config, _ = source
     second = again(folder, config, "second", clients=0)
