@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -46,3 +47,28 @@ def test_a_sweep_that_is_killed_goes_on_and_repeats_no_finished_cell(tmp_path):
     _, err = other.communicate()
     assert other.returncode == 1
     assert "another sweep's folder (config differs in rounds)" in " ".join(err.split())
+
+
+def test_a_row_of_the_results_equals_that_of_a_separate_run(tmp_path):
+    grid = "distill.loss=ot,entropy weights.scheme=uniform,confidence"
+    swept = sweep(tmp_path, SMALL, *OPTIONS[:4], "--grid", grid, "--no-fedavg")
+    out, err = swept.communicate()
+    assert swept.returncode == 0, out + err
+    assert "1 federation(s) and 3 student(s)" in " ".join(out.split())
+    results = pd.read_csv(tmp_path / "sweeps/builtin/results.csv")
+    cells = tmp_path / "sweeps/builtin/cells"
+    for cell in ("seed1-entropy-uniform", "seed1-ot-uniform"):
+        elsewhere = f'name="{cell}" runs-dir="{tmp_path / "alone"}" state-dir="{tmp_path / "state"}" keep-answers=true'
+        alone = subprocess.run(
+            [COMMAND[0].with_name("flower-simulation"), cells / cell / "config.toml", elsewhere, "--app", ROOT],
+            cwd=tmp_path, text=True, capture_output=True, check=False,
+        )  # fmt: skip
+        assert alone.returncode == 0, alone.stdout + alone.stderr
+        summary = json.loads((tmp_path / "alone" / cell / "summary.json").read_text())
+        rows = results[(results["cell"] == cell) & (results["line"] == "student after")].set_index("domain")
+        for domain, measured in summary["domains"].items():
+            assert {name: rows.loc[domain, name] for name in measured["after"]} == measured["after"]
+        for way in ("bytes_up", "bytes_down"):
+            assert rows.loc["mean", way] == sum(client[way] for client in summary["clients"]) / 3
+        student = "student/parameters.safetensors"
+        assert (cells / cell / student).read_bytes() == (tmp_path / "alone" / cell / student).read_bytes()
