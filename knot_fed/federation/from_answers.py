@@ -22,7 +22,10 @@ from knot_fed.types import TeacherAnswer
 
 NOT_ASKED = ("name", "resume", "runs-dir", "state-dir", "threads", "timeout", "wait-for", "keep-answers")
 """Keys that change no answer."""
-SERVER_ONLY = (*NOT_ASKED, "distill.", "transport.", "weights.p", "weights.trim", "student.", "data.public")
+SERVER_ONLY = (
+    *NOT_ASKED, "distill.", "transport.", "weights.power", "weights.pooling", "weights.trim", "student.",
+    "data.public",
+)  # fmt: skip
 """Keys, and prefixes of keys, that clients do not read to answer."""
 AFTER_A_SUM = (*NOT_ASKED, "distill.", "transport.")
 """The same after a secure sum, which is weighted already and contains the pretrained student's answers."""
@@ -80,11 +83,9 @@ def distil_from_answers(source: RunFolder, config: RunConfig, *, clients: int = 
             " answers; leave it as it was, or run a new federation"
         )
     kept = {number: KeptAnswers.load(source, number) for number in range(1, config.rounds + 1)}
-    run_id, names = (
-        new_run_id(),
-        [client_shard(index, clients, config.data.client_names).name for index in range(clients)],
-    )
+    run_id, files = new_run_id(), config.data.client_names
     nodes = virtual_clients(config, clients, run_id=run_id)
+    names = [client_shard(index, clients, files).name for index in range(clients)]
     records = _records(kept, dict(zip(names, nodes, strict=True)))
 
     def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:

@@ -31,11 +31,9 @@ def privacy_facts(config: RunConfig, outcome: Outcome) -> dict[str, object]:
     """
     privacy = config.privacy
     described = privacy.facts.guarantee
-    claims = {name: record.claim for name, record in sorted(outcome.clients.items()) if record.claim}
-    for name, claim in claims.items():
-        if config.resume and math.isfinite(claim.epsilon):
-            epsilon, delta = max(claim.epsilon, privacy.epsilon), max(claim.delta, privacy.delta)
-            claims[name] = Claim(claim.mechanism, epsilon, delta)
+    claims = {
+        name: stated_claim(config, record.claim) for name, record in sorted(outcome.clients.items()) if record.claim
+    }
     epsilon = max((claim.epsilon for claim in claims.values()), default=math.inf)
     delta = max((claim.delta for claim in claims.values()), default=0.0)
     guarantee = described.covers
@@ -56,6 +54,14 @@ def privacy_facts(config: RunConfig, outcome: Outcome) -> dict[str, object]:
         "compression": privacy.compression,
         "compression_guarantee": "no guarantee",
     }
+
+
+def stated_claim(config: RunConfig, claim: Claim) -> Claim:
+    """Return what a run states of a client's guarantee: after a restart at least what was requested."""
+    if not config.resume or math.isinf(claim.epsilon):
+        return claim
+    privacy = config.privacy
+    return Claim(claim.mechanism, max(claim.epsilon, privacy.epsilon), max(claim.delta, privacy.delta))
 
 
 def _of_secure_sum(privacy: PrivacyConfig, guarantee: str) -> dict[str, object]:

@@ -15,6 +15,7 @@ from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import DamagedError, RunFolderError
 from knot_fed.federation.server.checkpoint import Received
 from knot_fed.federation.server.collecting import Collector
+from knot_fed.federation.server.facts import stated_claim
 from knot_fed.federation.server.roster import ClientRecord, Roster
 from knot_fed.federation.wire.exchange import Claim
 from knot_fed.runs.arrays import pack_file, read_file
@@ -60,7 +61,7 @@ class KeptAnswers:
             up, down = roster.traffic_of_round(record)
             seconds = float(told["seconds"]) if told else 0.0
             reused = bool(told["reused"]) if told else None
-            claim = record.claim if told else None
+            claim = stated_claim(roster.config, record.claim) if told and record.claim else None
             clients[name] = KeptClient(record.status, record.examples, up, down, seconds, reused, claim)
         return cls(fingerprint, clients, received.answers, None if received.answers else received.consensus.pooled)
 

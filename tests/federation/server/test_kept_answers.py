@@ -3,10 +3,15 @@
 import numpy as np
 import pytest
 
+from knot_fed.aggregation import consensus_of_pooled
 from knot_fed.config import RunConfig
 from knot_fed.errors import ConfigError, RunFolderError
 from knot_fed.federation.from_answers import distil_from_answers, question, unserved
+from knot_fed.federation.server.checkpoint import Received
+from knot_fed.federation.server.facts import privacy_facts
 from knot_fed.federation.server.kept_answers import KeptAnswers
+from knot_fed.federation.server.roster import ClientRecord, Roster
+from knot_fed.federation.wire.exchange import Claim
 from tests.federation.server.test_federated_run import folder_of, run, timeless
 
 STUDENT = "student/parameters.safetensors"
@@ -76,6 +81,20 @@ def test_after_a_secure_sum_only_the_sum_is_kept(small):
     kept = KeptAnswers.load(folder, 1)
     assert not kept.answers
     assert (kept.pooled == np.load(folder.path / POOLED.format(1))).all()
+
+
+def test_the_answers_of_a_resumed_run_state_the_epsilon_that_its_summary_states(small):
+    config = small({"privacy.mechanism": "gaussian", "weights.scheme": "uniform", "resume": "interrupted"})
+    roster = Roster(config, rounds=1)
+    roster.outcome.clients["phones"] = ClientRecord("phones", 1, claim=Claim("gaussian", 2.0, 1e-6), rounds=1)
+    received = Received({"phones": {"reused": False, "seconds": 0.0}}, consensus_of_pooled(np.full((2, 5), 0.2)))
+    kept = KeptAnswers.of(received, roster, "0" * 64)
+    told = privacy_facts(config, roster.outcome)
+    assert (
+        kept.clients["phones"].claim
+        == Claim("gaussian", told["epsilon"], told["delta"])
+        == Claim("gaussian", 8.0, 1e-5)
+    )
 
 
 def test_without_clients_only_the_public_split_is_measured_and_no_message_is_counted(source):
