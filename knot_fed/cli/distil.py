@@ -28,7 +28,9 @@ def distil(
     if the answers have the scores that it reads.
     """
     from knot_fed.config.overrides import second_config
-    from knot_fed.federation.from_answers import distil_from_answers
+    from knot_fed.federation.from_answers import check_question, check_transfer_set, distil_from_answers
+    from knot_fed.federation.server.kept_answers import KeptAnswers
+    from knot_fed.federation.server.run import read_server_data
     from knot_fed.models import use_threads
     from knot_fed.preflight import check_deployed_run, check_plugins, check_run_folder
     from knot_fed.preflight.unread import unread_settings
@@ -42,6 +44,8 @@ def distil(
     check_run_folder(config)
     notes = check_deployed_run(config)
     check_plugins(config)
+    check_question(source, config)
+    check_transfer_set(KeptAnswers.load(source, 1), read_server_data(config)[0])
     for note in [*unread_settings([config]), *notes]:
         echo_line(console, f"note: {note}")
     with notes_to(lambda line: echo_line(console, line)):

@@ -42,6 +42,8 @@ def simulate(
     from knot_fed.config.overrides import resolve_config, resuming
     from knot_fed.launch.cluster import check_ray_address
     from knot_fed.launch.simulation import federation_settings, simulator
+    from knot_fed.preflight import check_run, check_run_folder
+    from knot_fed.preflight.unread import unread_settings
     from knot_fed.runs.run_folder import RunFolder
     from knot_fed.runs.tables import summary_table
 
@@ -50,14 +52,11 @@ def simulate(
     clients = num_supernodes or len(config.data.client_names)
     resources = federation_settings(backend_config, num_supernodes=clients, ray_address=ray_address)
     check_ray_address(ray_address)
+    check_run_folder(config)
+    notes = check_run(config, clients=clients)
+    for note in [*unread_settings([config]), *notes]:
+        echo_line(console, f"note: {note}")
     with simulator(app, strategy=strategy, ray_address=ray_address) as running:
-        from knot_fed.preflight import check_run, check_run_folder  # imports torch, while the SuperLink starts
-        from knot_fed.preflight.unread import unread_settings
-
-        check_run_folder(config)
-        notes = check_run(config, clients=clients)
-        for note in [*unread_settings([config]), *notes]:
-            echo_line(console, f"note: {note}")
         running.run(config, resources, echo=lambda line: echo_line(console, line), verbose=verbose)
     folder = RunFolder.open(Path(config.runs_dir) / config.name)
     console.print(summary_table(folder.read_summary()))

@@ -75,7 +75,12 @@ def second_config(first: Mapping[str, Any], overrides: list[str], *, source: Pat
     the overrides say otherwise. Raises ConfigError as `resolve_config`.
     """
     name = f"{source.resolve().name[:70]}-{time.strftime('%Y%m%d-%H%M%S')}"
-    merged = flattened(first) | {"name": name, "runs-dir": str(source.parent), "resume": "", "keep-answers": False}
+    merged = flattened(first) | {
+        "name": name,
+        "runs-dir": str(source.resolve().parent),
+        "resume": "",
+        "keep-answers": False,
+    }
     for override in overrides:
         merged |= read_override(override)
     return RunConfig.from_mapping({key: absolute(key, value) for key, value in merged.items()})

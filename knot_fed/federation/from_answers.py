@@ -20,7 +20,9 @@ from knot_fed.federation.strategy import KnotStrategy, MakeCollector
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.types import TeacherAnswer
 
-NOT_ASKED = ("name", "resume", "runs-dir", "state-dir", "threads", "timeout", "wait-for", "keep-answers")
+NOT_ASKED = (
+    "name", "resume", "runs-dir", "state-dir", "threads", "timeout", "wait-for", "keep-answers", "fedavg.",
+)  # fmt: skip
 """Keys that change no answer."""
 SERVER_ONLY = (
     *NOT_ASKED, "distill.", "transport.", "weights.power", "weights.pooling", "weights.trim", "student.",
@@ -29,7 +31,9 @@ SERVER_ONLY = (
 """Keys, and prefixes of keys, that clients do not read to answer."""
 AFTER_A_SUM = (*NOT_ASKED, "distill.", "transport.")
 """The same after a secure sum, which is weighted already and contains the pretrained student's answers."""
-SCHEME, ROOT = "weights.scheme", "data.root"
+SCHEME = "weights.scheme"
+HERE = ("data.root", "device", "compile", "min-teachers")
+"""Keys that may be others where only the student is trained: folders, the device, the answers that suffice."""
 UNMEASURED = "its private test split is not here; the run that asked it has measured it"
 
 evaluation_app = ClientApp()
@@ -75,13 +79,7 @@ def distil_from_answers(source: RunFolder, config: RunConfig, *, clients: int = 
         If another question was asked, answers are missing or damaged, the transfer set is another one, the clients are
         others, or the run fails.
     """
-    answered = RunConfig.from_mapping(flattened(source.read_config()))
-    differing = [key for key in unserved(question(answered), question(config)) if key != ROOT]
-    if differing:
-        raise ConfigError(
-            f"{source.path.name}: its clients were asked under another {', '.join(differing)}, which changes their"
-            " answers; leave it as it was, or run a new federation"
-        )
+    check_question(source, config)
     kept = {number: KeptAnswers.load(source, number) for number in range(1, config.rounds + 1)}
     run_id, files = new_run_id(), config.data.client_names
     nodes = virtual_clients(config, clients, run_id=run_id)
@@ -99,17 +97,46 @@ def distil_from_answers(source: RunFolder, config: RunConfig, *, clients: int = 
     return run_in_folder(grid, context(config, node={}, node_id=1, run_id=run_id), federate)
 
 
-def _records(kept: Mapping[int, KeptAnswers], nodes: Mapping[str, int]) -> dict[str, ClientRecord]:
-    """Return a record of each client of the run; those of `nodes` are there for the evaluation."""
-    asked = sorted({name for answers in kept.values() for name in answers.clients})
-    missing = sorted({*nodes} - {*asked})
-    if missing:
+def check_question(source: RunFolder, config: RunConfig) -> None:
+    """Raise ConfigError if the answers of a run do not serve this configuration."""
+    name = source.path.resolve().name
+    answered = RunConfig.from_mapping(flattened(source.read_config()))
+    differing = [key for key in unserved(question(answered), question(config)) if key not in HERE]
+    if differing:
+        model = "; another student is student.model" if "model" in differing else ""
         raise ConfigError(
-            f"--num-supernodes {len(nodes)}: makes a virtual client {missing[0]}, which the run did not have (it had"
-            f" {', '.join(asked[:5])}); give the number of virtual clients of that run, or 0"
+            f"{name}: its clients were asked under another {', '.join(differing)}, which changes their answers; leave"
+            f" it as it was, or run a new federation{model}"
+        )
+    if config.resume:
+        raise ConfigError(
+            f"resume = {config.resume!r}: a student from answers is not resumed; leave it out, start again"
+        )
+
+
+def check_transfer_set(kept: KeptAnswers, transfer: TransferSet) -> None:
+    """Raise RunFolderError if the answers label another transfer set."""
+    if kept.fingerprint != transfer.fingerprint:
+        raise RunFolderError(
+            f"the transfer set has fingerprint {transfer.fingerprint[:12]}, and the kept answers label another one"
+            f" ({kept.fingerprint[:12]}); give data.root the folder with the file of that run"
+        )
+
+
+def _records(kept: Mapping[int, KeptAnswers], nodes: Mapping[str, int]) -> dict[str, ClientRecord]:
+    """Return a record of each client that joined the run; those of `nodes` are there for the evaluation.
+
+    A virtual client that the run could not reach is left out, as it was there.
+    """
+    entries = {name: client.joined for answers in kept.values() for name, client in answers.clients.items()}
+    joined = sorted(name for name, has_joined in entries.items() if has_joined)
+    if nodes and (len(nodes) != len(entries) or not {*joined} <= {*nodes}):
+        raise ConfigError(
+            f"--num-supernodes {len(nodes)}: the run had {len(entries)} client(s), {', '.join(joined[:5])}"
+            f"{', ...' if len(joined) > 5 else ''}; give their number if they were virtual clients, or 0"
         )
     return {
-        name: ClientRecord(name, nodes.get(name, 0), unmeasured="" if name in nodes else UNMEASURED) for name in asked
+        name: ClientRecord(name, nodes.get(name, 0), unmeasured="" if name in nodes else UNMEASURED) for name in joined
     }
 
 
@@ -118,11 +145,7 @@ def collector_of(kept: Mapping[int, KeptAnswers]) -> MakeCollector:
 
     def make(config: RunConfig, transfer: TransferSet, public_teacher: TeacherAnswer | None) -> KeptCollector:
         for answers in kept.values():
-            if answers.fingerprint != transfer.fingerprint:
-                raise RunFolderError(
-                    f"the transfer set has fingerprint {transfer.fingerprint[:12]}, and the kept answers label another"
-                    f" one ({answers.fingerprint[:12]}); give data.root and data.transfer the file of that run"
-                )
+            check_transfer_set(answers, transfer)
         return KeptCollector(config, transfer, public_teacher, kept)
 
     return make

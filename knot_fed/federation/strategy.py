@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TypeAlias
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -165,9 +166,9 @@ class KnotStrategy(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         received = self.collector.collect(self.roster, server_round, replies)
         if self.config.keep_answers:
-            KeptAnswers.of(received, self.roster, self.learner.transfer.fingerprint).save(
-                self.learner.folder, server_round
-            )
+            kept = KeptAnswers.of(received, self.roster, self.learner.transfer.fingerprint)
+            kept.save(self.learner.folder, server_round)
+            received = replace(received, answers={})  # they need not stay in memory while the student learns
         self.learner.learn(server_round, received, self.roster.outcome)
         return envelope.pack_arrays(trained_state(self.student)), None
 

@@ -51,6 +51,12 @@ def stage_app(app: Path | None, folder: Path, *, strategy: str = "knot") -> Path
     return folder
 
 
+def runs_own_components(app: Path) -> bool:
+    """Return whether an app's components are knot_fed's own; raises ConfigError as `stage_app`."""
+    components: dict[str, str] = _own(app)[0]["tool"]["flwr"]["app"].get("components", {})
+    return components == COMPONENTS["knot"]
+
+
 def _installed() -> tuple[dict[str, Any], Path, Iterable[Path]]:
     """Describe the installed package as an app, with the schema's defaults and the package's dependencies."""
     needed = [re.sub(r"\s*;.*", "", line) for line in requires("knot-fed") or [] if "extra ==" not in line]

@@ -10,14 +10,17 @@ ANSWER_SECONDS = 10.0
 
 
 def check_ray_address(address: str) -> None:
-    """Raise ConfigError unless the address is `HOST:PORT` of a host that accepts connections; empty: no cluster."""
-    if not address:
+    """Raise ConfigError unless the address is `HOST:PORT` of a host that accepts connections.
+
+    Empty is no cluster, and `auto` the one that Ray finds on this machine.
+    """
+    if address in ("", "auto"):
         return
     host, _, port = address.rpartition(":")
     if not host.strip("[]") or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ConfigError(
-            f"--ray-address {shown(address)}: is not HOST:PORT, as `ray start --head` prints it; write such as"
-            " 10.0.0.1:6379"
+            f"--ray-address {shown(address)} (or the variable RAY_ADDRESS): is not HOST:PORT, as `ray start --head`"
+            " prints it; write such as 10.0.0.1:6379"
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()

@@ -4,9 +4,8 @@ import json
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from os import cpu_count
 from pathlib import Path
 from typing import Any
@@ -33,8 +32,6 @@ SOCKET = "ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1"
 def simulator(app: Path | None, *, strategy: str = "knot", ray_address: str = "") -> Iterator[Submitter]:
     """Start a private SuperLink for an app; stop it and all its child processes, however this process ends.
 
-    It is still starting when the context begins; the first run waits for it.
-
     Parameters
     ----------
     app
@@ -48,11 +45,13 @@ def simulator(app: Path | None, *, strategy: str = "knot", ray_address: str = ""
     ------
     ConfigError
         If the app has no `fab-include`.
+    FederationError
+        If the SuperLink does not start.
     """
     with private_folder() as home:
         bundle = stage_app(app, home / "app", strategy=strategy)
-        with superlink(home, ray_address=ray_address) as (environment, await_port):
-            yield Submitter(bundle, home, environment, await_port)
+        with superlink(home, ray_address=ray_address) as environment:
+            yield Submitter(bundle, home, environment)
 
 
 def federation_settings(backend_config: str, *, num_supernodes: int, ray_address: str = "") -> str:
@@ -132,14 +131,12 @@ def _check_resources(client: dict[str, Any], machine: dict[str, Any]) -> None:
 
 
 @contextmanager
-def superlink(home: Path, *, ray_address: str = "") -> Iterator[tuple[dict[str, str], Callable[[], None]]]:
-    """Start a SuperLink for simulations on a free loopback port.
-
-    Yields the environment that reaches it, and a function that waits until it does; meanwhile a run can be checked.
-    """
+def superlink(home: Path, *, ray_address: str = "") -> Iterator[dict[str, str]]:
+    """Run a SuperLink for simulations on a free loopback port; yields the environment that reaches it."""
     port = _free_port()
     environment = flower_home(home, Connection(f"127.0.0.1:{port}", insecure=True))
-    environment |= {"RAY_DEDUP_LOGS": "0"}
+    # A client without a share of a GPU must see none, whatever a later Ray does by default.
+    environment |= {"RAY_DEDUP_LOGS": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
     environment.pop(RAY_ADDRESS, None)
     environment |= {RAY_ADDRESS: ray_address} if ray_address else {"RAY_TMPDIR": _ray_folder(environment)}
     command = [script("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"]
@@ -149,7 +146,8 @@ def superlink(home: Path, *, ray_address: str = "") -> Iterator[tuple[dict[str, 
             command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            yield environment, partial(_wait_for_port, process, port)
+            _wait_for_port(process, port)
+            yield environment
         finally:
             stop(process)
 

@@ -43,15 +43,11 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Submitter:
-    """The staged app and the environment to reach a SuperLink; runs may be concurrent.
-
-    `await_superlink` is called before each run, and raises FederationError if the SuperLink does not start.
-    """
+    """The staged app and the environment to reach a SuperLink; runs may be concurrent."""
 
     bundle: Path
     home: Path
     environment: dict[str, str]
-    await_superlink: Callable[[], None] = lambda: None
 
     def run(
         self, config: RunConfig, settings: str = "", *, echo: Callable[[str], None], verbose: bool = False
@@ -79,7 +75,6 @@ class Submitter:
         FederationError
             If the run does not start or complete.
         """
-        self.await_superlink()
         overrides = self.home / f"{config.name}.toml"
         overrides.write_text(tomli_w.dumps(config.to_mapping()), encoding="utf-8")
         command = ["run", str(self.bundle), CONNECTION, "--stream", "--run-config", str(overrides)]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 
 from knot_fed.config import RunConfig, Scalar
@@ -22,14 +23,22 @@ class Federation:
     served: list[Cell]
 
 
-def share_answers(cells: Sequence[Cell], *, answered: Callable[[Cell], bool]) -> list[Federation]:
+class State(IntEnum):
+    """What a cell can do for others, in the order in which it is chosen."""
+
+    ANSWERED = 0  # finished, with answers
+    WAITING = 1
+    SILENT = 2  # finished, without answers
+
+
+def share_answers(cells: Sequence[Cell], *, state_of: Callable[[Cell], State]) -> list[Federation]:
     """Divide cells into as few federations as their clients' questions allow, in the order of the cells.
 
-    A cell that has `answered` comes first, then one whose answers contain scores: they serve other schemes too.
+    Of two cells in the same state, one whose answers contain scores is chosen first: they serve other schemes too.
     """
     asked = {cell.name: question(cell.config) for cell in cells}
     alike: dict[frozenset[tuple[str, Scalar]], list[Federation]] = {}
-    for cell in sorted(cells, key=lambda cell: (not answered(cell), SCHEME not in asked[cell.name])):
+    for cell in sorted(cells, key=lambda cell: (state_of(cell), SCHEME not in asked[cell.name])):
         key = frozenset((name, value) for name, value in asked[cell.name].items() if name != SCHEME)
         group = alike.setdefault(key, [])
         serving = [each for each in group if cell.config.keep_answers and _serves(asked, each.cell, cell)]

@@ -17,9 +17,10 @@ import pandas as pd
 
 from knot_fed.config import NO_MECHANISM, RunConfig, Scalar
 from knot_fed.errors import FederationError, KnotError
+from knot_fed.launch.bundle import runs_own_components
 from knot_fed.launch.simulation import federation_settings, simulator
 from knot_fed.launch.submission import Submitter
-from knot_fed.sweep.answers import Federation, distil_cell, has_answers, share_answers
+from knot_fed.sweep.answers import Federation, State, distil_cell, has_answers, share_answers
 from knot_fed.sweep.folder import SweepFolder
 from knot_fed.sweep.grid import Cell
 from knot_fed.sweep.references import reference_rows
@@ -51,7 +52,9 @@ def run_sweep(sweep: Sweep, *, progress: Progress) -> pd.DataFrame:
     Raises FederationError if a run fails; finished ones are kept, and a second call resumes.
     """
     folder, firsts, averaged = sweep.folder, _first_cells(sweep), averaged_cells(sweep)
-    federations = share_answers(sweep.cells, answered=partial(_has_answered, folder))
+    federations = [Federation(cell, []) for cell in sweep.cells]
+    if sweep.app is None or runs_own_components(sweep.app):
+        federations = share_answers(sweep.cells, state_of=partial(_state_of, folder))
     tell = _counted(progress, len(_unfinished(sweep, sweep.cells, folder.cells)))
     _run_cells(sweep, [each.cell for each in federations], folder.cells, strategy="knot", tell=tell)
     _distil_cells(sweep, federations, tell=tell)
@@ -152,9 +155,10 @@ def _distil_cells(sweep: Sweep, federations: Sequence[Federation], *, tell: Tell
             tell(name)
 
 
-def _has_answered(folder: SweepFolder, cell: Cell) -> bool:
-    finished = folder.finished(folder.cells, cell.name, cell.config) is not None
-    return finished and has_answers(folder.cells / cell.name, rounds=cell.config.rounds)
+def _state_of(folder: SweepFolder, cell: Cell) -> State:
+    if folder.finished(folder.cells, cell.name, cell.config) is None:
+        return State.WAITING
+    return State.ANSWERED if has_answers(folder.cells / cell.name, rounds=cell.config.rounds) else State.SILENT
 
 
 @contextmanager

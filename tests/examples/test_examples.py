@@ -38,8 +38,7 @@ def test_an_app_of_ones_own_runs_the_strategy_under_flower(tmp_path):
     command = [Path(sys.executable).parent / "flwr", "run", EXAMPLES / "own_server_app", "knot-fed", "--stream"]
     home = tmp_path / "home"
     home.mkdir()
-    with superlink(home) as (environment, await_port):
-        await_port()
+    with superlink(home) as environment:
         run = subprocess.run(
             [*command, "--run-config", pairs, "--federation-config", "num-supernodes=3"],
             env={**os.environ, **environment}, capture_output=True, text=True, check=False,

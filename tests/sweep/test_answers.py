@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from knot_fed.config.overrides import resolve_config
 from knot_fed.federation.from_answers import question, unserved
-from knot_fed.sweep.answers import share_answers
+from knot_fed.sweep.answers import State, share_answers
 from knot_fed.sweep.grid import make_cells, parse_grid
 
 BASE = resolve_config(Path(__file__).parents[2], [], num_supernodes=3)
@@ -21,7 +21,7 @@ def cells_of(grid, seeds=(1, 2, 3, 4, 5), base=BASE):
 
 def test_the_sweep_of_the_paper_asks_once_a_seed():
     cells = cells_of(PAPER)
-    federations = share_answers(cells, answered=lambda _: False)
+    federations = share_answers(cells, state_of=lambda _: State.WAITING)
     assert [each.cell.seed for each in federations] == [1, 2, 3, 4, 5]
     assert all(each.cell.config.weights.scheme == "confidence" and len(each.served) == 11 for each in federations)
 
@@ -29,7 +29,9 @@ def test_the_sweep_of_the_paper_asks_once_a_seed():
 def test_a_run_that_has_answered_serves_the_others_where_it_can():
     cells = cells_of(PAPER, [1])
     uniform = next(cell for cell in cells if cell.config.weights.scheme == "uniform")
-    first, second = share_answers(cells, answered=lambda cell: cell.name == uniform.name)
+    first, second = share_answers(
+        cells, state_of=lambda cell: State.ANSWERED if cell.name == uniform.name else State.WAITING
+    )
     assert {first.cell.config.weights.scheme, second.cell.config.weights.scheme} == {"uniform", "confidence"}
     schemes = {
         each.cell.config.weights.scheme: {c.config.weights.scheme for c in each.served} for each in (first, second)
@@ -41,7 +43,16 @@ def test_runs_that_keep_no_answers_share_none():
     cells = [
         replace(cell, config=cell.config.model_copy(update={"keep_answers": False})) for cell in cells_of(PAPER, [1])
     ]
-    assert [each.served for each in share_answers(cells, answered=lambda _: False)] == [[]] * 12
+    assert [each.served for each in share_answers(cells, state_of=lambda _: State.WAITING)] == [[]] * 12
+
+
+def test_a_finished_run_without_answers_serves_nobody():
+    cells = cells_of(PAPER, [1])
+    silent = next(cell for cell in cells if cell.config.weights.scheme == "confidence")
+    federations = share_answers(cells, state_of=lambda cell: State.SILENT if cell is silent else State.WAITING)
+    assert [each.cell.name for each in federations] != [silent.name]
+    assert len(federations) == 1
+    assert silent in federations[0].served
 
 
 GRIDS = st.lists(
@@ -56,7 +67,7 @@ GRIDS = st.lists(
 def test_every_cell_is_run_once_or_served_by_answers_to_its_own_question(grid, answered):
     cells = cells_of(" ".join(grid), [1, 2])
     names = {cell.name for place, cell in enumerate(cells) if place in answered}
-    federations = share_answers(cells, answered=lambda cell: cell.name in names)
+    federations = share_answers(cells, state_of=lambda cell: State.ANSWERED if cell.name in names else State.WAITING)
     told = [each.cell.name for each in federations] + [cell.name for each in federations for cell in each.served]
     assert sorted(told) == sorted(cell.name for cell in cells)
     for each in federations:

@@ -5,6 +5,7 @@ what they state about their sender, and lets an unreadable one end the run.
 """
 
 import json
+import sys
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -56,6 +57,7 @@ class BoundedGrid(HttpGrid):
 
     @override
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Send all messages at once: real clients work side by side, each with the whole timeout."""
         under_way: dict[str, _Awaited] = {}
 
         def push(batch: Sequence[Message]) -> list[str]:
@@ -74,7 +76,7 @@ class BoundedGrid(HttpGrid):
                 del under_way[number]
             return list(arrived.values())
 
-        return slide(messages, push=push, pull=pull, timeout=timeout, poll=POLL_SECONDS)
+        return slide(messages, push=push, pull=pull, timeout=timeout, window=sys.maxsize, poll=POLL_SECONDS)
 
     def _reply(self, awaited: "_Awaited") -> Message | None:
         """Return a node's reply once it is complete, or an error in place of one that cannot be read."""

@@ -27,9 +27,11 @@ from knot_fed.types import SoftLabels, TeacherAnswer
 class KeptClient:
     """A client in one round: its status after its answer was read, and this round's bytes and seconds.
 
-    `reused` states whether its teacher was loaded, and is None if it gave no valid answer.
+    `joined` is False for a node that did not pass the handshake, whose name is unknown. `reused` states whether the
+    teacher was loaded, and is None if the client gave no valid answer.
     """
 
+    joined: bool
     status: str
     examples: int
     bytes_up: int
@@ -62,7 +64,8 @@ class KeptAnswers:
             seconds = float(told["seconds"]) if told else 0.0
             reused = bool(told["reused"]) if told else None
             claim = stated_claim(roster.config, record.claim) if told and record.claim else None
-            clients[name] = KeptClient(record.status, record.examples, up, down, seconds, reused, claim)
+            joined = bool(record.node_id or record.rounds)
+            clients[name] = KeptClient(joined, record.status, record.examples, up, down, seconds, reused, claim)
         return cls(fingerprint, clients, received.answers, None if received.answers else received.consensus.pooled)
 
     def save(self, folder: RunFolder, server_round: int) -> None:
@@ -75,8 +78,8 @@ class KeptAnswers:
         }
         answers = self.answers.values()
         arrays = {"pooled": self.pooled} if self.pooled is not None else {
-            "soft_labels": np.stack([answer.soft_labels for answer in answers]).astype(np.float32),
-            "scores": np.stack([answer.scores for answer in answers]).astype(np.float32),
+            "soft_labels": np.stack([answer.soft_labels for answer in answers], dtype=np.float32),
+            "scores": np.stack([answer.scores for answer in answers], dtype=np.float32),
         }  # fmt: skip
         folder.write_answers(server_round, pack_file(facts, arrays))
 
@@ -90,14 +93,21 @@ class KeptAnswers:
                 " keep-answers = false, or is itself distilled from another run's answers: use that run"
             )
         try:
+            file.open("rb").close()
             facts, arrays = read_file(file)
+            if facts["round"] != server_round:
+                raise DamagedError(f"it holds round {facts['round']}")
             clients = TypeAdapter(dict[str, KeptClient]).validate_python(facts["clients"])
             answers = {
                 name: TeacherAnswer(arrays["soft_labels"][row], arrays["scores"][row], clients[name].examples)
                 for row, name in enumerate(facts["answered"])
             }
             return cls(facts["fingerprint"], clients, answers, arrays.get("pooled"))
-        except (DamagedError, ValidationError, KeyError, IndexError) as error:
+        except OSError as error:
+            raise RunFolderError(
+                f"{file}: cannot be read ({error.strerror}); only the user who ran the server may read it"
+            ) from None
+        except (DamagedError, ValidationError, KeyError, IndexError, TypeError) as error:
             raise RunFolderError(f"{file}: the kept answers are damaged ({error}); run the federation again") from None
 
 
@@ -126,6 +136,7 @@ class KeptCollector(Collector):
     @override
     def collect(self, roster: Roster, server_round: int, replies: Iterable[Message]) -> Received:
         kept = self._kept[server_round]
+        self._check_shape(kept, server_round)
         for name, client in kept.clients.items():
             _enter(roster.outcome.clients.setdefault(name, ClientRecord(name, 0)), client, server_round)
         teachers = {
@@ -139,7 +150,19 @@ class KeptCollector(Collector):
         answers = list(kept.answers.values())
         if self.public_teacher is not None:
             answers.append(self.public_teacher.select(self.transfer.slice(server_round, self.config.rounds)))
-        return Received(teachers, find_consensus(answers, self.config.weights, self.config.distill))
+        return Received(teachers, find_consensus(answers, self.config.weights, self.config.distill), kept.answers)
+
+    def _check_shape(self, kept: KeptAnswers, server_round: int) -> None:
+        """Refuse a file of another run, whose rows would be taken for those of other texts."""
+        texts, labels = len(self.transfer.slice(server_round, self.config.rounds)), len(self.config.label_space())
+        held = [kept.pooled] if kept.pooled is not None else [answer.soft_labels for answer in kept.answers.values()]
+        shapes = {rows.shape for rows in held}
+        if shapes != {(texts, labels)} or (kept.pooled is not None) != self.config.privacy.secure_sum:
+            raise RunFolderError(
+                f"the kept answers of round {server_round} have shapes {sorted(shapes)}, expected {(texts, labels)} of"
+                f" {'the sum' if self.config.privacy.secure_sum else 'each client'}; they are those of another run: use"
+                " the folder as the run left it"
+            )
 
 
 def _enter(record: ClientRecord, client: KeptClient, server_round: int) -> None:

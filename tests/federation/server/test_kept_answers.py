@@ -120,10 +120,46 @@ def test_a_setting_that_changes_the_answers_is_refused_by_name(source, keys, nam
     assert not (folder.path.parent / "second").exists()
 
 
-def test_another_number_of_clients_is_refused(source):
+@pytest.mark.parametrize("count", [2, 5])
+def test_another_number_of_clients_is_refused(source, count):
     folder, config, _ = source
-    with pytest.raises(ConfigError, match=r"makes a virtual client \S+, which the run did not have"):
-        again(folder, config, "second", clients=5)
+    with pytest.raises(ConfigError, match=r"the run had 3 client\(s\), hotels, phones, restaurants; give their number"):
+        again(folder, config, "second", clients=count)
+
+
+def test_a_client_that_the_run_could_not_reach_is_left_out_again(small):
+    config = small()
+    partial, _ = run(config, "partial", silent=(102,))
+    second = again(partial, config, "second")
+    assert told(second) == told(partial)
+
+
+def test_a_student_of_a_student_is_distilled_from_the_same_answers(source):
+    folder, config, _ = source
+    second = again(folder, config, "second", **{"keep-answers": True, "distill.loss": "mse"})
+    third, direct = again(second, config, "third"), again(folder, config, "direct")
+    assert (third.path / STUDENT).read_bytes() == (direct.path / STUDENT).read_bytes()
+
+
+def test_answers_in_the_place_of_others_are_refused(small):
+    config = small({"rounds": 2})
+    folder, _ = run(config, "source")
+    first, second = folder.answers(1), folder.answers(2)
+    kept = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(RunFolderError, match=r"answers-1.*damaged \(it holds round 2\)"):
+        again(folder, config, "second")
+    other, _ = run(small({"rounds": 1}), "other")
+    first.write_bytes(other.answers(1).read_bytes())
+    with pytest.raises(RunFolderError, match=r"have shapes .* expected"):
+        again(folder, config, "third")
+    first.write_bytes(kept)
+
+
+def test_a_student_from_answers_is_not_resumed(source):
+    folder, config, _ = source
+    with pytest.raises(ConfigError, match="a student from answers is not resumed"):
+        again(folder, config, "second", resume="second")
 
 
 def test_another_transfer_set_is_refused(source):
