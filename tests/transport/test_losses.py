@@ -100,18 +100,23 @@ def test_the_triton_kernel_compiles_for_a_gpu_that_is_not_there(capability, tmp_
     assert done.stdout.split() == [str(classes) for classes in range(2, 9)]
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("classes", range(2, 9))
-@pytest.mark.parametrize(("rows", "teachers"), [(1, 1), (129, 2), (1, 3), (333, 5), (128, 8), (4097, 4)])
-def test_the_compiled_triton_kernel_agrees_with_the_cpu(classes, rows, teachers):
-    cost, logits, soft_labels, weights = problem(classes, rows=rows, teachers=teachers)
-    loss, found = OTLoss(cost, reduction="none"), []
+def on_both_devices(loss, logits, soft_labels, weights):
+    """Return the values and the gradient of a loss on the CPU, then on a GPU."""
+    found = []
     for device in ("cpu", "cuda"):
         leaf = logits.to(device).requires_grad_()
         values = loss(leaf, soft_labels.to(device), weights.to(device))
         values.sum().backward()
         found.append((values.detach().cpu(), leaf.grad.cpu()))
-    (values, gradient), (there, slope) = found
+    return found
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("classes", range(2, 9))
+@pytest.mark.parametrize(("rows", "teachers"), [(1, 1), (129, 2), (1, 3), (333, 5), (128, 8), (4097, 4)])
+def test_the_compiled_triton_kernel_agrees_with_the_cpu(classes, rows, teachers):
+    cost, logits, soft_labels, weights = problem(classes, rows=rows, teachers=teachers)
+    (values, gradient), (there, slope) = on_both_devices(OTLoss(cost, reduction="none"), logits, soft_labels, weights)
     torch.testing.assert_close(there, values, rtol=1e-5, atol=1e-6 * cost.diameter)
     same = (slope - gradient).abs().amax(dim=1) < 1e-5 * cost.diameter
     assert same.float().mean() > (0.8 if rows > 1 else -1)  # ties may fall either way
@@ -121,13 +126,8 @@ def test_the_compiled_triton_kernel_agrees_with_the_cpu(classes, rows, teachers)
 @pytest.mark.parametrize(("classes", "teachers"), [(5, 4), (28, 4), (64, 2)])
 def test_the_matrix_sinkhorn_on_a_gpu_agrees_with_the_cpu(classes, teachers):
     cost, logits, soft_labels, weights = problem(classes, rows=65, teachers=teachers)
-    loss, found = OTLoss(cost, solver="sinkhorn", reduction="none"), []
-    for device in ("cpu", "cuda"):
-        leaf = logits.to(device).requires_grad_()
-        values = loss(leaf, soft_labels.to(device), weights.to(device))
-        values.sum().backward()
-        found.append((values.detach().cpu(), leaf.grad.cpu()))
-    (values, gradient), (there, slope) = found
+    loss = OTLoss(cost, solver="sinkhorn", reduction="none")
+    (values, gradient), (there, slope) = on_both_devices(loss, logits, soft_labels, weights)
     torch.testing.assert_close(there, values, rtol=5e-3, atol=1e-4 * cost.diameter)
     assert (slope - gradient).norm() < 0.05 * gradient.norm()
 

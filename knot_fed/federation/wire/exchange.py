@@ -142,7 +142,7 @@ def pack_transfer_set(transfer: TransferSet) -> ConfigRecord:
 
 
 def unpack_transfer_set(record: ConfigRecord) -> TransferSet:
-    """Read ordered, distinct texts, within bounds on their number and length unless they are a client's own."""
+    """Read ordered, distinct texts; raises WireError if they exceed the bounds on their number and length."""
     if set(record) not in ({COLUMNS[0]}, set(COLUMNS)):
         raise WireError("the transfer texts are not one column or two; send them again")
     columns = [_texts(record[name]) for name in COLUMNS if name in record]
