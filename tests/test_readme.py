@@ -56,7 +56,16 @@ def test_its_loss_runs_as_it_stands():
 def test_its_three_blocks_of_commands_run(tmp_path):
     install, first, own = SHELL
     for command in install:
-        run(f"{command} --no-deps --no-index --no-build-isolation --target {tmp_path / 'there'} --upgrade", ROOT)
+        run(
+            command,
+            ROOT,
+            "--no-deps",
+            "--no-index",
+            "--no-build-isolation",
+            "--upgrade",
+            "--target",
+            tmp_path / "there",
+        )
     assert (tmp_path / "there" / "knot_fed" / "simulations" / "sentiment.toml").is_file()
     for command in first:
         run(command, tmp_path)
@@ -67,8 +76,8 @@ def test_its_three_blocks_of_commands_run(tmp_path):
     assert len([*tmp_path.glob("runs/reviews*/report.html")]) == 1
 
 
-def run(command, folder):
-    words = shlex.split(command, comments=True)
+def run(command, folder, *further):
+    words = [*shlex.split(command, comments=True), *further]
     words = [sys.executable, "-m", *words] if words[0] == "pip" else words
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     ended = subprocess.run(
