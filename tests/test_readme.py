@@ -73,7 +73,7 @@ def test_its_three_blocks_of_commands_run(tmp_path):
     write_own_data(tmp_path)
     for command in own:
         run(command, tmp_path)
-    assert len([*tmp_path.glob("runs/reviews*/report.html")]) == 1
+    assert len([*tmp_path.glob("runs/reviews*/report.html")]) == 2
 
 
 def run(command, folder, *further):
@@ -96,6 +96,8 @@ def write_own_data(folder):
     (folder / "run.toml").write_text(code("toml"))
     data = tomllib.loads(code("toml"))["data"]
     (folder / data["root"]).mkdir()
+    with (folder / "reviews.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *labelled("phones")])
     owners = dict(zip(data["clients"].split(","), ("phones", "restaurants", "hotels"), strict=True))
     for name, domain in (owners | {data["public"]: "books", data["transfer"]: "forum"}).items():
         with (folder / data["root"] / f"{name}.csv").open("w", newline="") as file:
@@ -104,6 +106,9 @@ def write_own_data(folder):
             if name == data["transfer"]:
                 rows.writerows([text] for text in builtin_texts(domain)[:300])
             else:
-                examples = builtin_examples(domain, LabelSpace.preset("sentiment"), sizes=SIZES)
-                train = zip(examples.train.texts, examples.train.labels, strict=True)
-                rows.writerows([text, label + 1] for text, label in train)
+                rows.writerows(labelled(domain))
+
+
+def labelled(domain):
+    train = builtin_examples(domain, LabelSpace.preset("sentiment"), sizes=SIZES).train
+    return [(text, label + 1) for text, label in zip(train.texts, train.labels, strict=True)]

@@ -13,6 +13,10 @@ from knot_fed.system.terminal import echo_line, make_console
 console = make_console()
 
 
+VIRTUAL_OWNERS = 3
+"""Virtual clients among whom a single file is dealt by default."""
+
+
 class Strategy(StrEnum):
     """The server's strategy: distillation, or the federated averaging baseline."""
 
@@ -31,6 +35,12 @@ def simulate(
     configs: Configs = None,
     app: App = None,
     num_supernodes: Clients = 0,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="One labelled file, dealt to virtual clients, the server and the transfer set.", metavar="FILE"
+        ),
+    ] = None,
     run_config: RunConfig = None,
     backend_config: Annotated[str, typer.Option(help="JSON: client_resources and init_args.")] = "{}",
     strategy: Annotated[Strategy, typer.Option(help="Distillation, or federated averaging.")] = Strategy.KNOT,
@@ -48,6 +58,9 @@ def simulate(
     from knot_fed.runs.tables import summary_table
 
     overrides = resuming(given(configs, run_config), resume)
+    if data is not None:
+        num_supernodes = num_supernodes or VIRTUAL_OWNERS
+        overrides = [str(_deal(data, overrides)), *overrides]
     config = resolve_config(app, overrides, num_supernodes=num_supernodes)
     clients = num_supernodes or len(config.data.client_names)
     resources = federation_settings(backend_config, num_supernodes=clients, ray_address=ray_address)
@@ -60,4 +73,20 @@ def simulate(
         running.run(config, resources, echo=lambda line: echo_line(console, line), verbose=verbose)
     folder = RunFolder.open(Path(config.runs_dir) / config.name)
     console.print(summary_table(folder.read_summary()))
+    echo_line(console, f"report: {folder.path / 'report.html'}")
     echo_line(console, f"run folder: {folder.path}")
+
+
+def _deal(file: Path, overrides: list[str]) -> Path:
+    """Deal a file into a folder beside the run folders, say so, and return its configuration."""
+    from knot_fed.config import RunConfig as Run
+    from knot_fed.config.overrides import read_override
+    from knot_fed.data.dealt import deal_file, dealt_folder
+
+    known = {key: value for text in overrides for key, value in read_override(text).items()}
+    Run.from_mapping(known)
+    dealt = deal_file(file, dealt_folder(file), known)
+    parts = ", ".join(f"{role} {rows}" for role, rows in dealt.rows.items())
+    for note in (*dealt.notes, f"{file.name} is dealt into {dealt.folder}, in rows: {parts}"):
+        echo_line(console, f"note: {note}")
+    return dealt.configuration

@@ -246,6 +246,31 @@ CASES = {
         (*SIM, "data.partition=natural-id", "--num-supernodes", "6"),
         "for 2 clients, and data.id names no column of the file",
     ),
+    "dealing a missing file": (None, ("sim", "--data", "r.csv"), "r.csv: no such file; give a csv, tsv"),
+    "dealing a folder": (folder("r.csv"), ("sim", "--data", "r.csv"), "r.csv: no such file; give a csv, tsv"),
+    "dealing a file without labels": (
+        text("r.csv", "text\n" + "".join(f"a {row}\n" for row in range(40))),
+        ("sim", "--data", "r.csv"),
+        "r.csv: no column looks like labels .text.; name it by data.label=NAME",
+    ),
+    "dealing few rows": (
+        text("r.csv", "text,label\n" + "".join(f"a {row},{row % 2}\n" for row in range(9))),
+        ("sim", "--data", "r.csv"),
+        "r.csv: 9 rows are too few to deal; give 30 rows or more",
+    ),
+    "dealing with an unknown key": (
+        text("r.csv", "text,label\n" + "".join(f"a {row},{row % 2}\n" for row in range(40))),
+        ("sim", "--data", "r.csv", "distil.loss=ot"),
+        "distil.loss",
+    ),
+    "dealing where a folder is in the way": (
+        lambda: (
+            text("r-dealt/other.txt", "mine")(),
+            text("r.csv", "text,label\n" + "".join(f"a {row},{row % 2}\n" for row in range(40)))(),
+        ),
+        ("sim", "--data", "r.csv"),
+        "r-dealt: already exists and holds other files than this data file is dealt into; move it away",
+    ),
     "delta of half": (None, (*SIM, "privacy.delta=0.5"), "privacy.delta = 0.5: input should be less than"),
     "a transfer text that no message carries": (
         text("data/movie-texts.csv", "text\na\n" + "x" * 100_001), SIM, "longer than 100000 characters, which no",
