@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-import annotated_types as bounds
 import mkdocs_gen_files
+from annotated_types import MaxLen
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -13,20 +13,27 @@ from knot_fed.config import RunConfig, kebab
 
 PAGE = "reference/configuration.md"
 MARK = re.compile(r"<!-- keys: ([a-z-]+) -->")
-HEAD = "| key | type | default | bounds | meaning |\n| --- | --- | --- | --- | --- |\n"
-SIGNS = {bounds.Ge: ("≥", "ge"), bounds.Gt: (">", "gt"), bounds.Le: ("≤", "le"), bounds.Lt: ("<", "lt")}
+HEAD = "| key | default | type | meaning |\n| --- | --- | --- | --- |\n"
+KINDS: dict[Any, str] = {bool: "boolean", int: "integer", float: "float", str: "string"}
+SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
 def table(section: type[BaseModel], prefix: str) -> str:
     """Return one row for each key of a section."""
     plain = {name: field for name, field in section.model_fields.items() if not is_section(field)}
-    return HEAD + "".join(row(prefix + kebab(name), field) for name, field in plain.items())
+    rows = "".join(row(prefix + kebab(name), field) for name, field in plain.items())
+    return f'<div class="keys" markdown>\n\n{HEAD}{rows}\n</div>'
 
 
 def row(key: str, field: FieldInfo) -> str:
-    """Return a key's row; its anchor is the key, with a dash for the dot."""
-    anchor = f'<span id="{key.replace(".", "-")}">`{key}`</span>'
-    cells = anchor, kind(field), f"`{shown(field.default)}`", limits(field), escaped(field.description or "")
+    """Return a key's row, with an anchor, and a link to the key's own section if there is one."""
+    name = f"[`{key}`](#{key.replace('.', '')})" if f"### `{key}`\n" in text else f"`{key}`"
+    cells = (
+        f'<span id="key-{key.replace(".", "-")}">{name}</span>',
+        f"`{shown(field.default)}`",
+        limits(field),
+        escaped(field.description or ""),
+    )
     return f"| {' | '.join(cells)} |\n"
 
 
@@ -35,24 +42,17 @@ def is_section(field: FieldInfo) -> bool:
     return isinstance(field.default, BaseModel)
 
 
-def kind(field: FieldInfo) -> str:
-    """Return a key's type, as TOML calls it."""
-    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
-    return "string" if choices else {bool: "boolean", int: "integer", float: "float", str: "string"}[field.annotation]
-
-
 def limits(field: FieldInfo) -> str:
-    """Return a key's bounds: numbers, a length, or names."""
+    """Return a key's type with its bounds: numbers, a length, or names."""
     if get_origin(field.annotation) is Literal:
         return ", ".join(f"`{name}`" for name in get_args(field.annotation))
-    return ", ".join(text for entry in field.metadata for text in limit(entry))
-
-
-def limit(entry: Any) -> list[str]:
-    """Return one bound as text; checks without a number are described in the text of the page."""
-    if isinstance(entry, bounds.MaxLen):
-        return [f"at most {entry.max_length:,} characters"]
-    return [f"{sign} {number(getattr(entry, name))}" for kind, (sign, name) in SIGNS.items() if isinstance(entry, kind)]
+    found = {name: getattr(entry, name) for entry in field.metadata for name in SIGNS if hasattr(entry, name)}
+    if set(found) == {"ge", "le"}:
+        parts = [f"{number(found['ge'])} to {number(found['le'])}"]
+    else:
+        parts = [f"{SIGNS[name]} {number(bound)}" for name, bound in found.items()]
+    parts += [f"at most {entry.max_length:,} characters" for entry in field.metadata if isinstance(entry, MaxLen)]
+    return ", ".join([KINDS[field.annotation], *parts])
 
 
 def number(value: float) -> str:
