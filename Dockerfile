@@ -1,6 +1,6 @@
 # One image for the server and the clients: docker compose build, or docker build -t knot-fed:cpu .
 # For a GPU: docker build -t knot-fed:gpu --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
-# A tag may point to another image tomorrow; docs/operations.md tells how to pin this one by its digest.
+# A tag may point to another image tomorrow; docs/how-to/pin-code.md tells how to pin this one by its digest.
 ARG BASE_IMAGE=python:3.11-slim
 
 # What is installed depends on the list of dependencies only, so that a change of anything else keeps that layer.

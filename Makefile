@@ -7,7 +7,7 @@ endif
 PYTHON ?= python3
 INSTALLED := $(BIN)/.knot-fed-installed
 
-.PHONY: demo test slow-test resolve wheel-test browser-test docker-test check bench clean
+.PHONY: demo test slow-test resolve wheel-test browser-test docker-test check bench docs clean
 
 demo: $(INSTALLED)
 	$(BIN)/flower-simulation --app . --num-supernodes 3
@@ -25,7 +25,7 @@ wheel-test: $(INSTALLED)
 	$(BIN)/python -m pytest -m long tests/end_to_end/test_wheel.py
 
 browser-test: $(INSTALLED)
-	$(BIN)/python -m pytest -m browser tests/reporting
+	$(BIN)/python -m pytest -m browser tests/reporting tests/docs_site
 
 docker-test: $(INSTALLED)
 	$(BIN)/python -m pytest -m docker tests/docker
@@ -41,8 +41,13 @@ bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.transport
 
+# Without a network once the packages are there; the variables silence advertisements of other site generators.
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs build --strict
+
 clean:
-	rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv dist build site .mypy_cache .pytest_cache .ruff_cache
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv

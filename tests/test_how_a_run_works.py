@@ -7,7 +7,7 @@ from pathlib import Path
 import knot_fed
 
 PACKAGE = Path(knot_fed.__file__).parent
-PAGE = (PACKAGE.parent / "docs" / "how-a-run-works.md").read_text(encoding="utf-8")
+PAGE = (PACKAGE.parent / "docs" / "explanation" / "how-a-run-works.md").read_text(encoding="utf-8")
 STEPS = re.findall(r"^\| \d\. [^|]*\| ([^|]*)\| ([^|]*)\|", PAGE, flags=re.MULTILINE)
 
 

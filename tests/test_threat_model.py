@@ -1,4 +1,4 @@
-"""Every claim of docs/threat-model.md has a test that is there and is collected."""
+"""Every claim of docs/explanation/threat-model.md has a test that is there and is collected."""
 
 import ast
 import re
@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import COLLECTED, ROOT
 
-PAGE = ROOT / "docs" / "threat-model.md"
+PAGE = ROOT / "docs" / "explanation" / "threat-model.md"
 TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(test_\w+))?`")
 
 
@@ -38,7 +38,7 @@ def test_a_claim_has_tests_that_are_there_and_collected(claim, tests, pytestconf
 
 
 def test_the_documentation_names_no_test_that_is_not_there():
-    for page in sorted((ROOT / "docs").glob("*.md")):
+    for page in sorted((ROOT / "docs").rglob("*.md")):
         for file, function in TEST.findall(page.read_text(encoding="utf-8")):
             assert (ROOT / file).is_file(), f"{page.name}: {file}"
             assert not function or function in functions_in(file), f"{page.name}: {function}"

@@ -1,7 +1,7 @@
 """The registry of names that keys accept, each with a short description for the table of keys.
 
 The package that implements a family maps the same names to its code. `tests/config/test_choices.py` compares the two,
-and the lists in README.md and in the help of commands.
+and the lists in docs/reference/configuration.md and in the help of commands.
 """
 
 from collections.abc import Mapping

@@ -10,6 +10,7 @@ from knot_fed.config.fields import LONGEST_FUNCTION
 from knot_fed.errors import ConfigError, shown
 
 Scalar: TypeAlias = bool | int | float | str
+KEYS_PAGE = "https://knot-fed.github.io/knot_fed/reference/configuration/"
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -27,7 +28,7 @@ def check_known_keys(mapping: Mapping[str, Scalar], *, known: list[str], where: 
             near = difflib.get_close_matches(key, known, n=3, cutoff=0.5) or [
                 name for name in known if difflib.get_close_matches(last, [name.rpartition(".")[2]], cutoff=0.6)
             ]
-            hint = f"; nearest known: {', '.join(near)}" if near else "; see the table of keys in README.md"
+            hint = f"; nearest known: {', '.join(near)}" if near else f"; {KEYS_PAGE} lists all keys"
             raise ConfigError(f"{where}: unknown key {shown(key)}{hint}")
 
 

@@ -1,6 +1,6 @@
 """Ways to fail that cost no run: each gives one sentence, exits non-zero, and leaves files as they were.
 
-`docs/failures.md` has these and those that need a run.
+`docs/reference/failures.md` has these and those that need a run.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""One registry for each family: schema, table of keys, README, command help and the implementing code list the same."""
+"""One registry for each family: schema, table of keys, reference, command help and the code list the same."""
 
 import re
 from contextlib import nullcontext
@@ -52,14 +52,15 @@ def test_the_code_implements_exactly_the_names_of_the_registry(key):
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_the_table_of_keys_and_the_readme_list_every_name(key):
+def test_the_table_of_keys_and_the_reference_list_every_name(key):
     section, _, field = f".{key}".rpartition(".")
     table = re.search(rf"\[tool\.flwr\.app\.config{section}\](.*?)(\n\n|\Z)", defaults_table(), re.S)[1]
     comment = re.search(rf"^{field} = .*", table, re.M)[0].partition("#")[2]
-    row = re.search(rf"^\| (?:`[\w.-]+`, )*`{re.escape(key)}`.*", (ROOT / "README.md").read_text(), re.M)[0]
+    page = (ROOT / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")
+    section = re.search(rf"^### `{re.escape(key)}`\n(.*?)^##", page, re.M | re.S)[1]
     for name in KEYS[key]:
         assert name in comment
-        assert f"`{name}`" in row
+        assert f"`{name}`" in section
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key not in CHECKED_LATER])
@@ -100,16 +101,16 @@ def option_help(command, option):
 
 
 @pytest.mark.parametrize(
-    ("command", "option", "registry", "refuse"),
+    ("command", "option", "registry", "refuse", "page"),
     [
-        ("audit", "attacks", attacks.ATTACKS, lambda: parse_attacks("odd")),
-        ("prepare", "recipe", RECIPES, lambda: find_recipe("odd")),
+        ("audit", "attacks", attacks.ATTACKS, lambda: parse_attacks("odd"), "sweep.md"),
+        ("prepare", "recipe", RECIPES, lambda: find_recipe("odd"), "simulate.md"),
     ],
 )
-def test_the_help_of_commands_and_the_readme_list_attacks_and_recipes(command, option, registry, refuse):
+def test_the_help_of_commands_and_its_page_list_attacks_and_recipes(command, option, registry, refuse, page):
     text = option_help(command, option)
-    readme = (ROOT / "README.md").read_text()
-    assert [name for name in registry if name not in text or name not in readme] == []
+    documented = (ROOT / "docs" / "how-to" / page).read_text(encoding="utf-8")
+    assert [name for name in registry if name not in text or name not in documented] == []
     with pytest.raises(ConfigError) as refused:
         refuse()
     assert [name for name in registry if name not in str(refused.value)] == []

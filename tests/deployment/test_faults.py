@@ -1,4 +1,4 @@
-"""Every fault that a federation meets, on real processes; with -s, each test prints its row of docs/faults.md."""
+"""Every fault that a federation meets, on real processes; -s prints the rows of docs/explanation/faults.md."""
 
 import shutil
 import subprocess

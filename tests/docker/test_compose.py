@@ -1,4 +1,4 @@
-"""The commands of README.md, section Real clients, as they stand there, and what a client in a container can reach."""
+"""The commands of docs/how-to/deploy.md, as they stand there, and what a client in a container can reach."""
 
 import hashlib
 import json
@@ -93,9 +93,9 @@ class Host:
         return self.run(command, CLIENT_A=name)
 
 
-def readme_commands(*starts):
-    """Find the one command of README.md that starts so, for each start."""
-    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
+def page_commands(*starts):
+    """Find the one command of the page's first block that starts so, for each start."""
+    text = (ROOT / "docs" / "how-to" / "deploy.md").read_text().split("```")[1].replace("\\\n", " ")
     lines = [re.sub(r" +# .*", "", line).strip() for line in text.splitlines()]
     found = [[line for line in lines if line.startswith(start)] for start in starts]
     assert [len(lines) for lines in found] == [1] * len(starts), found
@@ -109,7 +109,7 @@ def host(tmp_path_factory):
     if subprocess.run(["docker", "info"], capture_output=True).returncode:
         pytest.skip("no Docker Engine answers")
     host = Host(tmp_path_factory.mktemp("host"))
-    init, up = readme_commands("knot-fed credentials init", "docker compose up")
+    init, up = page_commands("knot-fed credentials init", "docker compose up")
     try:
         host.succeed(init)
         host.succeed("docker compose build --quiet")
@@ -121,11 +121,11 @@ def host(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def submitted(host):
-    (submit,) = readme_commands("knot-fed submit")
+    (submit,) = page_commands("knot-fed submit")
     return host.succeed(f"{submit} --superlink 127.0.0.1:{host.port}")
 
 
-def test_the_commands_of_the_readme_end_with_the_table_of_three_clients(submitted):
+def test_the_commands_of_the_page_end_with_the_table_of_three_clients(submitted):
     assert "before → after" in submitted
     for name in CLIENTS.values():
         assert re.search(rf"{name} +│ ok", submitted)
@@ -214,7 +214,7 @@ def test_a_client_says_when_no_app_is_pinned_and_does_not_start_on_a_wrong_pin(h
 
 
 def test_a_client_whose_owner_has_pinned_another_app_runs_nothing_of_it(host):
-    (submit,) = readme_commands("knot-fed submit")
+    (submit,) = page_commands("knot-fed submit")
     host.succeed("docker compose up --detach --wait client-a", APP_DIGEST="0" * 64)
     submitted = host.succeed(f"{submit} --superlink 127.0.0.1:{host.port}")
     assert "does not run this app" in submitted

@@ -16,7 +16,7 @@ from knot_fed.types import LabelledTexts, SplitExamples
 
 FEW = LabelledTexts(("good", "bad"), np.array([1, 0]))
 PACKAGE = Path(knot_fed.__file__).parent
-DOCUMENTED = [PACKAGE.parent / "README.md", PACKAGE.parent / "docs" / "privacy.md"]
+DOCUMENTED = [PACKAGE.parent / "docs" / page for page in ("reference/configuration.md", "explanation/privacy.md")]
 NAMED = {"training/kept_teachers.py": {"dp-sgd"}}
 """A key in the digest of a teacher of DP-SGD, which names those that are kept."""
 

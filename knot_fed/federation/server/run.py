@@ -200,7 +200,7 @@ def finish_run(
 def summarise(
     config: RunConfig, outcome: Outcome, facts: dict[str, object], *, seconds: float, failure: KnotError | None
 ) -> dict[str, object]:
-    """Return the content of `summary.json`, documented in README.md; `facts` are those of this kind of run."""
+    """Return `summary.json`, as in docs/reference/run-folder.md; `facts` are those of this kind of run."""
     names = [name for name in outcome.before if name in outcome.after]
     public = public_domain(config, [record.name for record in outcome.clients.values()])
     called = {public_domain(config, [client_name(config.data.public)]): public}
