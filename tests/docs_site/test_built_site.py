@@ -1,6 +1,8 @@
 """The site as it is built: complete references, links and anchors that resolve, and nothing from elsewhere."""
 
 import html
+import importlib
+import inspect
 import re
 from urllib.parse import unquote
 
@@ -94,6 +96,19 @@ def test_every_command_is_in_the_reference_with_all_that_it_takes(site):
                 names = [*parameter.opts, *parameter.secondary_opts] if parameter.param_type_name == "option" else []
                 assert [option for option in names if option not in text] == [], name
                 assert said(parameter.help or "") in text, f"{name} {parameter.name}"
+
+
+@pytest.mark.parametrize("package", ["knot_fed", "transport", "aggregation", "mechanisms", "models", "config"])
+def test_every_public_class_and_function_of_a_package_is_described(site, package):
+    module = importlib.import_module("knot_fed" if package == "knot_fed" else f"knot_fed.{package}")
+    anchors = re.findall(r'id="knot_fed\.([\w.]+)"', read(site, f"reference/api/{package}"))
+    described = {anchor.rpartition(".")[2] for anchor in anchors}
+    callables = {
+        name
+        for name in module.__all__
+        if inspect.isclass(getattr(module, name)) or inspect.isfunction(getattr(module, name))
+    }
+    assert callables - described == set()
 
 
 def test_each_link_and_anchor_of_the_site_resolves(site):

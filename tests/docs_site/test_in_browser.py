@@ -4,6 +4,7 @@ import functools
 import http.server
 import shutil
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,12 @@ PAGES = (
     "explanation/how-a-run-works/", "explanation/hostile-inputs/", "explanation/transport/", "results/",
 )  # fmt: skip
 FOUND = "return [...document.querySelectorAll('.md-search-result__link')].map(link => link.href)"
+SERIOUS = ("serious", "critical")
+PALETTE = """
+const scheme = arguments[0];
+localStorage.setItem("/.__palette", JSON.stringify({index: scheme == "dark" ? 1 : 0, color: {
+  scheme: scheme == "dark" ? "slate" : "default", media: `(prefers-color-scheme: ${scheme})`}}));
+"""
 ASKED = "return performance.getEntriesByType('resource').map(entry => entry.name)"
 
 
@@ -78,6 +85,24 @@ def test_a_page_is_no_wider_than_the_screen_and_asks_its_own_server_only(browser
     browser.get(home + page)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= WIDTHS[device]
     assert [name for name in browser.execute_script(ASKED) if not name.startswith((home, "data:", "blob:"))] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_has_no_serious_violation_of_the_rules_for_accessibility(browser, home, page, scheme):
+    axe = pytest.importorskip("axe_core_python")
+    script = next(Path(axe.__file__).parent.rglob("axe*.js")).read_text(encoding="utf-8")
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.get(home + page)
+    browser.execute_script(PALETTE, scheme)
+    browser.get(home + page)
+    browser.execute_script(script)
+    found = browser.execute_async_script("const done = arguments[0]; axe.run().then(done)")["violations"]
+    serious = [
+        (rule["id"], node["html"][:200]) for rule in found if rule["impact"] in SERIOUS for node in rule["nodes"]
+    ]
+    assert serious == []
 
 
 def test_the_palette_can_be_switched_and_is_kept(browser, home):
