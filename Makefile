@@ -7,7 +7,7 @@ endif
 PYTHON ?= python3
 INSTALLED := $(BIN)/.knot-fed-installed
 
-.PHONY: demo test slow-test resolve wheel-test browser-test docker-test check bench docs clean
+.PHONY: demo test slow-test resolve wheel-test browser-test docker-test check bench docs dist sbom audit clean
 
 demo: $(INSTALLED)
 	$(BIN)/flower-simulation --app . --num-supernodes 3
@@ -46,6 +46,17 @@ docs: $(INSTALLED)
 	$(BIN)/python -c "import l2m4m, material, mkdocs_gen_files, mkdocs_jupyter, mkdocs_table_reader_plugin, mkdocstrings" \
 		2>/dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs build --strict
+
+dist: $(INSTALLED)
+	.ci/dist $(BIN)/python $(BIN)/uv
+
+sbom: $(INSTALLED)
+	mkdir -p build
+	$(BIN)/uv tool run --no-config --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py environment --pyproject pyproject.toml \
+		--output-reproducible --output-file build/sbom.json $(BIN)/python
+
+audit: $(INSTALLED)
+	$(BIN)/uv tool run --no-config --quiet --from pip-audit==2.10.1 pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 clean:
 	rm -rf .venv dist build site .mypy_cache .pytest_cache .ruff_cache

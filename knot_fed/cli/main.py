@@ -1,14 +1,12 @@
 """`knot-fed`: start projects, prepare data, run and study federations, inspect runs, predict with students."""
 
-from importlib.metadata import version
-from typing import Annotated
-
 import typer
 
 from knot_fed.cli.boundary import guarded
 from knot_fed.cli.check_data import check_data
 from knot_fed.cli.distil import distil
 from knot_fed.cli.new import new
+from knot_fed.cli.options import Version
 from knot_fed.cli.owner.client import app as client
 from knot_fed.cli.owner.credentials import credentials
 from knot_fed.cli.owner.privacy import privacy
@@ -28,17 +26,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(asked: bool) -> bool:
-    if asked:
-        typer.echo(f"knot-fed {version('knot-fed')}")
-        raise typer.Exit
-    return asked
-
-
 @app.callback()
-def main(
-    _: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")] = False,
-) -> None:
+def main(_: Version = False) -> None:
     """Start projects, prepare data, run and study federations, inspect runs, predict with students."""
 
 

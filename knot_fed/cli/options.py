@@ -1,9 +1,18 @@
 """Arguments and options shared by several commands."""
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
+
+
+def _print_version(asked: bool) -> bool:
+    if asked:
+        typer.echo(f"knot-fed {version('knot-fed')}")
+        raise typer.Exit
+    return asked
+
 
 Configs: TypeAlias = Annotated[
     list[str] | None,
@@ -22,6 +31,9 @@ App: TypeAlias = Annotated[
 ]
 Clients: TypeAlias = Annotated[
     int, typer.Option("--num-supernodes", min=0, help="Number of virtual clients; 0: one for each private file.")
+]
+Version: TypeAlias = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
 ]
 Jobs: TypeAlias = Annotated[int, typer.Option(min=0, help="Parallel jobs, each on one CPU; 0: one for each CPU.")]
 Seeds: TypeAlias = Annotated[

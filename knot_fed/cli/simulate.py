@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from knot_fed.cli.boundary import without_traceback
-from knot_fed.cli.options import App, Clients, Configs, RayAddress, Resume, RunConfig, Verbose, given
+from knot_fed.cli.options import App, Clients, Configs, RayAddress, Resume, RunConfig, Verbose, Version, given
 from knot_fed.system.terminal import echo_line, make_console
 
 console = make_console()
@@ -24,11 +24,16 @@ class Strategy(StrEnum):
     FEDAVG = "fedavg"
 
 
-def main() -> None:
-    """Run the command."""
+def command() -> typer.Typer:
+    """Return the command, with its error boundary."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(without_traceback("flower-simulation", simulate))
-    app()
+    return app
+
+
+def main() -> None:
+    """Run the command."""
+    command()()
 
 
 def simulate(
@@ -47,6 +52,7 @@ def simulate(
     ray_address: RayAddress = "",
     resume: Resume = "",
     verbose: Verbose = False,
+    _: Version = False,
 ) -> None:
     """Run a federation of virtual clients and print its tables; exits non-zero if the run fails."""
     from knot_fed.config.overrides import resolve_config, resuming

@@ -1,0 +1,1 @@
+"""What is published: packages, metadata, workflows, and the bundle for Flower Hub."""
