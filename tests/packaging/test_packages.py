@@ -7,9 +7,9 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from importlib import import_module
 
 import pytest
-from flwr.cli.app_cmd import publish
 from flwr.cli.build import build_fab_from_disk
 
 from tests.conftest import ROOT
@@ -88,6 +88,7 @@ def fab_listing(content):
 
 def test_flower_hub_takes_the_tree():
     """The checks of `flwr app publish` that need no account: description, kinds, number and size of files."""
+    publish = import_module("flwr.cli.app_cmd.publish")
     description = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["description"]
     assert 0 < len(description) <= 200
     publish._validate_description(description)
