@@ -40,7 +40,7 @@ def summary_table(summary: dict[str, Any]) -> Group:
 def summary_lines(summary: dict[str, Any]) -> list[str]:
     """Return `summary_table` as lines of text, without colours."""
     written = io.StringIO()
-    Console(file=written, width=WIDTH, color_system=None).print(summary_table(summary))
+    Console(file=written, width=WIDTH, color_system=None, force_jupyter=False).print(summary_table(summary))
     return [line.rstrip() for line in written.getvalue().splitlines()]
 
 
