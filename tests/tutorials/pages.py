@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -51,7 +52,7 @@ def told_errors(page: Path) -> list[str]:
     listed = blocks(page)
     return [
         line
-        for block, after in zip(listed, listed[1:], strict=False)
+        for block, after in pairwise(listed)
         if block.code and after.language == "text"
         for line in after.text.splitlines()
     ]
