@@ -7,7 +7,7 @@ endif
 PYTHON ?= python3
 INSTALLED := $(BIN)/.knot-fed-installed
 
-.PHONY: demo test slow-test resolve wheel-test browser-test docker-test check bench docs dist sbom audit clean
+.PHONY: demo test slow-test resolve wheel-test browser-test docker-test check bench docs notebooks dist sbom audit clean
 
 demo: $(INSTALLED)
 	$(BIN)/flower-simulation --app . --num-supernodes 3
@@ -17,6 +17,9 @@ test: $(INSTALLED)
 
 slow-test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not long" tests
+
+notebooks: $(INSTALLED)
+	$(BIN)/python -m pytest -o addopts= -o filterwarnings=default --nbmake --nbmake-timeout=600 docs/tutorials/*.ipynb
 
 resolve: $(INSTALLED)
 	.ci/resolve $(BIN)/uv

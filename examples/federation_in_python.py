@@ -7,7 +7,6 @@ import sys
 
 from knot_fed import Federation, RunConfig
 from knot_fed.config.overrides import read_override
-from knot_fed.training.teacher import predict_soft_labels
 
 
 def main(*pairs: str) -> None:
@@ -16,7 +15,7 @@ def main(*pairs: str) -> None:
     result = Federation(RunConfig.from_mapping(settings)).run(clients=3)
     student = result.summary["student"]
     print(f"accuracy {student['before']['accuracy']:.3f} -> {student['after']['accuracy']:.3f}")
-    print(predict_soft_labels(result.student, ["The room was clean and the staff friendly."]).round(2))
+    print(result.predict(["The room was luxurious. The staff is welcoming."]).round(2))
     print(f"run folder: {result.folder}")
 
 

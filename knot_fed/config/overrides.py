@@ -5,7 +5,7 @@ import os
 import re
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,12 @@ def deployed_config(app: Path | None, overrides: list[str]) -> RunConfig:
     return RunConfig.from_mapping(merged | {"name": _run_name(merged)})
 
 
-def second_config(first: Mapping[str, Any], overrides: list[str], *, source: Path) -> RunConfig:
+def second_config(
+    first: Mapping[str, Any], overrides: Sequence[str | Mapping[str, Scalar]], *, source: Path
+) -> RunConfig:
     """Merge a run's configuration (TOML tables) with overrides, for another run that uses its answers.
+
+    Overrides are TOML files, `key=value` pairs or flat mappings; later ones win.
 
     The second run is named after the first and the time, is written beside it, and keeps no answers of its own, unless
     the overrides say otherwise. Raises ConfigError as `resolve_config`.
@@ -82,7 +86,7 @@ def second_config(first: Mapping[str, Any], overrides: list[str], *, source: Pat
         "keep-answers": False,
     }
     for override in overrides:
-        merged |= read_override(override)
+        merged |= read_override(override) if isinstance(override, str) else override
     return RunConfig.from_mapping({key: absolute(key, value) for key, value in merged.items()})
 
 

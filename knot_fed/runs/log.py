@@ -217,7 +217,7 @@ def notes_to(echo: Callable[[str], None]) -> Iterator[None]:
 
 
 class _Notes(io.TextIOBase):
-    def __init__(self, echo: Callable[[str], None], shown: TextIO) -> None:
+    def __init__(self, echo: Callable[[str], None], shown: io.TextIOBase | TextIO) -> None:
         self._echo, self._shown = echo, shown
 
     def write(self, text: str) -> int:

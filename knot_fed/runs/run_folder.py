@@ -170,6 +170,23 @@ class RunFolder:
         np.save(file, pooled)
         self._write(f"pooled-soft-labels-{round_number}.npy", file.getvalue())
 
+    def read_pooled(self, round_number: int) -> Float[np.ndarray, "examples classes"]:
+        """Read the pooled soft labels of one round.
+
+        Raises
+        ------
+        RunFolderError
+            If the file is missing or damaged.
+        """
+        file = self.path / f"pooled-soft-labels-{round_number}.npy"
+        try:
+            pooled: Float[np.ndarray, "examples classes"] = np.load(file)
+        except (OSError, ValueError):
+            raise RunFolderError(
+                f"{file}: missing or unreadable; the run stopped before the end of that round, start it again"
+            ) from None
+        return pooled
+
     def write_answers(self, round_number: int, answers: bytes) -> None:
         """Write the answers of one round, readable by their owner only: they are soft labels of single clients."""
         self._write(self.answers(round_number).name, answers, mode=OWNERS)

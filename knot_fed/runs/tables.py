@@ -1,13 +1,16 @@
 """The tables of a run, for the terminal."""
 
+import io
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
 from knot_fed.runs.method import clients_answered, method_of
 from knot_fed.runs.narrow import cause, narrow_table, plain, reasons, rounded
+from knot_fed.system.terminal import WIDTH
 from knot_fed.types import MEAN
 
 DISTANCES = (("sd", "SD ↓"), ("sd_calibrated", "SD cal. ↓"), ("w1", "W1 ↓"))
@@ -32,6 +35,30 @@ def summary_table(summary: dict[str, Any]) -> Group:
     parts.append(_clients_table(clients, unmeasured))
     parts += reasons((client["name"], client_state(client, unmeasured)) for client in clients)
     return Group(*parts, plain(clients_answered(summary)))
+
+
+def summary_lines(summary: dict[str, Any]) -> list[str]:
+    """Return `summary_table` as lines of text, without colours."""
+    written = io.StringIO()
+    Console(file=written, width=WIDTH, color_system=None, force_jupyter=False).print(summary_table(summary))
+    return [line.rstrip() for line in written.getvalue().splitlines()]
+
+
+def summary_html(summary: dict[str, Any]) -> str:
+    """Return the method and the table of metrics as HTML, for a notebook."""
+    heads = ["domain", *(heading for _, heading in COLUMNS), "examples"]
+    rows = [(name, metrics) for name, metrics in sorted(summary["domains"].items())]
+    if summary["student"]["before"] and summary["student"]["after"]:
+        rows.append((MEAN, summary["student"]))
+    head = "".join(f"<th scope='col'>{escape(text)}</th>" for text in heads)
+    body = "".join(
+        f"<tr><th scope='row'>{escape(name)}</th>"
+        + "".join(f"<td>{escape(text)}</td>" for text in _cells(metrics, COLUMNS, counted=True))
+        + "</tr>"
+        for name, metrics in rows
+    )
+    caption = escape(f"{summary['task']}: {method_of(summary)}; before → after; {clients_answered(summary)}")
+    return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _metrics_table(

@@ -43,7 +43,7 @@ def ascii_lines(shown: RenderableType) -> list[str]:
     """Return what a console would print, as lines of ASCII."""
     written = io.BytesIO()
     ascii_file = io.TextIOWrapper(written, encoding="ascii", errors="replace", write_through=True)
-    PlainConsole(file=ascii_file, width=WIDTH, color_system=None).print(shown)
+    PlainConsole(file=ascii_file, width=WIDTH, color_system=None, force_jupyter=False).print(shown)
     return [line.rstrip() for line in written.getvalue().decode("ascii").split("\n") if line.strip()]
 
 

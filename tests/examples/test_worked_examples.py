@@ -1,4 +1,4 @@
-"""A new loss, weighting and model, each from its code to a run; docs/tutorials/your-own-code.md counts the files."""
+"""A new loss, weighting and model, from code to a whole run; docs/tutorials/your-own-code.md counts the files."""
 
 from pathlib import Path
 
