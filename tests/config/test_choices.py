@@ -137,8 +137,8 @@ def test_every_scheme_may_enter_a_secure_sum():
 def test_trackers_are_a_list_in_which_auto_and_none_stand_alone():
     assert RunConfig.from_mapping({"trackers": "tensorboard, mlflow"}).trackers == "tensorboard, mlflow"
     for text in ("auto,mlflow", "wandb,none"):
-        with pytest.raises(ConfigError, match="trackers = .* alone"):
+        with pytest.raises(ConfigError, match=r"trackers = .* alone"):
             RunConfig.from_mapping({"trackers": text})
     for text in ("", "mlflow,", "tensorboard,odd"):
-        with pytest.raises(ConfigError, match="trackers = .*use auto, none, tensorboard, mlflow, wandb"):
+        with pytest.raises(ConfigError, match=r"trackers = .*use auto, none, tensorboard, mlflow, wandb"):
             RunConfig.from_mapping({"trackers": text})

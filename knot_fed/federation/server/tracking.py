@@ -29,13 +29,13 @@ def track_round(trackers: Trackers, roster: Roster, number: int) -> None:
     """Log clients, traffic, time, guarantee and metrics of the clients after a round; 0 is before the first."""
     outcome = roster.outcome
     clients = outcome.clients.values()
-    facts: dict[str, float] = {
-        "traffic/bytes_up": sum(record.bytes_up for record in clients),
-        "traffic/bytes_down": sum(record.bytes_down for record in clients),
+    facts = {
+        "traffic/bytes_up": float(sum(record.bytes_up for record in clients)),
+        "traffic/bytes_down": float(sum(record.bytes_down for record in clients)),
         "time/seconds": trackers.seconds,
     }
     if number:
-        facts["clients/answered"] = roster.answered_in_round
+        facts["clients/answered"] = float(roster.answered_in_round)
     epsilon = privacy_facts(roster.config, outcome)["epsilon"]
     if isinstance(epsilon, float):
         facts["privacy/epsilon"] = epsilon

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 Axis: TypeAlias = Literal["epoch", "round"]
 """What a step counts: epochs of distillation over all rounds, or rounds."""
@@ -28,6 +28,7 @@ class TrackedRun:
     tags: Mapping[str, str]
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """Writes a run to one kind of board; any method may raise any exception, which ends the tracker and not the run."""
 
