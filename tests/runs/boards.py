@@ -37,7 +37,7 @@ def wandb_records(folder):
     """Parse the offline files of all parts of a run: blocks of checksum, length, kind and data, after a header."""
     from wandb.proto.wandb_internal_pb2 import Record
 
-    for file in sorted(folder.glob("wandb/*/*.wandb")):
+    for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
         content, place, parts = file.read_bytes(), HEADER, b""
         while place + HEADER <= len(content):
             if BLOCK - place % BLOCK < HEADER:

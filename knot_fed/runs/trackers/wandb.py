@@ -8,6 +8,8 @@ from pathlib import Path
 from knot_fed.runs.trackers.tracker import Axis, TrackedRun
 
 PROJECT, MODE = "knot-fed", "offline"
+MOST_ROWS = 1_000_000
+"""Of one part of a run's history."""
 FINISH_SECONDS = 60.0
 """Time to upload what is left at the end of a run; `wandb sync` uploads the rest."""
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # before the import, which starts it
@@ -30,6 +32,8 @@ class WandbTracker:
         """Start a run and W&B's service process; the mode is `WANDB_MODE`, the project `WANDB_PROJECT`."""
         self._alone = wandb.run is None
         identifier = resumed or secrets.token_hex(4)
+        parts = len(list(run.folder.glob(f"wandb/*-{identifier}")))
+        self._rows = parts * MOST_ROWS  # W&B drops rows whose number does not ascend, also over the parts of a run
         settings = wandb.Settings(
             mode=os.environ.get("WANDB_MODE", MODE), project=os.environ.get("WANDB_PROJECT", PROJECT),
             root_dir=str(run.folder), run_id=identifier, run_name=run.folder.name, resume="allow", **SETTINGS,
@@ -42,7 +46,8 @@ class WandbTracker:
     def log(self, rows: Mapping[int, Mapping[str, float]], *, axis: Axis) -> None:
         """Write one row of the run's history for each step."""
         for step, scalars in rows.items():
-            self._run.log({**scalars, axis: step})
+            self._run.log({**scalars, axis: step}, step=self._rows)
+            self._rows += 1
 
     def log_file(self, name: str, text: str) -> None:
         """Keep a file among the run's files."""

@@ -1,6 +1,9 @@
 """What TensorBoard, MLflow and Weights & Biases hold of a run, during it and after it."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from knot_fed.federation.server.run import run_in_folder
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.runs.tables import COLUMNS
 from knot_fed.runs.trackers.trackers import RECORD
+from tests.deployment.members import MARK, left_over, until
 from tests.fakes import InProcessGrid, context, virtual_clients
 from tests.federation.server.test_resume import Killed
 from tests.runs.boards import NAMES, mlflow_run, read_board, wandb_records
@@ -142,6 +146,7 @@ def test_trackers_change_no_result(tracked, small):
     assert not (plain.path / "tensorboard").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpoint", [2, 5])
 def test_a_resumed_run_goes_on_in_the_same_boards_without_a_step_twice(small, monkeypatch, checkpoint):
     keys = {**TWO_ROUNDS, "trackers": ALL, "distill.epochs": 3}
@@ -168,9 +173,13 @@ def test_a_resumed_run_goes_on_in_the_same_boards_without_a_step_twice(small, mo
         assert scalars["distillation/held_out_loss"] == pytest.approx(dict(enumerate(held)), rel=1e-6)
         assert set(scalars["eval/sd/phones"]) == {0, 1, 2}
         assert scalars["clients/answered"] == {1: 3, 2: 3}
-    assert len({record.run.run_id for record in wandb_records(folder.path) if record.HasField("run")}) == 1
+    records = list(wandb_records(folder.path))
+    assert len({record.run.run_id for record in records if record.HasField("run")}) == 1
+    numbers = [record.history.step.num for record in records if record.HasField("history")]
+    assert numbers == sorted(set(numbers))
 
 
+@pytest.mark.slow
 def test_fedavg_is_tracked_by_round(small):
     config = small({"fedavg.rounds": 2, "teacher.epochs": 1, "trackers": ALL, "name": "averaged"})
     grid = InProcessGrid(virtual_clients(config, 3), app=fedavg_app.client_app)
@@ -187,6 +196,7 @@ def test_fedavg_is_tracked_by_round(small):
         )
 
 
+@pytest.mark.slow
 def test_a_guarantee_is_a_scalar(small):
     keys = {"privacy.mechanism": "gaussian", "privacy.epsilon": 4.0, "weights.scheme": "uniform"}
     folder = run(small(keys | {"trackers": "mlflow", "name": "noisy"}))
@@ -194,6 +204,7 @@ def test_a_guarantee_is_a_scalar(small):
     assert read_board("mlflow", folder.path)["privacy/epsilon"] == pytest.approx({1: epsilon})
 
 
+@pytest.mark.slow
 def test_a_student_from_answers_is_tracked_too(small):
     source = run(small({"trackers": "none", "name": "source"}))
     config = small({"trackers": "mlflow", "name": "second", "distill.loss": "kl"})
@@ -224,6 +235,7 @@ class Losing(InProcessGrid):
         return super().send_and_receive(messages, timeout=timeout)
 
 
+@pytest.mark.slow
 def test_a_board_that_is_lost_during_the_run_costs_one_line(small):
     config = small(TWO_ROUNDS | {"trackers": "mlflow,tensorboard", "name": "lost"})
     grid = Losing(virtual_clients(config, 3))
@@ -233,3 +245,29 @@ def test_a_board_that_is_lost_during_the_run_costs_one_line(small):
     assert (folder.path / "run.log").read_text().count("tracker mlflow failed, and the run goes on without it") == 1
     assert set(read_board("tensorboard", folder.path)["eval/sd/mean"]) == {0, 2}
     assert json.loads((folder.path / "summary.json").read_text())["clients_answered"] == 3
+
+
+PROGRAM = """
+import sys
+from knot_fed import Federation, RunConfig
+from knot_fed.system.stopping import stoppable
+with stoppable("program"):
+    Federation(RunConfig.from_mapping({"trackers": "wandb", "distill.epochs": 500, "distill.patience": 500,
+        "name": "stopped", "runs-dir": sys.argv[1], "state-dir": sys.argv[1] + "/state"})).run()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_a_stopped_program_leaves_no_process_of_wandb(tmp_path, number):
+    environment = {**psutil.Process().environ(), MARK: str(tmp_path)}
+    with (tmp_path / "said").open("wb") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(tmp_path / "runs")], env=environment, stdout=said, stderr=said
+        )
+    log = tmp_path / "said"
+    until(lambda: b"clients answered" in log.read_bytes(), "answers", timeout=200, log=log)
+    assert [child for child in psutil.Process(process.pid).children() if "wandb" in child.name()]
+    process.send_signal(number)
+    process.wait(timeout=60)
+    until(lambda: not left_over(tmp_path), "end of all processes", timeout=20)
