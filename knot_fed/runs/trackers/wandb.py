@@ -1,7 +1,6 @@
 """Weights & Biases: by default offline, under `wandb/` of the run folder, for `wandb sync` later."""
 
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,22 +30,21 @@ class WandbTracker:
     def start(self, run: TrackedRun, *, resumed: str) -> str:
         """Start a run and W&B's service process; the mode is `WANDB_MODE`, the project `WANDB_PROJECT`."""
         self._alone = wandb.run is None
-        identifier = resumed or secrets.token_hex(4)
-        parts = len(list(run.folder.glob(f"wandb/*-{identifier}")))
+        parts = len(list(run.folder.glob(f"wandb/*-{resumed}"))) if resumed else 0
         self._rows = parts * MOST_ROWS  # W&B drops rows whose number does not ascend, also over the parts of a run
         settings = wandb.Settings(
             mode=os.environ.get("WANDB_MODE", MODE), project=os.environ.get("WANDB_PROJECT", PROJECT),
-            root_dir=str(run.folder), run_id=identifier, run_name=run.folder.name, resume="allow", **SETTINGS,
+            root_dir=str(run.folder), run_id=resumed or None, run_name=run.folder.name, resume="allow", **SETTINGS,
         )  # fmt: skip
         self._run = wandb.init(config={**run.settings, **run.tags}, settings=settings)
         self._run.define_metric("*", step_metric="round")
         self._run.define_metric("distillation/*", step_metric="epoch")
-        return identifier
+        return str(self._run.id)
 
     def log(self, rows: Mapping[int, Mapping[str, float]], *, axis: Axis) -> None:
         """Write one row of the run's history for each step."""
         for step, scalars in rows.items():
-            self._run.log({**scalars, axis: step}, step=self._rows)
+            self._run.log({**scalars, axis: step}, step=self._rows, commit=True)
             self._rows += 1
 
     def log_file(self, name: str, text: str) -> None:
