@@ -45,11 +45,11 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
         student = run.start_student(config, public, transfer)
     sizes = [value.nbytes for value in trained_state(student).values()]
     grid = bounded(grid, envelope.ReplyBounds.of_arrays(sizes))
-    strategy = CountedFedAvg(config, student, transfer, public.val)
+    strategy = CountedFedAvg(config, student, transfer, public.val, folder.trackers)
     outcome = strategy.roster.outcome
     averaging = time.monotonic()
     with phase("averaging"):
-        failure = run.run_between_measurements(lambda: strategy.run(grid), student, config, public, outcome)
+        failure = run.run_between_measurements(lambda: strategy.run(grid), student, config, public, outcome, folder)
     facts: dict[str, object] = {
         "fedavg": {
             "rounds": config.fedavg.rounds,
@@ -60,7 +60,8 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
         },
         "privacy": {"mechanism": "none", "guarantee": "no guarantee: parameters leave each client"},
     }
-    run.finish_run(config, outcome, student, folder, facts, started=started, failure=failure)
+    rounds = config.fedavg.rounds
+    run.finish_run(config, outcome, student, folder, facts, rounds=rounds, started=started, failure=failure)
 
 
 @client_app.query()

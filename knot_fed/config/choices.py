@@ -4,7 +4,7 @@ The package that implements a family maps the same names to its code. `tests/con
 and the lists in docs/reference/configuration.md and in the help of commands.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -49,6 +49,14 @@ PARTITIONS: dict[str, str] = {
 }  # fmt: skip
 MODELS: dict[str, str] = {"ngram-bag": "", "tiny-bert": "", "hf:<hub id or absolute folder>": ""}
 COMPRESSIONS: dict[str, str] = {"none": "", "float16": "", "uint8": "", "top-k": "", "hard": ""}
+AUTO, NO_TRACKER = "auto", "none"
+TRACKERS: dict[str, str] = {
+    AUTO: "tensorboard if installed",
+    NO_TRACKER: "",
+    "tensorboard": "",
+    "mlflow": "",
+    "wandb": "Weights & Biases",
+}
 
 
 def scheme_reads(scheme: str) -> Reads:
@@ -97,5 +105,20 @@ def known_or_plugin(choices: Mapping[str, object]) -> AfterValidator:
         if name not in choices and not is_plugin(name):
             raise PydanticCustomError("name", f"use {', '.join(choices)}, or your own package.module:function")
         return name
+
+    return AfterValidator(check)
+
+
+def names_of(choices: Mapping[str, object], *, alone: Collection[str]) -> AfterValidator:
+    """Accept names of a registry separated by commas; those of `alone` only by themselves."""
+
+    def check(text: str) -> str:
+        names = [name.strip() for name in text.split(",")]
+        if any(name not in choices for name in names):
+            raise PydanticCustomError("names", f"use {', '.join(choices)}, or several of them separated by commas")
+        together = [name for name in names if name in alone]
+        if together and len(names) > 1:
+            raise PydanticCustomError("names", f"use {together[0]} alone, or leave it out")
+        return text
 
     return AfterValidator(check)

@@ -1,11 +1,11 @@
 """A run's whole configuration, and the checks of settings against each other."""
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from knot_fed.config.choices import MODELS, SCHEMES, described
+from knot_fed.config.choices import AUTO, MODELS, NO_TRACKER, SCHEMES, TRACKERS, described, names_of
 from knot_fed.config.fields import MOST_CLIENTS, Clients, RunName, Section, Trainable
 from knot_fed.config.parsing import Scalar, check_known_keys, flattened, invalid, known_keys, nested
 from knot_fed.config.sections import (
@@ -53,6 +53,9 @@ class RunConfig(Section):
     compile: bool = Field(False, description="torch.compile for transformers trained whole on a GPU")
     runs_dir: str = Field("runs", description="folder of the run folders")
     keep_answers: bool = Field(True, description="keep the answers in the run folder, for knot-fed distil")
+    trackers: Annotated[str, names_of(TRACKERS, alone=(AUTO, NO_TRACKER))] = Field(
+        AUTO, description=f"boards that follow the run: {described(TRACKERS)}; several separated by commas"
+    )
     state_dir: str = Field(".knot-fed", description="teachers and features kept by virtual clients and by the server")
     labels: LabelsConfig = LabelsConfig()
     data: DataConfig = DataConfig()

@@ -21,7 +21,8 @@ from knot_fed.runs.run_folder import RunFolder
 from knot_fed.types import TeacherAnswer
 
 NOT_ASKED = (
-    "name", "resume", "runs-dir", "state-dir", "threads", "timeout", "wait-for", "keep-answers", "fedavg.",
+    "name", "resume", "runs-dir", "state-dir", "threads", "timeout", "wait-for", "keep-answers", "trackers",
+    "fedavg.",
 )  # fmt: skip
 """Keys that change no answer."""
 SERVER_ONLY = (

@@ -29,6 +29,7 @@ from knot_fed.federation.server.run import (
     read_server_data,
     run_between_measurements,
 )
+from knot_fed.federation.server.tracking import track_round
 from knot_fed.federation.wire import envelope
 from knot_fed.mechanisms import mechanism_of, public_teacher
 from knot_fed.models import trained_state, use_device, use_threads
@@ -122,6 +123,7 @@ class KnotStrategy(Strategy):
             self.roster.open(grid, self.learner.transfer)
         if resumed is not None:
             resumed.restore(self.roster.outcome)
+            self.roster.answered_in_round = len(resumed.received.teachers)
             self.learner.resume(resumed, self.roster.outcome)
         return self.run_rounds(grid, done=resumed.round if resumed else 0)
 
@@ -143,7 +145,7 @@ class KnotStrategy(Strategy):
         """
         start_seconds = time.monotonic() - started
         config, outcome = self.config, self.roster.outcome
-        failure = run_between_measurements(run, self.student, config, self.public, outcome)
+        failure = run_between_measurements(run, self.student, config, self.public, outcome, self.learner.folder)
         facts: dict[str, object] = {
             "distillation": distillation_facts(config, outcome.distillations),
             "privacy": privacy_facts(config, outcome),
@@ -151,8 +153,9 @@ class KnotStrategy(Strategy):
             "start_seconds": start_seconds,
         }
         finish_run(
-            config, outcome, self.student, self.learner.folder, facts, started=started, failure=failure, report=report
-        )
+            config, outcome, self.student, self.learner.folder, facts, rounds=config.rounds, started=started,
+            failure=failure, report=report,
+        )  # fmt: skip
 
     @override
     def configure_train(
@@ -193,3 +196,4 @@ class KnotStrategy(Strategy):
             replies = grid.send_and_receive(messages, timeout=deadline - time.monotonic())
             left = max(0.0, deadline - time.monotonic())
             self.aggregate_evaluate(server_round, self.roster.ask_again(grid, messages, replies, timeout=left))
+        track_round(self.learner.folder.trackers, self.roster, server_round)

@@ -15,6 +15,7 @@ from knot_fed.preflight.models import check_models, named_models
 from knot_fed.preflight.plugins import check_plugins
 from knot_fed.privacy.secure_sum import check_threshold, default_threshold
 from knot_fed.runs.run_folder import RunFolder, taken
+from knot_fed.runs.trackers.start import tracker_names
 from knot_fed.types import MEAN
 
 
@@ -43,6 +44,7 @@ def check_run(config: RunConfig, *, clients: int) -> list[str]:
     """
     _check_clients(config, clients)
     check_device(config)
+    tracker_names(config)
     check_writable(Path(config.state_dir), key="state-dir")
     notes = check_deployed_run(config)
     check_plugins(config)

@@ -1,1 +1,1 @@
-"""What a run leaves behind: its folder, its log, its tables and its scalars."""
+"""What a run leaves behind: its folder, its log, its tables and its trackers."""

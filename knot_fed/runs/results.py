@@ -28,7 +28,7 @@ MEASURES = tuple(measure for measure, _ in COLUMNS)
 TRAFFIC = ("bytes_up", "bytes_down", "seconds")
 RESULTS = ("cell", "seed", *SETTINGS, "line", "domain", *MEASURES, "examples", *TRAFFIC)
 COMPARISON = (*SETTINGS, "domain", "metric", "seeds", "difference", "low", "high", "verdict")
-NOT_COMPARED = ("seed", "name", "runs-dir", "state-dir", "threads", "timeout", "keep-answers")
+NOT_COMPARED = ("seed", "name", "runs-dir", "state-dir", "threads", "timeout", "keep-answers", "trackers")
 """Configuration keys that do not distinguish cells."""
 FACTS = ("task", "model", "rounds", "data.clients", "data.public", "data.transfer")
 BEFORE, AFTER, FEDAVG = "student before", "student after", "fedavg"

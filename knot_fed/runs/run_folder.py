@@ -7,7 +7,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from jaxtyping import Float
 from knot_fed.config import Scalar, flattened, nested
 from knot_fed.errors import RunFolderError, writing_failed
 from knot_fed.files import OWNERS, PUBLIC, SHARED, make_folder, write_file
+from knot_fed.runs.trackers.trackers import NO_TRACKERS, Trackers
 
 _SUMMARY = {
     "error", "task", "seed", "labels", "clients", "student", "domains", "privacy", "versions",
@@ -26,7 +27,7 @@ _SUMMARY = {
 CHECKPOINT = "checkpoint.safetensors"
 _KINDS = {"clients": list, "domains": dict, "labels": list, "privacy": dict, "student": dict, "versions": dict}
 _METHODS = {"distillation", "fedavg"}
-_FREE_TO_CHANGE = {"name", "resume", "wait-for", "timeout", "runs-dir", "state-dir", "keep-answers"}
+_FREE_TO_CHANGE = {"name", "resume", "wait-for", "timeout", "runs-dir", "state-dir", "keep-answers", "trackers"}
 """Keys that change no result: a run may be resumed with other values, e.g. after its folder was moved."""
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
@@ -47,9 +48,10 @@ def taken(path: Path) -> RunFolderError:
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """One run's folder; make it with `create` or `open`."""
+    """One run's folder, and the trackers that follow the run; make it with `create` or `open`."""
 
     path: Path
+    trackers: Trackers = field(default=NO_TRACKERS, compare=False, repr=False)
 
     @classmethod
     def create(cls, runs_dir: Path, name: str) -> "RunFolder":

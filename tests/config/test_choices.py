@@ -20,6 +20,7 @@ from knot_fed.models import check_model_name
 from knot_fed.privacy import compression
 from knot_fed.privacy.policy import ReleasePolicy
 from knot_fed.privacy.policy_checks import check_scheme_may_enter_sum
+from knot_fed.runs.trackers.start import TRACKERS
 from knot_fed.transport import ground_cost, make_ground_cost, solve
 from tests.conftest import ROOT
 
@@ -33,6 +34,7 @@ KEYS = {
     "model": choices.MODELS,
     "privacy.compression": choices.COMPRESSIONS,
     "privacy.mechanism": MECHANISMS,
+    "trackers": choices.TRACKERS,
 }
 IMPLEMENTED = {
     "distill.loss": losses.BUILDERS,
@@ -41,6 +43,7 @@ IMPLEMENTED = {
     "transport.cost": ground_cost.GROUND_COSTS,
     "transport.solver": solve.SOLVERS,
     "data.partition": {"iid", "natural-id", *PARTITIONERS},
+    "trackers": {"auto", "none", *TRACKERS},
 }
 CHECKED_LATER = {"transport.cost", "model"}
 """Keys that take files and folders too; their names are checked where these are."""
@@ -130,3 +133,13 @@ def test_a_policy_keeps_exactly_what_the_registry_says_that_a_scheme_reads(schem
 
 def test_every_scheme_may_enter_a_secure_sum():
     assert set(aggregation.SCORE_BOUNDS) == set(SCHEMES)
+
+
+def test_trackers_are_a_list_in_which_auto_and_none_stand_alone():
+    assert RunConfig.from_mapping({"trackers": "tensorboard, mlflow"}).trackers == "tensorboard, mlflow"
+    for text in ("auto,mlflow", "wandb,none"):
+        with pytest.raises(ConfigError, match=r"trackers = .* alone"):
+            RunConfig.from_mapping({"trackers": text})
+    for text in ("", "mlflow,", "tensorboard,odd"):
+        with pytest.raises(ConfigError, match=r"trackers = .*use auto, none, tensorboard, mlflow, wandb"):
+            RunConfig.from_mapping({"trackers": text})

@@ -15,7 +15,6 @@ from knot_fed.reporting.comparison import write_comparison
 from knot_fed.reporting.report import write_report
 from knot_fed.runs.results import collect_runs, read_sweep
 from knot_fed.runs.run_folder import RunFolder
-from knot_fed.runs.scalars import write_scalars
 from knot_fed.runs.statistics import half_interval, summarise_lines
 from tests.reporting.made_up import change_summary, make_run, make_sweep
 
@@ -236,19 +235,6 @@ def test_further_keys_of_the_grid_tell_cells_apart(sweep):
     results = read_sweep(sweep)
     assert results.further_keys == ["distill.temperature"]
     assert set(results.frame["distill.temperature"]) == {"1.0", "2.0"}
-
-
-def test_scalars_are_those_of_the_summary(emotion_run):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    write_scalars(emotion_run)
-    events = accumulator.EventAccumulator(str(emotion_run.path / "tensorboard")).Reload()
-    summary, rounds = emotion_run.read_summary(), emotion_run.read_rounds()
-    assert [event.value for event in events.Scalars("sd/chats")] == pytest.approx(
-        [summary["domains"]["chats"][when]["sd"] for when in ("before", "after")]
-    )
-    held = [(event.step, event.value) for event in events.Scalars("distillation/validation_losses")]
-    assert [step for step, _ in held] == list(range(16))
-    assert held[8][1] == pytest.approx(rounds[1]["validation_losses"][0])
 
 
 def test_report_of_one_run_replaces_its_own(emotion_run):

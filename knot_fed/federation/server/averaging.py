@@ -11,8 +11,10 @@ from knot_fed.config import RunConfig
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.federation.server.nodes import content_of
 from knot_fed.federation.server.roster import ClientRecord, Roster
+from knot_fed.federation.server.tracking import track_round
 from knot_fed.federation.wire import envelope, student_wire
 from knot_fed.models import TextClassifier, load_trained_state, trained_state
+from knot_fed.runs.trackers.trackers import NO_TRACKERS, Trackers
 from knot_fed.training.teacher import best_temperature
 from knot_fed.types import LabelledTexts, Metrics
 
@@ -27,7 +29,12 @@ class CountedFedAvg(FedAvg):
     """
 
     def __init__(
-        self, config: RunConfig, student: TextClassifier, transfer: TransferSet, validation: LabelledTexts
+        self,
+        config: RunConfig,
+        student: TextClassifier,
+        transfer: TransferSet,
+        validation: LabelledTexts,
+        trackers: Trackers = NO_TRACKERS,
     ) -> None:
         super().__init__(
             fraction_train=1.0,
@@ -42,6 +49,7 @@ class CountedFedAvg(FedAvg):
         self.student = student
         self.transfer = transfer
         self.validation = validation
+        self.trackers = trackers
         self.roster = Roster(config, rounds=config.fedavg.rounds)
         self.bytes_up_in_training: dict[str, int] = {}
 
@@ -51,10 +59,12 @@ class CountedFedAvg(FedAvg):
         outcome, timeout, spec = self.roster.outcome, self.config.timeout, self.student.spec.to_json()
         before = envelope.pack_arrays(trained_state(self.student))
         self._measure(grid, before, outcome.before)
+        track_round(self.trackers, self.roster, 0)
         about = ConfigRecord({"protocol": envelope.PROTOCOL, "spec": spec})
         result = self.start(grid, before, num_rounds=self.config.fedavg.rounds, timeout=timeout, train_config=about)
         load_trained_state(self.student, student_wire.unpack_state(result.arrays, expected=trained_state(self.student)))
         self._measure(grid, result.arrays, outcome.after)
+        track_round(self.trackers, self.roster, self.roster.rounds)
 
     def _measure(self, grid: Grid, state: ArrayRecord, domains: dict[str, Metrics]) -> None:
         temperature = best_temperature(self.student, self.validation)
@@ -90,4 +100,6 @@ class CountedFedAvg(FedAvg):
             record.rounds += 1
             self.bytes_up_in_training[name] = self.bytes_up_in_training.get(name, 0) + sent
         self.roster.close_round(answers)
+        if server_round < self.roster.rounds:  # the last one is complete with the evaluation
+            track_round(self.trackers, self.roster, server_round)
         return super().aggregate_train(server_round, [reply for _, _, reply in answers.values()])

@@ -10,6 +10,7 @@ from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import phase
 from knot_fed.federation.server.checkpoint import Checkpoint, Received
 from knot_fed.federation.server.roster import Outcome
+from knot_fed.federation.server.tracking import track_losses
 from knot_fed.losses import make_loss
 from knot_fed.models import TextClassifier
 from knot_fed.runs.run_folder import RunFolder
@@ -67,6 +68,8 @@ class Learner:
         def on_epoch(state: FitState) -> None:
             supervision = self.supervision.state if self.supervision is not None else None
             Checkpoint(server_round, received, outcome, supervision, state).save(self.folder)
+            held_out = [-score for score in state.facts["scores"]]
+            track_losses(self.folder.trackers, outcome, state.facts["losses"], held_out)
 
         with phase(f"distillation of round {server_round}"):
             distillation = distil_student(
@@ -80,6 +83,7 @@ class Learner:
                 " transfer texts have a top probability above %g: %s",
                 server_round, distillation.epochs_run, 100 * distillation.saturated, SATURATED, REMEDY,
             )  # fmt: skip
+        track_losses(self.folder.trackers, outcome, distillation.train_losses, distillation.validation_losses)
         outcome.distillations.append(distillation)
         self.folder.append_round(_round_facts(server_round, received, distillation))
 

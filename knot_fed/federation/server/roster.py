@@ -78,13 +78,17 @@ class Outcome:
 
 
 class Roster:
-    """The clients of a run of `rounds` rounds: `outcome` holds a record of each, and `round` is the current round."""
+    """The clients of a run of `rounds` rounds: `outcome` holds a record of each, and `round` is the current round.
+
+    `answered_in_round` is the number of its valid answers.
+    """
 
     def __init__(self, config: RunConfig, *, rounds: int) -> None:
         self.config = config
         self.rounds = rounds
         self.outcome = Outcome()
         self.round = 0
+        self.answered_in_round = 0
         self._asked: list[Metadata] = []
         self._traffic: dict[str, tuple[int, int]] = {}
         self._online: set[int] = set()
@@ -240,6 +244,7 @@ class Roster:
         clients = self.outcome.clients
         rejected = {name: record.status for name, record in clients.items() if name not in answered}
         self.require(len(answered), rejected, f"answered round {self.round}")
+        self.answered_in_round = len(answered)
         asked = sum(record.asked_in == self.round for record in clients.values())
         others = f", {asked} were asked" if asked < len(clients) else ""
         logger.info("round %d: %s%s%s", self.round, answered_in_words(len(answered), len(clients)), others, how)

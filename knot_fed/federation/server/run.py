@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -18,14 +19,16 @@ from knot_fed.data.reading.files import data_path
 from knot_fed.data.transfer_set import TransferSet, check_rounds, read_transfer_set
 from knot_fed.errors import KnotError, describe_error, phase
 from knot_fed.federation.server.roster import Outcome
+from knot_fed.federation.server.tracking import track_files, track_metrics, track_results
 from knot_fed.labels import LabelSpace
 from knot_fed.models import ModelSpec, TextClassifier, build_classifier, save_classifier, train_vocabulary
 from knot_fed.reporting.report import write_report
 from knot_fed.runs.log import FAILED, LOG_FILE, OPENED, RESULT, log_event, log_to, new_seal, printable
 from knot_fed.runs.method import answered_in_words
 from knot_fed.runs.run_folder import RunFolder
-from knot_fed.runs.scalars import write_scalars
 from knot_fed.runs.tables import summary_table, table_facts
+from knot_fed.runs.trackers.start import start_trackers, tracker_names
+from knot_fed.runs.trackers.trackers import NO_TRACKERS
 from knot_fed.system.terminal import ascii_lines
 from knot_fed.training.calibration import LEAST_TEMPERATURE
 from knot_fed.training.evaluation import EvaluationDetails, evaluate_classifier, evaluation_details, mean_metrics
@@ -46,10 +49,13 @@ def run_in_folder(grid: Grid, context: Context, federate: Callable[[Grid, RunCon
     seal = new_seal()
     log_to(seal=seal)
     log_event(OPENED, run=context.run_id)
+    trackers = NO_TRACKERS
     try:
         config = RunConfig.from_mapping(context.run_config)
         folder = _open_folder(config, default=f"{config.task}-{context.run_id}", seal=seal)
-        federate(grid, config, folder)
+        trackers = start_trackers(config, folder.path, versions())
+        federate(grid, config, replace(folder, trackers=trackers))
+        trackers.finish(ok=True)
     except KnotError as error:
         log_event(FAILED, logging.ERROR, text=error)
         raise
@@ -64,10 +70,12 @@ def run_in_folder(grid: Grid, context: Context, federate: Callable[[Grid, RunCon
         folder.checkpoint.unlink(missing_ok=True)
         return folder
     finally:
+        trackers.finish(ok=False)  # unless it is finished
         log_to()
 
 
 def _open_folder(config: RunConfig, *, default: str, seal: str) -> RunFolder:
+    tracker_names(config)  # all are installed
     if config.resume:
         folder = RunFolder.resume(Path(config.runs_dir) / config.resume, config.to_mapping())
         log_to(folder.path / LOG_FILE, seal=seal)
@@ -151,11 +159,17 @@ def student_spec(config: RunConfig, transfer: TransferSet) -> ModelSpec:
 
 
 def run_between_measurements(
-    run: Callable[[], object], student: TextClassifier, config: RunConfig, public: SplitExamples, outcome: Outcome
+    run: Callable[[], object],
+    student: TextClassifier,
+    config: RunConfig,
+    public: SplitExamples,
+    outcome: Outcome,
+    folder: RunFolder,
 ) -> KnotError | None:
     """Evaluate the student on the public test split, run, evaluate it again, and return the failure, if any."""
     name, labels = public_domain(config, [client_name(config.data.public)]), config.label_space()
     outcome.before[name], outcome.details["before"] = _evaluate(student, public, labels)
+    track_metrics(folder.trackers, outcome.before, step=0)
     try:
         run()
     except KnotError as error:
@@ -179,14 +193,16 @@ def finish_run(
     folder: RunFolder,
     facts: dict[str, object],
     *,
+    rounds: int,
     started: float,
     failure: KnotError | None,
     report: bool = True,
 ) -> None:
-    """Save the student and `summary.json`; then raise the run's failure, or write its `report` and scalars."""
+    """Save the student and `summary.json`; then raise the failure, or write the `report` and tell the trackers."""
     try:
         save_classifier(student, folder.student)
-        folder.write_summary(summarise(config, outcome, facts, seconds=time.monotonic() - started, failure=failure))
+        summary = summarise(config, outcome, facts, seconds=time.monotonic() - started, failure=failure)
+        folder.write_summary(summary)
     except KnotError as error:
         failure = failure or error
     if failure is not None:
@@ -194,7 +210,8 @@ def finish_run(
     if report:
         with phase("the report"):
             write_report(folder)
-            write_scalars(folder)
+    track_results(folder.trackers, outcome, summary, step=rounds)
+    track_files(folder, config)
 
 
 def summarise(
@@ -233,10 +250,15 @@ def summarise(
         "student": student,
         "domains": domains,
         "details": {"domain": public, **details},
-        "versions": {name: version(name) for name in VERSIONS},
+        "versions": versions(),
         "wall_seconds": seconds,
         **facts,
     }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes a run."""
+    return {name: version(name) for name in VERSIONS}
 
 
 def public_domain(config: RunConfig, clients: Collection[str]) -> str:

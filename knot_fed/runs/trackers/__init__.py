@@ -1,0 +1,1 @@
+"""Trackers that follow a run: TensorBoard, MLflow and Weights & Biases behind one interface."""
