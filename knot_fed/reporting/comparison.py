@@ -43,7 +43,8 @@ def write_comparison(results: Results, file: Path) -> None:
         *(section for _, *others in parts for section in others),
     ]
     seeds = after["seed"].nunique()
-    subtitle = f"{after['cell'].nunique()} settings side by side, {seeds} seed{'' if seeds == 1 else 's'}"
+    settings = len(after[[*SETTINGS, *results.further_keys]].drop_duplicates())
+    subtitle = f"{settings} setting(s) side by side, {seeds} seed(s)"
     write_page(Page(results.title, sections, subtitle), file)
 
 

@@ -25,14 +25,14 @@ dt { color: var(--soft); max-width: 11rem; } dd { margin: 0; }
 .scroll { overflow-x: auto; margin: 1rem 0; }
 table { overflow-wrap: break-word; border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--soft); padding-bottom: .3rem; }
-th, td { padding: .3rem .6rem; text-align: right; vertical-align: top; white-space: nowrap; }
+th, td { padding: .3rem .45rem; text-align: right; vertical-align: top; white-space: nowrap; }
 td.words, th.words { text-align: left; } td.words { white-space: normal; max-width: 24rem; min-width: 4rem; }
 thead th { border-bottom: 2px solid var(--line); } tbody tr + tr > * { border-top: 1px solid var(--line); }
 tfoot > tr > * { border-top: 2px solid var(--line); font-weight: 600; }
 tbody th, tfoot th { font-weight: 600; text-align: left; white-space: normal;
-  max-width: 12rem; min-width: 8.5rem; }
+  max-width: 12rem; min-width: 7rem; }
 button { font: inherit; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; }
-th button::after { content: "\\2195"; opacity: .6; padding-left: .3em; }
+th button::after { content: "\\2195"; opacity: .6; padding-left: .2em; }
 th[aria-sort=ascending] button::after { content: "\\2191"; opacity: 1; }
 th[aria-sort=descending] button::after { content: "\\2193"; opacity: 1; }
 .better { color: var(--good); font-weight: 600; } .worse { color: var(--bad); font-weight: 600; }
