@@ -35,7 +35,6 @@ LOWEST_RATE = 1e-4
 CLAIMED = {
     ("membership", "tpr_at_1%"): "of the members found in soft labels at 1 % false positives (guessing: 0.010)",
     ("student", "tpr_at_1%"): "of the members found in the student at 1 % false positives (guessing: 0.010)",
-    ("canaries", "epsilon_lower_bound"): "audited lower bound on epsilon",
 }
 """Findings that the report begins with, by attack and measure."""
 
@@ -88,6 +87,10 @@ def _claims(found: pd.DataFrame) -> list[Claim]:
                     f" {worst['lowest']:.3f} to {worst['highest']:.3f} over {worst['seeds']} seed(s)."
                 )
             )
+    bounds = found[(found["attack"] == "canaries") & (found["measure"] == "epsilon_lower_bound")]
+    if len(bounds):
+        seeds = f"the largest of {bounds['seeds'].max()} seed(s)"
+        claims.append(Claim(f"{HEADINGS['canaries']}: {bounds['highest'].max():.3f}, {seeds}."))
     return claims
 
 

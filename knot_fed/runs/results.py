@@ -12,7 +12,7 @@ import pandas as pd
 
 from knot_fed.config import flattened
 from knot_fed.errors import RunFolderError
-from knot_fed.files import shorten_paths
+from knot_fed.files import file_digest, shorten_paths
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.runs.tables import COLUMNS
 from knot_fed.types import MEAN
@@ -88,7 +88,7 @@ def read_sweep(folder: Path) -> Results:
         *((key, shorten_paths(str(config[key]))) for key in FACTS if config.get(key)),
         *((key, ", ".join(map(str, values))) for key, values in sweep.get("grid", {}).items()),
         ("seeds", ", ".join(map(str, sorted(frame["seed"].unique())))),
-        *_digests(sweep),
+        *public_digests(sweep),
         *provenance(_summaries(folder)),
     ]
     return Results(folder.resolve().name, facts, _without_repeats(frame), comparison)
@@ -149,6 +149,16 @@ def provenance(summaries: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     ]
 
 
+def study_facts(folder: Path, file: str) -> list[tuple[str, str]]:
+    """Return the digests of a study's description and of its public data, and what its runs, if any, recorded."""
+    try:
+        study = tomllib.loads((folder / file).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    facts = [(f"SHA-256 of {file}", file_digest(folder / file)), *public_digests(study)]
+    return [*facts, *provenance(_summaries(folder))]
+
+
 def _summaries(sweep: Path) -> list[dict[str, Any]]:
     """Read the summaries of a sweep's runs as far as they are there: a report can be made of its tables alone."""
     found = []
@@ -161,10 +171,10 @@ def _summaries(sweep: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _digests(sweep: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the digests of public data, models and matrices that a sweep has recorded, and of no private file."""
-    private = {name.strip() for name in str(sweep.get("config", {}).get("data.clients", "")).split(",")}
-    content = sweep.get("content", {})
+def public_digests(study: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the digests of public data, models and matrices that a sweep or audit recorded, and of no private file."""
+    private = {name.strip() for name in str(study.get("config", {}).get("data.clients", "")).split(",")}
+    content = study.get("content", {})
     return [
         (f"SHA-256 of {name}", str(content[name])) for name in sorted(content) if content[name] and name not in private
     ]

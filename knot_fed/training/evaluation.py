@@ -14,6 +14,8 @@ from knot_fed.types import Metrics, SoftLabels
 
 BINS = 15
 RESAMPLES = 1000
+BLOCK = 1 << 20
+"""Texts drawn at a time."""
 LEVEL = 95
 """Per cent of resamples within an interval."""
 BOOTSTRAPPED = ("sd", "w1", "accuracy", "macro_f1")
@@ -165,14 +167,18 @@ def bootstrap_intervals(
         raise ValueError(f"{len(before)} and {len(after)} answers for {len(labels)} texts")
     if not len(labels):
         return {}
-    generator = np.random.default_rng(seed)
-    measured = np.empty((RESAMPLES, 2, len(BOOTSTRAPPED)))
+    generator, texts = np.random.default_rng(seed), len(labels)
+    truth = np.eye(len(label_space))[labels]
     told = [_per_text(soft_labels, labels, label_space) for soft_labels in (before, after)]
-    for resample in measured:
-        counts = np.bincount(generator.integers(len(labels), size=len(labels)), minlength=len(labels))
-        for values, (distances, costs, predicted) in zip(resample, told, strict=True):
-            values[:] = _resampled(distances, costs, predicted, labels, counts, len(label_space))
-    compared = {"before": measured[:, 0], "after": measured[:, 1], "difference": measured[:, 1] - measured[:, 0]}
+    measured = []
+    block = max(1, BLOCK // texts)
+    for start in range(0, RESAMPLES, block):
+        count = min(block, RESAMPLES - start)
+        places = generator.integers(texts, size=(count, texts)) + texts * np.arange(count)[:, None]
+        drawn = np.bincount(places.ravel(), minlength=count * texts).reshape(count, texts).astype(np.float64)
+        measured.append(np.stack([_resampled(drawn, truth, *values) for values in told]))
+    found = np.concatenate(measured, axis=1)
+    compared = {"before": found[0], "after": found[1], "difference": found[1] - found[0]}
     edges = [(100 - LEVEL) / 2, (100 + LEVEL) / 2]
     bounds = {when: np.percentile(values, edges, axis=0) for when, values in compared.items()}
     intervals = {
@@ -181,37 +187,33 @@ def bootstrap_intervals(
     return {"resamples": RESAMPLES, **intervals}
 
 
-_PerText: TypeAlias = tuple[Float[np.ndarray, "examples"], Float[np.ndarray, "examples"], Int[np.ndarray, "examples"]]
+_PerText: TypeAlias = tuple[
+    Float[np.ndarray, "examples"], Float[np.ndarray, "examples"], Float[np.ndarray, "examples classes"]
+]
 
 
 def _per_text(soft_labels: SoftLabels, labels: Int[np.ndarray, "examples"], label_space: LabelSpace) -> _PerText:
-    """Return SD, W1 and the predicted label of each text."""
-    distances = semantic_distances(soft_labels, labels, label_space)
-    return distances, distances_to_truth(soft_labels, labels, label_space), soft_labels.argmax(axis=1)
+    """Return SD, W1 and the predicted label of each text, as a row of zeros and a one."""
+    distances = semantic_distances(soft_labels, labels, label_space).astype(np.float64)
+    costs = distances_to_truth(soft_labels, labels, label_space).astype(np.float64)
+    return distances, costs, np.eye(len(label_space))[soft_labels.argmax(axis=1)]
 
 
 def _resampled(
+    drawn: Float[np.ndarray, "resamples examples"],
+    truth: Float[np.ndarray, "examples classes"],
     distances: Float[np.ndarray, "examples"],
     costs: Float[np.ndarray, "examples"],
-    predicted: Int[np.ndarray, "examples"],
-    labels: Int[np.ndarray, "examples"],
-    counts: Int[np.ndarray, "examples"],
-    classes: int,
-) -> list[float]:
+    predicted: Float[np.ndarray, "examples classes"],
+) -> Float[np.ndarray, "resamples metrics"]:
     """Return the metrics of `BOOTSTRAPPED` where each text counts as often as it was drawn."""
-
-    def by_label(
-        of: Int[np.ndarray, "examples"], values: Float[np.ndarray, "examples"]
-    ) -> Float[np.ndarray, "classes"]:
-        return np.bincount(of, weights=values, minlength=classes)
-
-    drawn = counts.astype(np.float64)
-    support = by_label(labels, drawn)
-    present = support > 0
-    right = by_label(labels, drawn * (predicted == labels))
-    sd, w1 = (by_label(labels, drawn * values)[present] / support[present] for values in (distances, costs))
-    f1 = 2 * right[present] / (support + by_label(predicted, drawn))[present]
-    return [float(sd.mean()), float(w1.mean()), float(right.sum() / drawn.sum()), float(f1.mean())]
+    support, right = drawn @ truth, drawn @ (truth * predicted)
+    absent = support == 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        of_label = [drawn @ (truth * values[:, None]) / support for values in (distances, costs)]
+        f1 = 2 * right / (support + drawn @ predicted)
+    sd, w1, macro_f1 = (np.where(absent, 0.0, values).sum(axis=1) / (~absent).sum(axis=1) for values in (*of_label, f1))
+    return np.stack([sd, w1, right.sum(axis=1) / drawn.sum(axis=1), macro_f1], axis=1)
 
 
 def _macro(values: Float[np.ndarray, "examples"], labels: Int[np.ndarray, "examples"]) -> float:

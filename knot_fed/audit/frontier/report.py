@@ -62,8 +62,10 @@ def guarantee(line: Mapping[Hashable, Any]) -> str:
     return f"{line['unit']}: ε = {line['epsilon']:g}, δ = {line['delta']:g}"
 
 
-def write_frontier(table: pd.DataFrame, file: Path, names: Sequence[str], notes: Sequence[str]) -> None:
-    """Write the page with notes, table and plots; raises RunFolderError if the file cannot be written."""
+def write_frontier(
+    table: pd.DataFrame, file: Path, names: Sequence[str], notes: Sequence[str], facts: Facts = ()
+) -> None:
+    """Write the page with notes, facts, table and plots; raises RunFolderError if the file cannot be written."""
     named = [*(head for head in ("study", "settings") if table[head].any()), "mechanism", "loss", "guarantee"]
     heads = [*map(words, named), *(TableCell(heading) for _, heading, _ in COLUMNS)]
     rows = [
@@ -80,10 +82,10 @@ def write_frontier(table: pd.DataFrame, file: Path, names: Sequence[str], notes:
         "The audited bound is the largest over the seeds; rates and divergences are means. Gain kept is the decrease of"
         " SD relative to that without a mechanism; lead is how much lower SD is than with the entropy loss."
     )
-    facts: Facts = [("from", ", ".join(names)), *(("note", shorten_paths(note)) for note in notes)]
+    compared = [("from", ", ".join(names)), *(("note", shorten_paths(note)) for note in notes), *facts]
     sections = [
         PageSection("Result", claims=_claims(table), text=SCOPE),
-        PageSection("What was compared", facts=facts),
+        PageSection("What was compared", facts=compared),
         PageSection("Guarantee, price and attacks", text=text, tables=[PageTable("Means over the seeds", heads, rows)]),
         PageSection("Frontiers", figures=figures),
     ]
