@@ -220,8 +220,8 @@ def test_paper_has_no_buttons_and_cuts_nothing_off(browser, reports, name):
         "return [...document.querySelectorAll('.tools, nav, .skip')].filter(each => each.offsetParent).length"
     )
     cut = browser.execute_script(
-        "return [...document.querySelectorAll('.scroll')].filter(each => getComputedStyle(each).overflowX !== 'visible')"
-        ".length"
+        "return [...document.querySelectorAll('.scroll')]"
+        ".filter(each => getComputedStyle(each).overflowX !== 'visible').length"
     )
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
     assert (shown, cut) == (0, 0)
