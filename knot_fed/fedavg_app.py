@@ -15,6 +15,7 @@ from knot_fed.federation.client.settings import Client
 from knot_fed.federation.flower.bounded_grid import bounded
 from knot_fed.federation.server import run
 from knot_fed.federation.server.averaging import CountedFedAvg
+from knot_fed.federation.server.facts import data_facts
 from knot_fed.federation.server.learning import round_seed
 from knot_fed.federation.wire import envelope, student_wire
 from knot_fed.federation.wire.message_log import log_messages
@@ -42,6 +43,7 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
         use_threads(config.threads)
         use_device(config, required=True)
         transfer, public = run.read_server_data(config)
+        read = data_facts(config, transfer)
         student = run.start_student(config, public, transfer)
     sizes = [value.nbytes for value in trained_state(student).values()]
     grid = bounded(grid, envelope.ReplyBounds.of_arrays(sizes))
@@ -59,6 +61,7 @@ def federate(grid: Grid, config: RunConfig, folder: RunFolder) -> None:
             "bytes_up_in_training": strategy.bytes_up_in_training,
         },
         "privacy": {"mechanism": "none", "guarantee": "no guarantee: parameters leave each client"},
+        "data": read,
     }
     rounds = config.fedavg.rounds
     run.finish_run(config, outcome, student, folder, facts, rounds=rounds, started=started, failure=failure)

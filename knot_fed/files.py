@@ -122,7 +122,7 @@ def keep_folder(path: Path, write: Callable[[Path], None]) -> bool:
     partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=".partial-"))
     try:
         write(partial)
-        lines = [f"{_digest(file)}  {file.relative_to(partial)}\n" for file in _files(partial)]
+        lines = [f"{file_digest(file)}  {file.relative_to(partial)}\n" for file in _files(partial)]
         write_file(partial / DIGESTS, "".join([f"{_place(path)}\n", *lines]).encode())
         made = _rename_unless_there(partial, path)
     finally:
@@ -142,7 +142,7 @@ def check_folder(path: Path) -> None:
     try:
         place, *lines = (path / DIGESTS).read_text(encoding="utf-8").splitlines() or [""]
         expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-        found = {str(file.relative_to(path)): _digest(file) for file in _files(path)}
+        found = {str(file.relative_to(path)): file_digest(file) for file in _files(path)}
     except (OSError, UnicodeDecodeError):
         raise DamagedError(f"{path.name}: has no readable {DIGESTS}, so that damage could not be seen") from None
     if place != _place(path):
@@ -171,7 +171,8 @@ def _files(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.is_file() and file.name != DIGESTS)
 
 
-def _digest(file: Path) -> str:
+def file_digest(file: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 

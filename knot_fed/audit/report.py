@@ -9,7 +9,18 @@ from sklearn.metrics import roc_curve
 
 from knot_fed.audit.attacks.findings import Scores
 from knot_fed.reporting.figures import BLUE, GREEN, LINE, ORANGE, PURPLE, SKY, VERMILLION, Canvas
-from knot_fed.reporting.page import Page, PageSection, PageTable, Picture, TableCell, number, words, write_page
+from knot_fed.reporting.page import (
+    Claim,
+    FigureData,
+    Page,
+    PageSection,
+    PageTable,
+    Picture,
+    TableCell,
+    number,
+    words,
+    write_page,
+)
 
 CURVES = ((BLUE, "-"), (BLUE, "--"), (VERMILLION, "-"), (VERMILLION, "--"), (GREEN, "-"), (GREEN, "--"))
 MORE_CURVES = ((ORANGE, "-"), (PURPLE, "-"), (SKY, "-"))
@@ -21,6 +32,11 @@ HEADINGS = {
     "poisoning": "Poisoned soft labels",
 }
 LOWEST_RATE = 1e-4
+CLAIMED = {
+    ("membership", "tpr_at_1%"): "of the members found in soft labels at 1 % false positives (guessing: 0.010)",
+    ("student", "tpr_at_1%"): "of the members found in the student at 1 % false positives (guessing: 0.010)",
+}
+"""Findings that the report begins with, by attack and measure."""
 
 
 def summarise_findings(table: pd.DataFrame) -> pd.DataFrame:
@@ -38,7 +54,7 @@ def write_audit_report(
     `scores` holds scores and membership by attack and case, `facts` says what was attacked.
     """
     found = summarise_findings(table)
-    sections = [
+    attacks = [
         PageSection(
             HEADINGS.get(attack, attack),
             tables=[_table(found[found["attack"] == attack])],
@@ -46,16 +62,47 @@ def write_audit_report(
         )
         for attack in dict.fromkeys(found["attack"])
     ]
-    write_page(Page("Audit", facts, sections), file)
+    text = (
+        "Lowest and highest are over the seeds, and are no interval. An attack that finds nothing proves nothing: a"
+        " stronger one may."
+    )
+    sections = [
+        PageSection("Result", claims=_claims(found), text=text),
+        PageSection("What was attacked", facts=facts),
+        *attacks,
+    ]
+    write_page(Page("Audit", sections, "Attacks on what a client releases"), file)
+
+
+def _claims(found: pd.DataFrame) -> list[Claim]:
+    """Return the most successful case of each kind of attack."""
+    claims = []
+    for (attack, measure), words_of in CLAIMED.items():
+        rows = found[(found["attack"] == attack) & (found["measure"] == measure)]
+        if len(rows):
+            worst = rows.sort_values("value", kind="stable").iloc[-1]
+            claims.append(
+                Claim(
+                    f"{HEADINGS[attack]}: {worst['value']:.3f} {words_of}, {worst['case']}, client {worst['client']};"
+                    f" {worst['lowest']:.3f} to {worst['highest']:.3f} over {worst['seeds']} seed(s)."
+                )
+            )
+    bounds = found[(found["attack"] == "canaries") & (found["measure"] == "epsilon_lower_bound")]
+    if len(bounds):
+        seeds = f"the largest of {bounds['seeds'].max()} seed(s)"
+        claims.append(Claim(f"{HEADINGS['canaries']}: {bounds['highest'].max():.3f}, {seeds}."))
+    return claims
 
 
 def roc_figure(scores: Mapping[str, Scores], attack: str) -> Picture:
     """Draw the ROC of each case on logarithmic axes, since a low false-positive rate matters most."""
+    values: list[list[str | float]] = []
     with Canvas(height=4.4) as canvas:
         axes = canvas.axes
         for (case, (scored, members)), (colour, style) in zip(scores.items(), (*CURVES, *MORE_CURVES), strict=False):
             false, true, _ = roc_curve(members.ravel(), scored.ravel())
             axes.plot(false, true, color=colour, linestyle=style, drawstyle="steps-post", label=case)
+            values += [[case, *rates] for rates in zip(false.tolist(), true.tolist(), strict=True)]
         axes.plot([LOWEST_RATE, 1], [LOWEST_RATE, 1], color=LINE, linewidth=1)
         canvas.logarithmic("x", "y")
         axes.set(
@@ -65,8 +112,10 @@ def roc_figure(scores: Mapping[str, Scores], attack: str) -> Picture:
         canvas.legend_above()
     rates = "; ".join(f"{case}: {_rate(*pair):.3f}" for case, pair in scores.items())
     return canvas.picture(
+        f"roc-{attack}",
         f"True- against false-positive rate of {attack} inference; at 1 % false positives: {rates}.",
         "All seeds together; the line is random guessing.",
+        FigureData(["case", "false-positive rate", "true-positive rate"], values),
     )
 
 

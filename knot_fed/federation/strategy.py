@@ -18,7 +18,7 @@ from knot_fed.federation.flower.bounded_grid import bounded
 from knot_fed.federation.secure.round import make_collector, reply_bounds
 from knot_fed.federation.server.checkpoint import Checkpoint
 from knot_fed.federation.server.collecting import Collector
-from knot_fed.federation.server.facts import distillation_facts, privacy_facts
+from knot_fed.federation.server.facts import data_facts, distillation_facts, privacy_facts
 from knot_fed.federation.server.kept_answers import KeptAnswers
 from knot_fed.federation.server.learning import Learner
 from knot_fed.federation.server.roster import Roster
@@ -64,6 +64,7 @@ class KnotStrategy(Strategy):
         self.config = learner.config
         self.student = learner.student
         self.public = learner.public
+        self.data_facts: dict[str, dict[str, str | int]] = {}
         self.roster = Roster(self.config, rounds=self.config.rounds)
 
     @classmethod
@@ -75,12 +76,15 @@ class KnotStrategy(Strategy):
             use_threads(config.threads)
             use_device(config, required=True)
             transfer, public = read_server_data(config)
+            read = data_facts(config, transfer)
             student = pretrained_student(config, public, transfer)
             own = public_teacher(config, student, public.train.texts) if config.student.pretrain else None
             answer = mechanism_of(own.run.privacy).answer(own, transfer.texts) if own else None
             calibrate_start(config, student, public.val)
             learner = Learner(config, student, transfer, folder, public)
-            return cls(learner, make_collector(config, transfer, answer))
+            strategy = cls(learner, make_collector(config, transfer, answer))
+            strategy.data_facts = read
+            return strategy
 
     @override
     def summary(self) -> None:
@@ -149,6 +153,7 @@ class KnotStrategy(Strategy):
         facts: dict[str, object] = {
             "distillation": distillation_facts(config, outcome.distillations),
             "privacy": privacy_facts(config, outcome),
+            "data": self.data_facts,
             "answers_of": answers,
             "start_seconds": start_seconds,
         }

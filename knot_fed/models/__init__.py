@@ -2,7 +2,7 @@
 
 from knot_fed.models.batches import batches
 from knot_fed.models.constant import ONE_LABEL
-from knot_fed.models.device import check_device, device_of, memory_explained, send, use_device
+from knot_fed.models.device import check_device, device_of, memory_explained, placement, send, use_device
 from knot_fed.models.huggingface.head import encoder_identity
 from knot_fed.models.huggingface.transformer import TINY_BERT_POSITIONS, train_vocabulary
 from knot_fed.models.huggingface.trial import try_model
@@ -43,6 +43,7 @@ __all__ = [
     "load_trained_state",
     "memory_explained",
     "model_identity",
+    "placement",
     "plugin_identity",
     "predict_logits",
     "save_classifier",

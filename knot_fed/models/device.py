@@ -1,6 +1,7 @@
 """Where the models of this process compute, and in which precision: chosen once, for all of them."""
 
 import logging
+import platform
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -24,6 +25,15 @@ class Placement:
     transformers: torch.dtype | None = None  # of those that are trained whole
     encoders: torch.dtype | None = None  # of frozen ones
     compiled: bool = False
+
+    @property
+    def described(self) -> str:
+        """The device and the number format of transformers, in words."""
+        on_gpu = self.device.type == "cuda"
+        name = f"{torch.cuda.get_device_name(self.device)} (CUDA {torch.version.cuda})" if on_gpu else "CPU"
+        threads = "" if on_gpu else f" ({platform.machine()}), {torch.get_num_threads()} torch thread(s)"
+        half = f", transformers in {str(self.transformers).removeprefix('torch.')}" if self.transformers else ""
+        return f"{name}{threads}{half}"
 
 
 _chosen: Placement | None = None

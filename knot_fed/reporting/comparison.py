@@ -5,19 +5,29 @@ from pathlib import Path
 
 import pandas as pd
 
-from knot_fed.reporting.comparison_figures import domain_bars, gap_bars, scatter
-from knot_fed.reporting.page import Page, PageSection, PageTable, Picture, TableCell, number, words, write_page
+from knot_fed.reporting.page import (
+    Page,
+    PageSection,
+    PageTable,
+    Picture,
+    TableCell,
+    number,
+    verdict_cell,
+    words,
+    write_page,
+)
+from knot_fed.reporting.sweep.claims import result_section
+from knot_fed.reporting.sweep.figures import domain_bars, gap_bars, owner_dots, scatter, seed_dots
 from knot_fed.runs.results import AFTER, COMPARISON, FEDAVG, MEASURES, SETTINGS, Results
 from knot_fed.runs.statistics import summarise_lines
 from knot_fed.runs.tables import COLUMNS
 from knot_fed.types import MEAN
 
-MARKS = {"better": "▲ better", "worse": "▼ worse", "undecided": "= undecided"}
 TASK = "task"
 
 
 def write_comparison(results: Results, file: Path) -> None:
-    """Write the report, one section for each task.
+    """Write the report: for each task its claims first, then what was run, then all else by task.
 
     Raises
     ------
@@ -26,8 +36,16 @@ def write_comparison(results: Results, file: Path) -> None:
     """
     after = results.frame[results.frame["line"] == AFTER]
     tasks = sorted(set(after[TASK])) if TASK in results.further_keys else [""]
-    sections = [section for task in tasks for section in _sections(results, task)]
-    write_page(Page(results.title, results.facts, sections), file)
+    parts = [_sections(results, task) for task in tasks]
+    sections = [
+        *(first for first, *_ in parts),
+        PageSection("What was run", facts=results.facts),
+        *(section for _, *others in parts for section in others),
+    ]
+    seeds = after["seed"].nunique()
+    settings = len(after[[*SETTINGS, *results.further_keys]].drop_duplicates())
+    subtitle = f"{settings} setting(s) side by side, {seeds} seed(s)"
+    write_page(Page(results.title, sections, subtitle), file)
 
 
 def _sections(results: Results, task: str) -> list[PageSection]:
@@ -40,26 +58,30 @@ def _sections(results: Results, task: str) -> list[PageSection]:
     shared = ", ".join(f"{key} {after[key].iloc[0]}" for key in SETTINGS if key not in keys)
     lines = summarise_lines(frame, further)
     lines["bytes"] = lines["bytes_up"] + lines["bytes_down"]
-    best = lines[lines["line"] == AFTER].iloc[0]
-    found = f"Lowest SD: {best['name']}, {best['sd']:.3f}, with macro-F1 {best['macro_f1']:.3f}."
-    gap = gap_bars(lines)
-    figures = [scatter(lines, "sd", "macro_f1", description=f"SD against macro-F1 of each cell. {found}",
+    gap, owners = gap_bars(lines), owner_dots(frame)
+    figures = [scatter(lines, "sd", "macro_f1", description="SD against macro-F1 of each cell and baseline.",
                        caption="Means over the domains; lines are 95 % intervals over the seeds."),
                *([gap] if gap else [])]  # fmt: skip
+    found = result_section(_heading(task, "Result"), frame, comparison, further)
     parts = [
-        PageSection(_heading(task, "SD and macro-F1"), text=found, figures=figures),
+        PageSection(
+            _heading(task, "Every seed"),
+            figures=[seed_dots(frame, lines, further, measure) for measure in ("sd", "macro_f1")],
+        ),
+        PageSection(_heading(task, "SD and macro-F1"), figures=figures),
         PageSection(
             _heading(task, "All cells"),
             text=f"All share {shared}." if shared else "",
             tables=[_cells_table(lines, keys)],
         ),
+        *([_differences(comparison, task)] if len(comparison) else []),
         PageSection(_heading(task, "By domain"), figures=domain_bars(frame)),
     ]
+    if owners:
+        parts.append(PageSection(_heading(task, "What each data owner gets"), figures=[owners]))
     if lines["bytes"].notna().any():
         parts.append(PageSection(_heading(task, "What it costs"), figures=_costs(lines)))
-    if len(comparison):
-        parts.insert(2, _differences(comparison, task))
-    return parts
+    return [found, *parts]
 
 
 def _heading(task: str, text: str) -> str:
@@ -127,7 +149,7 @@ def _differences_table(comparison: pd.DataFrame, caption: str, *, folded: bool) 
             *(words(row[key]) for key in keys),
             number(row["seeds"], 0),
             *(number(row[key], signed=True) for key in ("difference", "low", "high")),
-            TableCell(MARKS.get(row["verdict"], row["verdict"]), row["verdict"], f"words {row['verdict']}"),
+            verdict_cell(row["verdict"]),
         ]
         for row in comparison.to_dict("records")
     ]

@@ -1,6 +1,10 @@
-"""The page of a report: one self-contained HTML file, light and dark, for desktop and phone."""
+"""The page of a report: one self-contained HTML file, light and dark, for desktop, phone and paper."""
 
+import base64
+import csv
+import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,110 +15,17 @@ from markupsafe import Markup
 
 from knot_fed.errors import RunFolderError, writing_failed
 from knot_fed.files import shorten_paths
+from knot_fed.reporting.document.script import SCRIPT
+from knot_fed.reporting.document.style import STYLE
+from knot_fed.reporting.document.template import TEMPLATE
 
 GENERATOR = "<meta name='generator' content='knot_fed'>"
-
-STYLE = """
-:root { color-scheme: light dark; --ink: #1c1e21; --soft: #5a6068; --paper: #fff; --card: #f5f6f8; --line: #d5d8dd;
-  --good: #00598c; --bad: #a83f00; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8e8e8; --soft: #a8aeb6; --paper: #16181c; --card: #1f2228;
-  --line: #3a3f47; --good: #6cc0f2; --bad: #f0a04b; } }
-* { box-sizing: border-box; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 66rem; margin: 0 auto; padding: 1.5rem 1rem 4rem;
-  color: var(--ink); background: var(--paper); overflow-wrap: anywhere; }
-h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .5rem; } h2 { font-size: 1.2rem; margin: 2.5rem 0 .5rem; }
-p { max-width: 46rem; } .error { border-left: .3rem solid var(--bad); padding: .5rem 1rem; background: var(--card); }
-dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .1rem 1rem; margin: 1rem 0; }
-dt { color: var(--soft); } dd { margin: 0; }
-.scroll { overflow-x: auto; margin: .3rem 0; }
-.scroll:focus-visible, button:focus-visible, summary:focus-visible { outline: 2px solid var(--good); }
-figure.table { background: none; padding: 0; margin: 1rem 0; }
-table { overflow-wrap: break-word; border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; text-align: right; vertical-align: top; white-space: nowrap; }
-td.words, th.words { text-align: left; } td.words { white-space: normal; max-width: 24rem; min-width: 4rem; }
-thead th { border-bottom: 2px solid var(--line); } tbody tr + tr > * { border-top: 1px solid var(--line); }
-tfoot > tr > * { border-top: 2px solid var(--line); font-weight: 600; }
-tbody th, tfoot th { font-weight: 600; text-align: left; white-space: normal;
-  max-width: 12rem; min-width: 8.5rem; }
-th button { font: inherit; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; }
-th button::after { content: "\\2195"; opacity: .45; padding-left: .3em; }
-th[aria-sort=ascending] button::after { content: "\\2191"; opacity: 1; }
-th[aria-sort=descending] button::after { content: "\\2193"; opacity: 1; }
-.better { color: var(--good); font-weight: 600; } .worse { color: var(--bad); font-weight: 600; }
-.undecided { color: var(--soft); }
-td.words.better, td.words.worse, td.words.undecided { white-space: nowrap; }
-.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); gap: 1rem; }
-figure { margin: 0; padding: .8rem; background: var(--card); border-radius: .5rem; }
-figure img { display: block; width: 100%; max-width: 34rem; height: auto; margin: 0 auto; }
-figcaption { color: var(--soft); font-size: .9rem; margin-top: .4rem; }
-summary { cursor: pointer; color: var(--soft); }
-"""
-
-SCRIPT = """
-for (const head of document.querySelectorAll("table.sortable thead th")) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.append(...head.childNodes);
-  head.append(button);
-  button.addEventListener("click", () => {
-    const up = head.getAttribute("aria-sort") !== "ascending", body = head.closest("table").tBodies[0];
-    for (const other of head.parentNode.children) other.removeAttribute("aria-sort");
-    head.setAttribute("aria-sort", up ? "ascending" : "descending");
-    const key = row => row.cells[head.cellIndex].dataset.key ?? "";
-    const compare = (a, b) => {
-      if (a === "" || b === "") return (a === "") - (b === "");
-      const order = isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b;
-      return up ? order : -order;
-    };
-    body.append(...[...body.rows].sort((a, b) => compare(key(a), key(b))));
-  });
-}
-"""
-
-TEMPLATE = """
-{%- macro cell(cell, row_head) -%}
-{%- set tag = "th scope='row'" if row_head else "td" -%}
-<{{ tag | safe }} class='{{ cell.style }}' data-key='{{ cell.key }}'>{{ cell.text }}</{{ tag[:2] }}>
-{%- endmacro -%}
-{%- macro row(cells) -%}
-<tr>{% for entry in cells %}{{ cell(entry, loop.first) }}{% endfor %}</tr>
-{% endmacro -%}
-{%- macro table(table) -%}
-<figure class='table'>{% if not table.folded %}<figcaption>{{ table.caption }}</figcaption>{% endif %}
-<div class='scroll' tabindex='0' role='region' aria-label='{{ table.caption }}'>
-<table class='sortable' aria-label='{{ table.caption }}'>
-<thead><tr>{% for head in table.heads %}<th scope='col' class='{{ head.style }}'>{{ head.text }}</th>{% endfor %}</tr>
-</thead><tbody>
-{% for cells in table.rows %}{{ row(cells) }}{% endfor %}</tbody>
-{% if table.foot %}<tfoot>{{ row(table.foot) }}</tfoot>{% endif %}
-</table></div></figure>
-{% endmacro -%}
-<!doctype html>
-<html lang='en'><head><meta charset='utf-8'>
-<meta name='viewport' content='width=device-width, initial-scale=1'>
-{{ generator }}
-<title>{{ page.title }}</title>
-<style>{{ style }}</style></head>
-<body>
-<h1>{{ page.title }}</h1>
-{% if page.error %}<p class='error'>{{ page.error }}</p>{% endif %}
-<dl>{% for name, value in page.facts %}<dt>{{ name }}</dt><dd>{{ value }}</dd>{% endfor %}</dl>
-{% for section in page.sections %}
-<section><h2>{{ section.heading }}</h2>
-{% if section.text %}<p>{{ section.text }}</p>{% endif %}
-{% for entry in section.tables %}
-{% if entry.folded %}<details><summary>{{ entry.caption }}</summary>{{ table(entry) }}</details>
-{% else %}{{ table(entry) }}{% endif %}{% endfor %}
-{% if section.figures %}<div class='figures'>
-{% for figure in section.figures %}
-<figure><img src='{{ figure.source }}' alt='{{ figure.description }}'>
-<figcaption>{{ figure.caption }}</figcaption></figure>
-{% endfor %}</div>{% endif %}
-</section>
-{% endfor %}
-<script>{{ script }}</script>
-</body></html>
-"""
+MOST_ROWS = 200
+"""Values of a figure that the page shows as a table; its CSV file has all."""
+FORMULA = ("=", "@", "\t", "\r", "+", "-")
+"""Starts of words that spreadsheets would compute."""
+Value: TypeAlias = str | int | float | None
+MARKS = {"better": "▲ better", "worse": "▼ worse", "undecided": "= undecided"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,25 +49,87 @@ class PageTable:
 
 
 @dataclass(frozen=True, slots=True)
+class FigureData:
+    """The values of a figure, one row for each mark; None and NaN are empty in the CSV file."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Value]]
+
+    @property
+    def csv(self) -> str:
+        """The CSV file: numbers in full, and no word that a spreadsheet would compute.
+
+        Examples
+        --------
+        >>> FigureData(["client", "sd"], [["=1+1", 0.1], ["b", None]]).csv.splitlines()
+        ['client,sd', "'=1+1,0.1", 'b,']
+        """
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(map(_in_csv, self.columns))
+        writer.writerows(map(_in_csv, row) for row in self.rows)
+        return file.getvalue()
+
+    @property
+    def uri(self) -> str:
+        """The CSV file as a data URI."""
+        return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(self.csv.encode()).decode()}"
+
+    @property
+    def shown(self) -> list[list[str]]:
+        """The values as the page shows them, rounded."""
+        return [[_rounded(value) for value in row] for row in self.rows]
+
+
+def _in_csv(value: Value) -> str | int | float:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
+def _rounded(value: Value) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.4g}"
+    return "" if value is None else str(value)
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
-    """A figure as a data URI, with a text alternative."""
+    """A figure as a data URI, with a name for its files, a text alternative, and its values."""
 
     source: str
+    name: str
     description: str
     caption: str
+    data: FigureData
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A sentence with an interval, and its verdict: better, worse, undecided, or empty without one."""
+
+    text: str
+    verdict: str = ""
+
+    @property
+    def mark(self) -> str:
+        """The verdict with a sign."""
+        return MARKS.get(self.verdict, "")
+
+
+Facts: TypeAlias = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class PageSection:
-    """A heading with its tables and figures."""
+    """A heading with its claims, facts, text, tables and figures, in this order."""
 
     heading: str
     text: str = ""
     tables: Sequence[PageTable] = ()
     figures: Sequence[Picture] = ()
-
-
-Facts: TypeAlias = Sequence[tuple[str, str]]
+    claims: Sequence[Claim] = ()
+    facts: Facts = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,16 +137,21 @@ class Page:
     """A report; an error is shown first."""
 
     title: str
-    facts: Facts
     sections: Sequence[PageSection]
+    subtitle: str = ""
     error: str = field(default="")
+
+    @property
+    def slug(self) -> str:
+        """The title in letters and digits, for names of files."""
+        return re.sub(r"[^A-Za-z0-9]+", "-", self.title).strip("-").lower() or "report"
 
 
 def render(page: Page) -> str:
     """Return the page as HTML, with all texts escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(TEMPLATE)
-    return template.render(page=page, generator=Markup(GENERATOR), style=Markup(STYLE), script=Markup(SCRIPT))
+    template = environment.from_string(TEMPLATE, globals={"page": page, "most_rows": MOST_ROWS})
+    return template.render(generator=Markup(GENERATOR), style=Markup(STYLE), script=Markup(SCRIPT))
 
 
 def words(text: object) -> TableCell:
@@ -193,6 +171,11 @@ def number(value: float | int | None, digits: int = 3, *, signed: bool = False, 
     if value is None or not math.isfinite(value):
         return TableCell("")
     return TableCell(f"{value:{'+' if signed else ''},.{digits}f}{suffix}", repr(float(value)))
+
+
+def verdict_cell(verdict: str) -> TableCell:
+    """Return a cell with a verdict, by word, sign and colour."""
+    return TableCell(MARKS.get(verdict, verdict), verdict, f"words {verdict}")
 
 
 def write_page(page: Page, file: Path) -> None:

@@ -1,5 +1,6 @@
 """Results of several runs or of a sweep as one tidy frame: a row for each cell, seed, line and domain."""
 
+import json
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import pandas as pd
 
 from knot_fed.config import flattened
 from knot_fed.errors import RunFolderError
-from knot_fed.files import shorten_paths
+from knot_fed.files import file_digest, shorten_paths
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.runs.tables import COLUMNS
 from knot_fed.types import MEAN
@@ -87,6 +88,8 @@ def read_sweep(folder: Path) -> Results:
         *((key, shorten_paths(str(config[key]))) for key in FACTS if config.get(key)),
         *((key, ", ".join(map(str, values))) for key, values in sweep.get("grid", {}).items()),
         ("seeds", ", ".join(map(str, sorted(frame["seed"].unique())))),
+        *public_digests(sweep),
+        *provenance(_summaries(folder)),
     ]
     return Results(folder.resolve().name, facts, _without_repeats(frame), comparison)
 
@@ -113,8 +116,68 @@ def collect_runs(folders: Sequence[RunFolder]) -> Results:
     frame.insert(0, "cell", frame[[*SETTINGS, *differing]].agg(" ".join, axis=1))
     if not (frame["line"] == AFTER).any():
         raise RunFolderError("none of these runs distilled a student; add one to those of FedAvg")
-    facts = [("runs", ", ".join(folder.path.resolve().name for folder in folders))]
+    facts = [
+        ("runs", ", ".join(folder.path.resolve().name for folder in folders)),
+        *((key, shorten_paths(str(configs[0][key]))) for key in FACTS if key not in differing and configs[0].get(key)),
+        *((key, ", ".join(sorted({shorten_paths(str(config.get(key, ""))) for config in configs})))
+          for key in differing),
+        ("seeds", ", ".join(map(str, sorted(frame["seed"].unique())))),
+        *provenance([folder.read_summary() for folder in folders]),
+    ]  # fmt: skip
     return Results(f"{len(folders)} runs", facts, _without_repeats(frame), pd.DataFrame(columns=list(COMPARISON)))
+
+
+def provenance(summaries: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Say when, where, on which public data and with which versions runs were made; several values are all listed."""
+    known = [summary for summary in summaries if isinstance(summary.get("versions"), dict)]
+    if not known:
+        return []
+    started = sorted(str(summary["started"]) for summary in known if summary.get("started"))
+    data = [(role, found) for summary in known for role, found in summary.get("data", {}).items()]
+    several = {
+        "device": [summary["device"] for summary in known if summary.get("device")],
+        "versions": [", ".join(f"{name} {version}" for name, version in sorted(summary["versions"].items()))
+                     for summary in known],
+        **{f"SHA-256 of data.{role}": [found["sha256"] for of, found in data if of == role and found.get("sha256")]
+           for role in ("public", "transfer")},
+        "transfer fingerprint": [found["fingerprint"] for _, found in data if "fingerprint" in found],
+    }  # fmt: skip
+    return [
+        *([("started", f"{started[0]} to {started[-1]}")] if started else []),
+        ("time", f"{sum(summary.get('wall_seconds', 0.0) for summary in known):,.0f} s, {len(known)} runs together"),
+        *((name, "; ".join(sorted(set(values)))) for name, values in several.items() if values),
+    ]
+
+
+def study_facts(folder: Path, file: str) -> list[tuple[str, str]]:
+    """Return the digests of a study's description and of its public data, and what its runs, if any, recorded."""
+    try:
+        study = tomllib.loads((folder / file).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    facts = [(f"SHA-256 of {file}", file_digest(folder / file)), *public_digests(study)]
+    return [*facts, *provenance(_summaries(folder))]
+
+
+def _summaries(sweep: Path) -> list[dict[str, Any]]:
+    """Read the summaries of a sweep's runs as far as they are there: a report can be made of its tables alone."""
+    found = []
+    for file in sorted(sweep.glob("cells/*/summary.json")):
+        try:
+            summary = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        found += [summary] if isinstance(summary, dict) else []
+    return found
+
+
+def public_digests(study: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the digests of public data, models and matrices that a sweep or audit recorded, and of no private file."""
+    private = {name.strip() for name in str(study.get("config", {}).get("data.clients", "")).split(",")}
+    content = study.get("content", {})
+    return [
+        (f"SHA-256 of {name}", str(content[name])) for name in sorted(content) if content[name] and name not in private
+    ]
 
 
 def traffic(summary: dict[str, Any]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from knot_fed.config import Scalar, flattened, nested
 from knot_fed.errors import RunFolderError, writing_failed
-from knot_fed.files import OWNERS, PUBLIC, SHARED, make_folder, write_file
+from knot_fed.files import OWNERS, PUBLIC, SHARED, file_digest, make_folder, write_file
 from knot_fed.runs.trackers.trackers import NO_TRACKERS, Trackers
 
 _SUMMARY = {
@@ -157,6 +157,11 @@ class RunFolder:
             return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         except ValueError:
             raise RunFolderError(f"{file}: not valid TOML; correct it or start the run again") from None
+
+    def config_digest(self) -> str:
+        """Return the SHA-256 of `config.toml`; empty if there is none."""
+        file = self.path / "config.toml"
+        return file_digest(file) if file.is_file() else ""
 
     def append_round(self, facts: Mapping[str, object]) -> None:
         """Append one round to `rounds.jsonl`."""

@@ -1,5 +1,6 @@
-"""Statistics of a comparison: means with intervals, and the share of the gap closed."""
+"""Statistics of a comparison: means and paired differences with intervals, and the share of the gap closed."""
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from knot_fed.runs.results import AFTER, BEFORE, MEASURES, SETTINGS, TRAFFIC
 from knot_fed.types import MEAN
 
 CENTRALISED, ENSEMBLE = "centralised", "ensemble"
+BASELINE = "entropy"
+MORE_IS_BETTER = ("accuracy", "macro_f1")
 
 
 def half_interval(values: Float[np.ndarray, "seeds"]) -> float:
@@ -27,6 +30,94 @@ def half_interval(values: Float[np.ndarray, "seeds"]) -> float:
     if count < 2:
         return float("nan")
     return float(student_t.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count))
+
+
+def paired_interval(differences: Float[np.ndarray, "seeds"]) -> tuple[float, float]:
+    """Return the 95 % interval of the mean by Student's t; infinite for a single difference."""
+    half = half_interval(differences) if len(differences) > 1 else np.inf
+    return float(differences.mean()) - half, float(differences.mean()) + half
+
+
+def verdict_of(metric: str, low: float, high: float) -> str:
+    """Judge the interval of a difference: better, worse, or undecided if it contains zero or is infinite.
+
+    Examples
+    --------
+    >>> verdict_of("sd", -0.2, -0.1), verdict_of("accuracy", -0.2, -0.1), verdict_of("sd", -0.1, 0.1)
+    ('better', 'worse', 'undecided')
+    """
+    if metric not in MORE_IS_BETTER:
+        low, high = -high, -low
+    if low > 0:
+        return "better"
+    return "worse" if high < 0 else "undecided"
+
+
+def pair_with_baseline(frame: pd.DataFrame, further: Sequence[str]) -> pd.DataFrame:
+    """Join each distilled student to that of the entropy loss with the same seed, domain and settings.
+
+    Ground costs need not be equal. The baseline's columns end in ` baseline`.
+    """
+    students = frame[frame["line"] == AFTER].fillna({"cost": ""})
+    baseline = students[students["loss"] == BASELINE]
+    keys = ["seed", "objective", "weights", *(key for key in further if not key.startswith("transport.")), "domain"]
+    return students[students["loss"] != BASELINE].merge(baseline, on=keys, suffixes=("", " baseline"))
+
+
+def loss_differences(frame: pd.DataFrame, further: Sequence[str]) -> pd.DataFrame:
+    """Subtract the entropy loss from each other loss, on the mean of the domains, averaged over all paired settings.
+
+    Parameters
+    ----------
+    frame
+        Tidy results.
+    further
+        Keys that distinguish cells beyond the four settings.
+
+    Returns
+    -------
+    differences
+        One row for each loss and metric: `settings`, `seeds`, the mean `difference` with its interval `low` to `high`
+        (Student's t over the seeds, which each have all settings), `verdict`, and `by_seed`, the differences of the
+        seeds in order. Empty without the entropy loss.
+    """
+    pairs = pair_with_baseline(frame[frame["domain"] == MEAN], further)
+    rows = []
+    for loss, group in pairs.groupby("loss", sort=True):
+        settings = len(group[[*SETTINGS, *further]].drop_duplicates())
+        for metric in MEASURES:
+            found = group.assign(found=group[metric] - group[f"{metric} baseline"])
+            rows.append({"loss": loss, "metric": metric, "settings": settings, **_by_seed(found, settings, metric)})
+    return pd.DataFrame(rows)
+
+
+def start_differences(frame: pd.DataFrame, further: Sequence[str], line: str, metric: str) -> pd.DataFrame:
+    """Subtract a baseline, such as the initial student, from each loss's students, as `loss_differences` does."""
+    means = frame[frame["domain"] == MEAN]
+    start = means[means["line"] == line].groupby("seed")[metric].mean()
+    rows = []
+    for loss, group in means[means["line"] == AFTER].groupby("loss", sort=True):
+        settings = len(group[[*SETTINGS, *further]].drop_duplicates())
+        found = group.assign(found=group[metric] - group["seed"].map(start)).dropna(subset=["found"])
+        if len(found):
+            rows.append({"loss": loss, "metric": metric, "settings": settings, **_by_seed(found, settings, metric)})
+    return pd.DataFrame(rows)
+
+
+def _by_seed(found: pd.DataFrame, settings: int, metric: str) -> dict[str, Any]:
+    """Average the column `found` over the settings by seed, leaving out seeds that lack some, if others have all."""
+    grouped = found.groupby("seed")["found"]
+    whole = grouped.size() >= settings
+    by_seed = grouped.mean()[whole if whole.any() else whole | True]
+    low, high = paired_interval(by_seed.to_numpy(np.float64))
+    return {
+        "seeds": len(by_seed),
+        "difference": float(by_seed.mean()),
+        "low": low,
+        "high": high,
+        "verdict": verdict_of(metric, low, high) if math.isfinite(low) else "undecided",
+        "by_seed": by_seed.tolist(),
+    }
 
 
 def summarise_lines(frame: pd.DataFrame, further: Sequence[str]) -> pd.DataFrame:

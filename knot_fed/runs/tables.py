@@ -81,6 +81,11 @@ def unmeasured_clients(summary: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def client_domains(summary: dict[str, Any]) -> list[str]:
+    """Return the clients whose own test split was measured, in order."""
+    return sorted({client["name"] for client in summary["clients"]} & set(summary["domains"]))
+
+
 def client_state(client: dict[str, Any], unmeasured: Sequence[dict[str, Any]]) -> str:
     """Describe the state of a client, with the reason if it has no metrics."""
     return f"{client['status']}; not measured: {client['unmeasured']}" if client in unmeasured else client["status"]

@@ -1,12 +1,10 @@
 """Digests of the files that a study reads, since a path may later hold other content, or the content move."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from knot_fed.config import RunConfig
-from knot_fed.data import reviews
-from knot_fed.data.reading.files import BUILTIN, HUB, data_path
+from knot_fed.data.reading.files import content_digest, data_path
 from knot_fed.models import encoder_identity, is_plugin_model, plugin_identity
 
 CONTENT = "content"
@@ -53,7 +51,4 @@ def _digest(path: str) -> str:
         return encoder_identity(path)
     if path.startswith(OWN):
         return plugin_identity(path.removeprefix(OWN))[1]
-    if path.startswith(HUB):
-        return ""
-    with Path(reviews.__file__ if path.startswith(BUILTIN) else path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return content_digest(path)

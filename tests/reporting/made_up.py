@@ -1,15 +1,19 @@
 """Runs and sweeps made up from random numbers, in the shape that real ones have."""
 
 import json
+import math
 
 import numpy as np
+import pandas as pd
 import tomli_w
 
+from knot_fed.audit.frontier.report import write_frontier
+from knot_fed.audit.report import write_audit_report
 from knot_fed.labels import LabelSpace
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.sweep.results import tidy, write_table
 from knot_fed.sweep.statistics import compare_with_baseline
-from knot_fed.training.evaluation import evaluate_classifier, evaluation_details, mean_metrics
+from knot_fed.training.evaluation import bootstrap_intervals, evaluate_classifier, evaluation_details, mean_metrics
 
 
 def make_run(runs, name, *, task="emotion", seed=1, clients=("chats", "films", "radio"), sharp=4.0, **distillation):
@@ -18,13 +22,15 @@ def make_run(runs, name, *, task="emotion", seed=1, clients=("chats", "films", "
     domains, details = {}, {}
     for domain in (*clients, "public"):
         truth = generator.integers(0, len(labels), size=300)
-        domains[domain] = {}
+        domains[domain], told = {}, []
         for when, concentration in (("before", 1.0), ("after", sharp)):
             noise = generator.dirichlet(np.full(len(labels), 0.3), size=300)
             answers = (noise + concentration * generator.random((300, 1)) * np.eye(len(labels))[truth]) / 4
             answers /= answers.sum(axis=1, keepdims=True)
             domains[domain][when] = evaluate_classifier(answers, truth, labels)
             details[when] = evaluation_details(answers, truth, labels).to_mapping()
+            told.append(answers)
+    details["intervals"] = bootstrap_intervals(*told, truth, labels, seed=seed)
     student = {when: mean_metrics([d[when] for d in domains.values()]).to_mapping() for when in ("before", "after")}
     settings = {"loss": "ot", "objective": "pooled", "weights": "confidence", "cost": "semantic"} | distillation
     folder = RunFolder.create(runs, name)
@@ -53,6 +59,14 @@ def make_run(runs, name, *, task="emotion", seed=1, clients=("chats", "films", "
             "details": {"domain": "public", **details},
             "distillation": settings | {"epochs": 14, "seconds": 5.0, "seconds_in_loss": 0.2},
             "privacy": {"mechanism": "none", "guarantee": "no guarantee"},
+            "data": {
+                "public": {"file": "public.csv", "sha256": "a1" * 32},
+                "transfer": {"file": "forum.csv", "sha256": "b2" * 32, "fingerprint": "c3" * 32, "texts": 1947,
+                             "repeated": 53},
+            },
+            "started": "2026-05-04T03:02:01Z",
+            "device": "CPU (x86_64), 1 torch thread(s)",
+            "config_sha256": folder.config_digest(),
             "versions": {"torch": "2.13.0", "flwr": "1.41.0"},
             "wall_seconds": 35.4,
         }
@@ -104,6 +118,43 @@ def make_sweep(folder, *, seeds=(1, 2, 3), domains=("chats", "films", "public"))
     sweep = {"clients": 3, "config": {"task": "emotion"}, "grid": grid}
     (folder / "sweep.toml").write_text(tomli_w.dumps(sweep))
     return folder
+
+
+def make_frontier(file):
+    """Write the page of the price of privacy."""
+    rows = [
+        {"study": "", "mechanism": mechanism, "epsilon": epsilon, "delta": delta, "loss": loss, "settings": "",
+         "unit": unit, "seeds": 3, "sd": 0.8 + 0.2 / min(epsilon, 50) + (0.02 if loss == "entropy" else 0.0),
+         "sd_half": 0.01, "macro_f1": 0.4, "macro_f1_half": math.nan, "bytes_up": 1e5, "gain_kept": 0.8,
+         "lead": math.nan if loss == "entropy" else 0.02, "lead_half": math.nan if loss == "entropy" else 0.03,
+         "audited_epsilon": min(epsilon, 4.0) / 2, "tpr_own_row": 0.01 + min(epsilon, 16) / 100,
+         "tpr_nearest_rows": 0.02, "tpr_student": 0.01, "mix_kl": 0.05, "mix_kl_pooled": 0.04}
+        for mechanism, epsilon, delta, unit in (
+            ("gaussian", 2.0, 1e-5, "client"), ("gaussian", 8.0, 1e-5, "client"), ("none", math.inf, 0.0, "none")
+        )
+        for loss in ("entropy", "ot")
+    ]  # fmt: skip
+    write_frontier(pd.DataFrame(rows), file, ["plain", "private"], ["a note"], [("plain: time", "35 s")])
+    return file
+
+
+def make_audit(file):
+    """Write the page of an audit."""
+    generator = np.random.default_rng(3)
+    common = {"client": "phones", "seed": 1, "low": 0.0, "high": 1.0, "count": 7}
+    rows = [
+        common | {"attack": attack, "case": case, "measure": measure, "value": value}
+        for attack, case, measure, value in (
+            ("membership", "own row, online", "tpr_at_1%", 0.25), ("membership", "own row, online", "auc", 0.75),
+            ("membership", "nearest rows, online", "tpr_at_1%", 0.05), ("label-mix", "soft labels", "kl", 0.05),
+            ("canaries", "canaries", "epsilon_lower_bound", 0.94),
+        )
+    ]  # fmt: skip
+    members = generator.random((1, 400)) < 0.5
+    scores = {case: (generator.normal(size=(1, 400)) + shift * members, members)
+              for case, shift in (("own row, online", 1.0), ("nearest rows, online", 0.3))}  # fmt: skip
+    write_audit_report(file, pd.DataFrame(rows), {"membership": scores}, [("task", "sentiment")])
+    return file
 
 
 def change_summary(folder, **changes):

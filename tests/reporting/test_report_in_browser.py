@@ -3,14 +3,16 @@
 import base64
 import io
 import shutil
+import time
+import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
 
 from knot_fed.reporting.comparison import write_comparison
 from knot_fed.reporting.report import write_report
-from knot_fed.runs.results import read_sweep
-from tests.reporting.made_up import make_run, make_sweep
+from knot_fed.runs.results import collect_runs, read_sweep
+from tests.reporting.made_up import change_summary, make_audit, make_frontier, make_run, make_sweep
 
 pytestmark = pytest.mark.browser
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -50,7 +52,15 @@ def reports(tmp_path_factory):
     )
     write_report(run)
     write_comparison(read_sweep(make_sweep(sweep)), sweep / "report.html")
-    return {"run": run.path / "report.html", "sweep": sweep / "report.html"}
+    failed, runs = make_run(folder, "failed"), [make_run(folder, name, seed=ord(name)) for name in "ab"]
+    change_summary(failed, error="too few", domains={}, student={"before": None, "after": None}, details={})
+    write_report(failed)
+    write_comparison(collect_runs(runs), folder / "runs.html")
+    return {
+        "run": run.path / "report.html", "failed": failed.path / "report.html", "sweep": sweep / "report.html",
+        "runs": folder / "runs.html", "frontier": make_frontier(folder / "frontier.html"),
+        "audit": make_audit(folder / "audit.html"),
+    }  # fmt: skip
 
 
 def show(browser, file, *, device="desk", scheme="light"):
@@ -69,12 +79,12 @@ def screenshot(browser):
 
 
 def column(browser, table, place):
-    rows = f"document.querySelectorAll('table')[{table}].tBodies[0].rows"
+    rows = f"document.querySelectorAll('table.sortable')[{table}].tBodies[0].rows"
     return browser.execute_script(f"return [...{rows}].map(row => row.cells[{place}].dataset.key)")
 
 
 def head(browser, table, text):
-    heads = browser.find_elements("css selector", "table")[table].find_elements("css selector", "thead th")
+    heads = browser.find_elements("css selector", "table.sortable")[table].find_elements("css selector", "thead th")
     place = next(place for place, each in enumerate(heads) if each.text.startswith(text))
     return place, heads[place]
 
@@ -137,5 +147,83 @@ def test_the_foot_of_a_run_stays_below_when_its_domains_are_sorted(browser, repo
     f1.find_element("css selector", "button").click()
     keys = [float(key) for key in column(browser, 0, place)]
     assert keys == sorted(keys)
-    last = browser.execute_script("return [...document.querySelector('table').rows].at(-1).cells[0].textContent")
+    last = browser.execute_script(
+        "return [...document.querySelector('table.sortable').rows].at(-1).cells[0].textContent"
+    )
     assert last == "mean of the domains"
+
+
+PAGES = ("run", "failed", "sweep", "runs", "frontier", "audit")
+AXE = "const done = arguments[0]; axe.run(document).then(done)"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("device", WIDTHS)
+@pytest.mark.parametrize("name", PAGES)
+def test_axe_finds_no_violation(browser, reports, name, device, scheme):
+    axe = pytest.importorskip("axe_core_python.selenium").Axe()
+    show(browser, reports[name], device=device, scheme=scheme)
+    browser.set_script_timeout(300)
+    browser.execute_script(axe.axe_script)
+    found = browser.execute_async_script(AXE)
+    assert [(broken["id"], broken["nodes"][0]["html"]) for broken in found["violations"]] == []
+    assert len(found["passes"]) > 20
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_headings_landmarks_and_names_serve_a_screen_reader(browser, reports, name):
+    show(browser, reports[name])
+    levels = browser.execute_script("return [...document.querySelectorAll('h1, h2')].map(head => head.tagName)")
+    assert levels[0] == "H1"
+    assert set(levels[1:]) == {"H2"}
+    for landmark in ("header", "nav", "main"):
+        assert len(browser.find_elements("css selector", landmark)) == 1
+    names = browser.execute_script(
+        "return [...document.querySelectorAll('.tools > *')].map(tool => tool.getAttribute('aria-label'))"
+    )
+    assert len(set(names)) == len(names)
+    targets = browser.execute_script(
+        "return [...document.querySelectorAll('a[href^=\"#\"]')].map(link => !!document.querySelector(link.hash))"
+    )
+    assert targets
+    assert all(targets)
+
+
+def test_the_first_stop_of_the_keyboard_skips_to_the_report(browser, reports):
+    show(browser, reports["run"])
+    browser.find_element("css selector", "body").send_keys("\t")
+    skip = browser.switch_to.active_element
+    assert skip.text == "Skip to the report"
+    skip.send_keys("\n")
+    assert browser.execute_script("return document.activeElement.id") == "main"
+
+
+def test_the_svg_button_saves_a_drawing_that_needs_no_page(browser, reports, tmp_path):
+    show(browser, reports["run"])
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    browser.find_element("css selector", "#figure-3 .tools button").click()
+    file, until = tmp_path / "run-sd-by-domain.svg", time.monotonic() + 60
+    while not file.is_file() and time.monotonic() < until:
+        time.sleep(0.1)
+    drawn = file.read_text()
+    assert ET.fromstring(drawn).tag == "{http://www.w3.org/2000/svg}svg"
+    assert "var(" not in drawn
+    assert "prefers-color-scheme" not in drawn
+    assert "#0072b2" in drawn
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_paper_has_no_buttons_and_cuts_nothing_off(browser, reports, name):
+    show(browser, reports[name])
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    shown = browser.execute_script(
+        "return [...document.querySelectorAll('.tools, nav, .skip')].filter(each => each.offsetParent).length"
+    )
+    cut = browser.execute_script(
+        "return [...document.querySelectorAll('.scroll')]"
+        ".filter(each => getComputedStyle(each).overflowX !== 'visible').length"
+    )
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert (shown, cut) == (0, 0)
+    printed = browser.execute_cdp_cmd("Page.printToPDF", {})
+    assert base64.b64decode(printed["data"]).startswith(b"%PDF")

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from knot_fed.runs.results import MEASURES
-from knot_fed.sweep.statistics import compare_with_baseline, paired_interval
+from knot_fed.runs.statistics import paired_interval
+from knot_fed.sweep.statistics import compare_with_baseline
 
 numbers = st.lists(st.floats(-1, 1).map(lambda value: round(value, 3)), min_size=2, max_size=9)
 

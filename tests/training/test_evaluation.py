@@ -4,6 +4,11 @@ from hypothesis import strategies as st
 
 from knot_fed.labels import LabelSpace
 from knot_fed.training.evaluation import (
+    BOOTSTRAPPED,
+    RESAMPLES,
+    _per_text,
+    _resampled,
+    bootstrap_intervals,
     calibration_error,
     distances_to_truth,
     evaluate_classifier,
@@ -87,3 +92,35 @@ def test_without_coordinates_labels_are_the_corners_of_a_simplex_with_edges_of_o
     np.testing.assert_allclose(
         distances_to_truth(soft_labels, truth, unordered), 1 - soft_labels[np.arange(20), truth], atol=1e-12
     )
+
+
+@given(st.integers(0, 2**32 - 1), TASKS)
+def test_a_resample_is_measured_as_the_texts_that_it_holds(seed, task):
+    generator, labels = np.random.default_rng(seed), LabelSpace.preset(task)
+    soft_labels = generator.dirichlet(np.ones(len(labels)), size=30)
+    truth, rows = generator.integers(0, len(labels), size=30), generator.integers(0, 30, size=30)
+    drawn = np.bincount(rows, minlength=30)[None].astype(float)
+    found = _resampled(drawn, np.eye(len(labels))[truth], *_per_text(soft_labels, truth, labels))[0]
+    whole = evaluate_classifier(soft_labels[rows], truth[rows], labels).to_mapping()
+    np.testing.assert_allclose(found, [whole[metric] for metric in BOOTSTRAPPED], atol=1e-9)
+
+
+def test_bootstrap_intervals_are_paired_repeatable_and_hold_what_was_measured():
+    generator, labels = np.random.default_rng(5), LabelSpace.preset("sentiment")
+    truth = generator.integers(0, 5, size=400)
+    before = generator.dirichlet(np.ones(5), size=400)
+    after = 0.9 * before + 0.1 * np.eye(5)[truth]
+    found = bootstrap_intervals(before, after, truth, labels, seed=1)
+    assert found == bootstrap_intervals(before, after, truth, labels, seed=1)
+    assert found["resamples"] == RESAMPLES
+    measured = [evaluate_classifier(answers, truth, labels).to_mapping() for answers in (before, after)]
+    for metric in BOOTSTRAPPED:
+        values = dict(zip(("before", "after"), (each[metric] for each in measured), strict=True))
+        values["difference"] = values["after"] - values["before"]
+        widths = {}
+        for when, value in values.items():
+            low, high = found[metric][when]
+            assert low < value < high
+            widths[when] = high - low
+        assert widths["difference"] < widths["before"]
+    assert bootstrap_intervals(before[:0], after[:0], truth[:0], labels, seed=1) == {}

@@ -11,7 +11,20 @@ from matplotlib.ticker import LogLocator
 from knot_fed.config import MECHANISMS
 from knot_fed.files import shorten_paths
 from knot_fed.reporting.figures import BLUE, GREEN, VERMILLION, Canvas
-from knot_fed.reporting.page import Page, PageSection, PageTable, Picture, TableCell, number, words, write_page
+from knot_fed.reporting.page import (
+    Claim,
+    Facts,
+    FigureData,
+    Page,
+    PageSection,
+    PageTable,
+    Picture,
+    TableCell,
+    number,
+    words,
+    write_page,
+)
+from knot_fed.runs.statistics import verdict_of
 
 COLOURS = {"ot": BLUE, "entropy": VERMILLION}
 MARKS = dict(zip(MECHANISMS, "*os^vP", strict=False))
@@ -31,6 +44,10 @@ COLUMNS = (
     ("mix_kl_pooled", "pooled", 3),
     ("lead", "lead in SD", 3),
 )
+SCOPE = (
+    "Intervals are 95 %, over the seeds on the same data. Undecided: the interval includes zero. A claimed epsilon"
+    " bounds every attack; the attacks here bound it from below only."
+)
 LEAKS = {
     "epsilon": "claimed epsilon",
     "tpr_own_row": "true-positive rate at 1 % false positives, own row",
@@ -45,8 +62,10 @@ def guarantee(line: Mapping[Hashable, Any]) -> str:
     return f"{line['unit']}: ε = {line['epsilon']:g}, δ = {line['delta']:g}"
 
 
-def write_frontier(table: pd.DataFrame, file: Path, names: Sequence[str], notes: Sequence[str]) -> None:
-    """Write the page with notes, table and plots; raises RunFolderError if the file cannot be written."""
+def write_frontier(
+    table: pd.DataFrame, file: Path, names: Sequence[str], notes: Sequence[str], facts: Facts = ()
+) -> None:
+    """Write the page with notes, facts, table and plots; raises RunFolderError if the file cannot be written."""
     named = [*(head for head in ("study", "settings") if table[head].any()), "mechanism", "loss", "guarantee"]
     heads = [*map(words, named), *(TableCell(heading) for _, heading, _ in COLUMNS)]
     rows = [
@@ -63,17 +82,35 @@ def write_frontier(table: pd.DataFrame, file: Path, names: Sequence[str], notes:
         "The audited bound is the largest over the seeds; rates and divergences are means. Gain kept is the decrease of"
         " SD relative to that without a mechanism; lead is how much lower SD is than with the entropy loss."
     )
+    compared = [("from", ", ".join(names)), *(("note", shorten_paths(note)) for note in notes), *facts]
     sections = [
+        PageSection("Result", claims=_claims(table), text=SCOPE),
+        PageSection("What was compared", facts=compared),
         PageSection("Guarantee, price and attacks", text=text, tables=[PageTable("Means over the seeds", heads, rows)]),
         PageSection("Frontiers", figures=figures),
     ]
-    facts = [("from", ", ".join(names)), *(("note", shorten_paths(note)) for note in notes)]
-    write_page(Page("The price of privacy", facts, sections), file)
+    write_page(Page("The price of privacy", sections, "What each guarantee costs, and what attacks still find"), file)
+
+
+def _claims(table: pd.DataFrame) -> list[Claim]:
+    """Return the lead over the entropy loss of each row that has one, with its interval over the seeds."""
+    claims = []
+    for line in table[table["lead"].notna()].to_dict("records"):
+        half, who = line["lead_half"], ", ".join(filter(None, (line["study"], line["mechanism"], line["settings"])))
+        lead = f"{line['loss']} minus entropy in SD, {who} ({guarantee(line)}): {-line['lead']:+.3f}"
+        if pd.isna(half):
+            claims.append(Claim(f"{lead}, one seed, so no interval."))
+        else:
+            low, high = -line["lead"] - half, -line["lead"] + half
+            told = f"{lead} [{low:+.3f}, {high:+.3f}], paired t over {line['seeds']} seeds."
+            claims.append(Claim(told, verdict_of("sd", low, high)))
+    return claims
 
 
 def _frontier(table: pd.DataFrame, leak: str, measure: str) -> Picture:
     """Plot a metric against a claim or leak; points of one mechanism and loss are joined by epsilon."""
     finite = table[table[leak].notna()]
+    columns = list(dict.fromkeys([*TELLING, "epsilon", "delta", "seeds", leak, measure, f"{measure}_half"]))
     highest = 2 * max([1.0, *finite.loc[finite[leak].map(math.isfinite), leak]])
     with Canvas(height=4.2) as canvas:
         for (study, mechanism, loss, settings), lines in finite.groupby(TELLING, sort=True):
@@ -100,8 +137,10 @@ def _frontier(table: pd.DataFrame, leak: str, measure: str) -> Picture:
         for line in finite.to_dict("records")
     )
     return canvas.picture(
+        f"{measure}-against-{leak}".replace("_", "-"),
         f"{measure} against {LEAKS[leak]}. {values}.",
         "Points are joined by epsilon; bars are 95 % intervals over the seeds.",
+        FigureData(columns, finite[columns].astype(object).where(finite[columns].notna(), None).to_numpy().tolist()),
     )
 
 

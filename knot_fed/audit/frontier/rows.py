@@ -27,8 +27,8 @@ from knot_fed.audit.frontier.audited import MEASURED, join_audits
 from knot_fed.config import MECHANISMS, NO_MECHANISM, Scalar
 from knot_fed.errors import RunFolderError
 from knot_fed.runs.results import AFTER, BEFORE, SETTING_KEYS, is_sweep, read_sweep
+from knot_fed.runs.statistics import paired_interval
 from knot_fed.sweep.folder import SWEEP_FILE
-from knot_fed.sweep.statistics import paired_interval
 from knot_fed.types import MEAN
 
 SETTINGS = [*GUARANTEE, "loss"]

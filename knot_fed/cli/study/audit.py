@@ -65,16 +65,17 @@ def audit(
 
 
 def _write_results(folder: "AuditFolder", config: "Config", attacked: str) -> None:
-    from knot_fed.audit.folder import TABLE_FILE
+    from knot_fed.audit.folder import AUDIT_FILE, TABLE_FILE
     from knot_fed.audit.report import write_audit_report
     from knot_fed.audit.tables import audit_tables
     from knot_fed.files import shorten_paths
-    from knot_fed.runs.results import FACTS
+    from knot_fed.runs.results import FACTS, study_facts
     from knot_fed.sweep.results import write_table
 
     table, flat = folder.table(), config.to_mapping()
     write_table(table, folder.path / TABLE_FILE)
-    facts = [(key, shorten_paths(str(flat[key]))) for key in FACTS] + [("attacked", attacked)]
+    facts = [(key, shorten_paths(str(flat[key]))) for key in (*FACTS, "privacy.mechanism", "privacy.epsilon")]
+    facts += [("attacked", attacked), *study_facts(folder.path, AUDIT_FILE)]
     scores = {attack: folder.scores(attack) for attack in table["attack"].unique()}
     write_audit_report(folder.path / "report.html", table, scores, facts)
     console.print(audit_tables(table))

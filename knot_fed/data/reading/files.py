@@ -11,11 +11,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from knot_fed.data import reviews
 from knot_fed.data.reading.characters import decoded
 from knot_fed.data.reading.separated import Dialect, read_separated
 from knot_fed.data.reading.table import Table, check_columns
 from knot_fed.data.reviews import check_domain
 from knot_fed.errors import DataError
+from knot_fed.files import file_digest
 
 SUFFIXES = (".jsonl.gz", ".jsonl", ".csv", ".tsv", ".parquet", ".csv.gz", ".tsv.gz")
 HUB, BUILTIN = "hub:", "builtin:"
@@ -68,6 +70,16 @@ def data_path(root: str, name: str) -> str:
         return str(Path(root) / found[0])
     wanted = f"{name}{{{','.join(suffixes)}}}" if any(suffixes) else name
     raise DataError(f"{name}: no file {wanted} in data.root; check data.root and the file's name")
+
+
+def content_digest(path: str) -> str:
+    """Return the SHA-256 of a data file, or of the code that generates built-in reviews; empty for the hub's data sets.
+
+    The content of a data set of the hub is unknown before it is loaded.
+    """
+    if path.startswith(HUB):
+        return ""
+    return file_digest(Path(reviews.__file__ if path.startswith(BUILTIN) else path))
 
 
 def is_local(path: str) -> bool:

@@ -1,12 +1,28 @@
-"""The sections of `summary.json` on distillation and privacy."""
+"""The sections of `summary.json` on data, distillation and privacy."""
 
 import math
 from dataclasses import asdict
 
 from knot_fed.config import PrivacyConfig, RunConfig
+from knot_fed.data.reading.files import content_digest, data_path, short_name
+from knot_fed.data.transfer_set import TransferSet
 from knot_fed.federation.server.roster import Outcome
 from knot_fed.federation.wire.exchange import Claim
 from knot_fed.training.distillation import DistillationResult, distillation_settings
+
+
+def data_facts(config: RunConfig, transfer: TransferSet) -> dict[str, dict[str, str | int]]:
+    """Return the section `data` of `summary.json`: digests of the server's own two files, and of no client's.
+
+    `sha256` is of the file; the transfer set's `fingerprint`, which clients compare, is of its distinct texts in order.
+    """
+    root, roles = config.data.root, {"public": config.data.public, "transfer": config.data.transfer}
+    paths = {role: data_path(root, name) for role, name in roles.items()}
+    facts: dict[str, dict[str, str | int]] = {
+        role: {"file": short_name(path), "sha256": content_digest(path)} for role, path in paths.items()
+    }
+    facts["transfer"] |= {"fingerprint": transfer.fingerprint, "texts": len(transfer), "repeated": transfer.repeated}
+    return facts
 
 
 def distillation_facts(config: RunConfig, distillations: list[DistillationResult]) -> dict[str, str | int | float]:

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from flwr.app import ArrayRecord, Message, Metadata, RecordDict
 from flwr.common.constant import ErrorCode
@@ -69,6 +69,7 @@ class Outcome:
     before: dict[str, Metrics] = field(default_factory=dict)
     after: dict[str, Metrics] = field(default_factory=dict)
     details: dict[str, EvaluationDetails] = field(default_factory=dict)
+    intervals: dict[str, Any] = field(default_factory=dict)
     distillations: list[DistillationResult] = field(default_factory=list)
 
     @property

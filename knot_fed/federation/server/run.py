@@ -2,6 +2,7 @@
 
 import json
 import logging
+import platform
 import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -21,7 +22,7 @@ from knot_fed.errors import KnotError, describe_error, phase
 from knot_fed.federation.server.roster import Outcome
 from knot_fed.federation.server.tracking import track_files, track_metrics, track_results
 from knot_fed.labels import LabelSpace
-from knot_fed.models import ModelSpec, TextClassifier, build_classifier, save_classifier, train_vocabulary
+from knot_fed.models import ModelSpec, TextClassifier, build_classifier, placement, save_classifier, train_vocabulary
 from knot_fed.reporting.report import write_report
 from knot_fed.runs.log import FAILED, LOG_FILE, OPENED, RESULT, log_event, log_to, new_seal, printable
 from knot_fed.runs.method import answered_in_words
@@ -31,10 +32,16 @@ from knot_fed.runs.trackers.start import start_trackers, tracker_names
 from knot_fed.runs.trackers.trackers import NO_TRACKERS
 from knot_fed.system.terminal import ascii_lines
 from knot_fed.training.calibration import LEAST_TEMPERATURE
-from knot_fed.training.evaluation import EvaluationDetails, evaluate_classifier, evaluation_details, mean_metrics
+from knot_fed.training.evaluation import (
+    EvaluationDetails,
+    bootstrap_intervals,
+    evaluate_classifier,
+    evaluation_details,
+    mean_metrics,
+)
 from knot_fed.training.kept_teachers import load_or_train_teacher
 from knot_fed.training.teacher import best_temperature, predict_soft_labels
-from knot_fed.types import LabelledTexts, Metrics, SplitExamples
+from knot_fed.types import LabelledTexts, Metrics, SoftLabels, SplitExamples
 
 REMEDY = "--verbose shows its traceback, and so does the SuperLink's log"
 VERSIONS = ("knot-fed", "flwr", "torch", "transformers", "POT", "numpy")
@@ -168,7 +175,8 @@ def run_between_measurements(
 ) -> KnotError | None:
     """Evaluate the student on the public test split, run, evaluate it again, and return the failure, if any."""
     name, labels = public_domain(config, [client_name(config.data.public)]), config.label_space()
-    outcome.before[name], outcome.details["before"] = _evaluate(student, public, labels)
+    started_from = predict_soft_labels(student, public.test.texts)
+    outcome.before[name], outcome.details["before"] = _evaluate(started_from, student, public, labels)
     track_metrics(folder.trackers, outcome.before, step=0)
     try:
         run()
@@ -176,13 +184,17 @@ def run_between_measurements(
         return error
     finally:
         logger.info("%s", answered_in_words(outcome.answered, len(outcome.clients)))
-    outcome.after[name], outcome.details["after"] = _evaluate(student, public, labels)
+    ended_at = predict_soft_labels(student, public.test.texts)
+    outcome.after[name], outcome.details["after"] = _evaluate(ended_at, student, public, labels)
+    outcome.intervals = bootstrap_intervals(started_from, ended_at, public.test.labels, labels, seed=config.seed)
     return None
 
 
-def _evaluate(student: TextClassifier, public: SplitExamples, labels: LabelSpace) -> tuple[Metrics, EvaluationDetails]:
-    test, temperature = public.test, best_temperature(student, public.val)
-    answers = predict_soft_labels(student, test.texts), test.labels, labels
+def _evaluate(
+    soft_labels: SoftLabels, student: TextClassifier, public: SplitExamples, labels: LabelSpace
+) -> tuple[Metrics, EvaluationDetails]:
+    temperature = best_temperature(student, public.val)
+    answers = soft_labels, public.test.labels, labels
     return evaluate_classifier(*answers, temperature=temperature), evaluation_details(*answers)
 
 
@@ -202,6 +214,7 @@ def finish_run(
     try:
         save_classifier(student, folder.student)
         summary = summarise(config, outcome, facts, seconds=time.monotonic() - started, failure=failure)
+        summary |= {"config_sha256": folder.config_digest()}
         folder.write_summary(summary)
     except KnotError as error:
         failure = failure or error
@@ -249,8 +262,10 @@ def summarise(
         "clients": clients,
         "student": student,
         "domains": domains,
-        "details": {"domain": public, **details},
+        "details": {"domain": public, **details, "intervals": outcome.intervals},
         "versions": versions(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - seconds)),
+        "device": placement().described,
         "wall_seconds": seconds,
         **facts,
     }
@@ -258,7 +273,7 @@ def summarise(
 
 def versions() -> dict[str, str]:
     """Return the versions of what computes a run."""
-    return {name: version(name) for name in VERSIONS}
+    return {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}}
 
 
 def public_domain(config: RunConfig, clients: Collection[str]) -> str:

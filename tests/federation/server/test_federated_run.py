@@ -15,7 +15,7 @@ from knot_fed.server_app import federate
 from knot_fed.training.teacher import predict_soft_labels
 from tests.fakes import InProcessGrid, context, virtual_clients
 
-TIMES = ("seconds", "seconds_in_loss", "start_seconds", "wall_seconds")
+TIMES = ("seconds", "seconds_in_loss", "start_seconds", "wall_seconds", "started", "config_sha256")
 
 
 def run(config, name, **grid_options):

@@ -1,4 +1,4 @@
-"""The figures of one run."""
+"""The figures of a run on the server's own test set: label space, confusion, calibration."""
 
 from typing import Any
 
@@ -6,36 +6,15 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
-from matplotlib.ticker import MaxNLocator
 
 from knot_fed.labels import label_distances
-from knot_fed.reporting.figures import AFTER, BEFORE, BLUE, INK, LINE, Canvas, grouped_bars, shortened
-from knot_fed.reporting.page import Picture
+from knot_fed.reporting.figures import AFTER, BEFORE, BLUE, INK, LINE, Canvas, shortened
+from knot_fed.reporting.page import FigureData, Picture
 
 MOST_NUMBERED_LABELS = 12
 HEAT = "#0072b3"
 """Nearly `BLUE`, but the same in both schemes, so that white stays legible on it."""
 SHADES = LinearSegmentedColormap.from_list("shades", [to_rgba(HEAT, 0.0), to_rgba(HEAT, 1.0)])
-
-
-def before_and_after_bars(summary: dict[str, Any]) -> list[Picture]:
-    """Draw SD and macro-F1 of each domain, before and after."""
-    names = sorted(summary["domains"])
-    pictures = []
-    for key, axis, better in (("sd", "Semantic Distance", "lower"), ("macro_f1", "macro-F1", "higher")):
-        groups = {
-            when: (colour, [summary["domains"][name][when][key] for name in names])
-            for when, colour in (("before", BEFORE), ("after", AFTER))
-        }
-        changes = "; ".join(
-            f"{name} {summary['domains'][name]['before'][key]:.3f} to {summary['domains'][name]['after'][key]:.3f}"
-            for name in names
-        )
-        description = f"Bars of {axis} by domain before and after: {changes}."
-        pictures.append(
-            grouped_bars(names, groups, axis, description=description, caption=f"{axis} by domain; {better} is better.")
-        )
-    return pictures
 
 
 def label_space(summary: dict[str, Any]) -> list[Picture]:
@@ -73,9 +52,11 @@ def _label_line(
         axes.set_xlabel(f"coordinate in label space, {when}")
     told = _told(labels, mean_predictions, means[:, None])
     return canvas.picture(
+        f"label-space-{when}",
         f"Label space {when}: {told}.",
         f"{when.capitalize()}: the mean prediction of each true label. Bar: the truth; discs: probability on each"
         " label; diamond: their mean. Nearer the bar is better.",
+        _space_data(labels, mean_predictions, coordinates),
     )
 
 
@@ -113,10 +94,26 @@ def _label_plane(
         axes.set_ylabel(axis_names[1])
     told = _told(labels, mean_predictions, means)
     return canvas.picture(
+        f"label-space-{when}",
         f"Label space {when}: {told}.",
         f"{when.capitalize()}: from each label (ring) to the mean prediction of its examples (diamond)."
         " Shorter is better.",
+        _space_data(labels, mean_predictions, coordinates),
     )
+
+
+def _space_data(
+    labels: list[str],
+    mean_predictions: Float[np.ndarray, "classes classes"],
+    coordinates: Float[np.ndarray, "classes dimensions"],
+) -> FigureData:
+    axes = range(coordinates.shape[1])
+    places = [f"truth {axis + 1}" for axis in axes] + [f"mean prediction {axis + 1}" for axis in axes]
+    rows = [
+        [labels[row], *np.concatenate([coordinates[row], mean_predictions[row] @ coordinates, mean_predictions[row]])]
+        for row in np.flatnonzero(mean_predictions.sum(axis=1))
+    ]
+    return FigureData(["true label", *places, *(f"probability of {label}" for label in labels)], rows)
 
 
 def _told(
@@ -149,9 +146,17 @@ def reliability_curves(summary: dict[str, Any]) -> Picture:
         handles, names = axes.get_legend_handles_labels()
         axes.legend(handles, names, loc="upper left", markerscale=0.7)
     errors = " to ".join(f"{domain[when]['ece']:.3f}" for when in ("before", "after"))
+    keys = ("confidence", "accuracy", "count")
+    rows = [
+        [when, *(held[key] for key in keys)]
+        for when in ("before", "after")
+        for held in summary["details"][when]["reliability"]
+    ]
     return canvas.picture(
+        "calibration",
         f"Accuracy against confidence before and after; expected calibration error from {errors}.",
         f"Reliability: larger marks hold more texts; below the dotted line the student is overconfident. ECE {errors}.",
+        FigureData(["when", *keys], rows),
     )
 
 
@@ -163,20 +168,31 @@ def confusions(summary: dict[str, Any], when: str) -> list[Picture]:
     costs = shares * label_distances(coordinates)
     worst = np.unravel_index(costs.argmax(), costs.shape)
     worst_told = f"{labels[worst[0]]} predicted as {labels[worst[1]]} costs most ({costs[worst]:.2f})"
+    rows = [
+        [labels[row], labels[column], int(counts[row, column]), float(shares[row, column]), float(costs[row, column])]
+        for row, column in np.ndindex(*counts.shape)
+    ]
+    data = FigureData(["true label", "predicted label", "texts", "share", "share times distance"], rows)
     return [
         _heatmap(
-            costs, labels, f"Confusion weighted by distance, {when}: {worst_told}.",
-            f"{when.capitalize()}: share times distance in label space; {worst_told}.",
+            costs, labels, f"confusion-by-distance-{when}", f"Confusion weighted by distance, {when}: {worst_told}.",
+            f"{when.capitalize()}: share times distance in label space; {worst_told}.", data,
         ),
         _heatmap(
-            shares, labels, f"Confusion {when}; accuracy {counts.trace() / max(1, counts.sum()):.3f}.",
-            f"{when.capitalize()}: share of each true label's texts.",
+            shares, labels, f"confusion-{when}",
+            f"Confusion {when}; accuracy {counts.trace() / max(1, counts.sum()):.3f}.",
+            f"{when.capitalize()}: share of each true label's texts.", data,
         ),
     ]  # fmt: skip
 
 
 def _heatmap(
-    values: Float[np.ndarray, "classes classes"], labels: list[str], description: str, caption: str
+    values: Float[np.ndarray, "classes classes"],
+    labels: list[str],
+    name: str,
+    description: str,
+    caption: str,
+    data: FigureData,
 ) -> Picture:
     names = [shortened(name, 14) for name in labels]
     with Canvas(height=4.2) as canvas:
@@ -191,52 +207,10 @@ def _heatmap(
         axes.invert_yaxis()
         axes.set_xlabel("predicted label")
         axes.set_ylabel("true label")
-    return canvas.picture(description, caption)
+    return canvas.picture(name, description, caption, data)
 
 
 def _write_values(axes: Axes, values: Float[np.ndarray, "classes classes"]) -> None:
     for (row, column), value in np.ndenumerate(values):
         colour = "white" if value > 0.6 * values.max() else INK
         axes.text(column + 0.5, row + 0.5, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=9)
-
-
-def distillation_losses(rounds: list[dict[str, Any]]) -> Picture:
-    """Draw the losses by epoch over all rounds; a ring marks the selected epoch."""
-    start = 0
-    with Canvas() as canvas:
-        axes = canvas.axes
-        for record in rounds:
-            train, held, best = record["train_losses"], record["validation_losses"], record["best_epoch"]
-            epochs = np.arange(len(held)) + start
-            axes.plot(epochs[1:], train, "--", color=BEFORE, marker="s", markersize=3, label="training texts")
-            axes.plot(epochs, held, color=AFTER, marker="o", markersize=3, label="held-out texts")
-            axes.plot(
-                epochs[best], held[best], "o", markersize=11, markerfacecolor="none", color=INK, label="selected epoch"
-            )
-            start += len(held)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(axis="y")
-        axes.set_xlabel("epoch" if len(rounds) == 1 else "epoch, over all rounds")
-        axes.set_ylabel("distillation loss")
-        handles, names = axes.get_legend_handles_labels()
-        canvas.figure.legend(handles[:3], names[:3], loc="outside upper left", ncols=3)
-    last = rounds[-1]["validation_losses"]
-    return canvas.picture(
-        f"Distillation loss by epoch over {len(rounds)} round(s); held-out loss of the last from {last[0]:.4f}"
-        f" to {min(last):.4f}.",
-        "Loss by epoch; the loss on held-out transfer texts selects the epoch.",
-    )
-
-
-def traffic_bars(summary: dict[str, Any]) -> Picture:
-    """Draw the bytes that each client sent."""
-    clients = summary["clients"]
-    sent = [client["bytes_up"] / 1e3 for client in clients]
-    told = "; ".join(f"{client['name']} {kilobytes:.1f}" for client, kilobytes in zip(clients, sent, strict=True))
-    return grouped_bars(
-        [client["name"] for client in clients],
-        {"sent": (AFTER, sent)},
-        "kB sent by the client",
-        description=f"Bars of kilobytes sent by client: {told}.",
-        caption="Bytes sent by each client, in kB, whole messages.",
-    )
