@@ -4,6 +4,8 @@ from knot_fed.models.batches import batches
 from knot_fed.models.constant import ONE_LABEL
 from knot_fed.models.device import check_device, device_of, memory_explained, send, use_device
 from knot_fed.models.huggingface.head import encoder_identity
+from knot_fed.models.huggingface.portable import load_portable, pipeline_probabilities, write_portable
+from knot_fed.models.huggingface.pretrained import hub_id
 from knot_fed.models.huggingface.transformer import TINY_BERT_POSITIONS, train_vocabulary
 from knot_fed.models.huggingface.trial import try_model
 from knot_fed.models.inference import predict_logits, use_threads
@@ -17,6 +19,7 @@ from knot_fed.models.storage import (
     load_classifier,
     load_trained_state,
     model_identity,
+    read_spec,
     save_classifier,
     trained_state,
 )
@@ -37,14 +40,18 @@ __all__ = [
     "constant_classifier",
     "device_of",
     "encoder_identity",
+    "hub_id",
     "is_external_model",
     "is_plugin_model",
     "load_classifier",
+    "load_portable",
     "load_trained_state",
     "memory_explained",
     "model_identity",
+    "pipeline_probabilities",
     "plugin_identity",
     "predict_logits",
+    "read_spec",
     "save_classifier",
     "send",
     "take",
@@ -53,4 +60,5 @@ __all__ = [
     "try_model",
     "use_device",
     "use_threads",
+    "write_portable",
 ]

@@ -29,6 +29,9 @@ from knot_fed.types import Text
 AUTO_MODEL = "AutoModelForSequenceClassification"
 ENDLESS = int(1e30)
 """`model_max_length` of a tokenizer without a limit, as transformers writes it."""
+NGRAM_TOKENIZER = "KnotFedNgramsTokenizer"
+GENERIC_TOKENIZER = "PreTrainedTokenizerFast"
+"""The name that both transformers 4 and 5 know; 5 writes `TokenizersBackend`."""
 UNREAD_IN_CONFIG = ("_name_or_path", "architectures", "auto_map", "dtype", "id2label", "label2id", "torch_dtype")
 PLACES = ("_name_or_path", "name_or_path", "tokenizer_file", "vocab_file")
 """Keys by which transformers may write where a model came from."""
@@ -83,7 +86,8 @@ def pipeline_probabilities(
 
 def _write_transformer(model: TransformerClassifier, folder: Path) -> list[str]:
     model.save_pretrained(folder)
-    _edit(folder / "config.json", {}, drop=PLACES)
+    if hasattr(model.network.config, "use_mems_eval"):  # no pipeline reads batches of XLNet's memories
+        _edit(folder / "config.json", {"use_mems_eval": False}, drop=())
     _settle_tokenizer(folder, model.tokenizer, min(model.spec.max_length, model.tokenizer.model_max_length))
     return []
 
@@ -103,7 +107,7 @@ def _write_head(model: HeadClassifier, folder: Path) -> list[str]:
     if spec.paired:
         _save_joining(tokenizer, start, end, folder)
         names = ["input_ids", "token_type_ids", "attention_mask"]
-        _settle_tokenizer(folder, tokenizer, 2 * most, names=names, tokenizer_class="PreTrainedTokenizerFast")
+        _settle_tokenizer(folder, tokenizer, 2 * most, names=names, tokenizer_class=GENERIC_TOKENIZER)
     else:
         tokenizer.save_pretrained(folder)
         _settle_tokenizer(folder, tokenizer, most)
@@ -114,6 +118,7 @@ def _write_ngrams(model: NgramBag, folder: Path) -> list[str]:
     _write_config(
         folder, model.spec, exported.NGRAMS, "KnotFedNgrams",
         vocab_size=BUCKETS + 1, width=WIDTH, dropout=NGRAM_DROPOUT, pad_token_id=BUCKETS,
+        tokenizer_class=NGRAM_TOKENIZER,
     )  # fmt: skip
     table = torch.nn.Embedding(BUCKETS + 1, WIDTH)
     with torch.no_grad():
@@ -122,8 +127,8 @@ def _write_ngrams(model: NgramBag, folder: Path) -> list[str]:
     _write_json(
         folder / "tokenizer_config.json",
         {
-            "tokenizer_class": "KnotFedNgramsTokenizer",
-            "auto_map": {"AutoTokenizer": [f"tokenization_{exported.NGRAMS}.KnotFedNgramsTokenizer", None]},
+            "tokenizer_class": NGRAM_TOKENIZER,
+            "auto_map": {"AutoTokenizer": [f"tokenization_{exported.NGRAMS}.{NGRAM_TOKENIZER}", None]},
             "model_max_length": ENDLESS,
             "pad_token": "[PAD]",
         },
@@ -156,17 +161,24 @@ def _save_joining(tokenizer: Any, start: Sequence[int], end: Sequence[int], fold
 
 
 def _settle_tokenizer(
-    folder: Path, tokenizer: Any, most: int, *, names: Sequence[str] = (), **settings: object
+    folder: Path, tokenizer: Any, most: int, *, names: Sequence[str] = (), **settings: str
 ) -> None:
-    """Write into the tokenizer's file what `load_tokenizer` and `tokenize` decide on loading and calling it."""
+    """Write into the tokenizer's file what `load_tokenizer` and `tokenize` decide on loading and calling it.
+
+    The model's configuration names its class too: pipelines of transformers 4 load no tokenizer for a model of another
+    package otherwise.
+    """
     settled = {
         "model_max_length": most,
         "model_input_names": list(names or tokenizer.model_input_names),
         "padding_side": tokenizer.padding_side,
         "split_special_tokens": True,
-        **settings,
     }
-    _edit(folder / "tokenizer_config.json", settled, drop=(*PLACES, "auto_map"))
+    file = folder / "tokenizer_config.json"
+    kind = json.loads(file.read_text(encoding="utf-8")).get("tokenizer_class")
+    named = {"tokenizer_class": GENERIC_TOKENIZER if kind in (None, "TokenizersBackend") else kind} | settings
+    _edit(file, settled | named, drop=(*PLACES, "auto_map"))
+    _edit(folder / "config.json", named, drop=PLACES)
 
 
 def _write_config(folder: Path, spec: ModelSpec, kind: str, prefix: str, **settings: object) -> None:
