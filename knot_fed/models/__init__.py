@@ -12,6 +12,7 @@ from knot_fed.models.inference import predict_logits, use_threads
 from knot_fed.models.items import take
 from knot_fed.models.plugins import is_plugin_model, plugin_identity
 from knot_fed.models.storage import (
+    SPEC_FILE,
     build_classifier,
     check_model_name,
     constant_classifier,
@@ -27,6 +28,7 @@ from knot_fed.models.text_classifier import Item, ModelSpec, Positions, TextClas
 
 __all__ = [
     "ONE_LABEL",
+    "SPEC_FILE",
     "TINY_BERT_POSITIONS",
     "Item",
     "ModelSpec",

@@ -156,8 +156,8 @@ def _check_encoder(spec: ModelSpec, folder: Path) -> None:
     encoder = Path(spec.name.removeprefix(HF))
     if spec.name.startswith(HF) and is_path(str(encoder)) and not encoder.is_dir():
         raise ModelError(
-            f"{folder}: is a head on the encoder {encoder}, and that folder is gone; put it back, or write its new place"
-            f" into name of {folder / SPEC_FILE} (knot-fed export makes a folder that includes the encoder)",
+            f"{folder}: is a head on the encoder {encoder}, and that folder is gone; put it back, or write its new"
+            f" place into name of {folder / SPEC_FILE} (knot-fed export makes a folder that includes the encoder)",
             refusal="the folder of a frozen encoder is gone; its owner finds which in the client's own log",
         )
 

@@ -75,7 +75,7 @@ def _front_matter(name: str, summary: dict[str, Any], spec: ModelSpec, packaging
         huggingface_hub.EvalResult(
             task_type="text-classification",
             task_name="Text Classification",
-            dataset_type="private" if domain != summary["details"]["domain"] else "public",
+            dataset_type=text.one_line(domain),  # results of equal types would become one
             dataset_name=text.one_line(domain),
             metric_type=kind,
             metric_name=f"{title}, {MEAN}" if domain == MEAN else title,

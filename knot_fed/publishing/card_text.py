@@ -114,7 +114,7 @@ print(classify({asked}, top_k=None, truncation=True))"""
     told = [f"## How to use\n\n```python\n{code}\n```", needs, _reading(about)]
     if packaging.onnx:
         told.append(
-            f"`model.onnx` (opset {packaging.onnx}) gives the logits of the same inputs, with any batch size and length."
+            f"`model.onnx` (opset {packaging.onnx}) gives logits for what the tokenizer returns, of any batch and length."
         )
     return "\n\n".join(told)
 
@@ -141,7 +141,8 @@ def training(about: About) -> str:
         ["seed", summary["seed"]],
     ]
     if "distillation" in summary:
-        rows.insert(4, ["epochs", f"{summary['distillation']['epochs']} of at most {distil.get('epochs', '?')} a round"])
+        most = distil.get("epochs", "?")
+        rows.insert(4, ["epochs", f"{summary['distillation']['epochs']} of at most {most} a round"])
     return "## Training\n\n" + table(["what", "value"], rows)
 
 
@@ -155,9 +156,7 @@ def roles(about: About) -> str:
     rows.append([escaped(about.public), "public labelled set: the student's start and a test set", "", ""])
     if data.get("transfer"):
         shared = about.shared_texts or ""
-        rows.append(
-            [escaped(client_name(data["transfer"])), "transfer texts, whose labels were not read", shared, ""]
-        )
+        rows.append([escaped(client_name(data["transfer"])), "transfer texts, whose labels were not read", shared, ""])
     return "## Data\n\n" + table(["name", "role", "examples", "status"], rows)
 
 
@@ -232,11 +231,11 @@ def escaped(name: object) -> str:
 
 
 def one_line(name: object) -> str:
-    """Return a name on one line, without control characters, of bounded length.
+    r"""Return a name on one line, without control characters, of bounded length.
 
     Examples
     --------
-    >>> one_line(" two\\nlines ")
+    >>> one_line(" two\nlines ")
     'two lines'
     """
     line = printable(" ".join(str(name).split()))
@@ -259,7 +258,7 @@ def _reading(about: About) -> str:
         what = "each text of a pair" if spec.paired and spec.trainable == "head" else "an example"
         told = f"It reads the first {spec.max_length} tokens of {what}, or as many as its encoder can; the rest is cut."
     if spec.paired and separator:
-        told += f" In training, texts were split in two at the first "{escaped(separator)}": give the parts as a pair."
+        told += f" In training, texts were cut in two at the first '{escaped(separator)}': give the parts as a pair."
     return told
 
 
@@ -275,7 +274,7 @@ def _before_after(found: dict[str, dict[str, float]]) -> list[str]:
 def _means(found: Sequence[dict[str, dict[str, float]]]) -> list[str]:
     cells = []
     for key, _ in SHOWN:
-        before, after = (np.array([each[when][key] for each in found], dtype=np.float64) for when in ("before", "after"))
+        before, after = (np.array([each[when][key] for each in found], dtype=float) for when in ("before", "after"))
         half = half_interval(after)
         interval = "" if np.isnan(half) else f" ± {half:.3f}"
         cells.append(f"{before.mean():.3f} → {after.mean():.3f}{interval}")

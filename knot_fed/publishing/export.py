@@ -15,7 +15,7 @@ from knot_fed.errors import ModelError, RunFolderError, writing_failed
 from knot_fed.files import replace_folder
 from knot_fed.models import TextClassifier, load_classifier, pipeline_probabilities, write_portable
 from knot_fed.publishing.card import CARD, Packaging, model_card, write_run_card
-from knot_fed.publishing.onnx_model import OPSET, check_onnx_extra, write_onnx
+from knot_fed.publishing.onnx_model import OPSET, check_onnx_extra, onnx_probabilities, write_onnx
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.training.teacher import predict_soft_labels
 from knot_fed.types import Text
@@ -65,7 +65,9 @@ def export_student(run: RunFolder, folder: Path, *, onnx: bool = False, place: s
     student = load_classifier(run.student)
     found: list[Exported] = []
     try:
-        replace_folder(folder, lambda draft: found.append(_write(run, student, draft, onnx, place or folder.name)))
+        replace_folder(
+            folder, lambda draft: found.append(_write(run, student, draft, onnx, place or folder.resolve().name))
+        )
     except (OSError, SafetensorError) as error:
         reason = writing_failed(error) if isinstance(error, OSError) else f"{error}; make room on the disk"
         raise RunFolderError(f"{folder}: the export cannot be written: {reason}") from None
@@ -87,7 +89,9 @@ def check_target(folder: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         raise RunFolderError(f"{folder}: is not empty, and not an earlier export; give a new folder") from None
     if foreign := sorted(names - written - {MARKER}):
-        raise RunFolderError(f"{folder}: contains {foreign[0]}, which no export wrote; move it away, or give a new folder")
+        raise RunFolderError(
+            f"{folder}: contains {foreign[0]}, which no export wrote; move it away, or give a new folder"
+        )
 
 
 def sample_texts(*, paired: bool) -> list[Text]:
@@ -106,8 +110,6 @@ def _write(run: RunFolder, student: TextClassifier, draft: Path, onnx: bool, pla
     onnx_found = None
     if onnx:
         write_onnx(draft, texts[0])
-        from knot_fed.publishing.onnx_model import onnx_probabilities
-
         onnx_found = _compared(lambda: onnx_probabilities(draft, texts), expected, "model.onnx")
     packaging = Packaging("transformers", place, code, OPSET if onnx else 0)
     (draft / CARD).write_text(model_card(run, packaging), encoding="utf-8")

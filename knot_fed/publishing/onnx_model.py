@@ -20,7 +20,7 @@ from knot_fed.types import Text
 
 ONNX_FILE = "model.onnx"
 OPSET = 18
-NEEDED = ("onnx", "onnxscript", "onnxruntime")
+NEEDED = ("onnx", "onnxruntime")
 
 
 class _Logits(nn.Module):
@@ -68,7 +68,9 @@ def write_onnx(folder: Path, sample: Text) -> None:
         ) from error
 
 
-def onnx_probabilities(folder: Path, texts: Sequence[Text], *, batch_size: int = 5) -> Float[np.ndarray, "examples classes"]:
+def onnx_probabilities(
+    folder: Path, texts: Sequence[Text], *, batch_size: int = 5
+) -> Float[np.ndarray, "examples classes"]:
     """Return the distributions that ONNX Runtime gives, in batches of unequal lengths."""
     import onnxruntime
 

@@ -32,6 +32,7 @@ TOKENS_ON_GPU = 1 << 15
 RANDOM = "random tokens"
 CONTENT = (".json", ".safetensors", ".bin", ".txt", ".model")
 """Suffixes of the files that define a pretrained model."""
+EncoderPart: TypeAlias = Literal["model", "text-encoding", "encoder"]
 FileVersion: TypeAlias = tuple[int, int, int, int]
 """Inode, size, and times of the last change in nanoseconds."""
 READING = 2
@@ -117,7 +118,7 @@ class LoadedEncoder:
 
     network: Any
     config: Any
-    part: Literal["model", "text-encoding", "encoder"]
+    part: EncoderPart
 
 
 class FeatureExtractor:
@@ -172,7 +173,7 @@ class FeatureExtractor:
         prefix = "encoder." if has_decoder else ""
         model, _ = load_weights(auto_class, self._spec.name, self._config, prefix=prefix)
         network = (model.get_encoder() if has_decoder else model).eval().to(self._chosen.device)
-        part = "text-encoding" if encoder_only else "encoder" if has_decoder else "model"
+        part: EncoderPart = "text-encoding" if encoder_only else "encoder" if has_decoder else "model"
         return LoadedEncoder(network, self._config, part)
 
     @torch.no_grad()

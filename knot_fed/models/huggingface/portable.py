@@ -50,7 +50,13 @@ def write_portable(model: TextClassifier, folder: Path) -> list[str]:
     ModelError
         If the classifier is the user's own code, a constant, or pairs are read by a tokenizer that cannot join them.
     """
-    model = model.cpu().eval()
+    code = _write(model.cpu().eval(), folder)
+    for file in folder.iterdir():
+        file.chmod((folder / "config.json").stat().st_mode)  # weights are written for their owner only
+    return code
+
+
+def _write(model: TextClassifier, folder: Path) -> list[str]:
     if isinstance(model, TransformerClassifier):
         return _write_transformer(model, folder)
     if isinstance(model, HeadClassifier):
@@ -140,8 +146,8 @@ def _save_joining(tokenizer: Any, start: Sequence[int], end: Sequence[int], fold
     """Save a tokenizer that surrounds each text of a pair as it surrounds a single one, with 1 as the second's type."""
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(
-            f"the tokenizer of the student's encoder ({type(tokenizer).__name__}) has no tokenizer.json, which an export"
-            " of pairs needs; use an encoder with a fast tokenizer, or load the student with knot_fed.load_student"
+            f"the tokenizer of the student's encoder ({type(tokenizer).__name__}) has no tokenizer.json, which an"
+            " export of pairs needs; use an encoder that has one, or load the student with knot_fed.load_student"
         )
 
     def around(text: str, kind: int) -> list[str]:
@@ -160,9 +166,7 @@ def _save_joining(tokenizer: Any, start: Sequence[int], end: Sequence[int], fold
         joining.post_processor = before
 
 
-def _settle_tokenizer(
-    folder: Path, tokenizer: Any, most: int, *, names: Sequence[str] = (), **settings: str
-) -> None:
+def _settle_tokenizer(folder: Path, tokenizer: Any, most: int, *, names: Sequence[str] = (), **settings: str) -> None:
     """Write into the tokenizer's file what `load_tokenizer` and `tokenize` decide on loading and calling it.
 
     The model's configuration names its class too: pipelines of transformers 4 load no tokenizer for a model of another
@@ -215,7 +219,7 @@ def _copy_code(folder: Path, *names: str) -> list[str]:
 
 def _edit(file: Path, settings: Mapping[str, object], *, drop: Iterable[str]) -> None:
     facts = json.loads(file.read_text(encoding="utf-8"))
-    _write_json(file, {key: value for key, value in facts.items() if key not in set(drop)} | settings)
+    _write_json(file, {key: value for key, value in facts.items() if key not in set(drop)} | dict(settings))
 
 
 def _write_json(file: Path, facts: Mapping[str, object]) -> None:

@@ -69,7 +69,7 @@ class KnotFedHeadForSequenceClassification(PreTrainedModel):
 
     def __init__(self, config: KnotFedHeadConfig) -> None:
         super().__init__(config)
-        self.num_labels = config.num_labels
+        self.num_labels = len(config.id2label or ())
         self.encoder = _make_encoder(config)
         width = config.feature_width * (4 if config.paired else 1)
         self.head = nn.Sequential(
@@ -77,7 +77,7 @@ class KnotFedHeadForSequenceClassification(PreTrainedModel):
             nn.Linear(width, config.head_width),
             nn.ReLU(),
             nn.Dropout(config.head_dropout),
-            nn.Linear(config.head_width, config.num_labels),
+            nn.Linear(config.head_width, self.num_labels),
         )
         self.post_init()
 

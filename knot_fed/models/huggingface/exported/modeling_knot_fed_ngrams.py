@@ -51,10 +51,10 @@ class KnotFedNgramsForSequenceClassification(PreTrainedModel):
 
     def __init__(self, config: KnotFedNgramsConfig) -> None:
         super().__init__(config)
-        self.num_labels = config.num_labels
+        self.num_labels = len(config.id2label or ())
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(config.width * (4 if config.paired else 1), config.num_labels)
+        self.head = nn.Linear(config.width * (4 if config.paired else 1), self.num_labels)
         self.post_init()
 
     def forward(

@@ -5,6 +5,7 @@ This file needs only transformers. Buckets are those of scikit-learn's `FeatureH
 
 import re
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from transformers import PreTrainedTokenizer
@@ -35,7 +36,7 @@ class KnotFedNgramsTokenizer(PreTrainedTokenizer):
         """Return the number of each bucket by its name."""
         return dict(self._numbers)
 
-    def tokenize(self, text: str, **_: Any) -> list[str]:
+    def tokenize(self, text: str, *_: Any, **__: Any) -> list[str]:
         """Return the names of the buckets of a text; nothing in a text is a special token."""
         return [str(bucket) for bucket in buckets(text)]
 
@@ -66,7 +67,7 @@ def buckets(text: str) -> list[int]:
     """Return the distinct buckets of a text in ascending order."""
     words = text.lower().split()
     tokens = [token for word in words for token in TOKEN.findall(word)]
-    pairs = [f"{first} {second}" for first, second in zip(tokens, tokens[1:], strict=False)]
+    pairs = [f"{first} {second}" for first, second in pairwise(tokens)]
     found = {bucket(gram) for gram in (*tokens, *pairs)}
     return sorted(found.union(*(letters(word) for word in words)))
 
