@@ -69,7 +69,7 @@ def write_onnx(folder: Path, sample: Text) -> None:
 
 
 def onnx_probabilities(
-    folder: Path, texts: Sequence[Text], *, batch_size: int = 5
+    folder: Path, texts: Sequence[Text], *, batch_size: int = 8
 ) -> Float[np.ndarray, "examples classes"]:
     """Return the distributions that ONNX Runtime gives, in batches of unequal lengths."""
     import onnxruntime
