@@ -114,7 +114,7 @@ print(classify({asked}, top_k=None, truncation=True))"""
     told = [f"## How to use\n\n```python\n{code}\n```", needs, _reading(about)]
     if packaging.onnx:
         told.append(
-            f"`model.onnx` (opset {packaging.onnx}) gives logits for what the tokenizer returns, in batches of any size."
+            f"`model.onnx` (opset {packaging.onnx}) gives logits for what the tokenizer returns, in any batches."
         )
     return "\n\n".join(told)
 

@@ -76,10 +76,9 @@ def onnx_probabilities(
 
     _, tokenizer = load_portable(folder)
     session = onnxruntime.InferenceSession(str(folder / ONNX_FILE), providers=["CPUExecutionProvider"])
-    parts = [
-        session.run(["logits"], _read(tokenizer, texts[start : start + batch_size]))[0]
-        for start in range(0, len(texts), batch_size)
-    ]
+    asked = [each.name for each in session.get_inputs()]  # inputs that change nothing are left out
+    batches = (_read(tokenizer, texts[start : start + batch_size]) for start in range(0, len(texts), batch_size))
+    parts = [session.run(["logits"], {name: batch[name] for name in asked})[0] for batch in batches]
     rows: Float[np.ndarray, "examples classes"] = softmax(np.concatenate(parts).astype(np.float64), axis=1)
     return rows
 
