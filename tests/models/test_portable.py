@@ -45,7 +45,8 @@ from transformers import pipeline
 def answer(folder, **how):
     classify = pipeline("text-classification", folder, device="cpu", **how)
     place = {name: index for index, name in classify.model.config.id2label.items()}
-    texts = [t if isinstance(t, str) else dict(zip(("text", "text_pair"), t)) for t in json.load(open(folder + ".json"))]
+    texts = json.load(open(folder + ".json"))
+    texts = [text if isinstance(text, str) else {"text": text[0], "text_pair": text[1]} for text in texts]
     found = classify(texts, top_k=None, truncation=True, batch_size=3)
     return [[each["score"] for each in sorted(row, key=lambda each: place[each["label"]])] for row in found]
 
