@@ -131,6 +131,37 @@ def keep_folder(path: Path, write: Callable[[Path], None]) -> bool:
     return made
 
 
+def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
+    """Create a folder, or replace one, as a whole: it is written beside and then renamed.
+
+    Parameters
+    ----------
+    path
+        The folder; whether it may be replaced is the caller's to check.
+    write
+        Writes the files into the folder passed to it.
+
+    Raises
+    ------
+    OSError
+        E.g. if the disk is full; an earlier folder is left unchanged.
+    """
+    make_folder(path.parent, mode=PUBLIC)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as beside:
+        draft, before = Path(beside) / "new", Path(beside) / "before"
+        draft.mkdir()
+        write(draft)
+        if path.is_dir():
+            path.rename(before)
+        try:
+            draft.rename(path)
+        except OSError:
+            if before.is_dir():
+                before.rename(path)
+            raise
+    sync_folder(path.parent)
+
+
 def check_folder(path: Path) -> None:
     """Verify a stored folder against its digests.
 

@@ -5,6 +5,7 @@ import typer
 from knot_fed.cli.boundary import guarded
 from knot_fed.cli.check_data import check_data
 from knot_fed.cli.distil import distil
+from knot_fed.cli.export import export
 from knot_fed.cli.new import new
 from knot_fed.cli.options import Version
 from knot_fed.cli.owner.client import app as client
@@ -31,7 +32,21 @@ def main(_: Version = False) -> None:
     """Start projects, prepare data, run and study federations, inspect runs, predict with students."""
 
 
-for command in (new, check_data, show, report, predict, distil, sweep, submit, status, audit, frontier, prepare):
+for command in (
+    new,
+    check_data,
+    show,
+    report,
+    predict,
+    export,
+    distil,
+    sweep,
+    submit,
+    status,
+    audit,
+    frontier,
+    prepare,
+):
     app.command()(guarded(command))
 for name, group in (("client", client), ("credentials", credentials), ("privacy", privacy)):
     app.add_typer(group, name=name)

@@ -28,7 +28,9 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="One run folder, several, or one sweep folder.", metavar="RUN...")],
     out: Annotated[Path, typer.Option(help="Report of several runs.")] = Path("comparison-report.html"),
 ) -> None:
-    """Write the report of a run or a sweep into its folder, or one report of several runs."""
+    """Write the report of a run, with its model card, or of a sweep into its folder, or one report of several runs."""
+    from knot_fed.models import SPEC_FILE
+    from knot_fed.publishing.card import write_run_card
     from knot_fed.reporting.comparison import write_comparison
     from knot_fed.reporting.page import refuse_foreign
     from knot_fed.reporting.report import write_report
@@ -42,8 +44,10 @@ def report(
         file = sweeps[0] / "report.html"
         write_comparison(read_sweep(sweeps[0]), file)
     elif len(runs) == 1:
-        file = runs[0] / "report.html"
-        write_report(RunFolder.open(runs[0]))
+        file, run = runs[0] / "report.html", RunFolder.open(runs[0])
+        write_report(run)
+        if (run.student / SPEC_FILE).is_file():
+            write_run_card(run)
     else:
         file = out
         refuse_foreign(file)

@@ -4,12 +4,15 @@ from knot_fed.models.batches import batches
 from knot_fed.models.constant import ONE_LABEL
 from knot_fed.models.device import check_device, device_of, memory_explained, placement, send, use_device
 from knot_fed.models.huggingface.head import encoder_identity
+from knot_fed.models.huggingface.portable import load_portable, pipeline_probabilities, write_portable
+from knot_fed.models.huggingface.pretrained import hub_id
 from knot_fed.models.huggingface.transformer import TINY_BERT_POSITIONS, train_vocabulary
 from knot_fed.models.huggingface.trial import try_model
 from knot_fed.models.inference import predict_logits, use_threads
 from knot_fed.models.items import take
 from knot_fed.models.plugins import is_plugin_model, plugin_identity
 from knot_fed.models.storage import (
+    SPEC_FILE,
     build_classifier,
     check_model_name,
     constant_classifier,
@@ -17,6 +20,7 @@ from knot_fed.models.storage import (
     load_classifier,
     load_trained_state,
     model_identity,
+    read_spec,
     save_classifier,
     trained_state,
 )
@@ -24,6 +28,7 @@ from knot_fed.models.text_classifier import Item, ModelSpec, Positions, TextClas
 
 __all__ = [
     "ONE_LABEL",
+    "SPEC_FILE",
     "TINY_BERT_POSITIONS",
     "Item",
     "ModelSpec",
@@ -37,15 +42,19 @@ __all__ = [
     "constant_classifier",
     "device_of",
     "encoder_identity",
+    "hub_id",
     "is_external_model",
     "is_plugin_model",
     "load_classifier",
+    "load_portable",
     "load_trained_state",
     "memory_explained",
     "model_identity",
+    "pipeline_probabilities",
     "placement",
     "plugin_identity",
     "predict_logits",
+    "read_spec",
     "save_classifier",
     "send",
     "take",
@@ -54,4 +63,5 @@ __all__ = [
     "try_model",
     "use_device",
     "use_threads",
+    "write_portable",
 ]

@@ -16,7 +16,7 @@ from knot_fed.errors import ModelError, writing_failed
 from knot_fed.models.constant import CONSTANT, ConstantClassifier
 from knot_fed.models.device import CPU, Placement, memory_explained, placement
 from knot_fed.models.huggingface.head import FeatureExtractor, HeadClassifier, encoder_identity
-from knot_fed.models.huggingface.pretrained import HF
+from knot_fed.models.huggingface.pretrained import HF, is_path
 from knot_fed.models.huggingface.transformer import TransformerClassifier, build_pretrained, build_tiny_bert
 from knot_fed.models.ngram_bag import NgramBag
 from knot_fed.models.plugins import build_plugin, is_plugin_model, plugin_identity
@@ -130,11 +130,9 @@ def load_classifier(folder: Path, *, feature_cache: Path | None = None) -> TextC
     ModelError
         If the folder does not contain a classifier.
     """
-    try:
-        spec = ModelSpec.from_json((folder / SPEC_FILE).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
-        raise ModelError(f"{folder}: no {SPEC_FILE}; give a folder that save_classifier wrote") from None
+    spec = read_spec(folder)
     if (folder / PARAMETERS_FILE).is_file():
+        _check_encoder(spec, folder)
         model = build_classifier(spec, seed=0, feature_cache=feature_cache)
         try:
             load_trained_state(model, load_file(folder / PARAMETERS_FILE))
@@ -144,6 +142,24 @@ def load_classifier(folder: Path, *, feature_cache: Path | None = None) -> TextC
     model = build_classifier(replace(spec, name=f"{HF}{folder}", trainable="all"), seed=0)
     model.spec = spec
     return model
+
+
+def read_spec(folder: Path) -> ModelSpec:
+    """Read the specification of a classifier that `save_classifier` wrote; raises `ModelError` if there is none."""
+    try:
+        return ModelSpec.from_json((folder / SPEC_FILE).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        raise ModelError(f"{folder}: no {SPEC_FILE}; give a folder that save_classifier wrote") from None
+
+
+def _check_encoder(spec: ModelSpec, folder: Path) -> None:
+    encoder = Path(spec.name.removeprefix(HF))
+    if spec.name.startswith(HF) and is_path(str(encoder)) and not encoder.is_dir():
+        raise ModelError(
+            f"{folder}: is a head on the encoder {encoder}, and that folder is gone; put it back, or write its new"
+            f" place into name of {folder / SPEC_FILE} (knot-fed export makes a folder that includes the encoder)",
+            refusal="the folder of a frozen encoder is gone; its owner finds which in the client's own log",
+        )
 
 
 def model_identity(spec: ModelSpec) -> list[object]:

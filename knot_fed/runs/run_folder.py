@@ -194,6 +194,13 @@ class RunFolder:
             ) from None
         return pooled
 
+    def pooled_texts(self) -> int:
+        """Return the number of transfer texts with pooled soft labels, over all rounds; 0 if it cannot be read."""
+        try:
+            return sum(len(np.load(file, mmap_mode="r")) for file in self.path.glob("pooled-soft-labels-*.npy"))
+        except (OSError, ValueError, TypeError):
+            return 0
+
     def write_answers(self, round_number: int, answers: bytes) -> None:
         """Write the answers of one round, readable by their owner only: they are soft labels of single clients."""
         self._write(self.answers(round_number).name, answers, mode=OWNERS)

@@ -23,6 +23,7 @@ from knot_fed.federation.server.roster import Outcome
 from knot_fed.federation.server.tracking import track_files, track_metrics, track_results
 from knot_fed.labels import LabelSpace
 from knot_fed.models import ModelSpec, TextClassifier, build_classifier, placement, save_classifier, train_vocabulary
+from knot_fed.publishing.card import write_run_card
 from knot_fed.reporting.report import write_report
 from knot_fed.runs.log import FAILED, LOG_FILE, OPENED, RESULT, log_event, log_to, new_seal, printable
 from knot_fed.runs.method import answered_in_words
@@ -210,7 +211,7 @@ def finish_run(
     failure: KnotError | None,
     report: bool = True,
 ) -> None:
-    """Save the student and `summary.json`; then raise the failure, or write the `report` and tell the trackers."""
+    """Save student and `summary.json`; then raise the failure, or write model card and `report`, and tell trackers."""
     try:
         save_classifier(student, folder.student)
         summary = summarise(config, outcome, facts, seconds=time.monotonic() - started, failure=failure)
@@ -220,6 +221,8 @@ def finish_run(
         failure = failure or error
     if failure is not None:
         raise failure
+    with phase("the model card"):
+        write_run_card(folder)
     if report:
         with phase("the report"):
             write_report(folder)

@@ -4,9 +4,10 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ TOKENS_ON_GPU = 1 << 15
 RANDOM = "random tokens"
 CONTENT = (".json", ".safetensors", ".bin", ".txt", ".model")
 """Suffixes of the files that define a pretrained model."""
+EncoderPart: TypeAlias = Literal["model", "text-encoding", "encoder"]
 FileVersion: TypeAlias = tuple[int, int, int, int]
 """Inode, size, and times of the last change in nanoseconds."""
 READING = 2
@@ -60,6 +62,11 @@ class HeadClassifier(TextClassifier):
     def tokenizer(self) -> Any:
         """The encoder's tokenizer."""
         return self._features.tokenizer
+
+    @property
+    def encoder(self) -> "LoadedEncoder":
+        """The frozen encoder with its configuration, loaded if it was not before."""
+        return self._features.encoder
 
     @override
     def encode(self, texts: Sequence[Text]) -> list[Item]:
@@ -103,6 +110,15 @@ class HeadClassifier(TextClassifier):
         features = pair_features(batch["side_0"], batch["side_1"]) if self.spec.paired else batch["side_0"]
         logits: torch.Tensor = self.head(features)
         return logits
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedEncoder:
+    """A frozen encoder, the configuration of the model that it belongs to, and which part of that it is."""
+
+    network: Any
+    config: Any
+    part: EncoderPart
 
 
 class FeatureExtractor:
@@ -149,20 +165,23 @@ class FeatureExtractor:
         return load_tokenizer(self._spec.name, self._config)
 
     @cached_property
-    def _encoder(self) -> Any:
+    def encoder(self) -> "LoadedEncoder":
+        """The frozen encoder with its configuration."""
         encoder_only = type(self._config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING  # such as T5's encoder
         auto_class = transformers.AutoModelForTextEncoding if encoder_only else transformers.AutoModel
         has_decoder = self._config.is_encoder_decoder and not encoder_only
         prefix = "encoder." if has_decoder else ""
         model, _ = load_weights(auto_class, self._spec.name, self._config, prefix=prefix)
-        return (model.get_encoder() if has_decoder else model).eval().to(self._chosen.device)
+        network = (model.get_encoder() if has_decoder else model).eval().to(self._chosen.device)
+        part: EncoderPart = "text-encoding" if encoder_only else "encoder" if has_decoder else "model"
+        return LoadedEncoder(network, self._config, part)
 
     @torch.no_grad()
     def _mean_pooled(self, items: list[Item]) -> Float[np.ndarray, "examples width"]:
         pad, device = transformers.DataCollatorWithPadding(self.tokenizer), self._chosen.device
         pooled = np.zeros((len(items), self.width), dtype=np.float32)
         order = sorted(range(len(items)), key=lambda row: -len(items[row]["input_ids"]))
-        start, encoder = 0, self._encoder
+        start, encoder = 0, self.encoder.network
         with memory_explained(self._spec.name):
             while start < len(order):
                 longest = len(items[order[start]]["input_ids"])

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from knot_fed.errors import ModelError
+from knot_fed.models.huggingface.exported import EXPORTED_TYPES
 from knot_fed.models.huggingface.lazily import huggingface_hub, transformers
 
 HF = "hf:"
@@ -13,6 +14,7 @@ HUB_PARTS = 2
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 COPY = "copy the folder anew, or give another hf:<hub id or absolute folder>"
 ASK_THE_HUB = "check the hub id and the network, or give hf:<absolute folder> with a copy"
+OTHER_START = "give its encoder, or load the run's own student with knot_fed.load_student"
 POINTER = b"version https://git-lfs"
 LARGEST_POINTER = 1024
 """Most bytes of a git-lfs pointer file."""
@@ -33,6 +35,18 @@ def is_path(identifier: str) -> bool:
     """Return whether the identifier after `hf:` is a local path, not a hub id."""
     path = Path(identifier)
     return path.is_absolute() or path.is_dir() or identifier.startswith((".", "~")) or len(path.parts) > HUB_PARTS
+
+
+def hub_id(name: str) -> str | None:
+    """Return the hub id of a pretrained model; None for a local folder and for other models.
+
+    Examples
+    --------
+    >>> hub_id("hf:org/model"), hub_id("hf:/opt/model"), hub_id("ngram-bag")
+    ('org/model', None, None)
+    """
+    identifier = name.removeprefix(HF)
+    return identifier if name.startswith(HF) and not is_path(identifier) else None
 
 
 def cached_folder(name: str) -> Path | None:
@@ -62,6 +76,8 @@ def read_config(name: str) -> Any:
         kind = facts.get("model_type")
     except Exception as error:
         raise not_loadable(name, error, what="config.json") from None
+    if kind in EXPORTED_TYPES:
+        raise unusable(name, "it is an exported head or n-gram bag, which cannot be trained further", OTHER_START)
     if kind not in transformers.CONFIG_MAPPING:
         raise unusable(name, *_unknown_type(facts))
     if facts.get("quantization_config"):

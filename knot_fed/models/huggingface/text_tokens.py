@@ -75,14 +75,20 @@ def random_token_items(tokenizer: Any, generator: np.random.Generator, count: in
     """Draw sequences of random ordinary tokens between the special tokens that surround every text."""
     special = set(tokenizer.all_special_ids)
     ordinary = np.array([index for index in range(len(tokenizer)) if index not in special])
-    around = special - {tokenizer.unk_token_id}
-    ids = tokenizer("a")["input_ids"]
-    start = list(takewhile(around.__contains__, ids))
-    end = list(takewhile(around.__contains__, reversed(ids[len(start) :])))[::-1]
+    start, end = surrounding_tokens(tokenizer)
     drawn = [generator.choice(ordinary, size=size).tolist() for size in generator.integers(*RANDOM_TOKENS, size=count)]
     return [
         {"input_ids": start + ids + end, "attention_mask": [1] * (len(start) + len(ids) + len(end))} for ids in drawn
     ]
+
+
+def surrounding_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Return the special tokens that a tokenizer puts before and after every text."""
+    around = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    ids = tokenizer("a")["input_ids"]
+    start = list(takewhile(around.__contains__, ids))
+    end = list(takewhile(around.__contains__, reversed(ids[len(start) :])))[::-1]
+    return start, end
 
 
 def cut_notes(tokenizer: Any, spec: ModelSpec) -> list[str]:
