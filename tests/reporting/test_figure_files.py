@@ -195,6 +195,6 @@ def test_a_sweep_of_sixty_cells_is_reported_whole(tmp_path):
     pd.concat([frame, *more]).to_csv(sweep / "results.csv", index=False)
     write_comparison(read_sweep(sweep), sweep / "report.html")
     files = files_of(sweep / "report.html")
-    assert len({row["line"] for row in table_of(files, "sd-by-seed")}) == 60 + 6
+    assert len({row["line"] for row in table_of(files, "sd-by-seed")}) == 60 + 7
     assert "its CSV file has all" in (sweep / "report.html").read_text()
     assert max(len(content.splitlines()) for content in files.values()) < MOST_ROWS
