@@ -1,6 +1,8 @@
 """Version, Python versions and make targets agree wherever they are written."""
 
 import re
+import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -31,6 +33,12 @@ def test_both_commands_tell_the_version():
     said = CliRunner().invoke(simulate.command(), ["--version"])
     assert said.exit_code == 0
     assert said.output == f"knot-fed {PROJECT['version']}\n"
+
+
+def test_the_package_runs_as_a_module():
+    command = [sys.executable, "-m", "knot_fed", "--version"]
+    said = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=True).stdout
+    assert said == f"knot-fed {PROJECT['version']}\n"
 
 
 def test_python_versions_are_those_that_are_tested():
