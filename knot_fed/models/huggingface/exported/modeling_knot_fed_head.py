@@ -112,7 +112,8 @@ class KnotFedHeadForSequenceClassification(PreTrainedModel):
         last, most = input_ids.shape[1] - 1, self.config.max_length
         length = real.sum(dim=1, keepdim=True)
         kept = length.clamp(min=1, max=most)
-        place = torch.arange(input_ids.shape[1], device=input_ids.device)[None, :most]
+        width = most if torch.jit.is_tracing() else int(kept.max())  # padding costs time, and changes the rounding
+        place = torch.arange(input_ids.shape[1], device=input_ids.device)[None, :width]
         beyond = torch.where(place >= kept - self.config.end_tokens, length - kept, 0)  # tokens to leave out
         source = (real.int().argmax(dim=1, keepdim=True) + place + beyond).clamp(0, last)
         mask = (place < kept).to(input_ids.dtype)
