@@ -112,7 +112,9 @@ class KnotFedHeadForSequenceClassification(PreTrainedModel):
         last, most = input_ids.shape[1] - 1, self.config.max_length
         length = real.sum(dim=1, keepdim=True)
         kept = length.clamp(min=1, max=most)
-        width = most if torch.jit.is_tracing() else int(kept.max())  # padding costs time, and changes the rounding
+        width = (
+            most if torch.onnx.is_in_onnx_export() else int(kept.max())
+        )  # padding costs time, and changes the rounding
         place = torch.arange(input_ids.shape[1], device=input_ids.device)[None, :width]
         beyond = torch.where(place >= kept - self.config.end_tokens, length - kept, 0)  # tokens to leave out
         source = (real.int().argmax(dim=1, keepdim=True) + place + beyond).clamp(0, last)
