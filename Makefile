@@ -7,7 +7,7 @@ endif
 PYTHON ?= python3
 INSTALLED := $(BIN)/.knot-fed-installed
 
-.PHONY: demo test slow-test resolve wheel-test browser-test docker-test check bench docs notebooks dist sbom audit clean
+.PHONY: demo test slow-test resolve wheel-test tutorial-test browser-test docker-test check bench docs notebooks dist sbom audit clean
 
 demo: $(INSTALLED)
 	$(BIN)/flower-simulation --app . --num-supernodes 3
@@ -26,6 +26,9 @@ resolve: $(INSTALLED)
 
 wheel-test: $(INSTALLED)
 	$(BIN)/python -m pytest -m long tests/end_to_end/test_wheel.py
+
+tutorial-test: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or long" tests/tutorials
 
 browser-test: $(INSTALLED)
 	$(BIN)/python -m pytest -m browser tests/reporting tests/docs_site

@@ -23,8 +23,11 @@ def test_every_tutorial_is_run_by_a_test():
     assert {page.stem for page in TUTORIALS.glob("*.md")} == {*OUTPUTS}
 
 
+LONG = {"your-own-code", "an-audit"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", OUTPUTS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in OUTPUTS])
 def test_what_a_tutorial_shows_runs_from_top_to_bottom(name, tmp_path):
     page = TUTORIALS / f"{name}.md"
     folders = [str(Path(sys.executable).parent), os.environ["PATH"]]
