@@ -7,7 +7,7 @@ endif
 PYTHON ?= python3
 INSTALLED := $(BIN)/.knot-fed-installed
 
-.PHONY: demo test slow-test resolve wheel-test tutorial-test browser-test docker-test check bench docs notebooks dist sbom audit clean
+.PHONY: demo test slow-test resolve wheel-test tutorial-test browser-test docker-test check bench docs notebooks dist hub sbom audit clean
 
 demo: $(INSTALLED)
 	$(BIN)/flower-simulation --app . --num-supernodes 3
@@ -55,6 +55,9 @@ docs: $(INSTALLED)
 
 dist: $(INSTALLED)
 	.ci/dist $(BIN)/python $(BIN)/uv
+
+hub: $(INSTALLED)
+	$(BIN)/python .ci/hub.py build/hub/knot-fed
 
 sbom: $(INSTALLED)
 	mkdir -p build

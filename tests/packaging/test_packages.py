@@ -5,9 +5,7 @@ import io
 import subprocess
 import sys
 import tarfile
-import tomllib
 import zipfile
-from importlib import import_module
 
 import pytest
 from flwr.cli.build import build_fab_from_disk
@@ -84,12 +82,3 @@ def test_the_bundle_for_flower_holds_the_app_and_stays_small():
 def fab_listing(content):
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         return archive.read(".info/CONTENT").decode().splitlines()
-
-
-def test_flower_hub_takes_the_tree():
-    """The checks of `flwr app publish` that need no account: description, kinds, number and size of files."""
-    publish = import_module("flwr.cli.app_cmd.publish")
-    description = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["description"]
-    assert 0 < len(description) <= 200
-    publish._validate_description(description)
-    publish._validate_files(publish._collect_file_paths(ROOT))
