@@ -7,7 +7,7 @@ endif
 PYTHON ?= python3
 INSTALLED := $(BIN)/.knot-fed-installed
 
-.PHONY: demo test slow-test resolve wheel-test tutorial-test browser-test docker-test check bench docs notebooks dist hub sbom audit clean
+.PHONY: demo test slow-test resolve wheel-test tutorial-test container-test browser-test docker-test check bench docs notebooks dist hub sbom audit clean
 
 demo: $(INSTALLED)
 	$(BIN)/flower-simulation --app . --num-supernodes 3
@@ -30,11 +30,14 @@ wheel-test: $(INSTALLED)
 tutorial-test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or long" tests/tutorials
 
+container-test: $(INSTALLED)
+	$(BIN)/python -m pytest -m "docker and long" tests/docker
+
 browser-test: $(INSTALLED)
 	$(BIN)/python -m pytest -m browser tests/reporting tests/docs_site
 
 docker-test: $(INSTALLED)
-	$(BIN)/python -m pytest -m docker tests/docker
+	$(BIN)/python -m pytest -m "docker and not long" tests/docker
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

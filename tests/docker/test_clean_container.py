@@ -11,7 +11,7 @@ from hatchling.builders.wheel import WheelBuilder
 
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.long]
 IMAGE = "python:3.11-slim"
 PATH = """
 set -e

@@ -23,7 +23,7 @@ def test_every_tutorial_is_run_by_a_test():
     assert {page.stem for page in TUTORIALS.glob("*.md")} == {*OUTPUTS}
 
 
-LONG = {"your-own-code", "an-audit"}
+LONG = {"your-own-code", "reading-a-report", "an-audit"}
 
 
 @pytest.mark.slow
