@@ -58,9 +58,13 @@ def lines_table(task: str) -> pd.DataFrame:
     rows = []
     for line in summarise_lines(read_sweep(SWEEPS / task).frame, []).to_dict("records"):
         shown = {column: _measured(line, measure) for measure, column in {**MEASURES, "ece": "ECE ↓"}.items()}
-        kilobytes = "" if pd.isna(line["bytes_up"]) else f"{line['bytes_up'] / 1e3:,.0f}"
+        up, down = ("" if pd.isna(line[key]) else f"{line[key] / 1e3:,.0f}" for key in ("bytes_up", "bytes_down"))
         closed = "" if pd.isna(line["closed_sd"]) else f"{line['closed_sd']:.0%}"
-        rows.append({"line": _named(line), "weights": line["weights"]} | shown | {"closed": closed, "kB up": kilobytes})
+        rows.append(
+            {"line": _named(line), "weights": line["weights"]}
+            | shown
+            | {"closed": closed, "kB up": up, "kB down": down}
+        )
     return pd.DataFrame(rows)
 
 

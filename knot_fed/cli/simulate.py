@@ -43,7 +43,8 @@ def simulate(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="One labelled file, dealt to virtual clients, the server and the transfer set.", metavar="FILE"
+            help="One labelled file, dealt to virtual clients (3 by default), the server and the transfer set.",
+            metavar="FILE",
         ),
     ] = None,
     run_config: RunConfig = None,
@@ -84,7 +85,7 @@ def simulate(
 
 
 def _deal(file: Path, overrides: list[str]) -> Path:
-    """Deal a file into a folder beside the run folders, say so, and return its configuration."""
+    """Deal a file into a folder in the current one, say so, and return its configuration."""
     from knot_fed.config import RunConfig as Run
     from knot_fed.config.overrides import read_override
     from knot_fed.data.dealt import deal_file, dealt_folder

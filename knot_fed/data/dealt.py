@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 
 import tomli_w
 
-from knot_fed.data.inspection.checked_file import check_file
+from knot_fed.data.inspection.checked_file import UNFIT, CheckedFile, check_file
 from knot_fed.data.private import texts_of
 from knot_fed.data.reading.files import SUFFIXES
 from knot_fed.data.reading.table import Table
@@ -20,8 +22,12 @@ from knot_fed.files import make_folder, write_file
 PRIVATE, PUBLIC, TRANSFER = "private", "public", "transfer"
 SHARES = {PRIVATE: 0.6, PUBLIC: 0.15, TRANSFER: 0.25}
 CONFIGURATION = "run.toml"
-FEWEST = 30
+FEWEST = 100
 """Rows below which a role would get too few to train on."""
+LONGEST_NAME = 60
+MARK = "# Dealt from one file by flower-simulation --data"
+"""Start of a configuration whose folder may be written again."""
+ROLE_KEYS = ("data.root", "data.clients", "data.public", "data.transfer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,38 +56,51 @@ def deal_file(path: Path, folder: Path, given: Mapping[str, object]) -> DealtFil
     path
         The file, as for `check_file`.
     folder
-        Folder to write; if it exists, it must hold what would be written.
+        Folder to write; if it exists, it may hold nothing but files that were dealt earlier.
     given
         Keys of the run configuration that are known, such as `data.label`.
 
     Raises
     ------
     ConfigError
-        If the file does not exist, or the folder holds anything else.
+        If the file does not exist, the keys name files already, or the folder holds anything else.
     DataError
         If the file breaks a rule, has no label column, or too few rows.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; give a csv, tsv, jsonl or parquet file with texts and labels")
+    if named := [key for key in ROLE_KEYS if key in given]:
+        raise ConfigError(f"--data deals {path.name} into all roles, but {named[0]} is set; give one of the two")
     checked = check_file(path, given)
-    table = checked.guess.table
+    table, columns = checked.guess.table, checked.guess.columns
     if not checked.classes:
         raise DataError(
             f"{path.name}: no column looks like labels ({', '.join(table.names)}); name it by data.label=NAME"
         )
     if len(table) < FEWEST:
         raise DataError(f"{path.name}: {len(table)} rows are too few to deal; give {FEWEST} rows or more")
-    rows = _dealt(table, texts_of(table, checked.guess.columns, name=path.name), label=checked.guess.columns.label)
+    rows = _dealt(table, texts_of(table, columns, name=path.name), label=columns.label, split=columns.split)
     if empty := [role for role in SHARES if not rows[role]]:
         raise DataError(f"{path.name}: no text falls to the {empty[0]} set; give more texts that differ")
     files = {f"{role}.jsonl": "".join(rows[role]).encode() for role in SHARES}
-    settings = dict(checked.settings)
+    _write(folder, files | {CONFIGURATION: _configuration(checked, folder, given).encode()})
+    notes = [note for note in checked.notes if not note.startswith(UNFIT)]
+    if columns.split:
+        notes.append(f"column {columns.split!r} is not used: each role is split anew")
+    return DealtFile(folder, {role: len(rows[role]) for role in SHARES}, tuple(notes))
+
+
+def _configuration(checked: CheckedFile, folder: Path, given: Mapping[str, object]) -> str:
+    """Return the TOML file that runs on the dealt files, with the command as a comment."""
+    settings, unused = dict(checked.settings), ("delimiter", "quoting", "split")
     settings["data"] = {
-        **{key: value for key, value in settings["data"].items() if key not in ("delimiter", "quoting")},
+        **{key: value for key, value in settings["data"].items() if key not in unused},
         **{"root": str(folder.resolve()), "clients": PRIVATE, "public": PUBLIC, "transfer": TRANSFER},
     }
-    _write(folder, files | {CONFIGURATION: tomli_w.dumps(settings).encode()})
-    return DealtFile(folder, {role: len(rows[role]) for role in SHARES}, checked.notes)
+    if "task" not in given and "labels" in settings:
+        settings["task"] = _plain_name(checked.path)
+    place = json.dumps(str(folder / CONFIGURATION), ensure_ascii=False)
+    return f"{MARK}; run it again by: flower-simulation {place} --num-supernodes 3\n{tomli_w.dumps(settings)}"
 
 
 def dealt_folder(path: Path) -> Path:
@@ -89,18 +108,25 @@ def dealt_folder(path: Path) -> Path:
 
     Examples
     --------
-    >>> dealt_folder(Path("/data/reviews.csv.gz")).as_posix()
-    'reviews-dealt'
+    >>> dealt_folder(Path("/data/My reviews (1).csv.gz")).as_posix()
+    'My-reviews-1-dealt'
     """
-    return Path(path.name.removesuffix(next(filter(path.name.endswith, SUFFIXES), "")) + "-dealt")
+    return Path(f"{_plain_name(path)}-dealt")
 
 
-def _dealt(table: Table, texts: tuple[Any, ...], *, label: str) -> dict[str, list[str]]:
+def _plain_name(path: Path) -> str:
+    """Return a name of letters, digits, dots and dashes, from that of the file; `data` if nothing remains."""
+    stem = path.name.removesuffix(next(filter(path.name.endswith, SUFFIXES), ""))
+    letters = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9._]+", "-", letters).strip("-._")[:LONGEST_NAME].strip("-._") or "data"
+
+
+def _dealt(table: Table, texts: tuple[Any, ...], *, label: str, split: str) -> dict[str, list[str]]:
     rows: dict[str, list[str]] = {role: [] for role in SHARES}
     for row, text in zip(_rows(table), texts, strict=True):
         role = _role(hashlib.sha256(text_key(text)).digest())
-        if role == TRANSFER:
-            row = {key: value for key, value in row.items() if key != label}
+        left_out = {split, label} if role == TRANSFER else {split}
+        row = {key: value for key, value in row.items() if key not in left_out}
         rows[role].append(json.dumps(row, ensure_ascii=False) + "\n")
     return rows
 
@@ -121,13 +147,13 @@ def _role(digest: bytes) -> str:
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write the files, or accept a folder that holds exactly them."""
+    """Write the files into a new folder, or into one that holds nothing but files dealt earlier."""
     try:
-        held = {file.name: file.read_bytes() for file in folder.iterdir()} if folder.exists() else {}
-        if held and held != files:
-            raise ConfigError(
-                f"{folder}: already exists and holds other files than this data file is dealt into; move it away"
-            )
+        if folder.exists() and {file.name for file in folder.iterdir()} - files.keys():
+            raise ConfigError(f"{folder}: holds other files than dealt ones; move it away")
+        written = folder / CONFIGURATION
+        if written.exists() and not written.read_text(encoding="utf-8", errors="replace").startswith(MARK):
+            raise ConfigError(f"{written}: was not written by --data; move it away")
         make_folder(folder)
         for name, content in files.items():
             write_file(folder / name, content)

@@ -256,20 +256,25 @@ CASES = {
     "dealing few rows": (
         text("r.csv", "text,label\n" + "".join(f"a {row},{row % 2}\n" for row in range(9))),
         ("sim", "--data", "r.csv"),
-        "r.csv: 9 rows are too few to deal; give 30 rows or more",
+        "r.csv: 9 rows are too few to deal; give 100 rows or more",
     ),
     "dealing with an unknown key": (
-        text("r.csv", "text,label\n" + "".join(f"a {row},{row % 2}\n" for row in range(40))),
+        text("r.csv", "text,label\n" + "".join(f"a {row},{row % 2}\n" for row in range(120))),
         ("sim", "--data", "r.csv", "distil.loss=ot"),
         "distil.loss",
+    ),
+    "dealing beside named files": (
+        text("r.csv", "text,label\n" + "".join(f"a {row},{row % 2}\n" for row in range(120))),
+        (*SIM, "--data", "r.csv"),
+        "--data deals r.csv into all roles, but data.root is set; give one of the two",
     ),
     "dealing where a folder is in the way": (
         lambda: (
             text("r-dealt/other.txt", "mine")(),
-            text("r.csv", "text,label\n" + "".join(f"a {row},{row % 2}\n" for row in range(40)))(),
+            text("r.csv", "text,label\n" + "".join(f"a {row},{row % 2}\n" for row in range(120)))(),
         ),
         ("sim", "--data", "r.csv"),
-        "r-dealt: already exists and holds other files than this data file is dealt into; move it away",
+        "r-dealt: holds other files than dealt ones; move it away",
     ),
     "delta of half": (None, (*SIM, "privacy.delta=0.5"), "privacy.delta = 0.5: input should be less than"),
     "a transfer text that no message carries": (

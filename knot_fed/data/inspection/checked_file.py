@@ -23,6 +23,7 @@ UNPLACED = (
     "labels are in alphabetical order, every two equally far apart; if some are nearer than others, give"
     " labels.coordinates"
 )
+UNFIT = "the name of the file cannot be a client's"
 MOST_NAMED = 5
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 MISSING = {"na", "n/a", "nan", "null", "none", "inf", "-inf", "#n/a"}
@@ -87,7 +88,7 @@ def check_file(path: Path, given: Mapping[str, object]) -> CheckedFile:
     settings: dict[str, object] = {"data": _data_settings(path, columns)}
     notes = [table.layout] if table.layout else []
     if not CLIENT_NAME.fullmatch(_stem(path)):
-        notes.append("the name of the file cannot be a client's: use letters, digits, dots, dashes and underscores")
+        notes.append(f"{UNFIT}: use letters, digits, dots, dashes and underscores")
     labels: list[object] = [None] * len(texts)
     classes: dict[str, Counter[str]] = {}
     if columns.label:

@@ -45,7 +45,8 @@ def _file(summary: dict[str, Any], data: dict[str, Any], role: str) -> str:
     if role == "transfer" and found.get("texts"):
         told.append(f"{found['texts']:,} texts, fingerprint {found['fingerprint']}")
     if found.get("sha256"):
-        told.append(f"file's SHA-256 {found['sha256']}")
+        what = "generator's" if data.get("root") == "builtin" else "file's"
+        told.append(f"{what} SHA-256 {found['sha256']}")
     return "; ".join(told)
 
 
