@@ -1,5 +1,7 @@
 """Students distilled from kept answers equal those of whole federations, to the last bit."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,12 @@ def told(folder):
     return summary
 
 
+def named(folder, name, run):
+    """Return a file's content; the model card bears the run's name, which is taken out."""
+    content = (folder.path / name).read_bytes()
+    return content.replace(run.encode(), b"RUN") if Path(name).name == "README.md" else content
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "other"),
@@ -48,13 +56,13 @@ def test_a_student_from_answers_equals_that_of_a_federation(small, asked, other,
     once = {"state-dir": str(tmp_path / "first")} if "privacy.secure-sum" in asked else {}  # no rows are summed twice
     source, _ = run(small(asked | once), "source")
     config = small(asked | other)
-    whole, _ = run(config, "whole")
-    second = again(source, config, "second")
+    whole, _ = run(config, "run-whole")
+    second = again(source, config, "run-second")
     assert told(second) == told(whole)
     assert second.read_summary()["answers_of"] == "source"
     names = [file.relative_to(whole.path) for file in whole.student.rglob("*") if file.is_file()]
     for name in [*names, *(POOLED.format(number + 1) for number in range(config.rounds))]:
-        assert (second.path / name).read_bytes() == (whole.path / name).read_bytes()
+        assert named(second, name, "run-second") == named(whole, name, "run-whole")
     assert not second.answers(1).exists()
 
 
