@@ -19,7 +19,7 @@ slow-test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not long" tests
 
 notebooks: $(INSTALLED)
-	$(BIN)/python -m pytest -o addopts= -o filterwarnings=default --nbmake --nbmake-timeout=600 docs/tutorials/*.ipynb
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -o addopts= -o filterwarnings=default --nbmake --nbmake-timeout=600 docs/tutorials/*.ipynb
 
 resolve: $(INSTALLED)
 	.ci/resolve $(BIN)/uv
