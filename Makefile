@@ -50,10 +50,8 @@ bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.transport
 
-# Without a network once the packages are there; the variables silence advertisements of other site generators.
+# Without a network; the variables silence advertisements of other site generators.
 docs: $(INSTALLED)
-	$(BIN)/python -c "import l2m4m, material, mkdocs_gen_files, mkdocs_jupyter, mkdocs_table_reader_plugin, mkdocstrings" \
-		2>/dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs build --strict
 
 dist: $(INSTALLED)

@@ -47,7 +47,7 @@ def check_data(
         parts = PARTS if checked.guess.columns.split else ()
         rows = [[name, counts.total(), *(counts[part] for part in parts)] for name, counts in checked.classes.items()]
         console.print(narrow_table(["label"], ["rows", *parts], rows=rows))
-    for line in (*_about_texts(checked), *(f"note: {note}" for note in checked.notes)):
+    for line in (*_about_texts(checked), *(f"note: {note}" for note in _notes(checked))):
         echo_line(console, printable(line))
     echo_line(console, "\n# paste into run.toml" + (OTHER_FILES if checked.classes else ""))
     echo_line(console, _toml(checked.settings))
@@ -68,6 +68,10 @@ def _about_rows(checked: "CheckedFile") -> Iterator[str]:
         dialect = file_dialect(name, checked.guess.columns.dialect)
         cut = f", delimiter {dialect.delimiter!r}, quoting {'double' if dialect.quoted else 'none'}"
     yield f"{name}: {len(table)} rows, {len(table.names)} columns{cut}"
+
+
+def _notes(checked: "CheckedFile") -> list[str]:
+    return [*checked.notes, *filter(None, [checked.name_note])]
 
 
 def _columns(checked: "CheckedFile") -> Iterator[list[object]]:

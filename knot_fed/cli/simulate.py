@@ -67,7 +67,7 @@ def simulate(
     overrides = resuming(given(configs, run_config), resume)
     if data is not None:
         num_supernodes = num_supernodes or VIRTUAL_OWNERS
-        overrides = [str(_deal(data, overrides)), *overrides]
+        overrides = [str(_deal(data, overrides, num_supernodes)), *overrides]
     config = resolve_config(app, overrides, num_supernodes=num_supernodes)
     clients = num_supernodes or len(config.data.client_names)
     resources = federation_settings(backend_config, num_supernodes=clients, ray_address=ray_address)
@@ -84,7 +84,7 @@ def simulate(
     echo_line(console, f"run folder: {folder.path}")
 
 
-def _deal(file: Path, overrides: list[str]) -> Path:
+def _deal(file: Path, overrides: list[str], clients: int) -> Path:
     """Deal a file into a folder in the current one, say so, and return its configuration."""
     from knot_fed.config import RunConfig as Run
     from knot_fed.config.overrides import read_override
@@ -92,7 +92,7 @@ def _deal(file: Path, overrides: list[str]) -> Path:
 
     known = {key: value for text in overrides for key, value in read_override(text).items()}
     Run.from_mapping(known)
-    dealt = deal_file(file, dealt_folder(file), known)
+    dealt = deal_file(file, dealt_folder(file), known, clients=clients)
     parts = ", ".join(f"{role} {rows}" for role, rows in dealt.rows.items())
     for note in (*dealt.notes, f"{file.name} is dealt into {dealt.folder}, in rows: {parts}"):
         echo_line(console, f"note: {note}")

@@ -1,8 +1,8 @@
 """One labelled file, dealt into the three roles of a simulated federation."""
 
-import hashlib
 import json
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from typing import Any
 
 import tomli_w
 
-from knot_fed.data.inspection.checked_file import UNFIT, CheckedFile, check_file
+from knot_fed.data.inspection.checked_file import CheckedFile, check_file
 from knot_fed.data.private import texts_of
 from knot_fed.data.reading.files import SUFFIXES
 from knot_fed.data.reading.table import Table
@@ -44,7 +44,7 @@ class DealtFile:
         return self.folder / CONFIGURATION
 
 
-def deal_file(path: Path, folder: Path, given: Mapping[str, object]) -> DealtFile:
+def deal_file(path: Path, folder: Path, given: Mapping[str, object], *, clients: int) -> DealtFile:
     """Deal the rows of a labelled file to virtual clients, the server and the transfer set, and write these files.
 
     Columns and labels are found as in `check_file`. A hash of the text alone decides, so that the same file is always
@@ -59,6 +59,8 @@ def deal_file(path: Path, folder: Path, given: Mapping[str, object]) -> DealtFil
         Folder to write; if it exists, it may hold nothing but files that were dealt earlier.
     given
         Keys of the run configuration that are known, such as `data.label`.
+    clients
+        Virtual clients that will share the private rows, for the command in `run.toml`.
 
     Raises
     ------
@@ -83,14 +85,14 @@ def deal_file(path: Path, folder: Path, given: Mapping[str, object]) -> DealtFil
     if empty := [role for role in SHARES if not rows[role]]:
         raise DataError(f"{path.name}: no text falls to the {empty[0]} set; give more texts that differ")
     files = {f"{role}.jsonl": "".join(rows[role]).encode() for role in SHARES}
-    _write(folder, files | {CONFIGURATION: _configuration(checked, folder, given).encode()})
-    notes = [note for note in checked.notes if not note.startswith(UNFIT)]
+    _write(folder, files | {CONFIGURATION: _configuration(checked, folder, given, clients).encode()})
+    notes = list(checked.notes)
     if columns.split:
         notes.append(f"column {columns.split!r} is not used: each role is split anew")
     return DealtFile(folder, {role: len(rows[role]) for role in SHARES}, tuple(notes))
 
 
-def _configuration(checked: CheckedFile, folder: Path, given: Mapping[str, object]) -> str:
+def _configuration(checked: CheckedFile, folder: Path, given: Mapping[str, object], clients: int) -> str:
     """Return the TOML file that runs on the dealt files, with the command as a comment."""
     settings, unused = dict(checked.settings), ("delimiter", "quoting", "split")
     settings["data"] = {
@@ -99,8 +101,8 @@ def _configuration(checked: CheckedFile, folder: Path, given: Mapping[str, objec
     }
     if "task" not in given and "labels" in settings:
         settings["task"] = _plain_name(checked.path)
-    place = json.dumps(str(folder / CONFIGURATION), ensure_ascii=False)
-    return f"{MARK}; run it again by: flower-simulation {place} --num-supernodes 3\n{tomli_w.dumps(settings)}"
+    command = shlex.join(["flower-simulation", str(folder / CONFIGURATION), "--num-supernodes", str(clients)])
+    return f"{MARK}; run it again by: {command}\n{tomli_w.dumps(settings)}"
 
 
 def dealt_folder(path: Path) -> Path:
@@ -124,7 +126,7 @@ def _plain_name(path: Path) -> str:
 def _dealt(table: Table, texts: tuple[Any, ...], *, label: str, split: str) -> dict[str, list[str]]:
     rows: dict[str, list[str]] = {role: [] for role in SHARES}
     for row, text in zip(_rows(table), texts, strict=True):
-        role = _role(hashlib.sha256(text_key(text)).digest())
+        role = _role(text_key(text))
         left_out = {split, label} if role == TRANSFER else {split}
         row = {key: value for key, value in row.items() if key not in left_out}
         rows[role].append(json.dumps(row, ensure_ascii=False) + "\n")
@@ -136,9 +138,9 @@ def _rows(table: Table) -> Iterator[dict[str, object]]:
         yield {name: value for name, value in zip(table.columns, values, strict=True) if value is not None}
 
 
-def _role(digest: bytes) -> str:
-    """Return the role at a uniform place of the shares."""
-    chance, last = int.from_bytes(digest[:8], "big") / 2**64, 0.0
+def _role(key: bytes) -> str:
+    """Return the role of a text by its key, which is part of a SHA-256 and so uniform."""
+    chance, last = int.from_bytes(key, "big") / 256 ** len(key), 0.0
     for role, share in SHARES.items():
         last += share
         if chance < last:

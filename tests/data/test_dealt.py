@@ -2,6 +2,7 @@
 
 import json
 import random
+import shlex
 import tomllib
 
 import pytest
@@ -26,7 +27,7 @@ def reviews(count, seed=0):
 
 def deal(folder, rows, name="reviews.csv", given=None):
     write(folder / name, rows)
-    return deal_file(folder / name, folder / "dealt", given or {})
+    return deal_file(folder / name, folder / "dealt", given or {}, clients=3)
 
 
 def held(dealt, role):
@@ -93,6 +94,14 @@ def test_dealing_again_replaces_what_was_dealt_and_nothing_else(tmp_path):
     assert before == {path.name: path.read_bytes() for path in first.folder.iterdir()}
 
 
+def test_the_configuration_begins_with_the_command_that_runs_it_again(tmp_path):
+    (tmp_path / "a b").mkdir()
+    dealt = deal(tmp_path / "a b", reviews(100))
+    first, _, _ = dealt.configuration.read_text(encoding="utf-8").partition("\n")
+    command = shlex.split(first.partition("run it again by: ")[2])
+    assert command == ["flower-simulation", str(dealt.configuration), "--num-supernodes", "3"]
+
+
 def test_a_configuration_that_was_not_dealt_is_kept(tmp_path):
     (tmp_path / "dealt").mkdir()
     (tmp_path / "dealt" / "run.toml").write_text("seed = 2")
@@ -147,4 +156,4 @@ def test_a_file_that_cannot_be_dealt_is_refused_and_writes_nothing(tmp_path, row
 
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no such file"):
-        deal_file(tmp_path / "absent.csv", dealt_folder(tmp_path / "absent.csv"), {})
+        deal_file(tmp_path / "absent.csv", dealt_folder(tmp_path / "absent.csv"), {}, clients=3)

@@ -1,5 +1,6 @@
 import pytest
 
+from tests.browsers import browser as browser
 from tests.reporting.made_up import make_run, make_sweep
 
 

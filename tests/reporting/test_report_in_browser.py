@@ -2,7 +2,6 @@
 
 import base64
 import io
-import shutil
 import time
 import xml.etree.ElementTree as ET
 
@@ -15,11 +14,6 @@ from knot_fed.runs.results import collect_runs, read_sweep
 from tests.reporting.made_up import change_summary, make_audit, make_frontier, make_run, make_sweep
 
 pytestmark = pytest.mark.browser
-CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 WIDTHS = {"desk": 1200, "phone": 390}
 OVERFLOWING = """
 const within = element => element.closest(".scroll") && !element.matches(".scroll");
@@ -27,20 +21,6 @@ return [...document.body.querySelectorAll("*")].filter(element => !within(elemen
   .filter(element => element.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5)
   .map(element => element.outerHTML.slice(0, 80));
 """
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if not (CHROMIUM and CHROMEDRIVER):
-        pytest.skip("chromium or chromedriver is missing; on Debian: apt-get install chromium chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(CHROMEDRIVER))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,6 @@ UNPLACED = (
     "labels are in alphabetical order, every two equally far apart; if some are nearer than others, give"
     " labels.coordinates"
 )
-UNFIT = "the name of the file cannot be a client's"
 MOST_NAMED = 5
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 MISSING = {"na", "n/a", "nan", "null", "none", "inf", "-inf", "#n/a"}
@@ -65,6 +64,12 @@ class CheckedFile:
     settings: Mapping[str, Any]
     notes: tuple[str, ...] = ()
 
+    @property
+    def name_note(self) -> str:
+        """A sentence if a client cannot be named after the file; else empty."""
+        rule = "use letters, digits, dots, dashes and underscores"
+        return "" if CLIENT_NAME.fullmatch(_stem(self.path)) else f"the name of the file cannot be a client's: {rule}"
+
     def read(self, config: RunConfig) -> SplitExamples:
         """Read the file with a configuration, split as in a study with seed 1; raise `DataError` if it cannot be."""
         columns = Columns.from_settings(config.data)
@@ -87,8 +92,6 @@ def check_file(path: Path, given: Mapping[str, object]) -> CheckedFile:
     parts = parts_of(split, len(texts), name=name, column=columns.split)
     settings: dict[str, object] = {"data": _data_settings(path, columns)}
     notes = [table.layout] if table.layout else []
-    if not CLIENT_NAME.fullmatch(_stem(path)):
-        notes.append(f"{UNFIT}: use letters, digits, dots, dashes and underscores")
     labels: list[object] = [None] * len(texts)
     classes: dict[str, Counter[str]] = {}
     if columns.label:

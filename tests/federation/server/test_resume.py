@@ -1,4 +1,5 @@
 import resource
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -24,8 +25,9 @@ class Killed(BaseException):
     """Simulates a kill: no handler of the run catches it."""
 
 
-def killed_at(config, name, *, checkpoint, monkeypatch):
-    """Run until that many checkpoints were written, then stop as if killed."""
+@contextmanager
+def kill_at(checkpoint, *, monkeypatch):
+    """Let the run within write that many checkpoints, then stop it as if killed."""
     written, save = [], Checkpoint.save
 
     def counted(self, folder):
@@ -37,7 +39,13 @@ def killed_at(config, name, *, checkpoint, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoint, "save", counted)
         with pytest.raises(Killed):
-            run(config, name)
+            yield
+
+
+def killed_at(config, name, *, checkpoint, monkeypatch):
+    """Run until that many checkpoints were written."""
+    with kill_at(checkpoint, monkeypatch=monkeypatch):
+        run(config, name)
     return RunFolder.open(folder_of(config) / name)
 
 

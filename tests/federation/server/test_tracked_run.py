@@ -14,14 +14,13 @@ from flwr.app import MessageType
 from knot_fed import fedavg_app, server_app
 from knot_fed.errors import FederationError
 from knot_fed.federation.from_answers import distil_from_answers
-from knot_fed.federation.server.checkpoint import Checkpoint
 from knot_fed.federation.server.run import run_in_folder
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.runs.tables import COLUMNS
 from knot_fed.runs.trackers.trackers import RECORD
 from tests.deployment.members import MARK, left_over, until
 from tests.fakes import InProcessGrid, context, virtual_clients
-from tests.federation.server.test_resume import Killed
+from tests.federation.server.test_resume import kill_at
 from tests.runs.boards import NAMES, mlflow_run, read_board, wandb_records
 
 ALL = ",".join(NAMES)
@@ -150,18 +149,8 @@ def test_trackers_change_no_result(tracked, small):
 @pytest.mark.parametrize("checkpoint", [2, 5])
 def test_a_resumed_run_goes_on_in_the_same_boards_without_a_step_twice(small, monkeypatch, checkpoint):
     keys = {**TWO_ROUNDS, "trackers": ALL, "distill.epochs": 3}
-    written, save = [], Checkpoint.save
-
-    def counted(self, folder):
-        save(self, folder)
-        written.append(self.round)
-        if len(written) == checkpoint:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoint, "save", counted)
-        with pytest.raises(Killed):
-            run(small(keys | {"name": "stopped"}))
+    with kill_at(checkpoint, monkeypatch=monkeypatch):
+        run(small(keys | {"name": "stopped"}))
     stopped = RunFolder.open(Path(small().runs_dir) / "stopped")
     assert mlflow_run(stopped.path)[1].info.status == "FAILED"
     assert (stopped.path / RECORD).is_file()
