@@ -96,6 +96,8 @@ class FederationResult:
     def answers(self) -> dict[str, SoftLabels]:
         """The soft labels of each client: rows of `transfer_texts`, NaN in rounds without an answer from it.
 
+        If all texts are asked in every round, they are those of the last.
+
         Empty after a secure sum. Raises RunFolderError if the answers are not kept, as with `keep_answers=False` and
         after `distil`.
         """
@@ -159,7 +161,8 @@ class FederationResult:
 
     @property
     def _rounds(self) -> range:
-        return range(1, self.config.rounds + 1)
+        config = self.config
+        return range(config.rounds - config.slices + 1, config.rounds + 1)
 
     def _pooled(self) -> list[SoftLabels]:
         return [RunFolder(self.folder).read_pooled(number) for number in self._rounds]

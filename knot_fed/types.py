@@ -1,6 +1,6 @@
 """The few values that several rooms share: texts, labelled examples, soft labels and metrics."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TypeAlias
 
@@ -12,6 +12,9 @@ Text: TypeAlias = str | tuple[str, str]
 
 MEAN = "mean"
 """The row beside the domains that holds their mean; no client may be called so."""
+
+TrainedState: TypeAlias = Mapping[str, np.ndarray]
+"""The parameters of a classifier that training changes, by name."""
 
 SoftLabels: TypeAlias = Float[np.ndarray, "examples classes"]
 """Rows on the probability simplex, one for each text."""

@@ -8,6 +8,7 @@ import numpy as np
 from knot_fed.aggregation import Consensus, find_consensus
 from knot_fed.config import RunConfig, Scalar
 from knot_fed.data.transfer_set import TransferSet
+from knot_fed.errors import ConfigError
 from knot_fed.federation.client.release import TEACHERS
 from knot_fed.federation.client.settings import Client
 from knot_fed.federation.server.learning import round_seed
@@ -75,7 +76,15 @@ class OpenedRun:
 
     @classmethod
     def open(cls, config: RunConfig, *, clients: int) -> "OpenedRun":
-        """Read all data of a run of virtual clients; raises DataError if a file is invalid."""
+        """Read all data of a run of virtual clients.
+
+        Raises DataError if a file is invalid, and ConfigError if teachers start from the student of earlier rounds.
+        """
+        if config.sends_student:
+            raise ConfigError(
+                f"teacher.start = {config.teacher.start!r}: attacks train a client's teacher by itself, without the"
+                " students of earlier rounds; audit the run with teacher.start = 'scratch'"
+            )
         transfer, public = read_server_data(config)
         opened = [open_client(config, index, clients) for index in range(clients)]
         return cls(config, [Subject(each, each.examples()[0], transfer) for each in opened], transfer, public)

@@ -41,6 +41,11 @@ SCHEMES: dict[str, SchemeFacts] = {
     "certainty": SchemeFacts("low entropy"),
     "density": SchemeFacts(reads="density"),
 }
+STARTS: dict[str, str] = {
+    "scratch": "new parameters, once for all rounds",
+    "student": "the student, sent down with each request",
+    "both": "the mean of these two answers",
+}
 POOLINGS: dict[str, str] = {"mean": "", "median": "", "trimmed-mean": ""}
 GROUND_COSTS: dict[str, str] = {"semantic": "", "augmented": "", "zero-one": "", "cosine": ""}
 SOLVERS: dict[str, str] = {"auto": "", "line": "", "star": "", "table": "", "sinkhorn": "", "lp": ""}

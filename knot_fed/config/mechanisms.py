@@ -5,7 +5,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from knot_fed.config.choices import SCHEMES, one_of
+from knot_fed.config.choices import SCHEMES, STARTS, one_of
 
 NO_MECHANISM = "none"
 """The mechanism under which soft labels leave unchanged."""
@@ -36,6 +36,7 @@ class MechanismFacts:
     noise_on: Literal["nothing", "teacher", "rows"]
     reads: tuple[str, ...] = ()  # attributes of PrivacyConfig besides epsilon and delta, as `summary.json` lists them
     scores: tuple[str, ...] = ("nothing",)  # what a covered weighting scheme may read, as in `SchemeFacts.reads`
+    starts: tuple[str, ...] = ("scratch",)  # values of `teacher.start` that it trains, and accounts for over rounds
 
     @property
     def has_guarantee(self) -> bool:
@@ -58,6 +59,7 @@ MECHANISMS: dict[str, MechanismFacts] = {
         about="",
         guarantee=Guarantee("none", "none", "unbounded", "none", "no guarantee: soft labels leave without noise"),
         noise_on="nothing",
+        starts=tuple(STARTS),
     ),
     "dp-sgd": MechanismFacts(
         "knot_fed.mechanisms.dp_sgd:DpSgd",
@@ -72,6 +74,7 @@ MECHANISMS: dict[str, MechanismFacts] = {
         noise_on="teacher",
         reads=("clipping_norm", "sampling_rate", "epochs", "steps", "learning_rate"),
         scores=("nothing", "confidence"),
+        starts=("scratch", "student"),
     ),
     "pate": MechanismFacts(
         "knot_fed.mechanisms.pate:Pate",
@@ -97,6 +100,7 @@ MECHANISMS: dict[str, MechanismFacts] = {
             covers=TEXTS_ASKED,
         ),
         noise_on="rows",
+        starts=tuple(STARTS),
     ),
 }
 """All mechanisms by the name that `privacy.mechanism` gives; the first is the default."""

@@ -36,7 +36,10 @@ class RunConfig(Section):
     seed: int = Field(1, ge=0, lt=2**63, description="of all randomness in a study except privacy noise")
     model: str = Field("ngram-bag", description=described(MODELS, last=OWN))
     trainable: Trainable = Field("all", description="all, or head: a small head on frozen features of an hf: encoder")
-    rounds: int = Field(1, ge=1, le=10_000, description="rounds over successive slices of the transfer set")
+    rounds: int = Field(1, ge=1, le=10_000, description="rounds of answers and distillation")
+    round_texts: Literal["slice", "all"] = Field(
+        "slice", description="transfer texts of a round: its slice of them, or all in every round"
+    )
     fraction: float = Field(1.0, gt=0, le=1, description="share of the clients asked in each round")
     min_teachers: int = Field(2, ge=1, le=MOST_CLIENTS, description="fewer valid answers than this end the run")
     wait_for: Clients = Field(0, description="clients to wait for before starting; 0: min-teachers")
@@ -111,6 +114,16 @@ class RunConfig(Section):
         return named if self.label_space().ordered or named.endswith((".npy", ".csv")) else "zero-one"
 
     @property
+    def slices(self) -> int:
+        """Slices into which the rounds divide the transfer set."""
+        return 1 if self.round_texts == "all" else self.rounds
+
+    @property
+    def sends_student(self) -> bool:
+        """Whether the student goes to the clients with each request, as the start of teachers."""
+        return self.teacher.start != "scratch"
+
+    @property
     def student_model(self) -> str:
         """The student's architecture."""
         return self.student.model or self.model
@@ -123,6 +136,7 @@ def _check_together(config: RunConfig) -> None:
             f" distill.objective = {config.distill.objective!r}; use distill.objective = 'pooled'"
         )
     _check_privacy(config)
+    _check_rounds(config)
     if config.privacy.secure_sum:
         _check_secure_sum(config)
 
@@ -153,6 +167,27 @@ def _check_privacy(config: RunConfig) -> None:
         raise ConfigError(
             f"{WHERE}: teacher.class-weights = {config.teacher.class_weights!r} reveals the private mix of"
             f" labels besides privacy.mechanism = {mechanism!r}; use none"
+        )
+
+
+def _check_rounds(config: RunConfig) -> None:
+    """Refuse teachers that a mechanism cannot train or account for, and a text that would be summed twice."""
+    mechanism, start = config.privacy.mechanism, config.teacher.start
+    starts = config.privacy.facts.starts
+    if start not in starts:
+        raise ConfigError(
+            f"{WHERE}: teacher.start = {start!r} is not covered by privacy.mechanism = {mechanism!r}; use"
+            f" {' or '.join(starts)}"
+        )
+    if start != "scratch" and not config.teacher.epochs:
+        raise ConfigError(
+            f"{WHERE}: teacher.start = {start!r} trains teachers, and teacher.epochs = 0 uses them without training;"
+            " use teacher.epochs = 1 or more, or start = 'scratch'"
+        )
+    if config.privacy.secure_sum and config.slices < config.rounds:
+        raise ConfigError(
+            f"{WHERE}: round-texts = 'all' with {config.rounds} rounds asks for each text again, and a text enters a"
+            " secure sum once; use round-texts = 'slice' or rounds = 1"
         )
 
 

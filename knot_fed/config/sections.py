@@ -84,6 +84,12 @@ class TeacherConfig(Section):
     """Training of a teacher, and of the student on the public labelled set."""
 
     models: CommaList = Field("", description="one model for each of data.clients, in order; empty: model")
+    start: Annotated[str, one_of(choices.STARTS)] = Field(
+        "scratch", description=f"what a round's teacher starts from: {described(choices.STARTS)}"
+    )
+    round_epochs: int = Field(
+        0, ge=0, le=10_000, description="epochs of a teacher that starts from the student, at most; 0: epochs"
+    )
     epochs: int = Field(30, ge=0, le=10_000, description="at most; 0: use a ready model without training")
     patience: Epochs = Field(5, description="epochs without a better validation macro-F1 before stopping")
     batch_size: BatchSize = Field(64, description="examples in a step")
@@ -101,6 +107,18 @@ class TeacherConfig(Section):
         description="of the softmax of soft labels; at least 0.5, so that no server can sharpen them",
     )
 
+    @property
+    def epochs_from_student(self) -> int:
+        """Epochs of a teacher that starts from the student, at most."""
+        return self.round_epochs or self.epochs
+
+    @property
+    def epochs_of_round(self) -> int:
+        """Epochs that a client may train in one round; a teacher of another architecture starts from nothing."""
+        if self.start == "both":
+            return self.epochs + self.epochs_from_student
+        return max(self.epochs, self.epochs_from_student) if self.start == "student" else self.epochs
+
 
 class StudentConfig(Section):
     """The student's architecture and initialisation."""
@@ -108,6 +126,7 @@ class StudentConfig(Section):
     model: str = Field("", description="empty: model")
     pretrain: bool = Field(True, description="on the public labelled set; it then counts as one more teacher")
     calibrate: bool = Field(True, description="fit the pretrained student's temperature on the public validation split")
+    restart: bool = Field(False, description="distil each round's student from the start, not from the round before")
 
 
 class WeightsConfig(Section):

@@ -81,11 +81,12 @@ class TransferSet:
         """The `text_key` of each text."""
         return _keys(map(text_key, self.texts)) if self.known_keys is None else self.known_keys
 
-    def slice(self, round_number: int, rounds: int) -> range:
-        """Return the row positions of round 1 to `rounds`; rounds cover all rows in near-equal slices."""
-        if rounds > len(self):
-            raise DataError(f"{len(self)} transfer texts for {rounds} rounds; lower rounds or give more texts")
-        return range(len(self) * (round_number - 1) // rounds, len(self) * round_number // rounds)
+    def slice(self, round_number: int, slices: int) -> range:
+        """Return the row positions of a round, from 1; `slices` rounds cover all rows, near-equally, and then again."""
+        if slices > len(self):
+            raise DataError(f"{len(self)} transfer texts for {slices} rounds; lower rounds or give more texts")
+        place = (round_number - 1) % slices
+        return range(len(self) * place // slices, len(self) * (place + 1) // slices)
 
 
 def text_key(text: Text) -> bytes:

@@ -137,6 +137,7 @@ class KnotStrategy(Strategy):
         for server_round in range(done + 1, self.config.rounds + 1):
             with phase(f"round {server_round}"):
                 self.roster.count_traffic()
+                self.collector.send_down(self.student)
                 self.aggregate_train(server_round, self.collector.ask(self.roster, server_round, grid))
             self._measure(server_round, grid)
         return Result(envelope.pack_arrays(trained_state(self.student)))
@@ -166,6 +167,7 @@ class KnotStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
+        self.collector.send_down(self.student)
         return self.collector.requests(self.roster, server_round, grid)
 
     @override

@@ -1,5 +1,6 @@
 """The interface of a privacy mechanism: training, noise, accounting, answers and refusals."""
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -38,14 +39,16 @@ class Mechanism(ABC):
 
     @abstractmethod
     def noise_event(
-        self, privacy: PrivacyConfig, *, texts: int, asked: int, least_noise: float = 0.0
+        self, privacy: PrivacyConfig, *, texts: int, asked: int, trainings: int = 1, least_noise: float = 0.0
     ) -> NoiseEvent | None:
         """Compute the noise that keeps one run within its epsilon, and what this request spends, or None.
 
         Parameters
         ----------
         texts, asked
-            Size of the whole transfer set, of which a run asks for each text once, and texts in this request.
+            Answers that a run asks for, each counted once for each teacher, and texts in this request.
+        trainings
+            Teachers that a run trains one after another, with this request's.
         least_noise
             Lower bound on the noise multiplier.
 
@@ -79,7 +82,7 @@ class Mechanism(ABC):
         """Return the optimiser steps of all teachers on `examples` examples, and the examples in one step."""
         settings, teachers = self.training(run), self.teachers(run.privacy)
         each = math.ceil(examples / teachers / settings.batch_size)
-        return settings.epochs * each * teachers, min(settings.batch_size, examples)
+        return settings.epochs_of_round * each * teachers, min(settings.batch_size, examples)
 
     def train(
         self, plan: TeacherPlan, *, folder: Path | None, features: Path | None, logits: Path | None = None
@@ -95,15 +98,23 @@ class Mechanism(ABC):
     def _models(
         self, plan: TeacherPlan, folder: Path | None, features: Path | None
     ) -> tuple[Sequence[TextClassifier | None], bool]:
-        model, reused = load_or_train_teacher(
-            plan.spec, plan.examples, self.training(plan.run), seed=plan.seed, folder=folder, feature_cache=features,
-            private=self.schedule(plan),
-        )  # fmt: skip
-        return [model], reused
+        schedule = self.schedule(plan)
+        trained = [
+            load_or_train_teacher(
+                plan.spec, plan.examples, self.training(plan.run), seed=plan.seed, feature_cache=features,
+                folder=folder if start is None or schedule else None, private=schedule, start=start,
+            )
+            for start in plan.starts
+        ]  # fmt: skip
+        return [model for model, _ in trained], all(reused for _, reused in trained)
 
     def teacher_digest(self, plan: TeacherPlan) -> str:
-        """Return a digest of everything that shapes the teacher, all shards together."""
-        return teacher_digest(plan.spec, plan.examples, self.training(plan.run), plan.seed, self.schedule(plan))
+        """Return a digest of everything that shapes the teacher, all starts or shards together."""
+        settings, schedule = self.training(plan.run), self.schedule(plan)
+        digests = [
+            teacher_digest(plan.spec, plan.examples, settings, plan.seed, schedule, start) for start in plan.starts
+        ]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
     def release_digest(self, plan: TeacherPlan) -> str:
         """Return a digest of everything except the text that determines an answer, before post-processing."""
@@ -121,8 +132,8 @@ class Mechanism(ABC):
     ) -> Float[np.ndarray, "examples"]:
         """Return the score per text that the run weighs by; 0 if none is needed or allowed to leave."""
         return teacher_scores(
-            teacher.run.weights.scheme, teacher.model, soft_labels, texts=texts, private=teacher.private,
-            generator=np.random.default_rng(teacher.seed),
+            teacher.run.weights.scheme, teacher.trained, soft_labels, texts=texts, private=teacher.private,
+            seed=teacher.seed,
         )  # fmt: skip
 
     def answer(self, teacher: OwnTeacher, texts: Sequence[Text], *, rows: Rows | None = None) -> TeacherAnswer:

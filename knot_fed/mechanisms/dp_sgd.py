@@ -20,11 +20,12 @@ class DpSgd(Mechanism):
     """
 
     def noise_event(
-        self, privacy: PrivacyConfig, *, texts: int, asked: int, least_noise: float = 0.0  # noqa: ARG002
+        self, privacy: PrivacyConfig, *, texts: int, asked: int, trainings: int = 1, least_noise: float = 0.0  # noqa: ARG002
     ) -> NoiseEvent:  # fmt: skip
-        """Return the noise of one training; the number of texts does not matter."""
+        """Spread epsilon over all trainings of the run; the number of texts does not matter."""
+        steps = privacy.steps * trainings
         noise = noise_for_dp_sgd(
-            epsilon=privacy.epsilon, delta=privacy.delta, sampling_rate=privacy.sampling_rate, steps=privacy.steps
+            epsilon=privacy.epsilon, delta=privacy.delta, sampling_rate=privacy.sampling_rate, steps=steps
         )
         return NoiseEvent(max(noise, least_noise), privacy.steps, privacy.sampling_rate)
 

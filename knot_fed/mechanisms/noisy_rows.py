@@ -22,9 +22,9 @@ class RowMechanism(Mechanism):
     """
 
     def noise_event(
-        self, privacy: PrivacyConfig, *, texts: int, asked: int, least_noise: float = 0.0
-    ) -> NoiseEvent | None:
-        """Spread epsilon over the whole transfer set; this request spends the share of its texts."""
+        self, privacy: PrivacyConfig, *, texts: int, asked: int, trainings: int = 1, least_noise: float = 0.0  # noqa: ARG002
+    ) -> NoiseEvent | None:  # fmt: skip
+        """Spread epsilon over all answers of the run; this request spends the share of its texts."""
         noise = noise_for_gaussian(epsilon=privacy.epsilon, delta=privacy.delta, sensitivity=1.0, releases=texts)
         return NoiseEvent(max(noise, least_noise), asked)
 

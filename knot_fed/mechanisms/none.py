@@ -7,6 +7,8 @@ from knot_fed.mechanisms.base import Mechanism
 class NoMechanism(Mechanism):
     """Releases soft labels, scores and the number of examples unchanged."""
 
-    def noise_event(self, privacy: PrivacyConfig, *, texts: int, asked: int, least_noise: float = 0.0) -> None:  # noqa: ARG002
+    def noise_event(
+        self, privacy: PrivacyConfig, *, texts: int, asked: int, trainings: int = 1, least_noise: float = 0.0  # noqa: ARG002
+    ) -> None:  # fmt: skip
         """Return None: there is no guarantee."""
         return

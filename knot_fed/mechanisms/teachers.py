@@ -13,7 +13,7 @@ from knot_fed.models import ModelSpec, TextClassifier
 from knot_fed.privacy.accounting import NoiseEvent
 from knot_fed.training.confidence import prediction_bias
 from knot_fed.training.teacher import predict_soft_labels
-from knot_fed.types import SoftLabels, SplitExamples, Text
+from knot_fed.types import SoftLabels, SplitExamples, Text, TrainedState
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,6 +25,14 @@ class TeacherPlan:
     examples: SplitExamples
     seed: int  # of initial parameters, order and dropout
     noise: NoiseEvent | None  # result of `Mechanism.noise_event`; None without a guarantee
+    student: TrainedState | None = None  # that teachers start from; None if it has another architecture, or none came
+
+    @property
+    def starts(self) -> list[TrainedState | None]:
+        """What each of the client's teachers starts from; None: new parameters."""
+        if self.student is None:
+            return [None]
+        return [None, self.student] if self.run.teacher.start == "both" else [self.student]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,18 +40,16 @@ class OwnTeacher:
     """A trained teacher inside its client; only the result of `Mechanism.answer` may leave."""
 
     run: RunConfig  # as in `TeacherPlan`
-    models: Sequence[TextClassifier | None]  # one, or one per shard; None for a shard without records
+    models: Sequence[TextClassifier | None]  # one, one per start, or one per shard; None for a shard without records
     noise: NoiseEvent | None
     private: Sequence[Text]  # texts that it was trained on
     seed: int  # of the random sequences that the prediction bias is measured on
     logits: Path | None = None  # cache of logits; None disables it
 
     @property
-    def model(self) -> TextClassifier:
-        """The model of a mechanism that trains only one."""
-        (only,) = self.models
-        assert only is not None
-        return only
+    def trained(self) -> list[TextClassifier]:
+        """The models, without shards that have no records."""
+        return [model for model in self.models if model is not None]
 
     @property
     def noise_multiplier(self) -> float:
@@ -53,13 +59,14 @@ class OwnTeacher:
         return self.noise.noise_multiplier
 
     def plain_rows(self, texts: Sequence[Text]) -> SoftLabels:
-        """Return the soft labels of the only model, without noise."""
-        return predict_soft_labels(self.model, texts, temperature=self.run.teacher.temperature, kept=self.logits)
+        """Return the soft labels without noise: the mean over the models, if there are several."""
+        temperature = self.run.teacher.temperature
+        rows = [predict_soft_labels(model, texts, temperature=temperature, kept=self.logits) for model in self.trained]
+        return np.asarray(np.mean(rows, axis=0, dtype=np.float64), dtype=np.float32)
 
     def bias(self, *, seed: int) -> Float[np.ndarray, "classes"]:
         """Return the prediction bias, averaged over the models; it never leaves a client."""
-        biases = [prediction_bias(model, generator=np.random.default_rng(seed)) for model in self.models if model]
-        return np.asarray(np.mean(biases, axis=0))
+        return prediction_bias(self.trained, seed=seed)
 
 
 def public_teacher(run: RunConfig, student: TextClassifier, public: Sequence[Text]) -> OwnTeacher:

@@ -21,6 +21,7 @@ from knot_fed.models.storage import (
     load_trained_state,
     model_identity,
     read_spec,
+    same_architecture,
     save_classifier,
     trained_state,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "plugin_identity",
     "predict_logits",
     "read_spec",
+    "same_architecture",
     "save_classifier",
     "send",
     "take",

@@ -182,6 +182,18 @@ def model_identity(spec: ModelSpec) -> list[object]:
     return [ARCHITECTURES, name, read, *_reduced_precision(spec)]
 
 
+def same_architecture(spec: ModelSpec, other: ModelSpec) -> bool:
+    """Return whether a classifier of one specification can load the trained state of the other; lengths may differ.
+
+    Examples
+    --------
+    >>> spec = ModelSpec("ngram-bag", "all", ("bad", "good"), paired=False, max_length=128)
+    >>> same_architecture(spec, replace(spec, max_length=64)), same_architecture(spec, replace(spec, name="tiny-bert"))
+    (True, False)
+    """
+    return replace(spec, max_length=other.max_length) == other
+
+
 def _reduced_precision(spec: ModelSpec) -> list[str]:
     whole = spec.name == "tiny-bert" or (spec.name.startswith(HF) and spec.trainable == "all")
     dtype = placement().transformers if whole or is_plugin_model(spec.name) else placement().encoders

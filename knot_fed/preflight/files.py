@@ -30,7 +30,7 @@ def check_files(config: RunConfig, *, clients: int) -> tuple[tuple[Text, ...], l
     sizes, texts, sample, told = _read_files(config.data, config.task, config.labels)
     notes = [*told, *check_shares(config, sizes, clients=clients)]
     if texts is not None:
-        check_rounds(texts, config.rounds, name=config.data.transfer)
+        check_rounds(texts, config.slices, name=config.data.transfer)
         _check_memory(clients, texts=texts, labels=len(config.label_space()))
     return sample, notes
 

@@ -35,6 +35,8 @@ class ReleasePolicy(BaseModel):
     # The score per text: the confidence, computed from the prediction bias, which never leaves; or the density, which
     # reveals what the private texts are about.
     share_confidences: bool = True
+    # Teachers may start from the student that the server sends: crafted parameters can make soft labels reveal more.
+    accept_student: bool = False
     take_part_in_evaluation: bool = True  # on the private test split, of which the metrics leave
     evaluate_without_guarantee: bool = False  # even with `require` or a limit on epsilon, which do not cover metrics
     share_parameters: bool = False  # trained on private examples, as federated averaging needs
@@ -91,6 +93,6 @@ class ReleasePolicy(BaseModel):
 STUDY = ReleasePolicy().model_copy(
     update=dict.fromkeys(("max_evaluations_per_run", "max_evaluations_in_life", "metric_digits"), 0)
     | dict.fromkeys(("max_steps", "max_shards", "max_bytes", "max_seconds"), 0)
-    | {"least_test_examples": 1, "delta": MOST_DELTA}
+    | {"least_test_examples": 1, "delta": MOST_DELTA, "accept_student": True}
 )
-"""Policy of virtual clients, which have no owner: exact metrics, any delta, no limit on cost."""
+"""Policy of virtual clients, which have no owner: exact metrics, any delta, the server's student, no limit on cost."""

@@ -37,6 +37,15 @@ def check_soft_labels_may_leave_alone(policy: ReleasePolicy) -> None:
         raise PolicyError("the policy lets soft labels leave only in a secure sum; set privacy.secure-sum = true")
 
 
+def check_student_accepted(policy: ReleasePolicy) -> None:
+    """Refuse to start a teacher from parameters that a server sends, unless the policy sets `accept-student`."""
+    if not policy.accept_student:
+        raise PolicyError(
+            "the policy starts no teacher from a server's student; set accept-student = true, or teacher.start ="
+            " 'scratch'"
+        )
+
+
 def check_scheme_may_enter_sum(scheme: str, *, policy: ReleasePolicy) -> None:
     """Refuse to weigh a secure sum by counts or scores that must not leave, since the sum reveals their total."""
     reads = scheme_reads(scheme)

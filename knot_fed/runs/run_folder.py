@@ -197,7 +197,8 @@ class RunFolder:
     def pooled_texts(self) -> int:
         """Return the number of transfer texts with pooled soft labels, over all rounds; 0 if it cannot be read."""
         try:
-            return sum(len(np.load(file, mmap_mode="r")) for file in self.path.glob("pooled-soft-labels-*.npy"))
+            rounds = [len(np.load(file, mmap_mode="r")) for file in self.path.glob("pooled-soft-labels-*.npy")]
+            return max(rounds, default=0) if self.read_config().get("round-texts") == "all" else sum(rounds)
         except (OSError, ValueError, TypeError):
             return 0
 

@@ -17,6 +17,8 @@ MOST_SEEDS = 1000
 """A typing error is reported before its cells fill the memory."""
 SHAPING = ("task", "model", "trainable", "labels.", "data.", "teacher.", "student.", "privacy.")
 """Prefixes of keys that change the data, the teachers or the student's start, and so the baselines."""
+OF_ROUNDS = ("teacher.start", "teacher.round-epochs", "student.restart")
+"""Keys under these prefixes that no baseline reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Cell:
     @property
     def shaping(self) -> dict[str, Scalar]:
         """Values of the grid that change the data, the teachers or the student's start."""
-        return {key: value for key, value in self.values.items() if key.startswith(SHAPING)}
+        return {key: value for key, value in self.values.items() if key.startswith(SHAPING) and key not in OF_ROUNDS}
 
     @property
     def reference(self) -> str:

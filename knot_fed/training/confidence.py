@@ -20,12 +20,12 @@ HASHED_WORDS = 1 << 18
 
 def teacher_scores(
     scheme: str,
-    teacher: TextClassifier,
+    models: Sequence[TextClassifier],
     soft_labels: SoftLabels,
     *,
     texts: Sequence[Text],
     private: Sequence[Text],
-    generator: np.random.Generator,
+    seed: int,
 ) -> Float[np.ndarray, "examples"]:
     """Compute the float32 score in [0, sqrt(2)] per text that a weighting scheme reads; 0 if it reads none.
 
@@ -34,9 +34,11 @@ def teacher_scores(
     scheme
         By `SchemeFacts.reads`: `text_density` for density; for confidence, and for plug-ins,
         `prediction_confidence`, with the histogram of arg-max predictions as bias under `histogram-confidence`.
+    models
+        Those whose mean prediction the soft labels are.
     texts, private
         The public texts, and the training texts of the client.
-    generator
+    seed
         Of the random sequences on which the bias is measured.
     """
     reads = scheme_reads(scheme)
@@ -44,18 +46,23 @@ def teacher_scores(
         return np.zeros(len(soft_labels), dtype=np.float32)
     if reads == "density":
         return text_density(texts, private)
-    bias = prediction_bias(teacher, generator=generator, histogram=scheme == "histogram-confidence")
+    bias = prediction_bias(models, seed=seed, histogram=scheme == "histogram-confidence")
     return prediction_confidence(soft_labels, bias)
 
 
 def prediction_bias(
-    model: TextClassifier, *, generator: np.random.Generator, histogram: bool = False
+    models: Sequence[TextClassifier], *, seed: int, histogram: bool = False
 ) -> Float[np.ndarray, "classes"]:
-    """Return the model's mean prediction on random token sequences.
+    """Return the mean prediction on random token sequences, averaged over the models.
 
     With `histogram`, return the add-one-smoothed frequencies of arg-max predictions, as KNOT's public code does; its
     paper averages soft labels.
     """
+    biases = [_bias_of(model, np.random.default_rng(seed), histogram=histogram) for model in models]
+    return np.asarray(np.mean(biases, axis=0))
+
+
+def _bias_of(model: TextClassifier, generator: np.random.Generator, *, histogram: bool) -> Float[np.ndarray, "classes"]:
     logits = predict_logits(model, model.random_items(generator, RANDOM_SEQUENCES)).astype(np.float64)
     drawn = softmax(logits, axis=1).astype(np.float32)
     counts = np.bincount(drawn.argmax(axis=1), minlength=drawn.shape[1]) + 1

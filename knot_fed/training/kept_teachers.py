@@ -16,10 +16,10 @@ from knot_fed.models import ModelSpec, TextClassifier, load_classifier, model_id
 from knot_fed.privacy.noise import NoiseSource
 from knot_fed.training.dp_sgd import PrivateSchedule
 from knot_fed.training.teacher import train_private_teacher, train_teacher
-from knot_fed.types import LabelledTexts, SplitExamples
+from knot_fed.types import LabelledTexts, SplitExamples, TrainedState
 
 Train = Callable[[], TextClassifier]
-NOT_OF_TRAINING = {"models", "temperature", "max_length"}
+NOT_OF_TRAINING = {"models", "temperature", "max_length", "start", "round_epochs"}
 """Settings that training does not read; `max_length` is part of the specification."""
 
 logger = logging.getLogger("knot_fed")
@@ -34,8 +34,9 @@ def load_or_train_teacher(
     folder: Path | None,
     feature_cache: Path | None = None,
     private: PrivateSchedule | None = None,
+    start: TrainedState | None = None,
 ) -> tuple[TextClassifier, bool]:
-    """Load the teacher of this data, model, settings and seed, or train it; return it, and whether it was loaded.
+    """Load the teacher of this data, model, settings, start and seed, or train it; return it and whether it was loaded.
 
     Parameters
     ----------
@@ -43,6 +44,8 @@ def load_or_train_teacher(
         Where teachers are stored; None: nowhere. A ready model (`epochs = 0`) is never stored.
     private
         Schedule of DP-SGD; None: `train_teacher`, without a guarantee.
+    start
+        Parameters that it starts from, the student's; None: new ones.
 
     Raises
     ------
@@ -52,14 +55,14 @@ def load_or_train_teacher(
 
     def train() -> TextClassifier:
         if private is None:
-            return train_teacher(spec, examples, settings, seed=seed, feature_cache=feature_cache)
+            return train_teacher(spec, examples, settings, seed=seed, feature_cache=feature_cache, start=start)
         return train_private_teacher(
-            spec, examples.train, private, seed=seed, source=NoiseSource(), feature_cache=feature_cache
+            spec, examples.train, private, seed=seed, source=NoiseSource(), feature_cache=feature_cache, start=start
         )
 
     if folder is None or not settings.epochs:
         return train(), False
-    kept = folder / teacher_digest(spec, examples, settings, seed, private)
+    kept = folder / teacher_digest(spec, examples, settings, seed, private, start)
     return load_or_train(kept, train, feature_cache=feature_cache, heal=private is None)
 
 
@@ -117,14 +120,30 @@ def load_or_train(
 
 
 def teacher_digest(
-    spec: ModelSpec, examples: SplitExamples, settings: TeacherConfig, seed: int, private: PrivateSchedule | None = None
+    spec: ModelSpec,
+    examples: SplitExamples,
+    settings: TeacherConfig,
+    seed: int,
+    private: PrivateSchedule | None = None,
+    start: TrainedState | None = None,
 ) -> str:
     """Return a digest of everything that determines a teacher, and of nothing that its training does not read."""
+    started: dict[str, object] = {} if start is None else {"start": _digest_of_state(start)}
     if private is not None:
-        return digest_of_training(spec, [examples.train], {"dp-sgd": asdict(private)}, seed)
+        return digest_of_training(spec, [examples.train], {"dp-sgd": asdict(private)} | started, seed)
     if not settings.epochs:
         return digest_of_training(spec, [], {"epochs": 0}, seed)
-    return digest_of_training(spec, [examples.train, examples.val], settings.model_dump(exclude=NOT_OF_TRAINING), seed)
+    read = settings.model_dump(exclude=NOT_OF_TRAINING)
+    if start is not None:
+        started |= {"epochs": settings.epochs_from_student}
+    return digest_of_training(spec, [examples.train, examples.val], read | started, seed)
+
+
+def _digest_of_state(state: TrainedState) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(name.encode() + value.tobytes())
+    return digest.hexdigest()
 
 
 def digest_of_training(

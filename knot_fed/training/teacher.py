@@ -22,6 +22,7 @@ from knot_fed.models import (
     build_classifier,
     check_ready,
     constant_classifier,
+    load_trained_state,
     model_identity,
     predict_logits,
     trained_state,
@@ -31,7 +32,7 @@ from knot_fed.training.calibration import fit_temperature
 from knot_fed.training.cross_entropy import CrossEntropy
 from knot_fed.training.dp_sgd import PrivateSchedule, fit_privately
 from knot_fed.training.fitting import Schedule, fit, fit_all_epochs
-from knot_fed.types import LabelledTexts, SoftLabels, SplitExamples, Text
+from knot_fed.types import LabelledTexts, SoftLabels, SplitExamples, Text, TrainedState
 
 LOGITS = "logits.npy"
 TEXTS_AT_ONCE = 1 << 13
@@ -40,12 +41,18 @@ logger = logging.getLogger("knot_fed")
 
 
 def train_teacher(
-    spec: ModelSpec, examples: SplitExamples, settings: TeacherConfig, *, seed: int, feature_cache: Path | None = None
+    spec: ModelSpec,
+    examples: SplitExamples,
+    settings: TeacherConfig,
+    *,
+    seed: int,
+    feature_cache: Path | None = None,
+    start: TrainedState | None = None,
 ) -> TextClassifier:
     """Train a classifier by cross-entropy, with early stopping by macro-F1 on the validation split.
 
-    If all training examples have one label, the teacher is a constant. With `epochs = 0` a ready model is returned as
-    built, and no example is read. The test split is never read.
+    If all training examples have one label, a teacher with new parameters is a constant. With `epochs = 0` a ready
+    model is returned as built, and no example is read. The test split is never read.
 
     Parameters
     ----------
@@ -53,6 +60,8 @@ def train_teacher(
         Of initial parameters, order and dropout.
     feature_cache
         Folder for features of frozen encoders.
+    start
+        Parameters that it starts from, for `round_epochs`, and that stay if no epoch is better; None: new ones.
 
     Raises
     ------
@@ -64,10 +73,13 @@ def train_teacher(
         check_ready(spec.name, ready=ready.starts_ready)
         return ready.eval()
     present = np.unique(examples.train.labels)
-    if len(present) == 1:
+    if len(present) == 1 and start is None:
         logger.warning(ONE_LABEL)
         return constant_classifier(spec, int(present[0]))
     model = build_classifier(spec, seed=seed, feature_cache=feature_cache)
+    if start is not None:
+        load_trained_state(model, start)
+        settings = settings.model_copy(update={"epochs": settings.epochs_from_student})
     items, val_items = model.encode(examples.train.texts), model.encode(examples.val.texts)
     batch_loss = CrossEntropy(examples.train.labels, len(spec.labels), settings.class_weights)
 
@@ -87,6 +99,7 @@ def train_private_teacher(
     seed: int,
     source: NoiseSource,
     feature_cache: Path | None = None,
+    start: TrainedState | None = None,
 ) -> TextClassifier:
     """Train a classifier by `fit_privately`, which states unit, neighbouring relation, sensitivity and accountant.
 
@@ -100,6 +113,8 @@ def train_private_teacher(
         If Opacus is missing or does not support a layer.
     """
     model = build_classifier(spec, seed=seed, feature_cache=feature_cache)
+    if start is not None:
+        load_trained_state(model, start)
     fit_privately(model, model.encode(train.texts), train.labels, schedule, source=source)
     return model
 

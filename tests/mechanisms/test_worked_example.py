@@ -30,7 +30,7 @@ QUICK = {
 class LaplaceDemo(RowMechanism):
     """Laplace noise on each soft label, from a generator that no mechanism with a guarantee may use."""
 
-    def noise_event(self, privacy, *, texts, asked, least_noise=0.0):
+    def noise_event(self, privacy, *, texts, asked, trainings=1, least_noise=0.0):
         return None
 
     def rows(self, teacher, texts):

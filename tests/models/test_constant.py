@@ -30,7 +30,7 @@ def test_a_teacher_of_one_label_is_a_constant_whatever_the_text_and_the_number_o
 
 def test_a_constant_has_no_confidence_so_that_it_weighs_nothing_by_default():
     teacher = train_teacher(SPEC, owner(9), TeacherConfig(), seed=1)
-    bias = prediction_bias(teacher, generator=np.random.default_rng(1))
+    bias = prediction_bias([teacher], seed=1)
     confidence = prediction_confidence(predict_soft_labels(teacher, ["a fine day"]), bias)
     assert confidence.tolist() == [0.0]
 

@@ -63,7 +63,7 @@ def test_every_model_predicts_the_same_in_any_order_and_after_saving(make_spec, 
     loaded = load_classifier(tmp_path / "saved")
     assert loaded.spec == model.spec
     np.testing.assert_array_equal(predict_soft_labels(loaded, texts), rows)
-    bias = prediction_bias(model, generator=np.random.default_rng(1))
+    bias = prediction_bias([model], seed=1)
     assert np.isclose(bias.sum(), 1, atol=1e-5)
     assert (prediction_confidence(rows, bias) <= np.sqrt(2)).all()
 

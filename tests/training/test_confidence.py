@@ -29,10 +29,7 @@ def teacher():
 
 def scores(teacher, scheme):
     soft_labels = predict_soft_labels(teacher, TEXTS)
-    generator = np.random.default_rng(1)
-    return teacher_scores(
-        scheme, teacher, soft_labels, texts=TEXTS, private=["a clean room", "fine"], generator=generator
-    )
+    return teacher_scores(scheme, [teacher], soft_labels, texts=TEXTS, private=["a clean room", "fine"], seed=1)
 
 
 @pytest.mark.parametrize("scheme", [name for name, facts in SCHEMES.items() if facts.reads in ("nothing", "examples")])
@@ -42,7 +39,7 @@ def test_a_scheme_that_reads_no_score_is_sent_none(teacher, scheme):
 
 def test_each_scheme_is_sent_its_own_score(teacher):
     soft_labels = predict_soft_labels(teacher, TEXTS)
-    bias = prediction_bias(teacher, generator=np.random.default_rng(1))
+    bias = prediction_bias([teacher], seed=1)
     np.testing.assert_array_equal(scores(teacher, "confidence"), prediction_confidence(soft_labels, bias))
     np.testing.assert_array_equal(scores(teacher, "my.own:scheme"), scores(teacher, "confidence"))
     np.testing.assert_array_equal(scores(teacher, "density"), text_density(TEXTS, ["a clean room", "fine"]))
@@ -53,7 +50,7 @@ def test_the_histogram_counts_every_random_sequence_and_one_more_for_each_label(
     items = teacher.random_items(np.random.default_rng(1), RANDOM_SEQUENCES)
     says = softmax(predict_logits(teacher, items), axis=1).argmax(axis=1)
     expected = [(np.sum(says == label) + 1) / (RANDOM_SEQUENCES + 3) for label in range(3)]
-    bias = prediction_bias(teacher, generator=np.random.default_rng(1), histogram=True)
+    bias = prediction_bias([teacher], seed=1, histogram=True)
     np.testing.assert_allclose(bias, expected)
 
 

@@ -22,7 +22,7 @@ from knot_fed.privacy.ledger.entry import LedgerEntry
 from knot_fed.privacy.ledger.ledger import digest_of_keys, texts_released
 from knot_fed.privacy.ledger.spending import most_sums, of_run, spent_in_life, spent_in_run
 from knot_fed.training.kept_teachers import check_kept_release
-from knot_fed.types import SoftLabels, SplitExamples, TeacherAnswer, Text
+from knot_fed.types import SoftLabels, SplitExamples, TeacherAnswer, Text, TrainedState
 
 RELEASES, LOGITS, TEACHERS = "releases", "answers", "teachers"
 
@@ -55,23 +55,33 @@ def answer(
 
 
 def teacher_plan(
-    client: Client, examples: SplitExamples, transfer: TransferSet, *, seed: int, asked: int
+    client: Client,
+    examples: SplitExamples,
+    transfer: TransferSet,
+    *,
+    seed: int,
+    asked: int,
+    student: TrainedState | None = None,
 ) -> TeacherPlan:
     """Return a client's teacher: the run's settings, made as strict as the owner requires, and its noise.
 
-    In a run, examples and seed are the client's own. The noise is solved for all texts of the transfer set, and
-    accounted for the number asked in one request. Raises PolicyError if the run uses none of the mechanisms that the
-    owner requires, and PrivacyError if no noise gives the guarantee.
+    In a run, examples and seed are the client's own. The noise is solved for all answers of the run: of one teacher, or
+    of one in each round, if they start from the `student`. It is accounted for the number asked in one request. Raises
+    PolicyError if the run uses none of the mechanisms that the owner requires, and PrivacyError if no noise gives the
+    guarantee.
     """
     privacy = policy_checks.tightened_settings(client.run.privacy, client.policy)
+    run, texts, trainings = client.run, len(transfer), 1
+    if student is not None:
+        texts, trainings = texts * run.rounds // run.slices, run.rounds
     noise = mechanism_of(privacy).noise_event(
-        privacy, texts=len(transfer), asked=asked, least_noise=client.policy.least_noise
+        privacy, texts=texts, asked=asked, trainings=trainings, least_noise=client.policy.least_noise
     )
     strict = client.run.model_copy(update={"privacy": privacy})
     if privacy.facts.has_guarantee:
         covered = strict.teacher.model_copy(update={"class_weights": "none"})
         strict = strict.model_copy(update={"teacher": covered})
-    return TeacherPlan(strict, client.spec(transfer), examples, seed, noise)
+    return TeacherPlan(strict, client.spec(transfer), examples, seed, noise, student)
 
 
 class _Release:
@@ -86,7 +96,10 @@ class _Release:
         """Plan the answer; everything that can fail without private examples fails here."""
         self.client, self.request, self.run, self.summed = client, request, run, summed
         self.texts = transfer.texts[request.start : request.stop]
-        self.plan = teacher_plan(client, client.examples()[0], transfer, seed=client.seed(), asked=len(self.texts))
+        student = client.teacher_start(request, client.spec(transfer))
+        self.plan = teacher_plan(
+            client, client.examples()[0], transfer, seed=client.seed(), asked=len(self.texts), student=student
+        )
         self.privacy = self.plan.run.privacy
         self.mechanism = mechanism_of(self.privacy)
         self.transfer_keys, self.keys = transfer.keys, digest_of_keys(transfer.keys)

@@ -1,5 +1,6 @@
 """One client's settings: who it is, what its files hold, and what its owner's policy allows."""
 
+import logging
 import tomllib
 import zlib
 from dataclasses import dataclass, replace
@@ -16,15 +17,17 @@ from knot_fed.data.reading.files import data_path, short_name
 from knot_fed.data.transfer_set import TransferSet, load_transfer_set, read_transfer_set, save_transfer_set
 from knot_fed.errors import ConfigError, PolicyError, WireError
 from knot_fed.federation.client.shared_file import Reading, read_once
-from knot_fed.federation.wire import student_wire
+from knot_fed.federation.wire import exchange, student_wire
 from knot_fed.federation.wire.checks import cut_printable
 from knot_fed.privacy.ledger.entry import LedgerEntry
 from knot_fed.privacy.ledger.ledger import Ledger
 from knot_fed.privacy.policy import STUDY, ReleasePolicy
-from knot_fed.privacy.policy_checks import check_transfer_set
-from knot_fed.types import SplitExamples
+from knot_fed.privacy.policy_checks import check_student_accepted, check_transfer_set
+from knot_fed.types import SplitExamples, TrainedState
 
 KEPT_TEXTS = "transfer-set.json"
+
+logger = logging.getLogger("knot_fed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,27 @@ class Client:
         student = models.build_classifier(described, seed=0, feature_cache=self.features)
         models.load_trained_state(student, student_wire.unpack_state(arrays, expected=models.trained_state(student)))
         return student
+
+    def teacher_start(self, request: exchange.TrainRequest, spec: models.ModelSpec) -> TrainedState | None:
+        """Return the parameters of the student that came with a request, if this client's teacher starts from them.
+
+        None if the configuration starts teachers from nothing, or the student has another architecture than `spec`.
+        Raises PolicyError if the owner does not accept students, and WireError if one is missing or was not asked for.
+        """
+        if self.run.sends_student != (request.student is not None):
+            came = "a student came and" if request.student else "no student came and"
+            raise WireError(f"{came} teacher.start = {self.run.teacher.start!r}; use the run's configuration")
+        if request.student is None:
+            return None
+        check_student_accepted(self.policy)
+        student = self.build_student(request.student.spec, request.student.arrays)
+        if models.same_architecture(student.spec, spec):
+            return models.trained_state(student)
+        if request.round == 1:
+            logger.info(
+                "%s: its teacher has another architecture than the student, so it starts from nothing", self.name
+            )
+        return None
 
     def _cut_to_owners_length(self, described: models.ModelSpec) -> models.ModelSpec:
         """Let a student read no more of a private text than the owner's teacher would."""

@@ -202,7 +202,7 @@ class SecureSumCollector(Collector):
 
     @override
     def collect(self, roster: Roster, server_round: int, replies: Iterable[Message]) -> Received:
-        rows = self.transfer.slice(server_round, self.config.rounds)
+        rows = self.transfer.slice(server_round, self.config.slices)
         bound = weight_bound(self.config.weights.scheme, power=self.config.weights.power)
         quantisation = secure_sum.Quantisation(self.config.privacy.sum_bits, bound, parties=len(self._sum.clients) + 1)
         columns = len(self.config.label_space()) + 1

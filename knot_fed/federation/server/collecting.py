@@ -17,6 +17,8 @@ from knot_fed.federation.server.checkpoint import Received
 from knot_fed.federation.server.nodes import content_of
 from knot_fed.federation.server.roster import ClientRecord, Roster
 from knot_fed.federation.wire import exchange
+from knot_fed.federation.wire.envelope import pack_arrays
+from knot_fed.models import TextClassifier, trained_state
 from knot_fed.types import TeacherAnswer
 
 ATTEMPTS = 3
@@ -36,6 +38,13 @@ class Collector(ABC):
         self.config = config
         self.transfer = transfer
         self.public_teacher = public_teacher
+        self.student: exchange.SentStudent | None = None
+
+    def send_down(self, student: TextClassifier) -> None:
+        """Send this student with the next requests, if teachers start from it."""
+        if self.config.sends_student:
+            arrays = pack_arrays(trained_state(student))
+            self.student = exchange.SentStudent(student.spec.to_json(), arrays)
 
     @abstractmethod
     def requests(self, roster: Roster, server_round: int, grid: Grid, answered: Collection[int] = ()) -> list[Message]:
@@ -58,10 +67,11 @@ class Collector(ABC):
 
     def request(self, record: ClientRecord, server_round: int) -> exchange.TrainRequest:
         """Ask a client for its slice of the transfer set, with the texts if it does not hold them."""
-        rows = self.transfer.slice(server_round, self.config.rounds)
+        rows = self.transfer.slice(server_round, self.config.slices)
         record.status, record.asked_in = "no answer", server_round
         texts = None if record.holds_transfer_set else self.transfer
-        return exchange.TrainRequest(server_round, self.transfer.fingerprint, rows.start, rows.stop, texts)
+        fingerprint, student = self.transfer.fingerprint, self.student
+        return exchange.TrainRequest(server_round, fingerprint, rows.start, rows.stop, texts, student)
 
 
 class AnswerCollector(Collector):
@@ -95,7 +105,7 @@ class AnswerCollector(Collector):
 
     @override
     def collect(self, roster: Roster, server_round: int, replies: Iterable[Message]) -> Received:
-        rows, config = self.transfer.slice(server_round, self.config.rounds), self.config
+        rows, config = self.transfer.slice(server_round, self.config.slices), self.config
         labels, clients = config.label_space(), roster.outcome.clients
         valid = roster.read(
             replies,

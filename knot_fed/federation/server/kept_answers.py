@@ -149,12 +149,12 @@ class KeptCollector(Collector):
             return Received(teachers, consensus_of_pooled(kept.pooled))
         answers = list(kept.answers.values())
         if self.public_teacher is not None:
-            answers.append(self.public_teacher.select(self.transfer.slice(server_round, self.config.rounds)))
+            answers.append(self.public_teacher.select(self.transfer.slice(server_round, self.config.slices)))
         return Received(teachers, find_consensus(answers, self.config.weights, self.config.distill), kept.answers)
 
     def _check_shape(self, kept: KeptAnswers, server_round: int) -> None:
         """Refuse a file of another run, whose rows would be taken for those of other texts."""
-        texts, labels = len(self.transfer.slice(server_round, self.config.rounds)), len(self.config.label_space())
+        texts, labels = len(self.transfer.slice(server_round, self.config.slices)), len(self.config.label_space())
         held = [kept.pooled] if kept.pooled is not None else [answer.soft_labels for answer in kept.answers.values()]
         shapes = {rows.shape for rows in held}
         if shapes != {(texts, labels)} or (kept.pooled is not None) != self.config.privacy.secure_sum:

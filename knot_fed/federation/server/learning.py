@@ -12,7 +12,7 @@ from knot_fed.federation.server.checkpoint import Checkpoint, Received
 from knot_fed.federation.server.roster import Outcome
 from knot_fed.federation.server.tracking import track_losses
 from knot_fed.losses import make_loss
-from knot_fed.models import TextClassifier
+from knot_fed.models import TextClassifier, load_trained_state, trained_state
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.training.distillation import SATURATED, DistillationResult, PublicCrossEntropy, distil_student
 from knot_fed.training.fitting import FitState
@@ -54,6 +54,7 @@ class Learner:
         self.public = public
         self.loss = make_loss(config)
         distill, weigh = config.distill, config.teacher.class_weights
+        self._initial = trained_state(student) if config.student.restart else None
         self.supervision = None
         if distill.supervised:
             self.supervision = PublicCrossEntropy(
@@ -62,8 +63,10 @@ class Learner:
 
     def learn(self, server_round: int, received: Received, outcome: Outcome, *, start: FitState | None = None) -> None:
         """Distil the student from a round's consensus, or resume it at `start`; enter the result in the outcome."""
-        rows, found = self.transfer.slice(server_round, self.config.rounds), received.consensus
+        rows, found = self.transfer.slice(server_round, self.config.slices), received.consensus
         self.folder.save_pooled(server_round, found.pooled)
+        if self._initial is not None:
+            load_trained_state(self.student, self._initial)
 
         def on_epoch(state: FitState) -> None:
             supervision = self.supervision.state if self.supervision is not None else None

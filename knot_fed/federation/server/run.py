@@ -101,7 +101,7 @@ def read_server_data(config: RunConfig) -> tuple[TransferSet, SplitExamples]:
     transfer = read_transfer_set(
         data_path(data.root, data.transfer), columns=columns, limit=data.limit, on_note=on_note
     )
-    check_rounds(len(transfer), config.rounds, name=client_name(data.transfer))
+    check_rounds(len(transfer), config.slices, name=client_name(data.transfer))
     public = read_labelled_texts(
         data_path(data.root, data.public), columns=columns, labels=config.label_space(), key=seed_key(config.seed),
         limit=data.limit, least_classes=2, on_note=on_note,

@@ -9,7 +9,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from knot_fed.errors import WireError
 from knot_fed.federation.wire.checks import cut_printable
 
-PROTOCOL = 3
+PROTOCOL = 4
 ABOUT = "about"
 REFUSAL = "refusal"
 LONGEST_REFUSAL = 500

@@ -15,6 +15,7 @@ from knot_fed.data.transfer_set import MOST_TEXTS, TransferSet, check_sendable, 
 from knot_fed.errors import ConfigError, SoftLabelsError, WireError
 from knot_fed.federation.wire import checks
 from knot_fed.federation.wire.envelope import ABOUT, PROTOCOL, check_protocol, pack_arrays
+from knot_fed.federation.wire.student_wire import STUDENT, check_spec
 from knot_fed.labels import LabelSpace, check_soft_labels
 from knot_fed.privacy.compression import compress, decompress, layout
 from knot_fed.types import MEAN, TeacherAnswer, Text
@@ -23,6 +24,8 @@ TEXTS = "texts"
 ANSWER = "answer"
 SOFT_LABELS = "soft-labels"
 CONFIDENCE = "confidence"
+START = "start"
+REQUEST = {ABOUT, TEXTS, STUDENT, START}
 COLUMNS = ("column-0", "column-1")
 CLAIM = {"mechanism": str, "epsilon": float, "delta": float}
 LARGEST_CONFIDENCE = 2.0
@@ -40,15 +43,27 @@ class Handshake:
     name: str = ""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SentStudent:
+    """The student as it goes down: its specification (JSON), and its trained arrays for `student_wire.unpack_state`."""
+
+    spec: str
+    arrays: ArrayRecord
+
+
 @dataclass(frozen=True, slots=True)
 class TrainRequest:
-    """A slice of the transfer set to label, with the texts if the client does not hold them yet."""
+    """A slice of the transfer set to label, with the texts if the client does not hold them yet.
+
+    `student` is the start of teachers, if the run's configuration lets them start from it.
+    """
 
     round: int
     fingerprint: str
     start: int
     stop: int
     transfer: TransferSet | None = None
+    student: SentStudent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +126,19 @@ def pack_train_request(request: TrainRequest) -> RecordDict:
     if request.transfer is not None:
         check_sendable(request.transfer, name="the transfer set")
         content[TEXTS] = pack_transfer_set(request.transfer)
+    if request.student is not None:
+        content[STUDENT], content[START] = request.student.arrays, ConfigRecord({"spec": request.student.spec})
     return content
 
 
 def unpack_train_request(content: RecordDict) -> TrainRequest:
     """Read the request, and compare the texts, if there are any, with their fingerprint."""
     kinds = {"protocol": int, "round": int, "fingerprint": str, "start": int, "stop": int}
-    about = checks.read_values(content, ABOUT, kinds, records={ABOUT, TEXTS})
+    about = checks.read_values(content, ABOUT, kinds, records=REQUEST)
     check_protocol(about.pop("protocol"))
-    texts = checks.read_record(content, TEXTS, ConfigRecord, records={ABOUT, TEXTS}) if TEXTS in content else None
-    request = TrainRequest(**about, transfer=None if texts is None else unpack_transfer_set(texts))
+    texts = checks.read_record(content, TEXTS, ConfigRecord, records=REQUEST) if TEXTS in content else None
+    transfer = None if texts is None else unpack_transfer_set(texts)
+    request = TrainRequest(**about, transfer=transfer, student=_sent_student(content))
     _check_fingerprint(request.fingerprint)
     if not 0 < request.round <= MOST_TEXTS:
         raise WireError(f"asks in round {request.round}, expected 1 to {MOST_TEXTS}; count rounds from 1")
@@ -129,6 +147,14 @@ def unpack_train_request(content: RecordDict) -> TrainRequest:
     if request.transfer is not None and request.transfer.fingerprint != request.fingerprint:
         raise WireError("the transfer texts do not have the fingerprint that the server names; send them again")
     return request
+
+
+def _sent_student(content: RecordDict) -> SentStudent | None:
+    if STUDENT not in content and START not in content:
+        return None
+    spec: str = checks.read_values(content, START, {"spec": str}, records=REQUEST)["spec"]
+    check_spec(spec)
+    return SentStudent(spec, checks.read_record(content, STUDENT, ArrayRecord, records=REQUEST))
 
 
 def _check_fingerprint(fingerprint: str) -> None:

@@ -55,10 +55,16 @@ def _student(content: RecordDict, kinds: dict[str, type]) -> tuple[dict[str, Any
     records = {ABOUT, STUDENT}
     about = read_values(content, ABOUT, {"protocol": int, "spec": str, **kinds}, records=records)
     check_protocol(about["protocol"])
-    length = len(about["spec"])
-    if length > LONGEST_SPEC:
-        raise WireError(f"the student's specification has {length} characters, expected {LONGEST_SPEC} at most; cut it")
+    check_spec(about["spec"])
     return about, read_record(content, STUDENT, ArrayRecord, records=records)
+
+
+def check_spec(spec: str) -> None:
+    """Refuse a specification that is too long to parse."""
+    if len(spec) > LONGEST_SPEC:
+        raise WireError(
+            f"the student's specification has {len(spec)} characters, expected {LONGEST_SPEC} at most; cut it"
+        )
 
 
 def unpack_state(record: ArrayRecord, *, expected: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
