@@ -5,7 +5,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from knot_fed.config.choices import SCHEMES, STARTS, one_of
+from knot_fed.config.choices import SCHEMES, one_of
 
 NO_MECHANISM = "none"
 """The mechanism under which soft labels leave unchanged."""
@@ -36,7 +36,7 @@ class MechanismFacts:
     noise_on: Literal["nothing", "teacher", "rows"]
     reads: tuple[str, ...] = ()  # attributes of PrivacyConfig besides epsilon and delta, as `summary.json` lists them
     scores: tuple[str, ...] = ("nothing",)  # what a covered weighting scheme may read, as in `SchemeFacts.reads`
-    starts: tuple[str, ...] = ("scratch",)  # values of `teacher.start` that it trains, and accounts for over rounds
+    starts: tuple[str, ...] | None = ("scratch",)  # values of `teacher.start` that it accounts for; None: all
 
     @property
     def has_guarantee(self) -> bool:
@@ -59,7 +59,7 @@ MECHANISMS: dict[str, MechanismFacts] = {
         about="",
         guarantee=Guarantee("none", "none", "unbounded", "none", "no guarantee: soft labels leave without noise"),
         noise_on="nothing",
-        starts=tuple(STARTS),
+        starts=None,
     ),
     "dp-sgd": MechanismFacts(
         "knot_fed.mechanisms.dp_sgd:DpSgd",
@@ -100,7 +100,7 @@ MECHANISMS: dict[str, MechanismFacts] = {
             covers=TEXTS_ASKED,
         ),
         noise_on="rows",
-        starts=tuple(STARTS),
+        starts=None,
     ),
 }
 """All mechanisms by the name that `privacy.mechanism` gives; the first is the default."""

@@ -174,7 +174,7 @@ def _check_rounds(config: RunConfig) -> None:
     """Refuse teachers that a mechanism cannot train or account for, and a text that would be summed twice."""
     mechanism, start = config.privacy.mechanism, config.teacher.start
     starts = config.privacy.facts.starts
-    if start not in starts:
+    if starts is not None and start not in starts:
         raise ConfigError(
             f"{WHERE}: teacher.start = {start!r} is not covered by privacy.mechanism = {mechanism!r}; use"
             f" {' or '.join(starts)}"

@@ -51,6 +51,8 @@ READERS: Mapping[str, tuple[Condition, str]] = {
         f"teacher.{key}": (lambda run: run.teacher.epochs > 0, "teacher.epochs above 0")
         for key in ("patience", "class-weights")
     },
+    "teacher.round-epochs": (lambda run: run.sends_student, "teacher.start = student or both"),
+    "student.restart": (lambda run: run.rounds > 1, "rounds above 1"),
     "student.calibrate": (lambda run: run.student.pretrain, "student.pretrain = true"),
     "weights.scheme": MEAN,
     "weights.power": (

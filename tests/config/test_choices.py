@@ -28,6 +28,7 @@ KEYS = {
     "distill.loss": choices.LOSSES,
     "weights.scheme": choices.SCHEMES,
     "weights.pooling": choices.POOLINGS,
+    "teacher.start": choices.STARTS,
     "transport.cost": choices.GROUND_COSTS,
     "transport.solver": choices.SOLVERS,
     "data.partition": choices.PARTITIONS,

@@ -30,8 +30,7 @@ PRIVACY = {
 """Draws that protect somebody: noise, Poisson sampling, the owner's secret, seals, keys, seeds, shares of secure sums.
 Keys come from OpenSSL, shares from Flower's primitives, all others from one keystream."""
 OTHER = {
-    "mechanisms/base.py": {"np.random.default_rng": 1},  # random token sequences, from the run's seed
-    "mechanisms/teachers.py": {"np.random.default_rng": 1},  # the same
+    "training/confidence.py": {"np.random.default_rng": 1},  # random token sequences, from the run's seed
     "audit/study.py": {"np.random.default_rng": 1},
     "data/prepare/conversion.py": {"np.random.default_rng": 1},
     "data/shares.py": {"np.random.default_rng": 3},  # who gets which rows in a study, from its seed

@@ -79,9 +79,17 @@ class Owner:
         return self.client().ledger.entries()
 
 
-def request(transfer=PUBLIC, *, start=0, stop=None):
+def request(transfer=PUBLIC, *, start=0, stop=None, round_number=1, student=None):
     stop = len(transfer) if stop is None else stop
-    return exchange.pack_train_request(exchange.TrainRequest(1, transfer.fingerprint, start, stop, transfer))
+    return exchange.pack_train_request(
+        exchange.TrainRequest(round_number, transfer.fingerprint, start, stop, transfer, student)
+    )
+
+
+def sent_student(spec=SPEC, *, state=None):
+    """A student as a request for soft labels carries it."""
+    arrays = trained_state(build_classifier(SPEC, seed=0)) if state is None else state
+    return exchange.SentStudent(spec.to_json(), envelope.pack_arrays(arrays))
 
 
 def student(spec=SPEC):

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from knot_fed.config import RunConfig
-from knot_fed.errors import ConfigError, FederationError
+from knot_fed.errors import ConfigError
 from knot_fed.federation.from_answers import question
 from knot_fed.federation.server.kept_answers import KeptAnswers
-from knot_fed.federation.wire import envelope, exchange, student_wire
-from knot_fed.models import load_classifier, load_trained_state, trained_state
+from knot_fed.federation.wire import exchange, student_wire
+from knot_fed.models import trained_state
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.server_app import federate
 from knot_fed.training.teacher import predict_soft_labels, train_teacher

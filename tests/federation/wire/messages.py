@@ -57,6 +57,13 @@ def read_student(content):
     student_wire.unpack_state(arrays, expected=STATE)
 
 
+def read_request_with_student(content):
+    sent = exchange.unpack_train_request(content).student
+    if sent is not None:
+        ModelSpec.from_json(sent.spec)
+        student_wire.unpack_state(sent.arrays, expected=STATE)
+
+
 def read_averaging_request(content):
     spec, arrays, _ = student_wire.unpack_averaging_request(content)
     ModelSpec.from_json(spec)
@@ -68,6 +75,14 @@ TARGETS = {
     "request": (
         lambda: exchange.pack_train_request(exchange.TrainRequest(1, TRANSFER.fingerprint, 0, 3, TRANSFER)),
         exchange.unpack_train_request,
+    ),
+    "request-with-student": (
+        lambda: exchange.pack_train_request(
+            exchange.TrainRequest(
+                1, TRANSFER.fingerprint, 0, 3, student=exchange.SentStudent(SPEC, envelope.pack_arrays(STATE))
+            )
+        ),
+        read_request_with_student,
     ),
     "request-of-pairs": (
         lambda: exchange.pack_train_request(exchange.TrainRequest(1, PAIRS.fingerprint, 0, 2, PAIRS)),
