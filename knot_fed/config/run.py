@@ -154,6 +154,11 @@ def _check_privacy(config: RunConfig) -> None:
             f"{WHERE}: teacher.class-weights = {config.teacher.class_weights!r} reveals the private mix of"
             f" labels besides privacy.mechanism = {mechanism!r}; use none"
         )
+    if config.teacher.calibrate:
+        raise ConfigError(
+            f"{WHERE}: teacher.calibrate = true reads the validation split, which privacy.mechanism = {mechanism!r}"
+            " does not cover; use false"
+        )
 
 
 def _check_secure_sum(config: RunConfig) -> None:

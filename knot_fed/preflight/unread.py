@@ -18,6 +18,7 @@ def _mechanism(setting: str) -> tuple[Condition, str]:
     return lambda run: setting in run.privacy.facts.reads, needs
 
 
+OWN_OPTIMISER: Condition = lambda run: "learning_rate" in run.privacy.facts.reads  # noqa: E731
 FILES: tuple[Condition, str] = (lambda run: run.data.root != "builtin", "data.root other than builtin")
 NOISE: tuple[Condition, str] = (lambda run: run.privacy.facts.has_guarantee, "a privacy.mechanism")
 SUM: tuple[Condition, str] = (lambda run: run.privacy.secure_sum, "privacy.secure-sum = true")
@@ -49,7 +50,15 @@ READERS: Mapping[str, tuple[Condition, str]] = {
     "teacher.max-length": (lambda run: named_models(run) != {"ngram-bag"}, "a model other than ngram-bag"),
     **{
         f"teacher.{key}": (lambda run: run.teacher.epochs > 0, "teacher.epochs above 0")
-        for key in ("patience", "class-weights")
+        for key in ("patience", "class-weights", "calibrate")
+    },
+    **{
+        f"teacher.{key}": (
+            lambda run: run.teacher.epochs > 0 and (not OWN_OPTIMISER(run) or run.student.pretrain),
+            "teacher.epochs above 0, and student.pretrain = true or a privacy.mechanism other than"
+            f" {' or '.join(readers_of('learning_rate'))}",
+        )
+        for key in ("warmup", "schedule", "clip-norm", "accumulate", "label-smoothing")
     },
     "student.calibrate": (lambda run: run.student.pretrain, "student.pretrain = true"),
     "weights.scheme": MEAN,

@@ -13,12 +13,16 @@ SET = {
     "weights.scheme": "size", "weights.power": 2.0, "weights.trim": 0.3, "transport.cost": "semantic",
     "transport.solver": "table",
     "transport.divergence-epsilon": 0.2, "transport.entropic-epsilon": 0.0091, "transport.marginal-error": 0.03,
-    "teacher.patience": 2, "teacher.class-weights": "balanced",
+    "teacher.patience": 2, "teacher.class-weights": "balanced", "teacher.calibrate": True, "teacher.warmup": 0.1,
+    "teacher.schedule": "cosine", "teacher.clip-norm": 1.0, "teacher.accumulate": 2, "teacher.label-smoothing": 0.1,
     "privacy.epsilon": 1.0, "privacy.delta": 1e-6, "privacy.clipping-norm": 2.0, "privacy.sampling-rate": 0.1,
     "privacy.learning-rate": 0.1, "privacy.epochs": 5, "privacy.shards": 5, "privacy.votes": "labels",
     "privacy.top-k": 3, "privacy.threshold": 3, "privacy.sum-bits": 24,
 }  # fmt: skip
+BY_DP_SGD = {"privacy.mechanism": "dp-sgd", "student.pretrain": False}
 UNREAD = {
+    **{f"teacher.{key}": BY_DP_SGD for key in ("warmup", "schedule", "clip-norm", "accumulate", "label-smoothing")},
+    "teacher.calibrate": {"teacher.epochs": 0},
     "teacher.patience": {"teacher.epochs": 0},
     "teacher.class-weights": {"teacher.epochs": 0},
     "student.calibrate": {"student.pretrain": False},
