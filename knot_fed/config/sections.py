@@ -134,14 +134,23 @@ class WeightsConfig(Section):
         "mean",
         description=f"{described(choices.POOLINGS)}; the last two ignore weights and resist bad teachers",
     )
+    era_temperature: float = Field(0.1, ge=0.01, le=100, description="of era; lower is sharper")
+    most_entropy: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="of a text's pooled soft label, as a share of the largest entropy; others are left out",
+    )
     trim: float = Field(
         0.2, gt=0, lt=0.5, description="share that trimmed-mean cuts off at each end, at least one teacher"
     )
 
     @property
     def weighting(self) -> str:
-        """The scheme, or the pooling if that ignores weights; for tables and summaries."""
-        return self.scheme if self.pooling == "mean" else f"unweighted {self.pooling}"
+        """The scheme, and the pooling unless it is the mean; for tables and summaries."""
+        if self.pooling not in choices.WEIGHTED:
+            return f"unweighted {self.pooling}"
+        return self.scheme if self.pooling == "mean" else f"{self.pooling} of {self.scheme}"
 
 
 class TransportConfig(Section):

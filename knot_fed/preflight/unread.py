@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from knot_fed.config import PrivacyConfig, RunConfig, kebab, readers_of
+from knot_fed.config.choices import WEIGHTED
 from knot_fed.losses import TRANSPORT_KEYS
 from knot_fed.preflight.models import named_models
 
@@ -22,7 +23,10 @@ OWN_OPTIMISER: Condition = lambda run: "learning_rate" in run.privacy.facts.read
 FILES: tuple[Condition, str] = (lambda run: run.data.root != "builtin", "data.root other than builtin")
 NOISE: tuple[Condition, str] = (lambda run: run.privacy.facts.has_guarantee, "a privacy.mechanism")
 SUM: tuple[Condition, str] = (lambda run: run.privacy.secure_sum, "privacy.secure-sum = true")
-MEAN: tuple[Condition, str] = (lambda run: run.weights.pooling == "mean", "weights.pooling = mean")
+MEAN: tuple[Condition, str] = (
+    lambda run: run.weights.pooling in WEIGHTED,
+    f"weights.pooling = {' or '.join(WEIGHTED)}",
+)
 SOLVER: tuple[Condition, str] = (
     lambda run: run.distill.loss == "ot" and run.transport.solver in ("auto", "sinkhorn"),
     "distill.loss = ot with Sinkhorn",
@@ -63,9 +67,10 @@ READERS: Mapping[str, tuple[Condition, str]] = {
     "student.calibrate": (lambda run: run.student.pretrain, "student.pretrain = true"),
     "weights.scheme": MEAN,
     "weights.power": (
-        lambda run: run.weights.pooling == "mean" and run.weights.scheme != "uniform",
-        "a weights.scheme other than uniform, with weights.pooling = mean",
+        lambda run: run.weights.pooling in WEIGHTED and run.weights.scheme != "uniform",
+        f"a weights.scheme other than uniform, with {MEAN[1]}",
     ),
+    "weights.era-temperature": (lambda run: run.weights.pooling == "era", "weights.pooling = era"),
     "weights.trim": (lambda run: run.weights.pooling == "trimmed-mean", "weights.pooling = trimmed-mean"),
     "transport.cost": (_transport("transport.cost"), "distill.loss = ot or sinkhorn-divergence"),
     "transport.solver": (_transport("transport.solver"), "distill.loss = ot"),

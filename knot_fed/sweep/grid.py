@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from knot_fed.config import RunConfig, Scalar, check_known_keys, known_keys
+from knot_fed.config.choices import WEIGHTED
 from knot_fed.config.overrides import VALUE, absolute, parse_value, read_pairs
 from knot_fed.errors import ConfigError, shown
 from knot_fed.losses import TRANSPORT_KEYS
@@ -89,7 +90,7 @@ def parse_seeds(text: str) -> list[int]:
 def make_cells(base: RunConfig, grid: Mapping[str, list[Scalar]], seeds: list[int]) -> list[Cell]:
     """Combine grid and seeds, seed by seed, without varying keys that a cell does not read.
 
-    The loss determines which keys of `transport` are read; only the pooling `mean` reads a weighting. Raises
+    The loss determines which keys of `transport` are read; only some poolings read a weighting. Raises
     ConfigError if a combination is not a valid configuration, or two give run folders of the same name.
     """
     cells: dict[str, Cell] = {}
@@ -108,7 +109,7 @@ def _without_unread(values: dict[str, Scalar], base: RunConfig) -> dict[str, Sca
     read = TRANSPORT_KEYS.get(str(values.get("distill.loss", base.distill.loss)), frozenset())
     pooling = values.get("weights.pooling", base.weights.pooling)
     unread = {key for key in values if key.startswith("transport.") and key not in read}
-    unread |= set() if pooling == "mean" else {"weights.scheme", "weights.power"}
+    unread |= set() if pooling in WEIGHTED else {"weights.scheme", "weights.power"}
     return {key: value for key, value in values.items() if key not in unread}
 
 

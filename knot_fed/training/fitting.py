@@ -186,7 +186,7 @@ class _Training:
         return self._finite(float(total), f"epoch {number}") / len(order)
 
     def _descend(self, loss: Float[torch.Tensor, ""], step: int, sizes: Sequence[int]) -> None:
-        """Add a batch's gradient to that of its optimiser step, in which all examples count alike; the last one steps."""
+        """Add a batch's gradient to that of its step, in which all examples count alike; its last batch takes it."""
         first = (step - 1) // self._schedule.accumulate * self._schedule.accumulate
         together = sizes[first : first + self._schedule.accumulate]
         if step == first + 1:
