@@ -191,7 +191,8 @@ class _Training:
         together = sizes[first : first + self._schedule.accumulate]
         if step == first + 1:
             self._optimiser.zero_grad()
-        (loss * (sizes[step - 1] / sum(together))).backward()  # type: ignore[no-untyped-call]
+        loss = loss * (sizes[step - 1] / sum(together))
+        loss.backward()  # type: ignore[no-untyped-call]
         if step == first + len(together):
             if self._schedule.clip_norm:
                 torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._schedule.clip_norm)
