@@ -88,7 +88,10 @@ def train(message: Message, context: Context) -> Message:
     student = client.build_student(spec, state)
     examples = client.examples()[0].train
     local = client.run.fedavg
-    settings = client.run.teacher.model_copy(update={"epochs": local.epochs, "learning_rate": local.learning_rate})
+    steady = {"warmup": 0.0, "schedule": "constant"}  # a schedule would fall to 0 in each round
+    settings = client.run.teacher.model_copy(
+        update={"epochs": local.epochs, "learning_rate": local.learning_rate, **steady}
+    )
     if client.node.data:
         ledger = client.ledger
         check_cost(averaging_cost(settings, len(examples), key=ledger.secret()), policy=client.policy)

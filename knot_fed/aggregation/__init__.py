@@ -1,7 +1,7 @@
 """Weighting and pooling of the teachers' answers."""
 
 from knot_fed.aggregation.consensus import Consensus, consensus_of_pooled, find_consensus
-from knot_fed.aggregation.pooling import POOLINGS, agreement_weights, middle_of_teachers, pool_soft_labels
+from knot_fed.aggregation.pooling import POOLINGS, agreement_weights, middle_of_teachers, pool_soft_labels, sharpen
 from knot_fed.aggregation.weighting import (
     SCHEMES,
     SCORE_BOUNDS,
@@ -25,6 +25,7 @@ __all__ = [
     "find_scheme",
     "middle_of_teachers",
     "pool_soft_labels",
+    "sharpen",
     "single_weights",
     "weight_bound",
 ]

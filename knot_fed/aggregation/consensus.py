@@ -7,8 +7,8 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float
 
-from knot_fed.aggregation.pooling import agreements, pool_soft_labels, shares_of
-from knot_fed.aggregation.weighting import SCHEMES, TeacherAnswers, client_weights
+from knot_fed.aggregation.pooling import agreements, kept_by_entropy, pool_soft_labels, shares_of
+from knot_fed.aggregation.weighting import SCHEMES, TeacherAnswers, client_weights, texts_selected
 from knot_fed.config import DistillConfig, WeightsConfig
 from knot_fed.types import SoftLabels, TeacherAnswer
 
@@ -51,9 +51,12 @@ def find_consensus(answers: Sequence[TeacherAnswer], weighting: WeightsConfig, s
         stacked = TeacherAnswers.stack([answer.select(rows) for answer in answers])
         weights[:, part] = client_weights(weighting.scheme, stacked, power=weighting.power)
         pooled[part] = pool_soft_labels(
-            stacked.soft_labels, weights[:, part], pooling=weighting.pooling, trim=weighting.trim
-        )
+            stacked.soft_labels, weights[:, part], pooling=weighting.pooling, trim=weighting.trim,
+            temperature=weighting.era_temperature,
+        )  # fmt: skip
         agreement[part] = agreements(stacked.soft_labels, weights[:, part], pooled[part], power=settings.agreement)
+        agreement[part] *= texts_selected(weighting.scheme, stacked)
+        agreement[part] *= kept_by_entropy(pooled[part], most=weighting.most_entropy)
     text_weights = shares_of(agreement)
     if settings.objective == "pooled":
         return Consensus(pooled[None], text_weights[None], pooled)
@@ -68,6 +71,7 @@ def _slices(texts: int, each: int, *, whole: bool) -> list[range]:
     return [range(start, stop) for start, stop in pairwise(bounds)]
 
 
-def consensus_of_pooled(pooled: SoftLabels) -> Consensus:
-    """Return the consensus if only pooled soft labels are known, as after a secure sum."""
-    return Consensus(pooled[None], np.ones((1, len(pooled))), pooled)
+def consensus_of_pooled(pooled: SoftLabels, weighting: WeightsConfig) -> Consensus:
+    """Return the consensus if only pooled soft labels are known, as after a secure sum; `most_entropy` is read."""
+    kept = kept_by_entropy(pooled, most=weighting.most_entropy)
+    return Consensus(pooled[None], shares_of(kept)[None], pooled)

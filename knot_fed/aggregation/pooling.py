@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import entr, softmax
 
 from knot_fed.errors import ConfigError
 from knot_fed.types import SoftLabels
@@ -13,10 +14,11 @@ _Centre = Float[np.ndarray, "examples classes"]
 
 POOLINGS: dict[str, Callable[[_Teachers, float], _Centre] | None] = {
     "mean": None,
+    "era": None,
     "median": lambda soft_labels, _: middle_of_teachers(soft_labels, trim=0.5),
     "trimmed-mean": lambda soft_labels, trim: middle_of_teachers(soft_labels, trim=trim),
 }
-"""Unweighted centres, of soft labels and `weights.trim`, by the names of `weights.pooling`; None: the weighted mean."""
+"""Unweighted centres, of soft labels and `weights.trim`, by the names of `weights.pooling`; None: by weighted mean."""
 
 
 def pool_soft_labels(
@@ -25,6 +27,7 @@ def pool_soft_labels(
     *,
     pooling: str = "mean",
     trim: float = 0.2,
+    temperature: float = 0.1,
 ) -> SoftLabels:
     """Pool the teachers' soft labels on each text into float64 rows on the simplex.
 
@@ -33,13 +36,16 @@ def pool_soft_labels(
     soft_labels
         One distribution per teacher and text.
     weights
-        As `client_weights` returns them; only `mean` reads them.
+        As `client_weights` returns them; only `mean` and `era` read them.
     pooling
         `mean`: `sum_k w_k[t] q_k[t]`, summed in the given order. `median`, `trimmed-mean`: label by label and
         unweighted, then normalised; they tolerate a minority of faulty teachers (Yin et al. 2018, for gradients). A row
         without any mass left, e.g. if all teachers are certain of different labels, is the weighted mean.
     trim
         Of `trimmed-mean`, in (0, 0.5): share of the teachers cut off at each end, at least one, leaving one or two.
+
+    temperature
+        Of `era`, which is `sharpen` of the mean.
 
     Raises
     ------
@@ -61,11 +67,43 @@ def pool_soft_labels(
         mean += weight[:, None] * teacher
     centre_of = POOLINGS[pooling]
     if centre_of is None:
-        return mean
+        return sharpen(mean, temperature) if pooling == "era" else mean
     centre = centre_of(soft_labels, trim)
     mass = centre.sum(axis=1, keepdims=True)
     pooled: SoftLabels = np.where(mass > 0, centre / np.where(mass > 0, mass, 1.0), mean)
     return pooled
+
+
+def sharpen(mean: SoftLabels, temperature: float) -> SoftLabels:
+    """Return `softmax(mean / T)`, the entropy reduction aggregation of DS-FL (Itahara et al. 2020, arXiv 2008.06180).
+
+    The mean soft label itself, not its logarithm, is divided by T; the paper uses T = 0.1. So T = 0.1 does not make a
+    row of two labels one-hot: the ratio of its entries is at most `exp(1 / T)`.
+
+    Examples
+    --------
+    >>> sharpen(np.array([[0.6, 0.4]]), 0.1).round(3).tolist()
+    [[0.881, 0.119]]
+    """
+    rows: SoftLabels = softmax(mean / temperature, axis=1)
+    return rows
+
+
+def kept_by_entropy(pooled: SoftLabels, *, most: float) -> Float[np.ndarray, "examples"]:
+    """Return 1 for each text whose pooled soft label has an entropy of at most `most` times `ln L`, and 0 for others.
+
+    The server's selector of Selective-FD (Shao et al. 2024): an ambiguous ensemble teaches nothing.
+
+    Examples
+    --------
+    >>> kept_by_entropy(np.array([[0.5, 0.5], [0.9, 0.1]]), most=0.8).tolist()
+    [0.0, 1.0]
+    """
+    if most >= 1:
+        return np.ones(len(pooled))
+    entropies = entr(np.maximum(pooled, 0.0)).sum(axis=1) / np.log(pooled.shape[1])
+    kept: Float[np.ndarray, examples] = (entropies <= most).astype(np.float64)
+    return kept
 
 
 def middle_of_teachers(soft_labels: _Teachers, *, trim: float) -> _Centre:

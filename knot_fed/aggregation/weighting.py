@@ -17,8 +17,8 @@ from knot_fed.types import TeacherAnswer
 class TeacherAnswers:
     """The answers of all teachers, stacked, as weighting schemes read them.
 
-    Confidences are scores in [0, 2] computed on the client: similarity to its private texts under `density`, else
-    distance of the prediction from the prediction bias.
+    Confidences are the scores in [0, 2] that clients compute by `knot_fed.training.confidence.teacher_scores`; for
+    plug-ins, the distance of the prediction from the prediction bias.
     """
 
     examples: Int[np.ndarray, "clients"]  # training examples; 0 if a client's policy withholds the count
@@ -52,7 +52,7 @@ def size_scores(answers: TeacherAnswers) -> Float[np.ndarray, "clients texts"]:
 
 
 def reported_scores(answers: TeacherAnswers) -> Float[np.ndarray, "clients texts"]:
-    """Score by what clients report: confidence or density."""
+    """Score by what clients report: `knot_fed.training.confidence.teacher_scores`."""
     return answers.confidences.astype(np.float64)
 
 
@@ -64,6 +64,25 @@ def certainty_scores(answers: TeacherAnswers) -> Float[np.ndarray, "clients text
     return scores
 
 
+def variance_scores(answers: TeacherAnswers) -> Float[np.ndarray, "clients texts"]:
+    """Score by the variance of the soft label over its L labels (Fed-ET, Cho et al. 2022, arXiv 2204.12703).
+
+    `Var(q) = 1/L sum_c (q_c - 1/L)^2`, over that of a one-hot row, `(L - 1) / L^2`, so that scores lie in [0, 1]; the
+    weights `Var(q_k) / sum_j Var(q_j)` are the paper's. Its diversity regularisation is not a weight, and left out.
+    """
+    labels = answers.soft_labels.shape[2]
+    variances = np.asarray(answers.soft_labels.astype(np.float64).var(axis=2))
+    scores: Float[np.ndarray, "clients texts"] = np.clip(variances * labels**2 / (labels - 1), 0.0, 1.0)
+    return scores
+
+
+def texts_selected(scheme: str, answers: TeacherAnswers) -> Float[np.ndarray, "texts"]:
+    """Return 0 for each text that no teacher has selected under `selective`, and 1 for all others."""
+    if scheme != "selective":
+        return np.ones(answers.confidences.shape[1])
+    return np.asarray((answers.confidences > 0).any(axis=0), dtype=np.float64)
+
+
 SCHEMES: dict[str, Scheme] = {
     "uniform": uniform_scores,
     "size": size_scores,
@@ -71,6 +90,10 @@ SCHEMES: dict[str, Scheme] = {
     "histogram-confidence": reported_scores,
     "certainty": certainty_scores,
     "density": reported_scores,
+    "variance": variance_scores,
+    "selective": reported_scores,
+    "adafd": reported_scores,
+    "reliability": reported_scores,
 }
 """By the names of `weights.scheme`; `knot_fed.config.choices` declares what each reads of a client."""
 MOST_EXAMPLES = 2.0**24
@@ -81,6 +104,10 @@ SCORE_BOUNDS: dict[str, float] = {
     "histogram-confidence": 2.0,
     "certainty": 1.0,
     "density": 1.0,
+    "variance": 1.0,
+    "selective": 1.0,
+    "adafd": 1.0,
+    "reliability": 1.0,
 }
 """The largest score of each scheme that a client can compute alone, as a secure sum requires."""
 

@@ -8,6 +8,7 @@ from knot_fed.config.fields import (
     MOST_CLIENTS_IN_SUM,
     MOST_DELTA,
     MOST_EPSILON,
+    RateSchedule,
     kebab,
 )
 from knot_fed.config.mechanisms import MECHANISMS, NO_MECHANISM, Guarantee, MechanismFacts, MechanismName, readers_of
@@ -43,6 +44,7 @@ __all__ = [
     "MechanismName",
     "NodeConfig",
     "PrivacyConfig",
+    "RateSchedule",
     "RunConfig",
     "Scalar",
     "TeacherConfig",

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from knot_fed.config.plugins import is_plugin
 
-Reads: TypeAlias = Literal["nothing", "examples", "confidence", "density"]
+Reads: TypeAlias = Literal["nothing", "examples", "confidence", "density", "selection", "training-loss", "reliability"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,19 @@ SCHEMES: dict[str, SchemeFacts] = {
     "histogram-confidence": SchemeFacts(reads="confidence"),
     "certainty": SchemeFacts("low entropy"),
     "density": SchemeFacts(reads="density"),
+    "variance": SchemeFacts("over labels"),
+    "selective": SchemeFacts("near its texts or not", reads="selection"),
+    "adafd": SchemeFacts("training loss", reads="training-loss"),
+    "reliability": SchemeFacts("precision on its validation split", reads="reliability"),
 }
 STARTS: dict[str, str] = {
     "scratch": "new parameters, once for all rounds",
     "student": "the student, sent down with each request",
     "both": "the mean of these two answers",
 }
-POOLINGS: dict[str, str] = {"mean": "", "median": "", "trimmed-mean": ""}
+POOLINGS: dict[str, str] = {"mean": "", "era": "sharpened mean", "median": "", "trimmed-mean": ""}
+WEIGHTED = ("mean", "era")
+"""The poolings that read weights."""
 GROUND_COSTS: dict[str, str] = {"semantic": "", "augmented": "", "zero-one": "", "cosine": ""}
 SOLVERS: dict[str, str] = {"auto": "", "line": "", "star": "", "table": "", "sinkhorn": "", "lp": ""}
 PARTITIONS: dict[str, str] = {

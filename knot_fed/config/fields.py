@@ -49,6 +49,12 @@ Epochs: TypeAlias = Annotated[int, Field(ge=1, le=10_000)]
 BatchSize: TypeAlias = Annotated[int, Field(ge=1, le=65_536)]
 Rate: TypeAlias = Annotated[float, Field(ge=0, le=1e3)]
 Power: TypeAlias = Annotated[float, Field(ge=0, le=100)]
+RateSchedule: TypeAlias = Literal["constant", "cosine", "linear"]
+Warmup: TypeAlias = Annotated[
+    float, Field(ge=0, lt=1, description="share of the steps over which the learning rate rises from 0")
+]
+ClipNorm: TypeAlias = Annotated[float, Field(ge=0, le=1e6, description="largest L2 norm of a step's gradient; 0: any")]
+Accumulate: TypeAlias = Annotated[int, Field(ge=1, le=1024, description="batches in one step of the optimiser")]
 RunName: TypeAlias = Annotated[str, Field(max_length=100), AfterValidator(_check_run_name)]
 PlainName: TypeAlias = Annotated[str, Field(max_length=100), AfterValidator(_check_plain_name)]
 FileNames: TypeAlias = Annotated[str, Field(max_length=LONGEST_LIST), AfterValidator(_check_file_names)]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from knot_fed.config.choices import AUTO, MODELS, NO_TRACKER, SCHEMES, TRACKERS, described, names_of
+from knot_fed.config.choices import AUTO, MODELS, NO_TRACKER, SCHEMES, TRACKERS, WEIGHTED, described, names_of
 from knot_fed.config.fields import MOST_CLIENTS, Clients, RunName, Section, Trainable
 from knot_fed.config.parsing import Scalar, check_known_keys, flattened, invalid, known_keys, nested
 from knot_fed.config.sections import (
@@ -168,6 +168,11 @@ def _check_privacy(config: RunConfig) -> None:
             f"{WHERE}: teacher.class-weights = {config.teacher.class_weights!r} reveals the private mix of"
             f" labels besides privacy.mechanism = {mechanism!r}; use none"
         )
+    if config.teacher.calibrate:
+        raise ConfigError(
+            f"{WHERE}: teacher.calibrate = true reads the validation split, which privacy.mechanism = {mechanism!r}"
+            " does not cover; use false"
+        )
 
 
 def _check_rounds(config: RunConfig) -> None:
@@ -195,7 +200,7 @@ def _check_secure_sum(config: RunConfig) -> None:
     """Refuse settings that need single soft labels; the server sees only their sum."""
     for key, found, works in (
         ("distill.objective", config.distill.objective, ("pooled",)),
-        ("weights.pooling", config.weights.pooling, ("mean",)),
+        ("weights.pooling", config.weights.pooling, WEIGHTED),
         ("distill.agreement", config.distill.agreement, (0.0,)),
         ("weights.scheme", config.weights.scheme, SCHEMES),
         ("privacy.compression", config.privacy.compression, ("none",)),

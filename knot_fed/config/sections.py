@@ -13,19 +13,24 @@ from knot_fed.config.fields import (
     MOST_CLIENTS_IN_SUM,
     MOST_DELTA,
     MOST_EPSILON,
+    Accumulate,
     BatchSize,
+    ClipNorm,
     CommaList,
     Delimiter,
     Epochs,
     FileNames,
     Power,
     Rate,
+    RateSchedule,
     Section,
+    Warmup,
 )
 from knot_fed.config.mechanisms import MECHANISMS, NO_MECHANISM, MechanismFacts, MechanismName
 from knot_fed.labels import MOST_LABELS
 
 OWN = "your.module:function"
+FALLS = "of the learning rate; cosine and linear fall to 0 over the configured epochs"
 
 
 class LabelsConfig(Section):
@@ -94,11 +99,19 @@ class TeacherConfig(Section):
     patience: Epochs = Field(5, description="epochs without a better validation macro-F1 before stopping")
     batch_size: BatchSize = Field(64, description="examples in a step")
     learning_rate: Rate = Field(0.0, description="0: the model's own default")
+    warmup: Warmup = 0.0
+    schedule: RateSchedule = Field("constant", description=FALLS)
+    clip_norm: ClipNorm = 0.0
+    accumulate: Accumulate = 1
     weight_decay: Rate = Field(0.01, description="of AdamW")
     class_weights: Literal["auto", "none", "balanced", "logit-adjusted"] = Field(
         "auto",
         description="none, balanced (inverse frequency), logit-adjusted; auto: the last, or none with a mechanism",
     )
+    calibrate: bool = Field(
+        False, description="fit the temperature on the own validation split; it stays on the client"
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of a label's mass spread over all labels")
     max_length: int = Field(128, ge=8, le=8192, description="tokens of one text (hf: and tiny-bert)")
     temperature: float = Field(
         1.0,
@@ -140,14 +153,23 @@ class WeightsConfig(Section):
         "mean",
         description=f"{described(choices.POOLINGS)}; the last two ignore weights and resist bad teachers",
     )
+    era_temperature: float = Field(0.1, ge=0.01, le=100, description="of era; lower is sharper")
+    most_entropy: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="of a text's pooled soft label, as a share of the largest entropy; others are left out",
+    )
     trim: float = Field(
         0.2, gt=0, lt=0.5, description="share that trimmed-mean cuts off at each end, at least one teacher"
     )
 
     @property
     def weighting(self) -> str:
-        """The scheme, or the pooling if that ignores weights; for tables and summaries."""
-        return self.scheme if self.pooling == "mean" else f"unweighted {self.pooling}"
+        """The scheme, and the pooling unless it is the mean; for tables and summaries."""
+        if self.pooling not in choices.WEIGHTED:
+            return f"unweighted {self.pooling}"
+        return self.scheme if self.pooling == "mean" else f"{self.pooling} of {self.scheme}"
 
 
 class TransportConfig(Section):
@@ -182,6 +204,11 @@ class DistillConfig(Section):
     patience: Epochs = Field(5, description="epochs without a lower held-out loss before stopping")
     batch_size: BatchSize = Field(128, description="transfer texts in a step")
     learning_rate: Rate = Field(0.0, description="0: the model's own default")
+    warmup: Warmup = 0.0
+    schedule: RateSchedule = Field("constant", description=FALLS)
+    clip_norm: ClipNorm = 0.0
+    accumulate: Accumulate = 1
+    dropout: bool = Field(True, description="false: none, so that the student can fit soft labels exactly")
     validation: float = Field(0.1, gt=0, lt=1, description="share of the transfer set that selects the epoch")
     agreement: Power = Field(0.0, description="exponent of text weights by the teachers' agreement; 0: equal weights")
     supervised: Rate = Field(

@@ -26,8 +26,8 @@ NOT_ASKED = (
 )  # fmt: skip
 """Keys that change no answer."""
 SERVER_ONLY = (
-    *NOT_ASKED, "distill.", "transport.", "weights.power", "weights.pooling", "weights.trim", "student.",
-    "data.public",
+    *NOT_ASKED, "distill.", "transport.", "weights.power", "weights.pooling", "weights.trim",
+    "weights.era-temperature", "weights.most-entropy", "student.", "data.public",
 )  # fmt: skip
 """Keys, and prefixes of keys, that clients do not read to answer."""
 AFTER_A_SUM = (*NOT_ASKED, "distill.", "transport.")

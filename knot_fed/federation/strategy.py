@@ -78,7 +78,7 @@ class KnotStrategy(Strategy):
             transfer, public = read_server_data(config)
             read = data_facts(config, transfer)
             student = pretrained_student(config, public, transfer)
-            own = public_teacher(config, student, public.train.texts) if config.student.pretrain else None
+            own = public_teacher(config, student, public) if config.student.pretrain else None
             answer = mechanism_of(own.run.privacy).answer(own, transfer.texts) if own else None
             calibrate_start(config, student, public.val)
             learner = Learner(config, student, transfer, folder, public)

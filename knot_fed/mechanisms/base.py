@@ -93,7 +93,7 @@ class Mechanism(ABC):
         frozen encoders and of logits; None disables them.
         """
         models, reused = self._models(plan, folder, features)
-        return OwnTeacher(plan.run, models, plan.noise, plan.examples.train.texts, plan.seed, logits), reused
+        return OwnTeacher(plan.run, models, plan.noise, plan.examples, plan.seed, logits), reused
 
     def _models(
         self, plan: TeacherPlan, folder: Path | None, features: Path | None
@@ -132,7 +132,7 @@ class Mechanism(ABC):
     ) -> Float[np.ndarray, "examples"]:
         """Return the score per text that the run weighs by; 0 if none is needed or allowed to leave."""
         return teacher_scores(
-            teacher.run.weights.scheme, teacher.trained, soft_labels, texts=texts, private=teacher.private,
+            teacher.run.weights.scheme, teacher.trained, soft_labels, texts=texts, examples=teacher.examples,
             seed=teacher.seed,
         )  # fmt: skip
 

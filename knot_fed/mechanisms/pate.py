@@ -9,7 +9,7 @@ from knot_fed.mechanisms.teachers import OwnTeacher, TeacherPlan
 from knot_fed.models import TextClassifier
 from knot_fed.privacy.noise import NoiseSource
 from knot_fed.privacy.row_noise import SQRT2, noisy_votes
-from knot_fed.training.kept_teachers import digest_of_training
+from knot_fed.training.kept_teachers import digest_of_training, read_settings
 from knot_fed.training.shards import UNREAD, ShardTeachers, train_shards
 from knot_fed.types import SoftLabels, Text
 
@@ -30,7 +30,7 @@ class Pate(RowMechanism):
 
     def teacher_digest(self, plan: TeacherPlan) -> str:
         """Return a digest of all shards together."""
-        read = self.training(plan.run).model_dump(exclude=UNREAD) | {"shards": plan.run.privacy.shards}
+        read = read_settings(self.training(plan.run), unread=UNREAD) | {"shards": plan.run.privacy.shards}
         return digest_of_training(plan.spec, [plan.examples.train], read, plan.seed)
 
     def rows(self, teacher: OwnTeacher, texts: Sequence[Text]) -> SoftLabels:

@@ -42,9 +42,14 @@ class OwnTeacher:
     run: RunConfig  # as in `TeacherPlan`
     models: Sequence[TextClassifier | None]  # one, one per start, or one per shard; None for a shard without records
     noise: NoiseEvent | None
-    private: Sequence[Text]  # texts that it was trained on
+    examples: SplitExamples  # what it was trained on and selected by
     seed: int  # of the random sequences that the prediction bias is measured on
     logits: Path | None = None  # cache of logits; None disables it
+
+    @property
+    def private(self) -> Sequence[Text]:
+        """Texts that it was trained on."""
+        return self.examples.train.texts
 
     @property
     def trained(self) -> list[TextClassifier]:
@@ -69,7 +74,7 @@ class OwnTeacher:
         return prediction_bias(self.trained, seed=seed)
 
 
-def public_teacher(run: RunConfig, student: TextClassifier, public: Sequence[Text]) -> OwnTeacher:
-    """Return the student, pretrained on public texts, as one more teacher without a privacy mechanism."""
+def public_teacher(run: RunConfig, student: TextClassifier, public: SplitExamples) -> OwnTeacher:
+    """Return the student, pretrained on public examples, as one more teacher without a privacy mechanism."""
     plain = run.privacy.model_copy(update={"mechanism": NO_MECHANISM, "compression": "none"})
     return OwnTeacher(run.model_copy(update={"privacy": plain}), [student], None, public, run.seed)

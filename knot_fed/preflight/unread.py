@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from knot_fed.config import PrivacyConfig, RunConfig, kebab, readers_of
+from knot_fed.config.choices import WEIGHTED
 from knot_fed.losses import TRANSPORT_KEYS
 from knot_fed.preflight.models import named_models
 
@@ -18,10 +19,14 @@ def _mechanism(setting: str) -> tuple[Condition, str]:
     return lambda run: setting in run.privacy.facts.reads, needs
 
 
+OWN_OPTIMISER: Condition = lambda run: "learning_rate" in run.privacy.facts.reads  # noqa: E731
 FILES: tuple[Condition, str] = (lambda run: run.data.root != "builtin", "data.root other than builtin")
 NOISE: tuple[Condition, str] = (lambda run: run.privacy.facts.has_guarantee, "a privacy.mechanism")
 SUM: tuple[Condition, str] = (lambda run: run.privacy.secure_sum, "privacy.secure-sum = true")
-MEAN: tuple[Condition, str] = (lambda run: run.weights.pooling == "mean", "weights.pooling = mean")
+MEAN: tuple[Condition, str] = (
+    lambda run: run.weights.pooling in WEIGHTED,
+    f"weights.pooling = {' or '.join(WEIGHTED)}",
+)
 SOLVER: tuple[Condition, str] = (
     lambda run: run.distill.loss == "ot" and run.transport.solver in ("auto", "sinkhorn"),
     "distill.loss = ot with Sinkhorn",
@@ -49,16 +54,25 @@ READERS: Mapping[str, tuple[Condition, str]] = {
     "teacher.max-length": (lambda run: named_models(run) != {"ngram-bag"}, "a model other than ngram-bag"),
     **{
         f"teacher.{key}": (lambda run: run.teacher.epochs > 0, "teacher.epochs above 0")
-        for key in ("patience", "class-weights")
+        for key in ("patience", "class-weights", "calibrate")
+    },
+    **{
+        f"teacher.{key}": (
+            lambda run: run.teacher.epochs > 0 and (not OWN_OPTIMISER(run) or run.student.pretrain),
+            "teacher.epochs above 0, and student.pretrain = true or a privacy.mechanism other than"
+            f" {' or '.join(readers_of('learning_rate'))}",
+        )
+        for key in ("warmup", "schedule", "clip-norm", "accumulate", "label-smoothing")
     },
     "teacher.round-epochs": (lambda run: run.sends_student, "teacher.start = student or both"),
     "student.restart": (lambda run: run.rounds > 1, "rounds above 1"),
     "student.calibrate": (lambda run: run.student.pretrain, "student.pretrain = true"),
     "weights.scheme": MEAN,
     "weights.power": (
-        lambda run: run.weights.pooling == "mean" and run.weights.scheme != "uniform",
-        "a weights.scheme other than uniform, with weights.pooling = mean",
+        lambda run: run.weights.pooling in WEIGHTED and run.weights.scheme != "uniform",
+        f"a weights.scheme other than uniform, with {MEAN[1]}",
     ),
+    "weights.era-temperature": (lambda run: run.weights.pooling == "era", "weights.pooling = era"),
     "weights.trim": (lambda run: run.weights.pooling == "trimmed-mean", "weights.pooling = trimmed-mean"),
     "transport.cost": (_transport("transport.cost"), "distill.loss = ot or sinkhorn-divergence"),
     "transport.solver": (_transport("transport.solver"), "distill.loss = ot"),

@@ -32,8 +32,8 @@ class ReleasePolicy(BaseModel):
     max_texts_in_life: Limit = 0
     max_sums_in_life: Limit = 0  # secure sums that one text may ever enter; in one run it enters at most one
     share_example_counts: bool = True  # of training examples, by which the server can weigh
-    # The score per text: the confidence, computed from the prediction bias, which never leaves; or the density, which
-    # reveals what the private texts are about.
+    # The score per text: the confidence, computed from the prediction bias, which never leaves; the density, or whether
+    # it is high, which reveals what the private texts are about; the training loss; or the reliability.
     share_confidences: bool = True
     # Teachers may start from the student that the server sends: crafted parameters can make soft labels reveal more.
     accept_student: bool = False

@@ -13,6 +13,7 @@ from knot_fed.runs.results import AFTER, SETTINGS, Results
 from knot_fed.runs.statistics import summarise_lines
 from knot_fed.types import MEAN
 
+METHOD = "method"
 COMPARED = (("sd", "SD ↓"), ("sd_calibrated", "SD cal. ↓"), ("accuracy", "accuracy ↑"), ("macro_f1", "macro-F1 ↑"))
 
 
@@ -28,12 +29,17 @@ def sweep_tables(found: Results, extra: list[str]) -> Group:
     """
     lines = summarise_lines(found.frame, extra)
     cells = lines[lines["line"] == AFTER]
-    keys = [key for key in (*SETTINGS, *extra) if cells[key].nunique() > 1] or ["loss"]
-    shared = setting_in_words(cells.iloc[0].to_dict(), [key for key in (*SETTINGS, *extra) if key not in keys])
+    varied = extra if METHOD in extra else (*SETTINGS, *extra)  # the name of a method says its settings
+    keys = [key for key in varied if cells[key].nunique() > 1 or key == METHOD] or ["loss"]
+    shared = setting_in_words(
+        cells.iloc[0].to_dict(),
+        [key for key in (*SETTINGS, *extra) if key not in keys and cells[key].nunique() == 1],
+    )
     parts: list[RenderableType] = [
         plain("Means over seeds and domains ± half the 95 % interval over the seeds."),
         *([plain(f"All runs: {shared}.")] if shared else []),
         *_lines(lines, keys),
+        *([_traffic(lines, keys)] if METHOD in keys else []),
     ]
     if len(found.comparison):
         parts += [
@@ -56,6 +62,8 @@ def setting_in_words(cell: Mapping[Any, Any], keys: Sequence[str]) -> str:
         value = str(cell[key])
         if value and key == "weights":
             told.append(weighting_in_words(value))
+        elif value and key == METHOD:
+            told.append(value)
         elif value:
             told.append(value if key == "loss" else f"{value} {key}" if key in SETTINGS else f"{key} {value}")
     return ", ".join(told)
@@ -81,6 +89,20 @@ def _lines(lines: pd.DataFrame, keys: Sequence[str]) -> list[Table]:
             caption="SD cal.: at the temperature of the public validation split; kB up: of one client in one run",
         ),
     ]  # fmt: skip
+
+
+def _traffic(lines: pd.DataFrame, keys: Sequence[str]) -> Table:
+    rows = [
+        [
+            _named(line, keys),
+            _measured(line, "w1"),
+            _shown(line["bytes_up"] / 1e3, "{:.0f}".format),
+            _shown(line["bytes_down"] / 1e3, "{:.0f}".format),
+            _shown(line["seconds"], "{:.0f}".format),
+        ]
+        for line in lines.to_dict("records")
+    ]
+    return narrow_table(["line"], ["W1 ↓", "kB up", "kB down", "seconds"], rows=rows)
 
 
 def _named(line: Mapping[Any, Any], keys: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """The folder of a sweep: its description, finished runs and tables; a second call resumes."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from knot_fed.files import SHARED, write_file
 from knot_fed.runs.results import NOT_COMPARED
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.runs.study_folder import check_study, open_study
+from knot_fed.runs.sweep_tables import METHOD
 from knot_fed.sweep.content import CONTENT, content_digests
 from knot_fed.sweep.grid import make_cells
 from knot_fed.sweep.results import Row
@@ -32,15 +33,17 @@ class SweepFolder:
 
     @classmethod
     def open(
-        cls, path: Path, *, config: RunConfig, grid: dict[str, list[Scalar]], clients: int, seeds: list[int]
-    ) -> "SweepFolder":
+        cls, path: Path, *, config: RunConfig, grid: dict[str, list[Scalar]], clients: int, seeds: list[int],
+        methods: Mapping[str, Mapping[str, Scalar]] | None = None,
+    ) -> "SweepFolder":  # fmt: skip
         """Create the folder, or reopen one that differs in seeds only; the content of data files is compared too.
 
         Raises RunFolderError for any other folder, or if another sweep runs in it; nothing is overwritten.
         """
         swept = {key: value for key, value in config.to_mapping().items() if key not in NOT_COMPARED}
-        content = content_digests([cell.config for cell in make_cells(config, grid, seeds[:1])])
-        described = {"clients": clients, "seeds": seeds, "config": swept, "grid": grid, CONTENT: content}
+        content = content_digests([cell.config for cell in make_cells(config, grid, seeds[:1], methods)])
+        varied = {METHOD: list(methods), **grid} if methods else grid
+        described = {"clients": clients, "seeds": seeds, "config": swept, "grid": varied, CONTENT: content}
         folder, reopened = cls(path), (path / SWEEP_FILE).is_file()
         fixed, later = ("clients", "config", "grid", CONTENT), (CONTENT,)
         check_study(path, described, file=SWEEP_FILE, kind="sweep", fixed=fixed, later=later)

@@ -3,12 +3,14 @@
 import itertools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from knot_fed.config import RunConfig, Scalar, check_known_keys, known_keys
+from knot_fed.config.choices import WEIGHTED
 from knot_fed.config.overrides import VALUE, absolute, parse_value, read_pairs
 from knot_fed.errors import ConfigError, shown
 from knot_fed.losses import TRANSPORT_KEYS
+from knot_fed.runs.sweep_tables import METHOD
 
 SEED = "seed"
 SET_BY_SWEEP = ("name", "resume", "runs-dir", "state-dir", "threads")
@@ -27,13 +29,15 @@ class Cell:
 
     name: str  # of the run folder; unique in the sweep
     seed: int
-    values: dict[str, Scalar]  # what the grid sets, by configuration key
+    values: dict[str, Scalar]  # what the grid sets, by configuration key, after the name of the method if there is one
     config: RunConfig  # the whole configuration
+    preset: Mapping[str, Scalar] = field(default_factory=dict)  # what its method sets
 
     @property
     def shaping(self) -> dict[str, Scalar]:
-        """Values of the grid that change the data, the teachers or the student's start."""
-        return {key: value for key, value in self.values.items() if key.startswith(SHAPING) and key not in OF_ROUNDS}
+        """Values of the grid and the method that change the data, the teachers or the student's start."""
+        given = {**self.preset, **self.values}
+        return {key: value for key, value in given.items() if key.startswith(SHAPING) and key not in OF_ROUNDS}
 
     @property
     def reference(self) -> str:
@@ -88,19 +92,31 @@ def parse_seeds(text: str) -> list[int]:
     return numbers
 
 
-def make_cells(base: RunConfig, grid: Mapping[str, list[Scalar]], seeds: list[int]) -> list[Cell]:
-    """Combine grid and seeds, seed by seed, without varying keys that a cell does not read.
+def make_cells(
+    base: RunConfig,
+    grid: Mapping[str, list[Scalar]],
+    seeds: list[int],
+    methods: Mapping[str, Mapping[str, Scalar]] | None = None,
+) -> list[Cell]:
+    """Combine methods, grid and seeds, seed by seed, without varying keys that a cell does not read.
 
-    The loss determines which keys of `transport` are read; only the pooling `mean` reads a weighting. Raises
+    The settings of a method are laid over the study, and the grid's values over both.
+
+    The loss determines which keys of `transport` are read; only some poolings read a weighting. Raises
     ConfigError if a combination is not a valid configuration, or two give run folders of the same name.
     """
     cells: dict[str, Cell] = {}
-    for seed, combination in itertools.product(seeds, itertools.product(*grid.values())):
-        values = _without_unread(dict(zip(grid, combination, strict=True)), base)
+    laid = {name: RunConfig.from_mapping(base.to_mapping() | dict(preset)) for name, preset in (methods or {}).items()}
+    combinations = itertools.product(seeds, laid or [""], itertools.product(*grid.values()))
+    for seed, method, combination in combinations:
+        over = laid.get(method, base)
+        set_here = _without_unread(dict(zip(grid, combination, strict=True)), over)
+        values = {METHOD: method, **set_here} if method else set_here
         name = _cell_name(seed, values)
         if name not in cells:
-            mapping = base.to_mapping() | values | {SEED: seed, "name": name}
-            cells[name] = Cell(name, seed, values, RunConfig.from_mapping(mapping))
+            mapping = over.to_mapping() | set_here | {SEED: seed, "name": name}
+            preset = (methods or {}).get(method, {})
+            cells[name] = Cell(name, seed, values, RunConfig.from_mapping(mapping), preset)
         elif cells[name].values != values:
             raise ConfigError(f"--grid: two combinations would share the run folder {name}; rename one of the values")
     return list(cells.values())
@@ -110,7 +126,7 @@ def _without_unread(values: dict[str, Scalar], base: RunConfig) -> dict[str, Sca
     read = TRANSPORT_KEYS.get(str(values.get("distill.loss", base.distill.loss)), frozenset())
     pooling = values.get("weights.pooling", base.weights.pooling)
     unread = {key for key in values if key.startswith("transport.") and key not in read}
-    unread |= set() if pooling == "mean" else {"weights.scheme", "weights.power"}
+    unread |= set() if pooling in WEIGHTED else {"weights.scheme", "weights.power"}
     return {key: value for key, value in values.items() if key not in unread}
 
 

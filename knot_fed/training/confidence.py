@@ -1,4 +1,4 @@
-"""Scores that a client reports for each text: confidence, or similarity to its private texts."""
+"""Scores that a client reports for each text, by which the server weighs its answers."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,13 @@ from sklearn.pipeline import make_pipeline
 
 from knot_fed.config.choices import scheme_reads
 from knot_fed.models import TextClassifier, predict_logits
-from knot_fed.types import SoftLabels, Text
+from knot_fed.training.calibration import negative_log_likelihood
+from knot_fed.types import LabelledTexts, SoftLabels, SplitExamples, Text
 
 RANDOM_SEQUENCES = 256
 NEAREST = 10
 HASHED_WORDS = 1 << 18
+FIRST_QUARTILE = 0.25
 
 
 def teacher_scores(
@@ -24,7 +26,7 @@ def teacher_scores(
     soft_labels: SoftLabels,
     *,
     texts: Sequence[Text],
-    private: Sequence[Text],
+    examples: SplitExamples,
     seed: int,
 ) -> Float[np.ndarray, "examples"]:
     """Compute the float32 score in [0, sqrt(2)] per text that a weighting scheme reads; 0 if it reads none.
@@ -33,11 +35,12 @@ def teacher_scores(
     ----------
     scheme
         By `SchemeFacts.reads`: `text_density` for density; for confidence, and for plug-ins,
-        `prediction_confidence`, with the histogram of arg-max predictions as bias under `histogram-confidence`.
+        `prediction_confidence`, with the histogram of arg-max predictions as bias under `histogram-confidence`;
+        `selected_texts` for selective, `training_fit` for adafd, `expected_reliability` for reliability.
     models
         Those whose mean prediction the soft labels are.
-    texts, private
-        The public texts, and the training texts of the client.
+    texts, examples
+        The public texts, and the client's own examples; the test split is not read.
     seed
         Of the random sequences on which the bias is measured.
     """
@@ -45,7 +48,13 @@ def teacher_scores(
     if reads in ("nothing", "examples"):
         return np.zeros(len(soft_labels), dtype=np.float32)
     if reads == "density":
-        return text_density(texts, private)
+        return text_density(texts, examples.train.texts)
+    if reads == "selection":
+        return selected_texts(texts, examples)
+    if reads == "training-loss":
+        return np.full(len(soft_labels), training_fit(models, examples.train), dtype=np.float32)
+    if reads == "reliability":
+        return expected_reliability(soft_labels, label_precision(models, examples.val))
     bias = prediction_bias(models, seed=seed, histogram=scheme == "histogram-confidence")
     return prediction_confidence(soft_labels, bias)
 
@@ -95,6 +104,59 @@ def text_density(texts: Sequence[Text], private: Sequence[Text]) -> Float[np.nda
     """
     similarities, _ = nearest_by_words(texts, private, count=NEAREST)
     scores: Float[np.ndarray, examples] = np.clip(similarities.mean(axis=1), 0.0, 1.0).astype(np.float32)
+    return scores
+
+
+def selected_texts(texts: Sequence[Text], examples: SplitExamples) -> Float[np.ndarray, "examples"]:
+    """Return 1 for each text that is as near to the training texts as most validation texts are, and 0 for others.
+
+    The client's selector of Selective-FD (Shao et al. 2024, Nature Communications 15:349): a teacher answers only for
+    texts like its own. As in the authors' code, the threshold is the first quartile over the own validation split. The
+    density ratio is not theirs (KuLSIF against uniform noise, on images): it is `text_density`. Without validation
+    texts, all are selected.
+    """
+    if not len(examples.val):
+        return np.ones(len(texts), dtype=np.float32)
+    threshold = np.quantile(text_density(examples.val.texts, examples.train.texts), FIRST_QUARTILE)
+    selected: Float[np.ndarray, texts] = text_density(texts, examples.train.texts) >= threshold
+    return selected.astype(np.float32)
+
+
+def training_fit(models: Sequence[TextClassifier], train: LabelledTexts) -> float:
+    """Return `exp(-loss)`, in [0, 1], of the cross-entropy of the models' mean prediction on the training split.
+
+    AdaFD (Xiao and Liu 2025, arXiv 2508.20557) weighs teachers by their training losses; in the authors' code
+    `w_k = exp(-5 loss_k) / sum_j exp(-5 loss_j)`, which is this score with `weights.power = 5`. Theirs is the lowest
+    loss of an epoch while it trains; this is the finished teacher's, which a kept teacher has too.
+    """
+    return float(np.exp(-negative_log_likelihood(_mean_prediction(models, train.texts), train.labels)))
+
+
+def label_precision(models: Sequence[TextClassifier], validation: LabelledTexts) -> Float[np.ndarray, "classes"]:
+    """Return, for each label, the share of the validation texts predicted as it that have it.
+
+    With one more hit and one more prediction of each label: `(hits + 1) / (predictions + L)`.
+    """
+    rows = _mean_prediction(models, validation.texts)
+    predicted, classes = rows.argmax(axis=1), rows.shape[1]
+    hits = np.bincount(predicted[predicted == validation.labels], minlength=classes)
+    precision: Float[np.ndarray, classes] = (hits + 1) / (np.bincount(predicted, minlength=classes) + classes)
+    return precision
+
+
+def _mean_prediction(models: Sequence[TextClassifier], texts: Sequence[Text]) -> SoftLabels:
+    rows = [softmax(predict_logits(model, model.encode(texts)).astype(np.float64), axis=1) for model in models]
+    return np.asarray(np.mean(rows, axis=0))
+
+
+def expected_reliability(
+    soft_labels: SoftLabels, precision: Float[np.ndarray, "classes"]
+) -> Float[np.ndarray, "examples"]:
+    """Return `sum_c q_c r_c` for each soft label q, in [0, 1]; r is `label_precision`.
+
+    With as many texts as labels, a server can solve for r: it learns how often each label's prediction is right.
+    """
+    scores: Float[np.ndarray, examples] = np.clip(soft_labels @ precision, 0.0, 1.0).astype(np.float32)
     return scores
 
 

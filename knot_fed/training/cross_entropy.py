@@ -17,11 +17,14 @@ class CrossEntropy:
 
     `logit-adjusted` adds the log frequency of each class to its logit inside the loss (Menon et al. 2021), so that the
     classifier predicts as if classes were balanced; answers of clients with different label mixes are then comparable.
-    `balanced` weights examples by the inverse frequency of their class.
+    `balanced` weights examples by the inverse frequency of their class. `smoothing` is the share of a label's mass that
+    is spread over all labels (Szegedy et al. 2016, arXiv 1512.00567), after the logits are adjusted.
     """
 
-    def __init__(self, labels: Int[np.ndarray, "examples"], classes: int, scheme: ClassWeights) -> None:
-        self._labels = torch.from_numpy(labels)
+    def __init__(
+        self, labels: Int[np.ndarray, "examples"], classes: int, scheme: ClassWeights, *, smoothing: float = 0.0
+    ) -> None:
+        self._labels, self._smoothing = torch.from_numpy(labels), smoothing
         self._weights, self._log_frequencies = torch.ones(classes), torch.zeros(classes)
         if scheme == "balanced":
             self._weights = class_weights(labels, classes)
@@ -38,7 +41,8 @@ class CrossEntropy:
                 part.to(logits.device) for part in (self._labels, self._weights, self._log_frequencies)
             )
         labels = self._labels[send(torch.from_numpy(rows), logits.device)]
-        return torch.nn.functional.cross_entropy(logits.float() + self._log_frequencies, labels, self._weights)
+        adjusted = logits.float() + self._log_frequencies
+        return torch.nn.functional.cross_entropy(adjusted, labels, self._weights, label_smoothing=self._smoothing)
 
 
 def class_weights(labels: Int[np.ndarray, "examples"], classes: int) -> Float[torch.Tensor, "classes"]:

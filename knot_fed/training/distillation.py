@@ -137,9 +137,7 @@ def distil_student(
     def held_out_score() -> float:
         return -targets.mean_loss(student, items, held_rows)
 
-    schedule = Schedule(
-        settings.epochs, settings.patience, settings.batch_size, settings.learning_rate, loss=settings.loss
-    )
+    schedule = Schedule.of(settings, loss=settings.loss, dropout=settings.dropout)
     train_items = take(items, train_rows)
     result = fit(student, train_items, batch_loss, held_out_score, schedule, seed=seed, start=start, on_epoch=on_epoch)
     saturated = _saturated(student, items)

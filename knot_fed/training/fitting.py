@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from torch.optim.lr_scheduler import LambdaLR
 
+from knot_fed.config import DistillConfig, RateSchedule, TeacherConfig
 from knot_fed.errors import ModelError
 from knot_fed.models.batches import batches
 from knot_fed.models.device import device_of, memory_explained
@@ -28,6 +30,37 @@ class Schedule:
     learning_rate: float
     weight_decay: float = 0.0
     loss: str = "cross-entropy"
+    warmup: float = 0.0  # share of the steps
+    shape: RateSchedule = "constant"  # of the learning rate after the warm-up
+    clip_norm: float = 0.0  # largest L2 norm of a step's gradient; 0: any
+    accumulate: int = 1  # batches in an optimiser step
+    dropout: bool = True
+
+    @classmethod
+    def of(cls, settings: TeacherConfig | DistillConfig, **more: Any) -> "Schedule":
+        """Return the settings that teachers and distillation share, and more fields."""
+        return cls(
+            settings.epochs, settings.patience, settings.batch_size, settings.learning_rate, warmup=settings.warmup,
+            shape=settings.schedule, clip_norm=settings.clip_norm, accumulate=settings.accumulate, **more,
+        )  # fmt: skip
+
+
+def rate_factor(step: int, *, steps: int, warmup: float, shape: RateSchedule) -> float:
+    """Return the share of the learning rate at a step, counted from 0, of `steps`.
+
+    It rises linearly over the first `warmup` of the steps. Then it stays at 1, or falls to 0 at the end of the last
+    step: on a line, or as half a period of a cosine (Loshchilov and Hutter 2017, arXiv 1608.03983, without restarts).
+
+    Examples
+    --------
+    >>> [rate_factor(step, steps=6, warmup=1 / 3, shape="linear") for step in range(6)]
+    [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+    """
+    rising = round(warmup * steps)
+    if step < rising:
+        return (step + 1) / rising
+    passed = (step - rising) / max(1, steps - rising)
+    return {"constant": 1.0, "linear": 1 - passed, "cosine": (1 + math.cos(math.pi * passed)) / 2}[shape]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,26 +154,50 @@ class _Training:
             model.parameters(), lr=self._rate, weight_decay=schedule.weight_decay, fused=True
         )
         self._generator = np.random.default_rng(seed)
-        self._model, self._items, self._batch_loss, self._batch_size = model, items, batch_loss, schedule.batch_size
+        self._model, self._items, self._batch_loss, self._schedule = model, items, batch_loss, schedule
         self._loss, self._device = schedule.loss, device_of(model)
+        self._steps = math.ceil(len(items) / (schedule.batch_size * schedule.accumulate))  # of an epoch
+        self._rates = self._rates_after(epochs=0)
         model.compile_network()
+
+    def _rates_after(self, *, epochs: int) -> LambdaLR:
+        """Set the learning rate as it is after some epochs, and return what changes it at each step."""
+        settings, steps = self._schedule, self._steps * self._schedule.epochs
+
+        def factor(step: int) -> float:
+            return rate_factor(step, steps=steps, warmup=settings.warmup, shape=settings.shape)
+
+        return LambdaLR(self._optimiser, factor, last_epoch=epochs * self._steps - 1)
 
     def epoch(self, number: int) -> float:
         """Train one epoch, counted from 1, and return the mean loss."""
-        self._model.train()
-        order = self._generator.permutation(len(self._items))
-        parts = [order[start : start + self._batch_size] for start in range(0, len(order), self._batch_size)]
+        self._model.train(self._schedule.dropout)
+        order, size = self._generator.permutation(len(self._items)), self._schedule.batch_size
+        parts = [order[start : start + size] for start in range(0, len(order), size)]
+        sizes = [len(part) for part in parts]
         total: float | torch.Tensor = 0.0
         for step, (rows, batch) in enumerate(batches(self._model, self._items, parts), start=1):
-            self._optimiser.zero_grad()
             loss = self._batch_loss(self._model.batch_logits(batch), rows)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self._optimiser.step()
+            self._descend(loss, step, sizes)
             if self._device.type == "cuda":  # reading the value would wait for the step
                 total = total + loss.detach().double() * len(rows)
             else:
                 total += self._finite(float(loss.detach()), f"step {step} of epoch {number}") * len(rows)
         return self._finite(float(total), f"epoch {number}") / len(order)
+
+    def _descend(self, loss: Float[torch.Tensor, ""], step: int, sizes: Sequence[int]) -> None:
+        """Add a batch's gradient to that of its step, in which all examples count alike; its last batch takes it."""
+        first = (step - 1) // self._schedule.accumulate * self._schedule.accumulate
+        together = sizes[first : first + self._schedule.accumulate]
+        if step == first + 1:
+            self._optimiser.zero_grad()
+        loss = loss * (sizes[step - 1] / sum(together))
+        loss.backward()  # type: ignore[no-untyped-call]
+        if step == first + len(together):
+            if self._schedule.clip_norm:
+                torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._schedule.clip_norm)
+            self._optimiser.step()
+            self._rates.step()
 
     def _finite(self, value: float, where: str) -> float:
         if math.isfinite(value):
@@ -174,6 +231,7 @@ class _Training:
             place, _, moment = name.partition("/")
             moments.setdefault(int(place), {})[moment] = torch.from_numpy(np.array(value))
         self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": moments})
+        self._rates = self._rates_after(epochs=len(start.facts["losses"]))
         self._generator.bit_generator.state = start.facts["generator"]
         torch.set_rng_state(torch.from_numpy(np.array(parts["random"]["cpu"])))
         if self._device.type == "cuda" and "cuda" in parts["random"]:  # not if it was interrupted on a CPU

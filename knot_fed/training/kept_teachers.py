@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,9 @@ from knot_fed.types import LabelledTexts, SplitExamples, TrainedState
 Train = Callable[[], TextClassifier]
 NOT_OF_TRAINING = {"models", "temperature", "max_length", "start", "round_epochs"}
 """Settings that training does not read; `max_length` is part of the specification."""
+
+OF_0_1 = {"epochs", "patience", "batch_size", "learning_rate", "weight_decay", "class_weights"}
+"""Settings of training in version 0.1."""
 
 logger = logging.getLogger("knot_fed")
 
@@ -133,10 +136,19 @@ def teacher_digest(
         return digest_of_training(spec, [examples.train], {"dp-sgd": asdict(private)} | started, seed)
     if not settings.epochs:
         return digest_of_training(spec, [], {"epochs": 0}, seed)
-    read = settings.model_dump(exclude=NOT_OF_TRAINING)
     if start is not None:
         started |= {"epochs": settings.epochs_from_student}
-    return digest_of_training(spec, [examples.train, examples.val], read | started, seed)
+    return digest_of_training(spec, [examples.train, examples.val], read_settings(settings) | started, seed)
+
+
+def read_settings(settings: TeacherConfig, *, unread: Set[str] = NOT_OF_TRAINING) -> dict[str, object]:
+    """Return the settings that training reads; later ones than those of version 0.1 only where they are no defaults.
+
+    Teachers and noisy rows that version 0.1 has kept are so found again, and cost nothing new.
+    """
+    defaults = TeacherConfig().model_dump()
+    given = settings.model_dump(exclude={*unread})
+    return {key: value for key, value in given.items() if key in OF_0_1 or value != defaults[key]}
 
 
 def _digest_of_state(state: TrainedState) -> str:

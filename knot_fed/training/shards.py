@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from knot_fed.config import TeacherConfig
 from knot_fed.models import ModelSpec, TextClassifier, build_classifier
-from knot_fed.training.kept_teachers import NOT_OF_TRAINING, digest_of_training, load_or_train
+from knot_fed.training.kept_teachers import NOT_OF_TRAINING, digest_of_training, load_or_train, read_settings
 from knot_fed.training.teacher import predict_soft_labels, train_further
 from knot_fed.types import LabelledTexts, Text
 
@@ -61,7 +61,7 @@ def train_shards(
         elif folder is None:
             models.append(fresh())
         else:
-            digest = digest_of_training(spec, [part], settings.model_dump(exclude=UNREAD), seed)
+            digest = digest_of_training(spec, [part], read_settings(settings, unread=UNREAD), seed)
             models.append(load_or_train(folder / f"shard-{digest}", fresh, feature_cache=feature_cache)[0])
     return ShardTeachers(models, len(spec.labels))
 

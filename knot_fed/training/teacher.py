@@ -28,7 +28,7 @@ from knot_fed.models import (
     trained_state,
 )
 from knot_fed.privacy.noise import NoiseSource
-from knot_fed.training.calibration import fit_temperature
+from knot_fed.training.calibration import LEAST_TEMPERATURE, fit_temperature
 from knot_fed.training.cross_entropy import CrossEntropy
 from knot_fed.training.dp_sgd import PrivateSchedule, fit_privately
 from knot_fed.training.fitting import Schedule, fit, fit_all_epochs
@@ -51,8 +51,8 @@ def train_teacher(
 ) -> TextClassifier:
     """Train a classifier by cross-entropy, with early stopping by macro-F1 on the validation split.
 
-    If all training examples have one label, a teacher with new parameters is a constant. With `epochs = 0` a ready
-    model is returned as built, and no example is read. The test split is never read.
+    If all training examples have one label, a teacher with new parameters is a constant, and is not calibrated. With
+    `epochs = 0` a ready model is returned as built, and no example is read. The test split is never read.
 
     Parameters
     ----------
@@ -81,14 +81,30 @@ def train_teacher(
         load_trained_state(model, start)
         settings = settings.model_copy(update={"epochs": settings.epochs_from_student})
     items, val_items = model.encode(examples.train.texts), model.encode(examples.val.texts)
-    batch_loss = CrossEntropy(examples.train.labels, len(spec.labels), settings.class_weights)
+    batch_loss = CrossEntropy(
+        examples.train.labels, len(spec.labels), settings.class_weights, smoothing=settings.label_smoothing
+    )
 
     def macro_f1() -> float:
         predicted = predict_logits(model, val_items).argmax(axis=1)
         return float(f1_score(examples.val.labels, predicted, average="macro", zero_division=0.0))
 
     fit(model, items, batch_loss, macro_f1, _schedule(settings), seed=seed)
+    if settings.calibrate:
+        calibrate(model, examples.val)
     return model
+
+
+def calibrate(model: TextClassifier, validation: LabelledTexts) -> None:
+    """Divide a teacher's logits by the temperature that fits its own validation split best, as part of its parameters.
+
+    Not if it is right on the whole split, since no temperature fits best then.
+    """
+    temperature = best_temperature(model, validation)
+    if temperature < 1.01 * LEAST_TEMPERATURE:
+        logger.warning("a teacher is right on its whole validation split, so it is not calibrated")
+    elif not model.divide_logits(temperature):
+        logger.warning("%s: its output layer is not known, so the teacher is not calibrated", model.spec.name)
 
 
 def train_private_teacher(
@@ -124,7 +140,9 @@ def train_further(model: TextClassifier, train: LabelledTexts, settings: Teacher
 
     Patience is not read. Raises ModelError if training diverges.
     """
-    batch_loss = CrossEntropy(train.labels, len(model.spec.labels), settings.class_weights)
+    batch_loss = CrossEntropy(
+        train.labels, len(model.spec.labels), settings.class_weights, smoothing=settings.label_smoothing
+    )
     fit_all_epochs(model, model.encode(train.texts), batch_loss, _schedule(settings), seed=seed)
 
 
@@ -156,7 +174,7 @@ def predict_soft_labels(
 
 
 def best_temperature(model: TextClassifier, examples: LabelledTexts) -> float:
-    """Return the temperature at which a classifier fits examples best; only for public ones, which it reveals."""
+    """Return the temperature at which a classifier fits examples best; it reveals something of them."""
     return fit_temperature(predict_soft_labels(model, examples.texts), examples.labels)
 
 
@@ -191,6 +209,4 @@ def _answer_digest(model: TextClassifier, texts: Sequence[Text]) -> str:
 
 
 def _schedule(settings: TeacherConfig) -> Schedule:
-    return Schedule(
-        settings.epochs, settings.patience, settings.batch_size, settings.learning_rate, settings.weight_decay
-    )
+    return Schedule.of(settings, weight_decay=settings.weight_decay)

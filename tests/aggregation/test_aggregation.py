@@ -123,7 +123,7 @@ def test_a_scheme_that_cannot_weigh_is_refused(scheme, reason):
 
 
 def test_an_unknown_pooling_is_refused_with_the_known_names():
-    with pytest.raises(ConfigError, match="'odd': unknown pooling; use mean, median, trimmed-mean"):
+    with pytest.raises(ConfigError, match="'odd': unknown pooling; use mean, era, median, trimmed-mean"):
         pool_soft_labels(np.full((1, 1, 2), 0.5), np.ones((1, 1)), pooling="odd")
 
 

@@ -9,14 +9,23 @@ from knot_fed.labels import LabelSpace
 from knot_fed.models import ModelSpec, build_classifier, predict_logits
 from knot_fed.training.confidence import (
     RANDOM_SEQUENCES,
+    expected_reliability,
+    label_precision,
     prediction_bias,
     prediction_confidence,
+    selected_texts,
     teacher_scores,
     text_density,
+    training_fit,
 )
 from knot_fed.training.teacher import predict_soft_labels
+from knot_fed.types import LabelledTexts, SplitExamples
 
 TEXTS = ["the room was clean", "a fine phone", "nothing works"]
+PRIVATE = LabelledTexts(("a clean room", "fine"), np.array([0, 2]))
+EXAMPLES = SplitExamples(
+    PRIVATE, LabelledTexts(("clean", "room", "a fine day", "bond"), np.array([0, 1, 2, 2])), PRIVATE
+)
 vocabulary = st.sampled_from(["room", "clean", "phone", "fine", "battery", "dead", "bond", "yield"])
 words = st.lists(vocabulary, min_size=1, max_size=6)
 texts = st.lists(words.map(" ".join), min_size=1, max_size=15)
@@ -29,7 +38,7 @@ def teacher():
 
 def scores(teacher, scheme):
     soft_labels = predict_soft_labels(teacher, TEXTS)
-    return teacher_scores(scheme, [teacher], soft_labels, texts=TEXTS, private=["a clean room", "fine"], seed=1)
+    return teacher_scores(scheme, [teacher], soft_labels, texts=TEXTS, examples=EXAMPLES, seed=1)
 
 
 @pytest.mark.parametrize("scheme", [name for name, facts in SCHEMES.items() if facts.reads in ("nothing", "examples")])
@@ -43,6 +52,10 @@ def test_each_scheme_is_sent_its_own_score(teacher):
     np.testing.assert_array_equal(scores(teacher, "confidence"), prediction_confidence(soft_labels, bias))
     np.testing.assert_array_equal(scores(teacher, "my.own:scheme"), scores(teacher, "confidence"))
     np.testing.assert_array_equal(scores(teacher, "density"), text_density(TEXTS, ["a clean room", "fine"]))
+    np.testing.assert_array_equal(scores(teacher, "selective"), selected_texts(TEXTS, EXAMPLES))
+    np.testing.assert_allclose(scores(teacher, "adafd"), training_fit([teacher], PRIVATE))
+    precision = label_precision([teacher], EXAMPLES.val)
+    np.testing.assert_allclose(scores(teacher, "reliability"), soft_labels @ precision, rtol=1e-6)
     assert (scores(teacher, "histogram-confidence") != scores(teacher, "confidence")).any()
 
 
@@ -76,3 +89,37 @@ def test_only_the_ten_nearest_private_texts_count():
 def test_pairs_are_read_whole():
     density = text_density([("a clean room", "the hall"), ("bond", "yields")], [("the hall", "a clean room")] * 10)
     np.testing.assert_allclose(density, [1.0, 0.0], atol=1e-6)
+
+
+def texts_of(*texts):
+    return LabelledTexts(texts, np.zeros(len(texts), dtype=np.int64))
+
+
+def test_texts_are_selected_from_the_first_quartile_of_the_validation_split_on():
+    train = texts_of("clean rooms", "clean halls", "fine rooms")
+    val = texts_of("clean rooms", "rooms", "clean halls", "bond yields")
+    public = ["clean rooms", "quarterly reports", "halls", "bond"]
+    threshold = np.percentile(text_density(val.texts, train.texts), 25)
+    expected = [float(density >= threshold) for density in text_density(public, train.texts)]
+    assert selected_texts(public, SplitExamples(train, val, val)).tolist() == expected
+    assert expected[0] == 1.0
+    assert expected[1] == 0.0
+    assert selected_texts(public, SplitExamples(train, texts_of(), val)).tolist() == [1.0] * 4
+
+
+def test_the_training_fit_is_the_geometric_mean_of_the_true_labels_probabilities(teacher):
+    told = predict_soft_labels(teacher, PRIVATE.texts)[np.arange(2), PRIVATE.labels]
+    assert training_fit([teacher], PRIVATE) == pytest.approx(np.sqrt(told[0] * told[1]), rel=1e-5)
+
+
+def test_the_precision_of_a_label_counts_right_predictions_among_all_of_it(teacher):
+    texts = [f"word {number}" for number in range(40)]
+    predicted = predict_soft_labels(teacher, texts).argmax(axis=1)
+    labels = np.where(np.arange(40) % 4 == 0, (predicted + 1) % 3, predicted)
+    expected = []
+    for label in range(3):
+        answers = [truth == label for truth, told in zip(labels, predicted, strict=True) if told == label]
+        expected.append((sum(answers) + 1) / (len(answers) + 3))
+    np.testing.assert_allclose(label_precision([teacher], LabelledTexts(tuple(texts), labels)), expected)
+    np.testing.assert_allclose(label_precision([teacher], texts_of()), 1 / 3)
+    assert expected_reliability(np.array([[0.0, 1.0, 0.0]]), np.array(expected))[0] == pytest.approx(expected[1])

@@ -15,6 +15,7 @@ def sweep(
     configs: Configs = None,
     seeds: Seeds = "5",
     grid: Annotated[str, typer.Option(help="'key=value,value key=value,value': runs all combinations.")] = "",
+    methods: Annotated[str, typer.Option(help="Names in simulations/methods, or TOML files: one cell each.")] = "",
     run_config: RunConfig = None,
     app: App = None,
     num_supernodes: Clients = 0,
@@ -23,7 +24,7 @@ def sweep(
     ray_address: RayAddress = "",
     fedavg: Annotated[bool, typer.Option(help="Also run FedAvg of the same student, once for each seed.")] = True,
 ) -> None:
-    """Run a grid over several seeds; called again, it resumes where it stopped."""
+    """Run a grid, or methods of the field, over several seeds; called again, it resumes where it stopped."""
     from knot_fed.config import NO_MECHANISM
     from knot_fed.config.overrides import resolve_config
     from knot_fed.launch.cluster import check_ray_address
@@ -31,25 +32,28 @@ def sweep(
     from knot_fed.preflight.unread import unread_settings
     from knot_fed.reporting.comparison import write_comparison
     from knot_fed.runs.results import SETTING_KEYS, read_sweep
-    from knot_fed.runs.sweep_tables import sweep_tables
+    from knot_fed.runs.sweep_tables import METHOD, sweep_tables
     from knot_fed.sweep.folder import SweepFolder
     from knot_fed.sweep.grid import make_cells, parse_grid, parse_seeds
+    from knot_fed.sweep.methods import lay_methods, read_methods
     from knot_fed.sweep.results import write_table
     from knot_fed.sweep.run import Sweep, run_sweep
     from knot_fed.sweep.statistics import compare_with_baseline
     from knot_fed.system.machine import usable_cpus
 
     overrides = given(configs, run_config)
-    base = resolve_config(app, overrides, num_supernodes=num_supernodes)
+    study = resolve_config(app, overrides, num_supernodes=num_supernodes)
+    base, named, averaged = lay_methods(study, read_methods(methods) if methods else {})
     clients = num_supernodes or len(base.data.client_names)
     check_ray_address(ray_address)
     values, chosen = parse_grid(grid, base), parse_seeds(seeds)
-    cells = make_cells(base, values, chosen)
+    cells = make_cells(base, values, chosen, named)
     notes = dict.fromkeys(note for cell in cells for note in check_run(cell.config, clients=clients))
     for note in [*unread_settings([cell.config for cell in cells]), *notes]:
         echo_line(console, f"note: {note}")
     place = study_folder("sweeps", overrides, out)
-    folder = SweepFolder.open(place, config=base, grid=values, clients=clients, seeds=chosen)
+    folder = SweepFolder.open(place, config=base, grid=values, clients=clients, seeds=chosen, methods=named)
+    fedavg = fedavg or averaged
     plan = Sweep(app, folder, cells, clients, jobs or usable_cpus(), fedavg, ray_address)
     covered = sum(cell.config.privacy.mechanism != NO_MECHANISM for cell in cells)
     if fedavg and covered:
@@ -57,7 +61,7 @@ def sweep(
         echo_line(console, f"FedAvg is not run with a privacy mechanism{which}: none of them covers parameters")
     with folder.locked(), progress_on(console, "sweep") as progress:
         results = run_sweep(plan, progress=progress)
-    extra = [key for key in values if key not in SETTING_KEYS.values()]
+    extra = [METHOD] * bool(named) + [key for key in values if key not in SETTING_KEYS.values()]
     write_table(results, folder.path / "results.csv")
     write_table(compare_with_baseline(results, extra), folder.path / "comparison.csv")
     write_comparison(read_sweep(folder.path), folder.path / "report.html")

@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from jaxtyping import UInt
 from typing_extensions import override
 
-from knot_fed.aggregation import consensus_of_pooled, find_scheme, single_weights, weight_bound
+from knot_fed.aggregation import consensus_of_pooled, find_scheme, sharpen, single_weights, weight_bound
 from knot_fed.config import MOST_CLIENTS_IN_SUM, RunConfig
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import FederationError, WireError
@@ -221,7 +221,9 @@ class SecureSumCollector(Collector):
             if record.name in answers:
                 record.enter(answers[record.name].claim, seconds=answers[record.name].seconds)
         teachers = {name: {"reused": a.reused, "seconds": a.seconds} for name, a in sorted(answers.items())}
-        return Received(teachers, consensus_of_pooled(pooled))
+        if self.config.weights.pooling == "era":
+            pooled = sharpen(pooled, self.config.weights.era_temperature)
+        return Received(teachers, consensus_of_pooled(pooled, self.config.weights))
 
 
 def make_collector(config: RunConfig, transfer: TransferSet, public_teacher: TeacherAnswer | None) -> Collector:

@@ -146,7 +146,7 @@ class KeptCollector(Collector):
         }
         roster.close_round(teachers, how=", from the answers kept")
         if kept.pooled is not None:
-            return Received(teachers, consensus_of_pooled(kept.pooled))
+            return Received(teachers, consensus_of_pooled(kept.pooled, self.config.weights))
         answers = list(kept.answers.values())
         if self.public_teacher is not None:
             answers.append(self.public_teacher.select(self.transfer.slice(server_round, self.config.slices)))

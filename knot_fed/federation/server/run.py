@@ -123,8 +123,9 @@ def pretrained_student(config: RunConfig, public: SplitExamples, transfer: Trans
     state, spec = Path(config.state_dir), student_spec(config, transfer)
     if not config.student.pretrain:
         return build_classifier(spec, seed=config.seed, feature_cache=state / "features")
+    settings = config.teacher.model_copy(update={"calibrate": False})  # `student.calibrate` decides on its start
     student, _ = load_or_train_teacher(
-        spec, public, config.teacher, seed=config.seed, folder=state / "server" / "teachers",
+        spec, public, settings, seed=config.seed, folder=state / "server" / "teachers",
         feature_cache=state / "features",
     )  # fmt: skip
     logger.info("student pretrained on %d public examples", len(public.train))

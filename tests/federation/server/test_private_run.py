@@ -178,7 +178,10 @@ def test_compression_shrinks_what_is_counted_on_the_wire(run_config):
     [
         ({"privacy.mechanism": "dp-sgd", "weights.scheme": "density"}, "does not cover; use uniform or certainty or"),
         ({"privacy.mechanism": "dp-sgd", "weights.scheme": "size"}, "weights.scheme = 'size'"),
-        ({"privacy.mechanism": "pate", "weights.scheme": "confidence"}, "use uniform or certainty$"),
+        ({"privacy.mechanism": "pate", "weights.scheme": "confidence"}, "use uniform or certainty or variance$"),
+        ({"privacy.mechanism": "dp-sgd", "weights.scheme": "reliability"}, "weights.scheme = 'reliability' reads"),
+        ({"privacy.mechanism": "gaussian", "weights.scheme": "adafd"}, "weights.scheme = 'adafd' reads"),
+        ({"privacy.mechanism": "pate", "weights.scheme": "selective"}, "weights.scheme = 'selective' reads"),
         ({"privacy.mechanism": "dp-sgd", "teacher.class-weights": "balanced"}, "reveals the private mix of labels"),
         ({"privacy.mechanism": "laplace"}, "privacy.mechanism = 'laplace'"),
         ({"privacy.epsilon": 0.0}, "privacy.epsilon = 0.0: input should be greater than or equal to 0.01"),

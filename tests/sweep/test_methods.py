@@ -1,0 +1,78 @@
+"""Methods as cells: their settings are laid over the study, and the grid's over both."""
+
+import pytest
+
+from knot_fed.config.overrides import resolve_config
+from knot_fed.errors import ConfigError
+from knot_fed.sweep.answers import State, share_answers
+from knot_fed.sweep.folder import SweepFolder
+from knot_fed.sweep.grid import make_cells, parse_grid
+from knot_fed.sweep.methods import lay_methods, read_methods, shipped_methods
+from tests.conftest import ROOT
+
+BASE = resolve_config(ROOT, ["distill.loss=entropy", "teacher.epochs=2"], num_supernodes=3)
+
+
+def test_each_method_is_a_cell_with_its_settings_over_the_study():
+    cells = make_cells(BASE, {}, [1, 2], read_methods("knot,adafd"))
+    assert [cell.name for cell in cells] == ["seed1-knot", "seed1-adafd", "seed2-knot", "seed2-adafd"]
+    assert [cell.values for cell in cells[:2]] == [{"method": "knot"}, {"method": "adafd"}]
+    assert [(cell.config.distill.loss, cell.config.weights.power) for cell in cells[:2]] == [("ot", 1.0), ("kl", 5.0)]
+    assert {cell.config.teacher.epochs for cell in cells} == {2}
+
+
+def test_the_grid_is_laid_over_methods_and_only_what_a_method_reads_is_varied():
+    grid = parse_grid("transport.cost=semantic,augmented", BASE)
+    cells = make_cells(BASE, grid, [1], read_methods("knot,fedmd"))
+    assert [cell.name for cell in cells] == ["seed1-knot-semantic", "seed1-knot-augmented", "seed1-fedmd"]
+
+
+def test_methods_that_read_the_same_of_the_clients_share_their_answers():
+    cells = make_cells(BASE, {}, [1], read_methods("fedmd,ds-fl,feddf,fedet,knot,selective-fd,adafd"))
+    federations = share_answers(cells, state_of=lambda cell: State.WAITING)
+    asked = {each.cell.values["method"]: {cell.values["method"] for cell in each.served} for each in federations}
+    assert asked == {"knot": {"fedmd", "ds-fl", "feddf", "fedet"}, "selective-fd": set(), "adafd": set()}
+
+
+def test_a_method_that_changes_the_teachers_has_baselines_of_its_own(tmp_path):
+    own = tmp_path / "mine.toml"
+    own.write_text("[teacher]\ntemperature = 2.0\n")
+    cells = make_cells(BASE, {}, [1], read_methods(f"knot,{own}"))
+    assert [cell.reference for cell in cells] == ["seed1", "seed1-2.0"]
+    assert cells[1].values == {"method": "mine"}
+
+
+def test_federated_averaging_is_a_baseline_and_its_settings_are_the_studys():
+    study, cells, averaged = lay_methods(BASE, read_methods("knot,fedavg"))
+    assert (list(cells), averaged, study.fedavg.rounds) == (["knot"], True, 10)
+    assert lay_methods(BASE, {}) == (BASE, {}, False)
+
+
+def test_a_sweep_of_other_methods_is_refused_in_its_folder(tmp_path):
+    def opened(text):
+        return SweepFolder.open(
+            tmp_path / "sweep", config=BASE, grid={}, clients=3, seeds=[1], methods=read_methods(text)
+        )
+
+    opened("knot,fedmd")
+    opened("knot,fedmd")
+    with pytest.raises(Exception, match="sweep"):
+        opened("knot,ds-fl")
+
+
+@pytest.mark.parametrize(
+    ("text", "content", "said"),
+    [
+        ("knot,odd", "", f"'odd': unknown method; use {', '.join(shipped_methods())}, or a TOML file"),
+        ("knot,knot", "", "knot is given twice"),
+        ("fedavg", "", "is a baseline, and no cell is left"),
+        ("mine.toml", "weights.shceme = 'uniform'", "unknown key .*nearest known"),
+        ("mine.toml", "seed = 3", "sets seed, which the sweep sets"),
+        ("missing.toml", "", "missing.toml: no such file"),
+    ],
+)
+def test_what_is_no_method_is_refused_in_one_sentence(tmp_path, monkeypatch, text, content, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text(content)
+    with pytest.raises(ConfigError, match=said):
+        read_methods(text)
