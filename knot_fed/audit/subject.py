@@ -101,7 +101,7 @@ class OpenedRun:
         """Return the answer of the pretrained student as one more teacher; empty if it is not pretrained."""
         if not self.config.student.pretrain:
             return []
-        own = public_teacher(self.config, self.pretrained(), self.public)
+        own = public_teacher(self.config, [self.pretrained()], self.public)
         return [mechanism_of(own.run.privacy).answer(own, texts)]
 
     def consensus(self, answers: Mapping[str, TeacherAnswer], public: Sequence[TeacherAnswer] = ()) -> Consensus:

@@ -13,7 +13,9 @@ from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from knot_fed.config.plugins import is_plugin
 
-Reads: TypeAlias = Literal["nothing", "examples", "confidence", "density", "selection", "training-loss", "reliability"]
+Reads: TypeAlias = Literal[
+    "nothing", "examples", "confidence", "density", "selection", "training-loss", "reliability", "domain"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ SCHEMES: dict[str, SchemeFacts] = {
     "histogram-confidence": SchemeFacts(reads="confidence"),
     "certainty": SchemeFacts("low entropy"),
     "density": SchemeFacts(reads="density"),
+    "domain": SchemeFacts("its texts or others", reads="domain"),
     "variance": SchemeFacts("over labels"),
     "selective": SchemeFacts("near its texts or not", reads="selection"),
     "adafd": SchemeFacts("training loss", reads="training-loss"),

@@ -21,6 +21,7 @@ from knot_fed.federation.server.collecting import Collector
 from knot_fed.federation.server.facts import data_facts, distillation_facts, privacy_facts
 from knot_fed.federation.server.kept_answers import KeptAnswers
 from knot_fed.federation.server.learning import Learner
+from knot_fed.federation.server.public_owner import PublicOwner
 from knot_fed.federation.server.roster import Roster
 from knot_fed.federation.server.run import (
     calibrate_start,
@@ -31,7 +32,6 @@ from knot_fed.federation.server.run import (
 )
 from knot_fed.federation.server.tracking import track_round
 from knot_fed.federation.wire import envelope
-from knot_fed.mechanisms import mechanism_of, public_teacher
 from knot_fed.models import trained_state, use_device, use_threads
 from knot_fed.runs.method import settings_in_words
 from knot_fed.runs.run_folder import RunFolder
@@ -64,6 +64,7 @@ class KnotStrategy(Strategy):
         self.config = learner.config
         self.student = learner.student
         self.public = learner.public
+        self.public_owner: PublicOwner | None = None
         self.data_facts: dict[str, dict[str, str | int]] = {}
         self.roster = Roster(self.config, rounds=self.config.rounds)
 
@@ -78,12 +79,12 @@ class KnotStrategy(Strategy):
             transfer, public = read_server_data(config)
             read = data_facts(config, transfer)
             student = pretrained_student(config, public, transfer)
-            own = public_teacher(config, student, public) if config.student.pretrain else None
-            answer = mechanism_of(own.run.privacy).answer(own, transfer.texts) if own else None
+            owner = PublicOwner(config, student, public, transfer) if config.student.pretrain else None
+            answer = owner.answer(student) if owner and not config.sends_student else None
             calibrate_start(config, student, public.val)
             learner = Learner(config, student, transfer, folder, public)
             strategy = cls(learner, make_collector(config, transfer, answer))
-            strategy.data_facts = read
+            strategy.data_facts, strategy.public_owner = read, owner
             return strategy
 
     @override
@@ -137,7 +138,7 @@ class KnotStrategy(Strategy):
         for server_round in range(done + 1, self.config.rounds + 1):
             with phase(f"round {server_round}"):
                 self.roster.count_traffic()
-                self.collector.send_down(self.student)
+                self._begin_round()
                 self.aggregate_train(server_round, self.collector.ask(self.roster, server_round, grid))
             self._measure(server_round, grid)
         return Result(envelope.pack_arrays(trained_state(self.student)))
@@ -167,7 +168,7 @@ class KnotStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        self.collector.send_down(self.student)
+        self._begin_round()
         return self.collector.requests(self.roster, server_round, grid)
 
     @override
@@ -194,6 +195,12 @@ class KnotStrategy(Strategy):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         self.roster.read_metrics(replies, self.roster.outcome.after if server_round else self.roster.outcome.before)
         return None
+
+    def _begin_round(self) -> None:
+        """Let this round's teachers start from the student, if they do: those of the clients, and the server's own."""
+        if self.config.sends_student:
+            self.collector.send_down(self.student)
+            self.collector.public_teacher = self.public_owner.answer(self.student) if self.public_owner else None
 
     def _measure(self, server_round: int, grid: Grid) -> None:
         deadline = time.monotonic() + self.config.timeout

@@ -74,7 +74,7 @@ class OwnTeacher:
         return prediction_bias(self.trained, seed=seed)
 
 
-def public_teacher(run: RunConfig, student: TextClassifier, public: SplitExamples) -> OwnTeacher:
-    """Return the student, pretrained on public examples, as one more teacher without a privacy mechanism."""
+def public_teacher(run: RunConfig, models: Sequence[TextClassifier], public: SplitExamples) -> OwnTeacher:
+    """Return models trained on public examples as one more teacher, without a privacy mechanism."""
     plain = run.privacy.model_copy(update={"mechanism": NO_MECHANISM, "compression": "none"})
-    return OwnTeacher(run.model_copy(update={"privacy": plain}), [student], None, public, run.seed)
+    return OwnTeacher(run.model_copy(update={"privacy": plain}), models, None, public, run.seed)

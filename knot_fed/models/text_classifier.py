@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
@@ -100,6 +100,11 @@ class TextClassifier(nn.Module, ABC):
     @abstractmethod
     def encode(self, texts: Sequence[Text]) -> Sequence[Item]:
         """Turn texts into items, once per text for all epochs."""
+
+    @property
+    def frozen_features(self) -> Callable[[Sequence[Text]], Float[np.ndarray, "texts width"]] | None:
+        """Returns a row of features for each text that no training changes; None if there are none."""
+        return None
 
     def readings(self, texts: Sequence[Text]) -> Iterable[object]:
         """Return what the model reads of each text as JSON values; texts with equal ones get the same answer.

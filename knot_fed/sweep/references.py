@@ -116,7 +116,7 @@ def open_owners(config: RunConfig, transfer: TransferSet, public: SplitExamples,
     if config.student.pretrain:
         student = pretrained_student(config, public, transfer)
         name = public_domain(config, [owner.name for owner in owners])
-        owners.append(DataOwner(name, public_teacher(config, student, public), public, is_server=True))
+        owners.append(DataOwner(name, public_teacher(config, [student], public), public, is_server=True))
     return owners
 
 

@@ -1,13 +1,17 @@
 """Scores that a client reports for each text, by which the server weighs its answers."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy import sparse
 from scipy.special import softmax
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
+from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from knot_fed.config.choices import scheme_reads
 from knot_fed.models import TextClassifier, predict_logits
@@ -17,6 +21,8 @@ from knot_fed.types import LabelledTexts, SoftLabels, SplitExamples, Text
 RANDOM_SEQUENCES = 256
 NEAREST = 10
 HASHED_WORDS = 1 << 18
+DOMAIN_REGULARISATION, DOMAIN_STEPS = 1e-3, 200
+MOST_DEVIATION = 4.0
 FIRST_QUARTILE = 0.25
 
 
@@ -34,9 +40,10 @@ def teacher_scores(
     Parameters
     ----------
     scheme
-        By `SchemeFacts.reads`: `text_density` for density; for confidence, and for plug-ins,
-        `prediction_confidence`, with the histogram of arg-max predictions as bias under `histogram-confidence`;
-        `selected_texts` for selective, `training_fit` for adafd, `expected_reliability` for reliability.
+        By `SchemeFacts.reads`: `text_density` for density, `domain_scores` for domain; for confidence, and for
+        plug-ins, `prediction_confidence`, with the histogram of arg-max predictions as bias under
+        `histogram-confidence`; `selected_texts` for selective, `training_fit` for adafd, `expected_reliability` for
+        reliability.
     models
         Those whose mean prediction the soft labels are.
     texts, examples
@@ -49,6 +56,8 @@ def teacher_scores(
         return np.zeros(len(soft_labels), dtype=np.float32)
     if reads == "density":
         return text_density(texts, examples.train.texts)
+    if reads == "domain":
+        return domain_scores(texts, examples.train.texts, models)
     if reads == "selection":
         return selected_texts(texts, examples)
     if reads == "training-loss":
@@ -105,6 +114,50 @@ def text_density(texts: Sequence[Text], private: Sequence[Text]) -> Float[np.nda
     similarities, _ = nearest_by_words(texts, private, count=NEAREST)
     scores: Float[np.ndarray, examples] = np.clip(similarities.mean(axis=1), 0.0, 1.0).astype(np.float32)
     return scores
+
+
+def domain_scores(
+    texts: Sequence[Text], private: Sequence[Text], models: Sequence[TextClassifier]
+) -> Float[np.ndarray, "examples"]:
+    """Return `exp(z - 4)` for each text, in [exp(-8), 1], where z says how much it is like the private texts.
+
+    A linear classifier is trained to tell the private texts from the others, on the models' frozen features, or else on
+    hashed words. Its log-odds estimate the ratio of the two densities (Sugiyama et al. 2012); z is that, standardised
+    over the texts and cut at -4 and 4, so that clients with more or fewer texts are comparable. Weights are then
+    `softmax(power * z)` over the teachers: each answers for its own domain, as in a mixture of local experts (Jacobs et
+    al. 1991). Shao et al. 2024 select texts by such a ratio.
+
+    It reveals what `text_density` does: which of the texts are like the private ones.
+
+    Examples
+    --------
+    >>> scores = domain_scores(["a clean room", "bond yields fell"], ["clean room", "room with a view"], [])
+    >>> bool(scores[0] > scores[1])
+    True
+    """
+    found, own = _features([*texts], [*private], models)
+    classifier = LogisticRegression(C=DOMAIN_REGULARISATION, max_iter=DOMAIN_STEPS)
+    classifier.fit(_stacked(own, found), np.repeat([1, 0], [len(private), len(texts)]))
+    odds = classifier.decision_function(found)
+    deviation = float(odds.std())
+    z = (odds - odds.mean()) / deviation if deviation > 0 else np.zeros(len(texts))
+    scores: Float[np.ndarray, examples] = np.exp(np.clip(z, -MOST_DEVIATION, MOST_DEVIATION) - MOST_DEVIATION)
+    return scores.astype(np.float32)
+
+
+def _features(texts: list[Text], private: list[Text], models: Sequence[TextClassifier]) -> tuple[Any, Any]:
+    """Return rows for both lists of texts: the models' frozen features, standardised over the texts, or TF-IDF."""
+    frozen = models[0].frozen_features if models else None
+    if frozen is None:
+        words = HashingVectorizer(n_features=HASHED_WORDS, alternate_sign=False, norm=None)
+        pipeline = make_pipeline(words, TfidfTransformer())
+        return pipeline.fit_transform(_joined(texts)), pipeline.transform(_joined(private))
+    scaler = StandardScaler().fit(found := frozen(texts))
+    return scaler.transform(found), scaler.transform(frozen(private))
+
+
+def _stacked(first: Any, second: Any) -> Any:
+    return sparse.vstack([first, second]) if sparse.issparse(first) else np.concatenate([first, second])
 
 
 def selected_texts(texts: Sequence[Text], examples: SplitExamples) -> Float[np.ndarray, "examples"]:

@@ -7,8 +7,10 @@ from scipy.special import softmax
 from knot_fed.config import SCHEMES
 from knot_fed.labels import LabelSpace
 from knot_fed.models import ModelSpec, build_classifier, predict_logits
+from knot_fed.models.ngram_bag import NgramBag
 from knot_fed.training.confidence import (
     RANDOM_SEQUENCES,
+    domain_scores,
     expected_reliability,
     label_precision,
     prediction_bias,
@@ -123,3 +125,39 @@ def test_the_precision_of_a_label_counts_right_predictions_among_all_of_it(teach
     np.testing.assert_allclose(label_precision([teacher], LabelledTexts(tuple(texts), labels)), expected)
     np.testing.assert_allclose(label_precision([teacher], texts_of()), 1 / 3)
     assert expected_reliability(np.array([[0.0, 1.0, 0.0]]), np.array(expected))[0] == pytest.approx(expected[1])
+
+
+class Blobs(NgramBag):
+    """A model whose frozen features are those that a test gives by text."""
+
+    def __init__(self, rows):
+        super().__init__(ModelSpec("ngram-bag", "all", ("bad", "good"), False, 32, ()))
+        self._rows = rows
+
+    @property
+    def frozen_features(self):
+        return lambda texts: np.stack([self._rows[text] for text in texts])
+
+
+def test_domain_scores_rank_texts_by_the_ratio_of_the_densities():
+    """Of two Gaussians of one covariance the log ratio is linear, here in the first feature."""
+    generator = np.random.default_rng(0)
+    own = {f"own {row}": generator.normal((1, 0), 1, 2) for row in range(400)}
+    found = {f"found {row}": generator.normal((0, 0), 1, 2) for row in range(400)}
+    scores = domain_scores([*found], [*own], [Blobs(own | found)])
+    assert ((np.exp(-8) <= scores) & (scores <= 1)).all()
+    along = np.array([row[0] for row in found.values()])
+    assert np.corrcoef(np.log(scores), along)[0, 1] > 0.95
+    assert abs(np.log(scores).mean() + 4) < 0.1
+    assert abs(np.log(scores).std() - 1) < 0.1
+
+
+@given(st.integers(1, 40))
+def test_domain_scores_do_not_depend_on_how_many_private_texts_there_are(repeats):
+    once = domain_scores(TEXTS, ["a clean room", "fine"], [])
+    again = domain_scores(TEXTS, ["a clean room", "fine"] * repeats, [])
+    assert (np.argsort(once, kind="stable") == np.argsort(again, kind="stable")).all()
+
+
+def test_texts_that_are_all_alike_are_of_no_domain():
+    np.testing.assert_allclose(domain_scores(["a", "a"], ["a b", "c"], []), np.exp(-4), rtol=1e-6)

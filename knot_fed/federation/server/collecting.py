@@ -41,10 +41,8 @@ class Collector(ABC):
         self.student: exchange.SentStudent | None = None
 
     def send_down(self, student: TextClassifier) -> None:
-        """Send this student with the next requests, if teachers start from it."""
-        if self.config.sends_student:
-            arrays = pack_arrays(trained_state(student))
-            self.student = exchange.SentStudent(student.spec.to_json(), arrays)
+        """Send this student with the next requests."""
+        self.student = exchange.SentStudent(student.spec.to_json(), pack_arrays(trained_state(student)))
 
     @abstractmethod
     def requests(self, roster: Roster, server_round: int, grid: Grid, answered: Collection[int] = ()) -> list[Message]:

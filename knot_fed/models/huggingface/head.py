@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -74,6 +74,11 @@ class HeadClassifier(TextClassifier):
             return [(row,) for row in self._features([str(text) for text in texts])]
         first, second = (self._features([text[side] for text in texts]) for side in (0, 1))
         return list(zip(first, second, strict=True))
+
+    @property
+    @override
+    def frozen_features(self) -> Callable[[Sequence[Text]], Float[np.ndarray, "texts width"]]:
+        return lambda texts: np.stack([np.concatenate(item) for item in self.encode(texts)])
 
     @override
     def readings(self, texts: Sequence[Text]) -> list[object]:
