@@ -8,11 +8,12 @@ from flwr.clientapp import ClientApp
 from knot_fed.federation.client.guard import guard_handler
 from knot_fed.federation.client.handlers import answer_evaluation, answer_handshake
 from knot_fed.federation.client.held_texts import requested_texts
+from knot_fed.federation.client.personal import answer_consensus
 from knot_fed.federation.client.release import answer
 from knot_fed.federation.client.settings import Client
 from knot_fed.federation.secure import sum_wire
 from knot_fed.federation.secure.client import answer_keys, answer_shares, answer_unmask, masked_answer
-from knot_fed.federation.wire import exchange
+from knot_fed.federation.wire import exchange, personal_wire
 from knot_fed.federation.wire.message_log import log_messages
 from knot_fed.models import use_device, use_threads
 from knot_fed.privacy.policy_checks import check_soft_labels_may_leave_alone
@@ -46,6 +47,7 @@ def label_rows(
     return answer(client, request, requested_texts(request, context, client), run=run, summed=summed)
 
 
+app.train(personal_wire.STAGE)(answer_consensus)
 app.train(sum_wire.KEYS_STAGE)(answer_keys)
 app.train(sum_wire.SHARES_STAGE)(answer_shares)
 app.train(sum_wire.MASKED_STAGE)(masked_answer(partial(label_rows, summed=True)))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ The scalar is the mean over examples of `sum_k w_k D(a, q_k)`, a = softmax(logit
 number >= 0; the loss is linear in it, so that the sum is the text's own weight. Plug-ins have the same interface.
 """
 
+LossKey: TypeAlias = Literal["distill.loss", "personal.loss"]
 _LogStudent: TypeAlias = Float[torch.Tensor, "examples classes"]
 _TeacherRows: TypeAlias = Float[torch.Tensor, "examples teachers classes"]
 _Divergences: TypeAlias = Float[torch.Tensor, "examples teachers"]
@@ -176,8 +177,14 @@ TRANSPORT_KEYS: Mapping[str, frozenset[str]] = {
 """Keys of `transport` that a loss reads; losses that are not listed, and plug-ins, read none."""
 
 
-def make_loss(config: RunConfig) -> Loss:
-    """Build the loss that `distill.loss` names, or import a plug-in.
+def loss_keys(config: RunConfig) -> dict[LossKey, str]:
+    """Return the losses that a run uses, by key: of the student, and of personal models where there are any."""
+    with_personal: dict[LossKey, str] = {"personal.loss": config.personal.loss}
+    return {"distill.loss": config.distill.loss, **(with_personal if config.personal.consensus != "none" else {})}
+
+
+def make_loss(config: RunConfig, *, key: LossKey = "distill.loss") -> Loss:
+    """Build the loss that `key` names, or import a plug-in.
 
     Raises
     ------
@@ -186,16 +193,16 @@ def make_loss(config: RunConfig) -> Loss:
     GroundCostError
         If the ground cost is not a metric on the run's labels, its file cannot be read, or the solver does not apply.
     """
-    name = config.distill.loss
+    name = config.distill.loss if key == "distill.loss" else config.personal.loss
     if name in BUILDERS:
         return BUILDERS[name](config)
-    return checked_loss(load_plugin(name, key="distill.loss", known=tuple(BUILDERS)), name=name)
+    return checked_loss(load_plugin(name, key=key, known=tuple(BUILDERS)), name=name, key=key)
 
 
 NO_GRADIENT = "your function's result has no gradient in the logits; compute it by torch"
 
 
-def checked_loss(function: Loss, *, name: str) -> Loss:
+def checked_loss(function: Loss, *, name: str, key: LossKey = "distill.loss") -> Loss:
     """Wrap a plug-in loss so that PluginError is raised unless it returns one number with a gradient."""
 
     def checked(logits: torch.Tensor, soft_labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -204,16 +211,16 @@ def checked_loss(function: Loss, *, name: str) -> Loss:
             is_tensor = isinstance(value, torch.Tensor)
             found = f"a tensor of shape {tuple(value.shape)}" if is_tensor else type(value).__name__
             raise PluginError(
-                f"distill.loss = {name!r}: your function returned {found}; return one number, the mean over examples"
+                f"{key} = {name!r}: your function returned {found}; return one number, the mean over examples"
             )
         if torch.is_grad_enabled() and logits.requires_grad and not value.requires_grad:
-            raise PluginError(f"distill.loss = {name!r}: {NO_GRADIENT}")
+            raise PluginError(f"{key} = {name!r}: {NO_GRADIENT}")
         return value
 
     return checked
 
 
-def try_loss(loss: Loss, *, labels: int, name: str) -> None:
+def try_loss(loss: Loss, *, labels: int, name: str, key: LossKey = "distill.loss") -> None:
     """Call a loss on a small batch, forward and backward; PluginError if value or gradient is not finite."""
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(4, labels, generator=generator, requires_grad=True)
@@ -222,9 +229,9 @@ def try_loss(loss: Loss, *, labels: int, name: str) -> None:
     value = loss(logits, soft_labels, weights)
     value.backward()  # type: ignore[no-untyped-call]
     if logits.grad is None:
-        raise PluginError(f"distill.loss = {name!r}: {NO_GRADIENT}")
+        raise PluginError(f"{key} = {name!r}: {NO_GRADIENT}")
     if not torch.isfinite(value) or not torch.isfinite(logits.grad).all():
         raise PluginError(
-            f"distill.loss = {name!r}: on a small batch your function returned {float(value.detach()):g}, or a"
+            f"{key} = {name!r}: on a small batch your function returned {float(value.detach()):g}, or a"
             " gradient that is not finite; correct it"
         )

@@ -35,6 +35,11 @@ LOSSES: dict[str, str] = {
     "jensen-shannon": "",
     "mse": "",
 }
+CONSENSUSES: dict[str, str] = {
+    "none": "",
+    "pooled": "the weighted mean of the answers",
+    "student": "the student's predictions",
+}
 SCHEMES: dict[str, SchemeFacts] = {
     "uniform": SchemeFacts(),
     "size": SchemeFacts(reads="examples"),

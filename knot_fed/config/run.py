@@ -14,6 +14,7 @@ from knot_fed.config.sections import (
     DistillConfig,
     FedAvgConfig,
     LabelsConfig,
+    PersonalConfig,
     PrivacyConfig,
     StudentConfig,
     TeacherConfig,
@@ -67,6 +68,7 @@ class RunConfig(Section):
     weights: WeightsConfig = WeightsConfig()
     transport: TransportConfig = TransportConfig()
     distill: DistillConfig = DistillConfig()
+    personal: PersonalConfig = PersonalConfig()
     privacy: PrivacyConfig = Field(
         PrivacyConfig(), description="what each client does before soft labels leave; its policy may ask for more"
     )

@@ -216,6 +216,21 @@ class DistillConfig(Section):
     )
 
 
+class PersonalConfig(Section):
+    """Personal models: what the clients distil beside their own examples, and keep."""
+
+    consensus: Annotated[str, one_of(choices.CONSENSUSES)] = Field(
+        "none", description=f"soft labels that go back to the clients: {described(choices.CONSENSUSES)}"
+    )
+    when: Literal["end", "rounds"] = Field("end", description="after the last round, or after each round")
+    loss: Annotated[str, known_or_plugin(choices.LOSSES)] = Field(
+        "ot", max_length=LONGEST_FUNCTION, description="as distill.loss"
+    )
+    weight: Rate = Field(1.0, description="of the loss on the consensus, beside the own cross-entropy")
+    epochs: Epochs = Field(10, description="over the texts of the consensus, at most")
+    learning_rate: Rate = Field(0.0, description="0: the model's own default")
+
+
 class FedAvgConfig(Section):
     """The federated averaging baseline."""
 

@@ -1,5 +1,6 @@
 """Another student from the answers that a run has kept; no client is asked for soft labels."""
 
+import logging
 import time
 from collections.abc import Mapping
 
@@ -20,9 +21,11 @@ from knot_fed.federation.strategy import KnotStrategy, MakeCollector
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.types import TeacherAnswer
 
+logger = logging.getLogger("knot_fed")
+
 NOT_ASKED = (
     "name", "resume", "runs-dir", "state-dir", "threads", "timeout", "wait-for", "keep-answers", "trackers",
-    "fedavg.",
+    "fedavg.", "personal.",
 )  # fmt: skip
 """Keys that change no answer."""
 SERVER_ONLY = (
@@ -94,6 +97,8 @@ def distil_from_answers(source: RunFolder, config: RunConfig, *, clients: int = 
         started = time.monotonic()
         strategy = KnotStrategy.from_config(config, folder, make_collector=collector_of(kept))
         strategy.summary()
+        if config.personal.consensus != "none":
+            logger.info("personal.consensus = %r has no effect: no client is asked here", config.personal.consensus)
         strategy.roster.outcome.clients |= records
         strategy.record(lambda: strategy.run_rounds(grid), started=started, answers=source.path.name, report=report)
 

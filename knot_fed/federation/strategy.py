@@ -21,6 +21,7 @@ from knot_fed.federation.server.collecting import Collector
 from knot_fed.federation.server.facts import data_facts, distillation_facts, privacy_facts
 from knot_fed.federation.server.kept_answers import KeptAnswers
 from knot_fed.federation.server.learning import Learner
+from knot_fed.federation.server.personal import personal_facts, send_consensus
 from knot_fed.federation.server.public_owner import PublicOwner
 from knot_fed.federation.server.roster import Roster
 from knot_fed.federation.server.run import (
@@ -158,6 +159,7 @@ class KnotStrategy(Strategy):
             "data": self.data_facts,
             "answers_of": answers,
             "start_seconds": start_seconds,
+            **personal_facts(config, outcome),
         }
         finish_run(
             config, outcome, self.student, self.learner.folder, facts, rounds=config.rounds, started=started,
@@ -210,4 +212,6 @@ class KnotStrategy(Strategy):
             replies = grid.send_and_receive(messages, timeout=deadline - time.monotonic())
             left = max(0.0, deadline - time.monotonic())
             self.aggregate_evaluate(server_round, self.roster.ask_again(grid, messages, replies, timeout=left))
+        if server_round and self.collector.reaches_clients:
+            send_consensus(self.learner, self.roster, server_round, grid)
         track_round(self.learner.folder.trackers, self.roster, server_round)

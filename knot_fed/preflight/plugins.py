@@ -8,12 +8,12 @@ import numpy as np
 from knot_fed.aggregation import SCHEMES, TeacherAnswers, client_weights
 from knot_fed.config import RunConfig
 from knot_fed.errors import PluginError
-from knot_fed.losses import BUILDERS, make_loss, try_loss
+from knot_fed.losses import BUILDERS, loss_keys, make_loss, try_loss
 from knot_fed.models import ModelSpec, is_plugin_model, try_model
 from knot_fed.preflight.models import PAIRED_TASK, named_models
 from knot_fed.system.processes import worker_pool
 
-READ = ("task", "labels", "transport", "distill", "weights", "model", "student", "teacher")
+READ = ("task", "labels", "transport", "distill", "personal", "weights", "model", "student", "teacher")
 """Parts of the configuration on which the trials depend."""
 PLUGIN_SECONDS = 120.0
 """Time limit for all plug-ins on one small batch, including imports and compilation."""
@@ -28,7 +28,8 @@ def check_plugins(config: RunConfig) -> None:
         If one cannot be imported, raises, ends its process, does not return in time, or returns an invalid value.
     """
     if not _plugins(config):
-        make_loss(config)
+        for key in loss_keys(config):
+            make_loss(config, key=key)
         return
     _try_apart(RunConfig(**{field: getattr(config, field) for field in READ}))
 
@@ -52,9 +53,11 @@ def _try_apart(config: RunConfig) -> None:
 
 def try_plugins(config: RunConfig) -> None:
     """Try plug-ins as in `check_plugins`, but in this process."""
-    loss, labels = make_loss(config), len(config.label_space())
-    if config.distill.loss not in BUILDERS:
-        try_loss(loss, labels=labels, name=config.distill.loss)
+    labels = len(config.label_space())
+    for key, name in loss_keys(config).items():
+        loss = make_loss(config, key=key)
+        if name not in BUILDERS:
+            try_loss(loss, labels=labels, name=name, key=key)
     if config.weights.scheme not in SCHEMES:
         generator = np.random.default_rng(1)
         soft_labels, scores = generator.dirichlet(np.ones(labels), size=(3, 4)), generator.uniform(size=(3, 4))
@@ -67,8 +70,8 @@ def try_plugins(config: RunConfig) -> None:
 
 
 def _plugins(config: RunConfig) -> list[str]:
-    named = (("distill.loss", config.distill.loss, BUILDERS), ("weights.scheme", config.weights.scheme, SCHEMES))
+    named: dict[str, str] = {key: name for key, name in loss_keys(config).items() if name not in BUILDERS}
+    if config.weights.scheme not in SCHEMES:
+        named["weights.scheme"] = config.weights.scheme
     models = sorted(filter(is_plugin_model, named_models(config)))
-    return [f"{key} = {name!r}" for key, name, known in named if name not in known] + [
-        f"model = {name!r}" for name in models
-    ]
+    return [f"{key} = {name!r}" for key, name in named.items()] + [f"model = {name!r}" for name in models]

@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from knot_fed.config import PrivacyConfig, RunConfig, kebab, readers_of
 from knot_fed.config.choices import WEIGHTED
-from knot_fed.losses import TRANSPORT_KEYS
+from knot_fed.losses import TRANSPORT_KEYS, loss_keys
 from knot_fed.preflight.models import named_models
 
 Condition = Callable[[RunConfig], bool]
 
 
 def _transport(key: str) -> Condition:
-    return lambda run: key in TRANSPORT_KEYS.get(run.distill.loss, frozenset())
+    return lambda run: any(key in TRANSPORT_KEYS.get(loss, frozenset()) for loss in loss_keys(run).values())
 
 
 def _mechanism(setting: str) -> tuple[Condition, str]:
@@ -23,12 +23,13 @@ OWN_OPTIMISER: Condition = lambda run: "learning_rate" in run.privacy.facts.read
 FILES: tuple[Condition, str] = (lambda run: run.data.root != "builtin", "data.root other than builtin")
 NOISE: tuple[Condition, str] = (lambda run: run.privacy.facts.has_guarantee, "a privacy.mechanism")
 SUM: tuple[Condition, str] = (lambda run: run.privacy.secure_sum, "privacy.secure-sum = true")
+PERSONAL: tuple[Condition, str] = (lambda run: run.personal.consensus != "none", "personal.consensus other than none")
 MEAN: tuple[Condition, str] = (
     lambda run: run.weights.pooling in WEIGHTED,
     f"weights.pooling = {' or '.join(WEIGHTED)}",
 )
 SOLVER: tuple[Condition, str] = (
-    lambda run: run.distill.loss == "ot" and run.transport.solver in ("auto", "sinkhorn"),
+    lambda run: "ot" in loss_keys(run).values() and run.transport.solver in ("auto", "sinkhorn"),
     "distill.loss = ot with Sinkhorn",
 )
 READERS: Mapping[str, tuple[Condition, str]] = {
@@ -79,6 +80,7 @@ READERS: Mapping[str, tuple[Condition, str]] = {
     "transport.divergence-epsilon": (_transport("transport.divergence-epsilon"), "distill.loss = sinkhorn-divergence"),
     "transport.entropic-epsilon": SOLVER,
     "transport.marginal-error": SOLVER,
+    **{f"personal.{key}": PERSONAL for key in ("when", "loss", "weight", "epochs", "learning-rate")},
     **{f"privacy.{key}": NOISE for key in ("epsilon", "delta")},
     **{
         f"privacy.{kebab(setting)}": _mechanism(setting)

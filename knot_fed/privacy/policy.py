@@ -40,6 +40,7 @@ class ReleasePolicy(BaseModel):
     take_part_in_evaluation: bool = True  # on the private test split, of which the metrics leave
     evaluate_without_guarantee: bool = False  # even with `require` or a limit on epsilon, which do not cover metrics
     share_parameters: bool = False  # trained on private examples, as federated averaging needs
+    accept_consensus: bool = True  # soft labels from the server, which the owner's personal model distils
     max_evaluations_per_run: Limit = 50  # the metrics of enough students reveal rows of the test split
     max_evaluations_in_life: Limit = 200
     least_test_examples: Annotated[int, Field(ge=1, le=MOST, strict=True)] = 20  # for metrics to leave

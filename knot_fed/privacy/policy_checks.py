@@ -95,8 +95,14 @@ def check_sums(in_run: float, in_life: float, *, policy: ReleasePolicy) -> None:
         )
 
 
-def check_evaluations(in_run: float, in_life: float, *, policy: ReleasePolicy) -> None:
-    """Refuse to evaluate one more student than the policy allows, given the students evaluated so far."""
+def check_consensus_is_accepted(policy: ReleasePolicy) -> None:
+    """Refuse to distil a server's soft labels into a personal model if the owner wants none."""
+    if not policy.accept_consensus:
+        raise PolicyError("the policy accepts no consensus, so there is no personal model; set accept-consensus")
+
+
+def check_evaluations(in_run: float, in_life: float, *, policy: ReleasePolicy, models: int = 1) -> None:
+    """Refuse to evaluate `models` more than the policy allows, given the students and models evaluated so far."""
     if not policy.take_part_in_evaluation:
         raise PolicyError("the policy keeps this client out of evaluation; set take-part-in-evaluation to join")
     if policy.has_budget and not policy.evaluate_without_guarantee:
@@ -107,7 +113,7 @@ def check_evaluations(in_run: float, in_life: float, *, policy: ReleasePolicy) -
         ("max-evaluations-per-run", policy.max_evaluations_per_run, in_run),
         ("max-evaluations-in-life", policy.max_evaluations_in_life, in_life),
     ):
-        if limit and before >= limit:
+        if limit and before + models > limit:
             raise PolicyError(f"{name} = {limit} is used up; ask for fewer evaluations")
 
 

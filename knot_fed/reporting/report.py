@@ -10,6 +10,7 @@ from knot_fed.reporting.run import details as detail_figures
 from knot_fed.reporting.run import figures as run_figures
 from knot_fed.reporting.run.claims import result_section
 from knot_fed.reporting.run.facts import run_facts
+from knot_fed.reporting.run.personal import personal_section
 from knot_fed.runs.method import clients_answered, method_of
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.runs.tables import COLUMNS, client_domains, client_state, unmeasured_clients
@@ -29,6 +30,7 @@ def write_report(folder: RunFolder) -> None:
         *([result_section(summary)] if measured else []),
         PageSection("What was run", facts=run_facts(summary, folder.read_config())),
         *(_by_domain(summary) if measured else []),
+        *personal_section(summary),
         _clients_section(summary, measured),
         *_details(summary),
         *_course(rounds),

@@ -34,14 +34,16 @@ class State(IntEnum):
 def share_answers(cells: Sequence[Cell], *, state_of: Callable[[Cell], State]) -> list[Federation]:
     """Divide cells into as few federations as their clients' questions allow, in the order of the cells.
 
-    Of two cells in the same state, one whose answers contain scores is chosen first: they serve other schemes too.
+    A cell whose clients make personal models runs a federation of its own, and may serve others. Of two cells in the
+    same state, one whose answers contain scores is chosen first: they serve other schemes too.
     """
     asked = {cell.name: question(cell.config) for cell in cells}
     alike: dict[frozenset[tuple[str, Scalar]], list[Federation]] = {}
     for cell in sorted(cells, key=lambda cell: (state_of(cell), SCHEME not in asked[cell.name])):
         key = frozenset((name, value) for name, value in asked[cell.name].items() if name != SCHEME)
         group = alike.setdefault(key, [])
-        serving = [each for each in group if cell.config.keep_answers and _serves(asked, each.cell, cell)]
+        shares = cell.config.keep_answers and cell.config.personal.consensus == "none"
+        serving = [each for each in group if shares and _serves(asked, each.cell, cell)]
         if serving:
             serving[0].served.append(cell)
         else:

@@ -87,7 +87,7 @@ def _lost_release(kept: Path, error: KnotError) -> PrivacyError:
 
 
 def load_or_train(
-    kept: Path, train: Train, *, feature_cache: Path | None = None, heal: bool = True
+    kept: Path, train: Train, *, feature_cache: Path | None = None, heal: bool = True, what: str = "teacher"
 ) -> tuple[TextClassifier, bool]:
     """Load the classifier in the folder `kept`, or train and store it; return it, and whether it was loaded.
 
@@ -97,6 +97,8 @@ def load_or_train(
     ----------
     heal
         Whether to retrain a damaged classifier; False for a noisy one, since another one would be another release.
+    what
+        What it is, in messages.
 
     Raises
     ------
@@ -112,13 +114,13 @@ def load_or_train(
         except (DamagedError, ModelError) as error:
             if not heal:
                 raise _lost_release(kept, error) from None
-            logger.warning("a kept teacher is damaged (%s); it is trained again", error)
+            logger.warning("a kept %s is damaged (%s); it is trained again", what, error)
             shutil.rmtree(kept, ignore_errors=True)
     teacher = train()
     try:
         made = keep_folder(kept, partial(save_classifier, teacher))
     except OSError as error:
-        raise ModelError(f"a teacher cannot be kept in state-dir: {writing_failed(error)}") from None
+        raise ModelError(f"a {what} cannot be kept in state-dir: {writing_failed(error)}") from None
     return (teacher if made else load_classifier(kept, feature_cache=feature_cache)), not made
 
 

@@ -46,6 +46,15 @@ def test_runs_that_keep_no_answers_share_none():
     assert [each.served for each in share_answers(cells, state_of=lambda _: State.WAITING)] == [[]] * 12
 
 
+def test_cells_whose_clients_make_personal_models_each_ask_them_and_serve_the_others():
+    cells = cells_of("personal.consensus=none,pooled personal.weight=1.0,2.0", [1])
+    federations = share_answers(cells, state_of=lambda _: State.WAITING)
+    alone = [each.cell.config.personal.consensus for each in federations]
+    assert sorted(alone) in (["none", "pooled", "pooled"], ["pooled", "pooled"])
+    assert sum(1 + len(each.served) for each in federations) == 4
+    assert all(cell.config.personal.consensus == "none" for each in federations for cell in each.served)
+
+
 def test_a_finished_run_without_answers_serves_nobody():
     cells = cells_of(PAPER, [1])
     silent = next(cell for cell in cells if cell.config.weights.scheme == "confidence")

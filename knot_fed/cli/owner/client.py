@@ -1,5 +1,6 @@
 """`knot-fed client`: commands for a data owner's machine."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,13 +10,13 @@ from knot_fed.cli.options import App, Configs, RunConfig, given
 from knot_fed.errors import ConfigError
 from knot_fed.system.terminal import echo_line, make_console
 
-app = typer.Typer(no_args_is_help=True, help="Check a client on its own machine.")
+app = typer.Typer(no_args_is_help=True, help="Check a client on its own machine, and use its personal model.")
 console = make_console()
 
 
 @app.callback()
 def client() -> None:
-    """Check a client on its own machine."""
+    """Check a client on its own machine, and use its personal model."""
 
 
 @app.command()
@@ -40,6 +41,28 @@ def check(
         raise ConfigError(
             f"{len(problems)} of {len(findings)} checks found a problem: {', '.join(problems)}; correct and check again"
         )
+
+
+@app.command()
+@guarded
+def predict(
+    folder: Annotated[Path, typer.Argument(help="The client's state-dir, or its folder personal.")],
+    file: Annotated[Path, typer.Argument(help="Texts to label: csv, tsv, jsonl or parquet.")],
+    out: Annotated[Path | None, typer.Option(help="File to write, csv, tsv or jsonl; default: FILE-labelled.")] = None,
+    text: Annotated[str, typer.Option(help="Column of the texts.")] = "text",
+    text_a: Annotated[str, typer.Option(help="Column of the first texts of pairs.")] = "text_a",
+    text_b: Annotated[str, typer.Option(help="Column of the second texts of pairs.")] = "text_b",
+    separator: Annotated[str, typer.Option(help="As data.separator.")] = "",
+    delimiter: Annotated[str, typer.Option(help="As data.delimiter.")] = "",
+) -> None:
+    """Label the texts of a file with a client's personal model; uses no network."""
+    from knot_fed.data.private import Columns
+    from knot_fed.deployment.labelling import label_file
+    from knot_fed.models import use_threads
+
+    use_threads(0)
+    columns = Columns(text=text, text_a=text_a, text_b=text_b, separator=separator, delimiter=delimiter)
+    echo_line(console, str(label_file(folder, file, out, columns=columns)))
 
 
 @app.command()

@@ -4,6 +4,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable
+from typing import ClassVar
 
 import numpy as np
 from flwr.app import Message, RecordDict
@@ -33,6 +34,9 @@ class Collector(ABC):
     `public_teacher` holds the pretrained student's answers on the transfer set, which count as those of one more
     teacher.
     """
+
+    reaches_clients: ClassVar[bool] = True
+    """Whether the clients are there, so that a consensus can be sent back to them."""
 
     def __init__(self, config: RunConfig, transfer: TransferSet, public_teacher: TeacherAnswer | None) -> None:
         self.config = config

@@ -114,6 +114,8 @@ class KeptAnswers:
 class KeptCollector(Collector):
     """Enters the kept answers of a run instead of asking its clients; `kept` holds them by round."""
 
+    reaches_clients = False
+
     def __init__(
         self,
         config: RunConfig,

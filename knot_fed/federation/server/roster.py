@@ -71,6 +71,8 @@ class Outcome:
     details: dict[str, EvaluationDetails] = field(default_factory=dict)
     intervals: dict[str, Any] = field(default_factory=dict)
     distillations: list[DistillationResult] = field(default_factory=list)
+    personal: dict[str, dict[str, Metrics]] = field(default_factory=dict)  # `before` and `after` by client name
+    without_personal: dict[str, str] = field(default_factory=dict)  # reasons by client name
 
     @property
     def answered(self) -> int:

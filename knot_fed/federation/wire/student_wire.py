@@ -94,15 +94,20 @@ def check_parameters(content: RecordDict, *, expected: Mapping[str, np.ndarray])
     return check_count(training[EXAMPLES], least=1), check_seconds(training["seconds"])
 
 
-def pack_metrics(metrics: Metrics) -> RecordDict:
-    """Pack the student's metrics on one private test split."""
-    return RecordDict({METRICS: MetricRecord({**metrics.to_mapping()})})
+def pack_metrics(metrics: Metrics, *, key: str = METRICS) -> RecordDict:
+    """Pack a model's metrics on one private test split."""
+    return RecordDict({key: MetricRecord({**metrics.to_mapping()})})
 
 
 def unpack_metrics(content: RecordDict, *, labels: LabelSpace) -> Metrics:
-    """Read metrics and refuse values that no test split can give."""
+    """Read the student's metrics and refuse values that no test split can give."""
+    return read_metrics(content, METRICS, labels=labels, records={METRICS})
+
+
+def read_metrics(content: RecordDict, key: str, *, labels: LabelSpace, records: set[str]) -> Metrics:
+    """Read the metrics of record `key` of a message that may hold only `records`; refuse what no test split gives."""
     kinds = {name: int if name == "examples" else float for name in Metrics.__dataclass_fields__}
-    values = read_values(content, METRICS, kinds, records={METRICS}, kind=MetricRecord)
+    values = read_values(content, key, kinds, records=records, kind=MetricRecord)
     check_count(values["examples"], least=0)
     farthest = labels.diameter + TOLERANCE
     for name in kinds.keys() - {"examples"}:

@@ -7,7 +7,7 @@ import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
 from knot_fed.data.transfer_set import TransferSet
-from knot_fed.federation.wire import envelope, exchange, student_wire
+from knot_fed.federation.wire import envelope, exchange, personal_wire, student_wire
 from knot_fed.labels import LabelSpace
 from knot_fed.models import ModelSpec
 from knot_fed.types import Metrics, TeacherAnswer
@@ -30,6 +30,8 @@ NOISY = replace(REPLY, claim=exchange.Claim("gaussian", 8.0, 1e-5))
 PLAIN = small_config(Path(), {}).privacy
 COMPRESSED = [PLAIN.model_copy(update={"compression": name}) for name in ("float16", "uint8", "top-k", "hard")]
 GAUSSIAN = PLAIN.model_copy(update={"mechanism": "gaussian"})
+CONSENSUS = personal_wire.ConsensusRequest(exchange.TrainRequest(1, TRANSFER.fingerprint, 0, 3, TRANSFER), ROWS)
+MEASURED = Metrics(0.5, 0.55, 0.6, 0.7, 0.8, 0.1, 20)
 SPEC = ModelSpec("tiny-bert", "all", LABELS.names, paired=False, max_length=16, vocabulary=("[PAD]", "a")).to_json()
 
 
@@ -98,8 +100,16 @@ TARGETS = {
         lambda content: student_wire.check_parameters(content, expected=STATE),
     ),
     "metrics": (
-        lambda: student_wire.pack_metrics(Metrics(0.5, 0.55, 0.6, 0.7, 0.8, 0.1, 20)),
+        lambda: student_wire.pack_metrics(MEASURED),
         lambda content: student_wire.unpack_metrics(content, labels=LABELS),
+    ),
+    "consensus": (
+        lambda: personal_wire.pack_consensus(CONSENSUS),
+        lambda content: personal_wire.unpack_consensus(content, labels=LABELS),
+    ),
+    "personal-metrics": (
+        lambda: personal_wire.pack_reply(personal_wire.PersonalReply(MEASURED, MEASURED), round_number=1),
+        lambda content: personal_wire.unpack_reply(content, round_number=1, labels=LABELS),
     ),
     "refusal": (lambda: envelope.pack_refusal("no"), envelope.refusal_of),
 }

@@ -1,0 +1,167 @@
+"""A server sends a consensus; the owner's policy and the client's checks decide what becomes of it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from knot_fed.data.transfer_set import TransferSet
+from knot_fed.federation.wire import envelope, exchange, personal_wire
+from knot_fed.models import load_classifier
+from knot_fed.training.teacher import predict_soft_labels
+from tests.federation.client.owners import LABELS, PUBLIC, Owner, rows
+
+KEYS = {"personal.consensus": "pooled", "personal.epochs": 2}
+FLAT = np.full((len(PUBLIC), 5), 0.2, np.float32)
+
+
+def consensus(soft_labels=FLAT, *, transfer=PUBLIC, fingerprint="", number=1, stop=None, texts=True):
+    stop = len(soft_labels) if stop is None else stop
+    held = transfer if texts else None
+    part = exchange.TrainRequest(number, fingerprint or transfer.fingerprint, 0, stop, held)
+    return personal_wire.pack_consensus(personal_wire.ConsensusRequest(part, soft_labels))
+
+
+def replied(owner, content, number=1):
+    reply = owner.ask(personal_wire.KIND, content)
+    assert envelope.refusal_of(reply) is None, envelope.refusal_of(reply)
+    return personal_wire.unpack_reply(reply, round_number=number, labels=LABELS)
+
+
+def owner_of(folder, policy="", keys=KEYS, **options):
+    return Owner(folder / "mine", policy=policy, **options).run(keys=keys)
+
+
+def refused(owner, content):
+    reason = owner.refusal(personal_wire.KIND, content)
+    assert not (owner.state / "personal").exists()
+    return reason
+
+
+def test_an_owner_keeps_a_personal_model_and_gets_rounded_metrics_of_two_models_counted(tmp_path):
+    owner = owner_of(tmp_path)
+    reply = replied(owner, consensus())
+    assert reply.before.accuracy == round(reply.before.accuracy, 2)
+    assert [entry.evaluations for entry in owner.entries() if entry.evaluations] == [2]
+    assert load_classifier(owner.state / "personal").spec.labels == LABELS.names
+    assert oct((owner.state / "personal").resolve().stat().st_mode)[-3:] == "700"
+
+
+def test_an_owner_that_accepts_no_consensus_refuses_it_in_one_sentence(tmp_path):
+    owner = owner_of(tmp_path, "accept-consensus = false")
+    assert refused(owner, consensus()) == (
+        "the policy accepts no consensus, so there is no personal model; set accept-consensus"
+    )
+
+
+def test_a_consensus_that_the_run_does_not_announce_is_refused(tmp_path):
+    assert "personal.consensus = 'none'" in refused(owner_of(tmp_path, keys={}), consensus())
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ("take-part-in-evaluation = false", "out of evaluation"),
+        ("least-test-examples = 1000", "least-test-examples"),
+        ("max-evaluations-per-run = 1", "max-evaluations-per-run = 1 is used up"),
+        ("max-epsilon = 3", "evaluate-without-guarantee"),
+    ],
+)
+def test_a_policy_that_gives_no_metrics_keeps_them_and_the_model_is_made(tmp_path, policy, said):
+    owner = owner_of(tmp_path, policy)
+    reply = replied(owner, consensus())
+    assert reply.before is None
+    assert reply.after is None
+    assert said in reply.withheld
+    assert (owner.state / "personal" / "knot_fed.json").is_file()
+    assert not [entry for entry in owner.entries() if entry.evaluations]
+
+
+def changed(change):
+    soft_labels = FLAT.copy()
+    change(soft_labels)
+    return soft_labels
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (lambda: consensus(changed(lambda rows_: rows_.__setitem__(3, 1.0))), "sums to"),
+        (lambda: consensus(changed(lambda rows_: rows_.__setitem__((0, 0), np.nan))), "consensus"),
+        (lambda: consensus(changed(lambda rows_: rows_.__setitem__(0, [-1, 2, 0, 0, 0]))), "consensus"),
+        (lambda: consensus(FLAT[:-1], stop=len(PUBLIC)), "expected"),
+        (lambda: consensus(FLAT[:, :4]), "expected"),
+        (lambda: consensus(np.full((40, 5), 0.2), texts=False), "never received"),
+        (lambda: consensus(np.full((40, 5), 0.2)), "another transfer set than the one held"),
+        (lambda: consensus(fingerprint="a" * 64), "do not have the fingerprint"),
+        (lambda: consensus(fingerprint="../../etc"), "not a SHA-256"),
+        (lambda: consensus(number=0), "count rounds from 1"),
+    ],
+)
+def test_a_hostile_consensus_is_refused_before_any_training(tmp_path, content, said):
+    owner = owner_of(tmp_path)
+    assert said in refused(owner, content())
+    assert not (owner.state / "teachers").exists()
+
+
+def test_a_consensus_on_another_transfer_set_than_the_run_began_with_is_refused(tmp_path):
+    owner = owner_of(tmp_path)
+    owner.soft_labels()
+    other = TransferSet(tuple(f"other {number}" for number in range(len(PUBLIC))))
+    assert "another transfer set than at the start of this run" in refused(owner, consensus(transfer=other))
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"personal.loss": "os:system"}, "personal.loss is a function that only the server names"),
+        ({"transport.cost": "/etc/cost.npy"}, "transport.cost is a file, which only the server has"),
+    ],
+)
+def test_a_server_makes_an_owner_run_no_function_and_read_no_file(tmp_path, keys, said):
+    assert said in refused(owner_of(tmp_path, keys=KEYS | keys), consensus())
+
+
+def test_a_costly_personal_model_is_refused_before_any_training(tmp_path):
+    owner = owner_of(tmp_path, "max-steps = 5000", keys=KEYS | {"personal.epochs": 10_000})
+    assert "more than max-steps = 5000" in refused(owner, consensus())
+    assert not (owner.state / "teachers").exists()
+
+
+def test_a_restarted_owner_loads_the_model_of_the_same_request(tmp_path):
+    owner = owner_of(tmp_path)
+    first = replied(owner, consensus())
+    kept = (owner.state / "personal").resolve()
+    written = (kept / "parameters.safetensors").stat().st_mtime_ns
+    owner.run(keys=KEYS)  # nothing is left but the state folder
+    assert replied(owner, consensus(texts=False)) == first
+    assert (owner.state / "personal").resolve() == kept
+    assert (kept / "parameters.safetensors").stat().st_mtime_ns == written
+
+
+def test_a_damaged_personal_model_is_made_again(tmp_path):
+    owner = owner_of(tmp_path)
+    first = replied(owner, consensus())
+    (owner.state / "personal" / "parameters.safetensors").write_bytes(b"")
+    (owner.state / "personal-models" / "history.jsonl").write_bytes(b"\xff\n{}\n")
+    assert replied(owner, consensus()) == first
+
+
+def test_an_owner_of_one_label_learns_the_others_from_the_consensus(tmp_path):
+    examples = [{"text": f"it is good number {row}", "label": 3} for row in range(300)]
+    owner = owner_of(tmp_path, examples=examples, keys=KEYS | {"personal.epochs": 300, "personal.loss": "kl"})
+    soft_labels = np.full((len(PUBLIC), 5), 0.01, np.float32)
+    for row, text in enumerate(PUBLIC.texts):
+        soft_labels[row, 3 if "good" in text else 1 if "bad" in text else 2] = 0.96
+    reply = replied(owner, consensus(soft_labels))
+    assert reply.before.accuracy == 1.0
+    personal = load_classifier(owner.state / "personal")
+    assert predict_soft_labels(personal, ["a bad book of 3", "a good book of 4"]).argmax(axis=1).tolist() == [1, 3]
+
+
+def test_no_private_text_leaves_in_a_refusal_or_a_reply(tmp_path):
+    examples = rows(extra=[{"text": "zugzwang-9923", "label": 2}])
+    owner = owner_of(tmp_path, examples=examples)
+    content = owner.ask(personal_wire.KIND, consensus())
+    assert set(content) == {personal_wire.DONE, personal_wire.BEFORE, personal_wire.AFTER}
+    assert "zugzwang" not in json.dumps({name: dict(record) for name, record in content.items()})
