@@ -78,12 +78,12 @@ class OpenedRun:
     def open(cls, config: RunConfig, *, clients: int) -> "OpenedRun":
         """Read all data of a run of virtual clients.
 
-        Raises DataError if a file is invalid, and ConfigError if teachers start from the student of earlier rounds.
+        Raises DataError if a file is invalid, and ConfigError if teachers start from what earlier rounds have left.
         """
-        if config.sends_student:
+        if config.rounds_differ:
             raise ConfigError(
                 f"teacher.start = {config.teacher.start!r}: attacks train a client's teacher by itself, without the"
-                " students of earlier rounds; audit the run with teacher.start = 'scratch'"
+                " earlier rounds; audit the run with teacher.start = 'scratch'"
             )
         transfer, public = read_server_data(config)
         opened = [open_client(config, index, clients) for index in range(clients)]

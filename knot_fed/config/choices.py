@@ -57,6 +57,7 @@ STARTS: dict[str, str] = {
     "scratch": "new parameters, once for all rounds",
     "student": "the student, sent down with each request",
     "both": "the mean of these two answers",
+    "personal": "the client's personal model of the round before",
 }
 POOLINGS: dict[str, str] = {"mean": "", "era": "sharpened mean", "median": "", "trimmed-mean": ""}
 WEIGHTED = ("mean", "era")

@@ -123,6 +123,11 @@ class RunConfig(Section):
     @property
     def sends_student(self) -> bool:
         """Whether the student goes to the clients with each request, as the start of teachers."""
+        return self.teacher.start in ("student", "both")
+
+    @property
+    def rounds_differ(self) -> bool:
+        """Whether each round's teachers depend on the rounds before."""
         return self.teacher.start != "scratch"
 
     @property
@@ -190,6 +195,11 @@ def _check_rounds(config: RunConfig) -> None:
         raise ConfigError(
             f"{WHERE}: teacher.start = {start!r} trains teachers, and teacher.epochs = 0 uses them without training;"
             " use teacher.epochs = 1 or more, or start = 'scratch'"
+        )
+    if start == "personal" and (config.personal.consensus == "none" or config.personal.when != "rounds"):
+        raise ConfigError(
+            f"{WHERE}: teacher.start = 'personal' needs a personal model after each round; use personal.consensus ="
+            " 'pooled' or 'student', and personal.when = 'rounds'"
         )
     if config.privacy.secure_sum and config.slices < config.rounds:
         raise ConfigError(

@@ -48,10 +48,10 @@ def question(config: RunConfig) -> dict[str, Scalar]:
     """Return the settings that determine the clients' answers; the scheme is among them if it reads their scores."""
     summed, mapping = config.privacy.secure_sum, config.to_mapping()
     unread: tuple[str, ...] = AFTER_A_SUM if summed else SERVER_ONLY
-    if config.sends_student:  # each round's answers depend on the student of the round before
+    if config.rounds_differ:  # each round's answers depend on the student of the round before
         unread = NOT_ASKED
     asked = {key: value for key, value in mapping.items() if not key.startswith(unread)}
-    if not summed and not config.sends_student and scheme_reads(config.weights.scheme) in ("nothing", "examples"):
+    if not summed and not config.rounds_differ and scheme_reads(config.weights.scheme) in ("nothing", "examples"):
         del asked[SCHEME]
     return asked
 

@@ -65,7 +65,7 @@ READERS: Mapping[str, tuple[Condition, str]] = {
         )
         for key in ("warmup", "schedule", "clip-norm", "accumulate", "label-smoothing")
     },
-    "teacher.round-epochs": (lambda run: run.sends_student, "teacher.start = student or both"),
+    "teacher.round-epochs": (lambda run: run.rounds_differ, "teacher.start other than scratch"),
     "student.restart": (lambda run: run.rounds > 1, "rounds above 1"),
     "student.calibrate": (lambda run: run.student.pretrain, "student.pretrain = true"),
     "weights.scheme": MEAN,

@@ -38,10 +38,10 @@ def check_soft_labels_may_leave_alone(policy: ReleasePolicy) -> None:
 
 
 def check_student_accepted(policy: ReleasePolicy) -> None:
-    """Refuse to start a teacher from parameters that a server sends, unless the policy sets `accept-student`."""
+    """Refuse a teacher whose start a server has sent or shaped, unless the policy sets `accept-student`."""
     if not policy.accept_student:
         raise PolicyError(
-            "the policy starts no teacher from a server's student; set accept-student = true, or teacher.start ="
+            "the policy starts no teacher from what a server sends; set accept-student = true, or teacher.start ="
             " 'scratch'"
         )
 

@@ -72,7 +72,7 @@ def teacher_plan(
     """
     privacy = policy_checks.tightened_settings(client.run.privacy, client.policy)
     run, texts, trainings = client.run, len(transfer), 1
-    if student is not None:
+    if run.rounds_differ:
         texts, trainings = texts * run.rounds // run.slices, run.rounds
     noise = mechanism_of(privacy).noise_event(
         privacy, texts=texts, asked=asked, trainings=trainings, least_noise=client.policy.least_noise
@@ -96,7 +96,7 @@ class _Release:
         """Plan the answer; everything that can fail without private examples fails here."""
         self.client, self.request, self.run, self.summed = client, request, run, summed
         self.texts = transfer.texts[request.start : request.stop]
-        student = client.teacher_start(request, client.spec(transfer))
+        student = client.teacher_start(request, client.spec(transfer), run=run)
         self.plan = teacher_plan(
             client, client.examples()[0], transfer, seed=client.seed(), asked=len(self.texts), student=student
         )

@@ -23,6 +23,7 @@ from knot_fed.privacy.ledger.entry import LedgerEntry
 from knot_fed.privacy.ledger.ledger import Ledger
 from knot_fed.privacy.policy import STUDY, ReleasePolicy
 from knot_fed.privacy.policy_checks import check_student_accepted, check_transfer_set
+from knot_fed.training.personal.kept import PersonalModels
 from knot_fed.types import SplitExamples, TrainedState
 
 KEPT_TEXTS = "transfer-set.json"
@@ -151,26 +152,35 @@ class Client:
         models.load_trained_state(student, student_wire.unpack_state(arrays, expected=models.trained_state(student)))
         return student
 
-    def teacher_start(self, request: exchange.TrainRequest, spec: models.ModelSpec) -> TrainedState | None:
-        """Return the parameters of the student that came with a request, if this client's teacher starts from them.
+    def teacher_start(self, request: exchange.TrainRequest, spec: models.ModelSpec, *, run: str) -> TrainedState | None:
+        """Return the parameters that this client's teacher starts from: the student's, or its own personal model's.
 
-        None if the configuration starts teachers from nothing, or the student has another architecture than `spec`.
+        None if the configuration starts teachers from nothing, there is no personal model yet, or the model has another
+        architecture than `spec`.
         Raises PolicyError if the owner does not accept students, and WireError if one is missing or was not asked for.
         """
         if self.run.sends_student != (request.student is not None):
             came = "a student came and" if request.student else "no student came and"
             raise WireError(f"{came} teacher.start = {self.run.teacher.start!r}; use the run's configuration")
-        if request.student is None:
+        if not self.run.rounds_differ:
             return None
         check_student_accepted(self.policy)
-        student = self.build_student(request.student.spec, request.student.arrays)
-        if models.same_architecture(student.spec, spec):
-            return models.trained_state(student)
+        start = self._personal_model(run, before=request.round)
+        if request.student is not None:
+            start = self.build_student(request.student.spec, request.student.arrays)
+        if start is None or models.same_architecture(start.spec, spec):
+            return None if start is None else models.trained_state(start)
         if request.round == 1:
             logger.info(
                 "%s: its teacher has another architecture than the student, so it starts from nothing", self.name
             )
         return None
+
+    def _personal_model(self, run: str, *, before: int) -> models.TextClassifier | None:
+        """Load this run's newest personal model of an earlier round, if teachers start from it."""
+        kept = PersonalModels(self.state)
+        digest = kept.before(run, before, resumed=bool(self.run.resume)) if self.run.teacher.start == "personal" else ""
+        return models.load_classifier(kept.folder(digest), feature_cache=self.features) if digest else None
 
     def _cut_to_owners_length(self, described: models.ModelSpec) -> models.ModelSpec:
         """Let a student read no more of a private text than the owner's teacher would."""

@@ -142,7 +142,8 @@ def test_an_owner_of_one_label_trains_the_student_and_is_no_constant(small):
             {"privacy.secure-sum": True, "distill.objective": "pooled", "rounds": 2, "round-texts": "all"},
             "enters a secure sum once",
         ),
-        ({"teacher.start": "teacher"}, "'scratch', 'student' or 'both'"),
+        ({"teacher.start": "teacher"}, "'scratch', 'student', 'both' or 'personal'"),
+        ({"teacher.start": "personal"}, "needs a personal model after each round"),
     ],
 )
 def test_what_cannot_be_carried_over_rounds_is_refused_in_one_sentence(keys, told):
@@ -183,3 +184,13 @@ def test_the_summary_is_the_same_whatever_order_replies_arrive_in(small):
     first, _ = run(config, "first")
     second, _ = run(config, "second", order=lambda replies: replies[::-1])
     assert timeless(first.read_summary()) == timeless(second.read_summary())
+
+
+def test_a_teacher_goes_on_from_the_personal_model_of_the_round_before(small):
+    personal = {"personal.consensus": "pooled", "personal.when": "rounds", "personal.epochs": 1}
+    folder, asked = recorded(small(ROUNDS | personal | {"teacher.start": "personal"}), "personal")
+    assert all(student_of(message) is None for message in asked)
+    assert all((answers(folder, 1)[name] != answers(folder, 2)[name]).any() for name in answers(folder, 1))
+    plain, _ = run(small(ROUNDS), "plain")
+    for name, rows in answers(plain, 1).items():
+        np.testing.assert_array_equal(answers(folder, 1)[name], rows)
