@@ -10,6 +10,7 @@ from knot_fed.config.fields import (
     MOST_EPSILON,
     kebab,
 )
+from knot_fed.config.language import PLACES, PROMPT, LoraConfig, PromptConfig
 from knot_fed.config.mechanisms import MECHANISMS, NO_MECHANISM, Guarantee, MechanismFacts, MechanismName, readers_of
 from knot_fed.config.node import NodeConfig
 from knot_fed.config.parsing import Scalar, check_known_keys, flattened, known_keys, nested
@@ -34,15 +35,19 @@ __all__ = [
     "MOST_EPSILON",
     "MOST_STEPS",
     "NO_MECHANISM",
+    "PLACES",
+    "PROMPT",
     "SCHEMES",
     "DataConfig",
     "DistillConfig",
     "Guarantee",
     "LabelsConfig",
+    "LoraConfig",
     "MechanismFacts",
     "MechanismName",
     "NodeConfig",
     "PrivacyConfig",
+    "PromptConfig",
     "RunConfig",
     "Scalar",
     "TeacherConfig",

@@ -12,7 +12,14 @@ from pathlib import Path
 from knot_fed.config import TeacherConfig
 from knot_fed.errors import DamagedError, KnotError, ModelError, PrivacyError, writing_failed
 from knot_fed.files import check_folder, keep_folder
-from knot_fed.models import ModelSpec, TextClassifier, load_classifier, model_identity, save_classifier
+from knot_fed.models import (
+    ModelSpec,
+    TextClassifier,
+    is_prompted,
+    load_classifier,
+    model_identity,
+    save_classifier,
+)
 from knot_fed.privacy.noise import NoiseSource
 from knot_fed.training.dp_sgd import PrivateSchedule
 from knot_fed.training.teacher import train_private_teacher, train_teacher
@@ -40,7 +47,7 @@ def load_or_train_teacher(
     Parameters
     ----------
     folder
-        Where teachers are stored; None: nowhere. A ready model (`epochs = 0`) is never stored.
+        Where teachers are stored; None: nowhere. A ready model (`epochs = 0`) and a prompted one are never stored.
     private
         Schedule of DP-SGD; None: `train_teacher`, without a guarantee.
 
@@ -57,7 +64,7 @@ def load_or_train_teacher(
             spec, examples.train, private, seed=seed, source=NoiseSource(), feature_cache=feature_cache
         )
 
-    if folder is None or not settings.epochs:
+    if folder is None or not settings.epochs or is_prompted(spec.name):
         return train(), False
     kept = folder / teacher_digest(spec, examples, settings, seed, private)
     return load_or_train(kept, train, feature_cache=feature_cache, heal=private is None)
@@ -122,7 +129,7 @@ def teacher_digest(
     """Return a digest of everything that determines a teacher, and of nothing that its training does not read."""
     if private is not None:
         return digest_of_training(spec, [examples.train], {"dp-sgd": asdict(private)}, seed)
-    if not settings.epochs:
+    if not settings.epochs or is_prompted(spec.name):
         return digest_of_training(spec, [], {"epochs": 0}, seed)
     return digest_of_training(spec, [examples.train, examples.val], settings.model_dump(exclude=NOT_OF_TRAINING), seed)
 
