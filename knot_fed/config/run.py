@@ -51,7 +51,7 @@ class RunConfig(Section):
         "auto", description="auto: a GPU if there is one; cuda: the server must have one; of a client, only its share"
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 for transformers trained whole on a GPU that has it, else float32"
+        "auto", description="auto: bfloat16 for transformers on a GPU that has it, but frozen encoders, else float32"
     )
     compile: bool = Field(False, description="torch.compile for transformers trained whole on a GPU")
     runs_dir: str = Field("runs", description="folder of the run folders")

@@ -169,10 +169,11 @@ def read_spec(folder: Path) -> ModelSpec:
 def _check_encoder(spec: ModelSpec, folder: Path) -> None:
     encoder = Path(spec.name.removeprefix(HF))
     if spec.name.startswith(HF) and is_path(str(encoder)) and not encoder.is_dir():
+        built = "has adapters on" if spec.trainable == "lora" else "is a head on the encoder"
         raise ModelError(
-            f"{folder}: was trained on the frozen model {encoder}, and that folder is gone; put it back, or write its new"
-            f" place into name of {folder / SPEC_FILE} (knot-fed export makes a folder that includes it)",
-            refusal="the folder of a frozen model is gone; its owner finds which in the client's own log",
+            f"{folder}: {built} {encoder}, and that folder is gone; put it back, or write its new"
+            f" place into name of {folder / SPEC_FILE} (knot-fed export makes a folder that includes the encoder)",
+            refusal="the folder of a frozen encoder is gone; its owner finds which in the client's own log",
         )
 
 

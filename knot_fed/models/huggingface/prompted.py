@@ -32,9 +32,9 @@ NO_LANGUAGE_MODEL = "use a causal language model, such as GPT-2, Llama or Qwen"
 class PromptedClassifier(TextClassifier):
     """Logits from the mean log-probability of the tokens of each label's word after the prompt.
 
-    With `calibrate`, the logits of the text "N/A" are subtracted: each label's probability is divided by its prior,
-    and a text without content gets equal ones (contextual calibration; Zhao et al. 2021, arXiv 2102.09690; the paper
-    divides probabilities of first tokens, here the geometric mean over a word's tokens is divided).
+    With `calibrate`, the logits of the text "N/A" are subtracted: each label's probability is divided by its prior, so
+    that a text without content gets equal ones. This is contextual calibration (Zhao et al. 2021, arXiv 2102.09690) of
+    geometric means over all tokens of a word, as in Sanz-Guerrero and von der Wense (2025, arXiv 2511.14385).
     """
 
     default_learning_rate = 0.0
