@@ -1,15 +1,20 @@
 """Decoders as teachers in whole federations in this process: adapters, whole models, and prompts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import transformers
 
 from knot_fed import Federation, load_student
+from knot_fed.config import LoraConfig
 from knot_fed.errors import ModelError
-from knot_fed.models import build_classifier, predict_logits, read_spec, write_portable
+from knot_fed.federation.wire import envelope, student_wire
+from knot_fed.models import build_classifier, predict_logits, read_spec, trained_state, write_portable
 from knot_fed.preflight.models import check_models
 from knot_fed.publishing.export import export_student
 from knot_fed.runs.run_folder import RunFolder
+from tests.federation.client.owners import SPEC, Owner, request, rows
 from tests.models.language.test_lora import spec_of, trained
 from tests.models.tiny_models import TEXTS, write_bert, write_causal, write_family
 
@@ -30,9 +35,9 @@ def test_decoders_teach_a_student_of_another_kind(small, decoders, trainable):
     result = Federation(config).run(echo=lambda _: None)
     answers = result.answers
     assert sorted(answers) == ["hotels", "phones", "restaurants"]
-    for rows in answers.values():
-        assert np.ptp(rows, axis=0).max() > 1e-4
-        np.testing.assert_allclose(rows.sum(axis=1), 1, atol=1e-4)
+    for answered in answers.values():
+        assert np.ptp(answered, axis=0).max() > 1e-4
+        np.testing.assert_allclose(answered.sum(axis=1), 1, atol=1e-4)
     kept = sorted((result.folder.parent.parent / "state").glob("*/teachers/*/*.safetensors"))
     assert len(kept) == 2  # the prompted teacher is not kept
     assert {file.name for file in kept} == {"parameters.safetensors" if trainable == "lora" else "model.safetensors"}
@@ -48,8 +53,7 @@ def test_a_student_with_adapters_is_sent_without_its_base_and_saved_with_it(smal
     assert not any("lora" in key for key in network.state_dict())
     assert read_spec(student).trainable == "lora"
     loaded = load_student(result.folder)
-    rows = predict_logits(loaded, loaded.encode(TEXTS[:5]))
-    assert np.isfinite(rows).all()
+    assert np.isfinite(predict_logits(loaded, loaded.encode(TEXTS[:5]))).all()
     assert set(result.summary["domains"]) >= {"hotels", "phones", "restaurants"}
     exported = export_student(RunFolder.open(result.folder), tmp_path / "exported", onnx=True)
     assert exported.code == []
@@ -98,3 +102,26 @@ def test_write_portable_merges_the_adapters_of_a_kept_teacher(tmp_path):
     (tmp_path / "out").mkdir()
     assert write_portable(model, tmp_path / "out") == []
     transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+
+
+def test_a_node_builds_a_prompted_teacher_or_adapters_only_on_models_that_its_owner_named(tmp_path):
+    name = write_bert(tmp_path / "bert", "BertForMaskedLM")
+    spec = replace(SPEC, name=name, trainable="lora", lora=LoraConfig())
+    arrays = envelope.pack_arrays(trained_state(build_classifier(spec, seed=0)))
+    content = student_wire.pack_student(spec.to_json(), arrays)
+    careful = Owner(tmp_path / "careful")
+    assert "named by the server only" in careful.refusal("evaluate", content)
+    keys = {"teacher.models": "", "model": "prompt:evil/model", "student.model": "ngram-bag"}
+    assert "named by the server only" in careful.run(keys=keys).refusal("train", request())
+    open_to_it = Owner(tmp_path / "open", policy=f'models = ["{name}"]')
+    assert student_wire.METRICS in open_to_it.ask("evaluate", content)
+
+
+def test_a_nodes_own_prompted_teacher_answers_alike_whatever_its_private_examples_are(tmp_path, decoders):
+    prompted, answers = decoders.rpartition(",")[2], []
+    for place, examples in enumerate((rows(100), rows(40)[::5])):
+        owner = Owner(tmp_path / str(place), examples=examples, model=prompted)
+        answers.append(owner.soft_labels().soft_labels)
+    np.testing.assert_array_equal(*answers)
+    owner.run(keys={"privacy.mechanism": "dp-sgd"})
+    assert "has nothing to train with noise" in owner.refusal("train", request())
