@@ -121,7 +121,7 @@ def test_a_nodes_own_prompted_teacher_answers_alike_whatever_its_private_example
     prompted, answers = decoders.rpartition(",")[2], []
     for place, examples in enumerate((rows(100), rows(40)[::5])):
         owner = Owner(tmp_path / str(place), examples=examples, model=prompted)
-        answers.append(owner.soft_labels().soft_labels)
+        answers.append(owner.soft_labels().answer.soft_labels)
     np.testing.assert_array_equal(*answers)
     owner.run(keys={"privacy.mechanism": "dp-sgd"})
     assert "has nothing to train with noise" in owner.refusal("train", request())
