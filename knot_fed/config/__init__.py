@@ -11,6 +11,7 @@ from knot_fed.config.fields import (
     RateSchedule,
     kebab,
 )
+from knot_fed.config.language import PLACES, PROMPT, LoraConfig, PromptConfig
 from knot_fed.config.mechanisms import MECHANISMS, NO_MECHANISM, Guarantee, MechanismFacts, MechanismName, readers_of
 from knot_fed.config.node import NodeConfig
 from knot_fed.config.parsing import Scalar, check_known_keys, flattened, known_keys, nested
@@ -36,16 +37,20 @@ __all__ = [
     "MOST_EPSILON",
     "MOST_STEPS",
     "NO_MECHANISM",
+    "PLACES",
+    "PROMPT",
     "SCHEMES",
     "DataConfig",
     "DistillConfig",
     "Guarantee",
     "LabelsConfig",
+    "LoraConfig",
     "MechanismFacts",
     "MechanismName",
     "NodeConfig",
     "PersonalConfig",
     "PrivacyConfig",
+    "PromptConfig",
     "RateSchedule",
     "RunConfig",
     "Scalar",

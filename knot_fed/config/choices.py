@@ -67,7 +67,12 @@ SOLVERS: dict[str, str] = {"auto": "", "line": "", "star": "", "table": "", "sin
 PARTITIONS: dict[str, str] = {
     "iid": "", "dirichlet": "", "pathological": "", "shard": "", "exponential": "", "natural-id": ""
 }  # fmt: skip
-MODELS: dict[str, str] = {"ngram-bag": "", "tiny-bert": "", "hf:<hub id or absolute folder>": ""}
+MODELS: dict[str, str] = {
+    "ngram-bag": "",
+    "tiny-bert": "",
+    "hf:<hub id or absolute folder>": "",
+    "prompt:<hub id or absolute folder>": "teachers only, never trained",
+}
 COMPRESSIONS: dict[str, str] = {"none": "", "float16": "", "uint8": "", "top-k": "", "hard": ""}
 AUTO, NO_TRACKER = "auto", "none"
 TRACKERS: dict[str, str] = {

@@ -60,7 +60,7 @@ PlainName: TypeAlias = Annotated[str, Field(max_length=100), AfterValidator(_che
 FileNames: TypeAlias = Annotated[str, Field(max_length=LONGEST_LIST), AfterValidator(_check_file_names)]
 Delimiter: TypeAlias = Annotated[str, AfterValidator(_check_delimiter)]
 CommaList: TypeAlias = Annotated[str, Field(max_length=LONGEST_LIST)]
-Trainable: TypeAlias = Literal["all", "head"]
+Trainable: TypeAlias = Literal["all", "head", "lora"]
 
 
 class Section(BaseModel):

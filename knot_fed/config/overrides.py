@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from knot_fed.config.fields import MOST_CLIENTS
+from knot_fed.config.language import PROMPT
 from knot_fed.config.parsing import Scalar, defaults_of, flattened
 from knot_fed.config.run import RunConfig
 from knot_fed.errors import ConfigError, shown
@@ -219,5 +220,6 @@ def _absolute_path(path: str) -> str:
 
 
 def _absolute_model(name: str) -> str:
-    folder = _absolute_path(name.removeprefix("hf:"))
-    return f"hf:{folder}" if name.startswith("hf:") and Path(folder).is_dir() else name
+    kind = next((prefix for prefix in ("hf:", PROMPT) if name.startswith(prefix)), "")
+    folder = _absolute_path(name.removeprefix(kind))
+    return f"{kind}{folder}" if kind and Path(folder).is_dir() else name

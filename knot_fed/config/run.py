@@ -7,6 +7,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from knot_fed.config.choices import AUTO, MODELS, NO_TRACKER, SCHEMES, TRACKERS, WEIGHTED, described, names_of
 from knot_fed.config.fields import MOST_CLIENTS, Clients, RunName, Section, Trainable
+from knot_fed.config.language import PROMPT, LoraConfig, PromptConfig
 from knot_fed.config.parsing import Scalar, check_known_keys, flattened, invalid, known_keys, nested
 from knot_fed.config.sections import (
     OWN,
@@ -36,7 +37,9 @@ class RunConfig(Section):
     task: str = Field("sentiment", description="sentiment, emotion, nli, or any name with labels.names given")
     seed: int = Field(1, ge=0, lt=2**63, description="of all randomness in a study except privacy noise")
     model: str = Field("ngram-bag", description=described(MODELS, last=OWN))
-    trainable: Trainable = Field("all", description="all, or head: a small head on frozen features of an hf: encoder")
+    trainable: Trainable = Field(
+        "all", description="of hf: models: all, head (a small head on frozen features) or lora (low-rank adapters)"
+    )
     rounds: int = Field(1, ge=1, le=10_000, description="rounds of answers and distillation")
     round_texts: Literal["slice", "all"] = Field(
         "slice", description="transfer texts of a round: its slice of them, or all in every round"
@@ -52,7 +55,7 @@ class RunConfig(Section):
         "auto", description="auto: a GPU if there is one; cuda: the server must have one; of a client, only its share"
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 for transformers trained whole on a GPU that has it, else float32"
+        "auto", description="auto: bfloat16 for transformers on a GPU that has it, but frozen encoders, else float32"
     )
     compile: bool = Field(False, description="torch.compile for transformers trained whole on a GPU")
     runs_dir: str = Field("runs", description="folder of the run folders")
@@ -65,6 +68,8 @@ class RunConfig(Section):
     data: DataConfig = DataConfig()
     teacher: TeacherConfig = TeacherConfig()
     student: StudentConfig = StudentConfig()
+    lora: LoraConfig = Field(LoraConfig(), description="of trainable = lora; needs the extra lora")
+    prompt: PromptConfig = Field(PromptConfig(), description="of teachers prompt:<hub id or absolute folder>")
     weights: WeightsConfig = WeightsConfig()
     transport: TransportConfig = TransportConfig()
     distill: DistillConfig = DistillConfig()
@@ -142,6 +147,12 @@ def _check_together(config: RunConfig) -> None:
             f"{WHERE}: weights.pooling = {config.weights.pooling!r} pools nothing under"
             f" distill.objective = {config.distill.objective!r}; use distill.objective = 'pooled'"
         )
+    if config.student_model.startswith(PROMPT):
+        key = "student.model" if config.student.model else "model"
+        raise ConfigError(
+            f"{WHERE}: {key} = {config.student_model!r} makes a prompted model the student, which cannot learn; use"
+            " another student.model, such as tiny-bert"
+        )
     _check_privacy(config)
     _check_rounds(config)
     if config.privacy.secure_sum:
@@ -164,6 +175,12 @@ def _check_privacy(config: RunConfig) -> None:
         raise ConfigError(
             f"{WHERE}: teacher.epochs = 0 uses a ready model, and privacy.mechanism = {mechanism!r} covers"
             " only teachers that it trains; use teacher.epochs = 1 or more, or another mechanism"
+        )
+    prompted = [name.strip() for name in (config.teacher.models or config.model).split(",") if PROMPT in name]
+    if "epochs" in facts.reads and prompted:
+        raise ConfigError(
+            f"{WHERE}: the teacher {prompted[0]!r} reads no private example, so privacy.mechanism = {mechanism!r} has"
+            " nothing to train with noise; use another mechanism, or teachers that are trained"
         )
     if scheme in SCHEMES and scheme not in facts.schemes:
         raise ConfigError(

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from knot_fed.config import MECHANISMS, MechanismFacts, PrivacyConfig, RunConfig, TeacherConfig
+from knot_fed.errors import PrivacyError
 from knot_fed.mechanisms.teachers import OwnTeacher, TeacherPlan
 from knot_fed.models import TextClassifier
 from knot_fed.privacy.accounting import NoiseEvent
@@ -63,8 +64,12 @@ class Mechanism(ABC):
         return
 
     def check_model(self, model: TextClassifier, texts: Sequence[Text]) -> None:  # noqa: ARG002
-        """Raise PrivacyError if the model cannot be trained; reads some of these public texts only."""
-        return
+        """Raise PrivacyError if the mechanism cannot train the model; reads some of these public texts only."""
+        if "epochs" in self.facts.reads and not model.trains:
+            raise PrivacyError(
+                f"{model.spec.name}: reads no private example, so privacy.mechanism = {self.name!r} has nothing to"
+                " train with noise; use another mechanism, or a teacher that is trained"
+            )
 
     def teachers(self, privacy: PrivacyConfig) -> int:  # noqa: ARG002
         """Return how many teachers one client trains."""

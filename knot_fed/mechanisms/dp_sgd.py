@@ -34,7 +34,8 @@ class DpSgd(Mechanism):
         check_opacus()
 
     def check_model(self, model: TextClassifier, texts: Sequence[Text]) -> None:
-        """Raise PrivacyError if Opacus does not support a layer of the model."""
+        """Raise PrivacyError if Opacus does not support a layer of the model, or it is not trained."""
+        super().check_model(model, texts)
         check_treatable(model, texts)
 
     def schedule(self, plan: TeacherPlan) -> PrivateSchedule | None:

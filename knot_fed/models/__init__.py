@@ -4,13 +4,16 @@ from knot_fed.models.batches import batches
 from knot_fed.models.constant import ONE_LABEL
 from knot_fed.models.device import check_device, device_of, memory_explained, placement, send, use_device
 from knot_fed.models.huggingface.head import encoder_identity
+from knot_fed.models.huggingface.lora import check_lora_extra
 from knot_fed.models.huggingface.portable import load_portable, pipeline_probabilities, write_portable
 from knot_fed.models.huggingface.pretrained import hub_id
+from knot_fed.models.huggingface.prompted import check_prompt
 from knot_fed.models.huggingface.transformer import TINY_BERT_POSITIONS, train_vocabulary
 from knot_fed.models.huggingface.trial import try_model
 from knot_fed.models.inference import predict_logits, use_threads
 from knot_fed.models.items import take
 from knot_fed.models.plugins import is_plugin_model, plugin_identity
+from knot_fed.models.run_spec import is_prompted, run_spec
 from knot_fed.models.storage import (
     SPEC_FILE,
     build_classifier,
@@ -19,6 +22,7 @@ from knot_fed.models.storage import (
     is_external_model,
     load_classifier,
     load_trained_state,
+    merge_adapters,
     model_identity,
     read_spec,
     same_architecture,
@@ -38,7 +42,9 @@ __all__ = [
     "batches",
     "build_classifier",
     "check_device",
+    "check_lora_extra",
     "check_model_name",
+    "check_prompt",
     "check_ready",
     "constant_classifier",
     "device_of",
@@ -46,16 +52,19 @@ __all__ = [
     "hub_id",
     "is_external_model",
     "is_plugin_model",
+    "is_prompted",
     "load_classifier",
     "load_portable",
     "load_trained_state",
     "memory_explained",
+    "merge_adapters",
     "model_identity",
     "pipeline_probabilities",
     "placement",
     "plugin_identity",
     "predict_logits",
     "read_spec",
+    "run_spec",
     "same_architecture",
     "save_classifier",
     "send",

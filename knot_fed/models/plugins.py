@@ -7,13 +7,13 @@ from typing import Any
 from knot_fed.config.choices import MODELS
 from knot_fed.config.plugins import is_plugin, load_plugin, source_digest
 from knot_fed.errors import PluginError, PluginModelError
-from knot_fed.models.huggingface.pretrained import HF
+from knot_fed.models.huggingface.pretrained import is_pretrained
 from knot_fed.models.text_classifier import ModelSpec, TextClassifier
 
 
 def is_plugin_model(name: str) -> bool:
     """Return whether a model's name has the form of a plug-in, `package.module:function`."""
-    return is_plugin(name) and not name.startswith(HF)
+    return is_plugin(name) and not is_pretrained(name)
 
 
 def build_plugin(spec: ModelSpec) -> TextClassifier:

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from knot_fed.config import PROMPT
 from knot_fed.config.choices import MODELS
 from knot_fed.errors import ModelError, writing_failed
 from knot_fed.models.constant import CONSTANT, ConstantClassifier
 from knot_fed.models.device import CPU, Placement, memory_explained, placement
 from knot_fed.models.huggingface.head import FeatureExtractor, HeadClassifier, encoder_identity
-from knot_fed.models.huggingface.pretrained import HF, is_path
+from knot_fed.models.huggingface.lora import LoraClassifier, build_lora, merged
+from knot_fed.models.huggingface.pretrained import HF, is_path, is_pretrained
+from knot_fed.models.huggingface.prompted import build_prompted
 from knot_fed.models.huggingface.transformer import TransformerClassifier, build_pretrained, build_tiny_bert
 from knot_fed.models.ngram_bag import NgramBag
 from knot_fed.models.plugins import build_plugin, is_plugin_model, plugin_identity
@@ -76,8 +79,9 @@ def constant_classifier(spec: ModelSpec, label: int) -> TextClassifier:
 
 
 def trained_state(model: TextClassifier) -> dict[str, np.ndarray]:
-    """Return everything that training changes, that is, all but a frozen encoder."""
-    return {name: value.detach().cpu().numpy().copy() for name, value in model.state_dict().items()}
+    """Return everything that training changes, that is, all but a frozen encoder, or the frozen base of adapters."""
+    state = model.state_dict()
+    return {name: state[name].detach().cpu().numpy().copy() for name in model.state_names()}
 
 
 def load_trained_state(model: TextClassifier, state: Mapping[str, np.ndarray]) -> None:
@@ -88,20 +92,25 @@ def load_trained_state(model: TextClassifier, state: Mapping[str, np.ndarray]) -
     ModelError
         If names, shapes or dtypes do not fit.
     """
-    own = model.state_dict()
+    whole = model.state_dict()
+    own = {name: whole[name] for name in model.state_names()}
     wrong = [name for name in own if name not in state or tuple(state[name].shape) != tuple(own[name].shape)]
     if wrong or len(state) != len(own):
         raise ModelError(
             f"{len(wrong)} of {len(own)} arrays do not fit {model.spec.name}; use the same model on both sides"
         )
     try:
-        model.load_state_dict({name: torch.from_numpy(np.array(state[name])).to(own[name].dtype) for name in own})
+        model.load_state_dict(
+            {name: torch.from_numpy(np.array(state[name])).to(own[name].dtype) for name in own}, strict=False
+        )
     except TypeError:
         raise ModelError(f"the arrays for {model.spec.name} are not numbers; use trained_state") from None
 
 
 def save_classifier(model: TextClassifier, folder: Path) -> None:
     """Save a classifier; `AutoModelForSequenceClassification.from_pretrained` also loads a whole transformers one.
+
+    Of a model with adapters only these and its classification head are saved; `merge_adapters` gives a whole one.
 
     Raises
     ------
@@ -110,7 +119,7 @@ def save_classifier(model: TextClassifier, folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if isinstance(model, TransformerClassifier):
+        if isinstance(model, TransformerClassifier) and not isinstance(model, LoraClassifier):
             model.save_pretrained(folder)
         else:
             state = {name: np.ascontiguousarray(value) for name, value in trained_state(model).items()}
@@ -120,6 +129,11 @@ def save_classifier(model: TextClassifier, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         reason = writing_failed(error) if isinstance(error, OSError) else f"{error}; make room on the disk"
         raise ModelError(f"{folder}: the classifier cannot be written: {reason}") from None
+
+
+def merge_adapters(model: TextClassifier) -> TextClassifier:
+    """Return a classifier with its adapters added to its weights, in float32; any other classifier as it is."""
+    return merged(model) if isinstance(model, LoraClassifier) else model
 
 
 def load_classifier(folder: Path, *, feature_cache: Path | None = None) -> TextClassifier:
@@ -139,7 +153,7 @@ def load_classifier(folder: Path, *, feature_cache: Path | None = None) -> TextC
         except SafetensorError:
             raise ModelError(f"{folder / PARAMETERS_FILE}: not a safetensors file; save the model again") from None
         return model
-    model = build_classifier(replace(spec, name=f"{HF}{folder}", trainable="all"), seed=0)
+    model = build_classifier(replace(spec, name=f"{HF}{folder}", trainable="all", lora=None), seed=0)
     model.spec = spec
     return model
 
@@ -155,8 +169,9 @@ def read_spec(folder: Path) -> ModelSpec:
 def _check_encoder(spec: ModelSpec, folder: Path) -> None:
     encoder = Path(spec.name.removeprefix(HF))
     if spec.name.startswith(HF) and is_path(str(encoder)) and not encoder.is_dir():
+        built = "has adapters on" if spec.trainable == "lora" else "is a head on the encoder"
         raise ModelError(
-            f"{folder}: is a head on the encoder {encoder}, and that folder is gone; put it back, or write its new"
+            f"{folder}: {built} {encoder}, and that folder is gone; put it back, or write its new"
             f" place into name of {folder / SPEC_FILE} (knot-fed export makes a folder that includes the encoder)",
             refusal="the folder of a frozen encoder is gone; its owner finds which in the client's own log",
         )
@@ -175,15 +190,17 @@ def model_identity(spec: ModelSpec) -> list[object]:
     """
     unread = {"ngram-bag": ("trainable", "max_length", "vocabulary"), "tiny-bert": ("trainable",)}
     left_out = {"name", *unread.get(spec.name, ("vocabulary",))}
-    read = {field: value for field, value in sorted(asdict(spec).items()) if field not in left_out}
-    if not (is_external_model(spec.name) and spec.trainable == "all"):
+    read = {field: value for field, value in sorted(spec.to_mapping().items()) if field not in left_out}
+    if not (is_external_model(spec.name) and spec.trainable in ("all", "lora")):
         read["labels"] = len(spec.labels)
     name = plugin_identity(spec.name) if is_plugin_model(spec.name) else encoder_identity(spec.name)
     return [ARCHITECTURES, name, read, *_reduced_precision(spec)]
 
 
 def same_architecture(spec: ModelSpec, other: ModelSpec) -> bool:
-    """Return whether a classifier of one specification can load the trained state of the other; lengths may differ.
+    """Return whether a classifier of one specification can load the trained state of the other.
+
+    Lengths may differ, and the bits of frozen weights under adapters.
 
     Examples
     --------
@@ -191,24 +208,27 @@ def same_architecture(spec: ModelSpec, other: ModelSpec) -> bool:
     >>> same_architecture(spec, replace(spec, max_length=64)), same_architecture(spec, replace(spec, name="tiny-bert"))
     (True, False)
     """
-    return replace(spec, max_length=other.max_length) == other
+    lora = spec.lora
+    if lora is not None and other.lora is not None:
+        lora = lora.model_copy(update={"quantize": other.lora.quantize})
+    return replace(spec, max_length=other.max_length, lora=lora) == other
 
 
 def _reduced_precision(spec: ModelSpec) -> list[str]:
-    whole = spec.name == "tiny-bert" or (spec.name.startswith(HF) and spec.trainable == "all")
+    whole = spec.name == "tiny-bert" or (is_pretrained(spec.name) and spec.trainable != "head")
     dtype = placement().transformers if whole or is_plugin_model(spec.name) else placement().encoders
     return [str(dtype)] if dtype is not None and spec.name not in ("ngram-bag", CONSTANT) else []
 
 
 def check_model_name(name: str) -> None:
-    """Raise `ModelError` for an unknown model name; whether an `hf:` model can be loaded is not checked."""
+    """Raise `ModelError` for an unknown model name; whether a pretrained model can be loaded is not checked."""
     if name not in MODELS and not is_external_model(name):
         raise ModelError(f"no model {name!r}; use {', '.join(MODELS)}, or your own package.module:function")
 
 
 def is_external_model(name: str) -> bool:
     """Return whether building a model of this name reads files or the hub, or runs a user's code."""
-    return name.startswith(HF) or is_plugin_model(name)
+    return is_pretrained(name) or is_plugin_model(name)
 
 
 def _build(spec: ModelSpec, feature_cache: Path | None, chosen: Placement) -> TextClassifier:
@@ -221,6 +241,10 @@ def _build(spec: ModelSpec, feature_cache: Path | None, chosen: Placement) -> Te
         return build_tiny_bert(spec)
     if is_plugin_model(spec.name):
         return build_plugin(spec)
+    if spec.name.startswith(PROMPT):
+        return build_prompted(spec)
+    if spec.trainable == "lora":
+        return build_lora(spec, chosen)
     if spec.trainable == "head":
         return HeadClassifier(spec, FeatureExtractor(spec, feature_cache, chosen))
     return build_pretrained(spec)

@@ -3,7 +3,7 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
+from knot_fed.config import LoraConfig, PromptConfig
 from knot_fed.errors import ModelError
 from knot_fed.labels import MOST_LABELS
 from knot_fed.models.device import autocast, device_of
@@ -32,9 +33,11 @@ class ModelSpec:
     Parameters
     ----------
     name
-        `ngram-bag`, `tiny-bert`, `hf:<hub id or absolute folder>`, or a plug-in `package.module:function`.
+        `ngram-bag`, `tiny-bert`, `hf:<hub id or absolute folder>`, `prompt:<hub id or absolute folder>`, or a plug-in
+        `package.module:function`.
     trainable
-        `all`, or `head`: a small head on frozen features of an `hf:` encoder; other models are always trained whole.
+        Of an `hf:` model: `all`, `head` (a small head on frozen features) or `lora` (low-rank adapters and the
+        classification head); other models are always trained whole.
     labels
         Label names, in index order.
     paired
@@ -43,6 +46,10 @@ class ModelSpec:
         Tokens per example; longer ones are truncated.
     vocabulary
         WordPiece vocabulary of `tiny-bert`.
+    lora
+        Adapters of `trainable = "lora"`.
+    prompt
+        Template and label words of a `prompt:` model.
     """
 
     name: str
@@ -51,25 +58,37 @@ class ModelSpec:
     paired: bool
     max_length: int
     vocabulary: tuple[str, ...] = ()
+    lora: LoraConfig | None = None
+    prompt: PromptConfig | None = None
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return all fields as JSON values, without `lora` and `prompt` where there is none."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name in ("lora", "prompt"):
+            settings = values.pop(name)
+            values |= {} if settings is None else {name: settings.model_dump()}
+        return values
 
     def to_json(self) -> str:
         """Return the specification as canonical JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps(self.to_mapping(), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "ModelSpec":
         """Parse the output of `to_json`; raise `ModelError` if it is malformed or out of bounds."""
         try:
-            fields: dict[str, Any] = json.loads(text)
-            fields |= {key: tuple(str(value) for value in fields[key]) for key in ("labels", "vocabulary")}
-            spec = cls(**fields)
+            values: dict[str, Any] = json.loads(text)
+            values |= {key: tuple(str(value) for value in values[key]) for key in ("labels", "vocabulary")}
+            values["lora"] = LoraConfig.model_validate(values["lora"]) if "lora" in values else None
+            values["prompt"] = PromptConfig.model_validate(values["prompt"]) if "prompt" in values else None
+            spec = cls(**values)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise ModelError(
                 "the model specification is not what ModelSpec.to_json writes; save the model again"
             ) from None
         if not isinstance(spec.name, str) or type(spec.max_length) is not int or not isinstance(spec.paired, bool):
             raise ModelError("the model specification has fields of wrong types; save the model again")
-        if spec.trainable not in ("all", "head") or not 0 < spec.max_length <= LONGEST_INPUT:
+        if spec.trainable not in ("all", "head", "lora") or not 0 < spec.max_length <= LONGEST_INPUT:
             raise ModelError(f"the model specification trains no known part, or reads not 1 to {LONGEST_INPUT} tokens")
         for what, found, most in (
             ("characters in its name", spec.name, LONGEST_NAME),
@@ -89,6 +108,8 @@ class TextClassifier(nn.Module, ABC):
     """Whether all of its parameters are pretrained, so that `teacher.epochs = 0` may use it as it is."""
     frozen_under_dp_sgd: tuple[str, ...] = ()
     """Name prefixes of parameters that DP-SGD freezes, since noise on that many would drown the others."""
+    trains: bool = True
+    """Whether training changes it; a prompted model answers as it is."""
     mixed_precision: bool = False
     """Whether it keeps its accuracy under autocast to bfloat16, as transformers do."""
 
@@ -124,6 +145,10 @@ class TextClassifier(nn.Module, ABC):
     @abstractmethod
     def random_items(self, generator: np.random.Generator, count: int) -> list[Item]:
         """Draw items of random tokens, which are unrelated to any label."""
+
+    def state_names(self) -> list[str]:
+        """Return the names of the arrays that training changes; by default all of its state."""
+        return list(self.state_dict())
 
     def notes(self) -> list[str]:
         """Return sentences on what a user may not expect of the classifier."""

@@ -4,7 +4,16 @@ from collections.abc import Sequence
 
 from knot_fed.config import RunConfig
 from knot_fed.mechanisms import mechanism_of
-from knot_fed.models import ModelSpec, build_classifier, check_ready, is_external_model, try_model
+from knot_fed.models import (
+    ModelSpec,
+    build_classifier,
+    check_lora_extra,
+    check_prompt,
+    check_ready,
+    is_external_model,
+    run_spec,
+    try_model,
+)
 from knot_fed.types import Text
 
 PAIRED_TASK = "nli"
@@ -39,14 +48,35 @@ def check_models(config: RunConfig, texts: Sequence[Text]) -> list[str]:
     for name in sorted(untrained):
         if not is_external_model(name):
             check_ready(name, ready=False)
-    for name in sorted(filter(is_external_model, named_models(config))):
-        spec = ModelSpec(name, config.trainable, config.label_space().names, paired, config.teacher.max_length)
+    for spec, teaches in _external_specs(config, paired=paired).items():
+        _check_settings(spec)
         trial = try_model(spec, tuple(texts))
         if trial is None:
             continue
-        if name in private:
+        if teaches and spec.name in private:
             model = build_classifier(spec, seed=0, device="cpu")
             mechanism.check_model(model, texts or [("a", "b") if paired else "a"])
-        check_ready(name, ready=trial.ready or name not in untrained)
-        notes += [f"model {name!r}: {note}" for note in trial.notes]
-    return notes
+        check_ready(spec.name, ready=trial.ready or spec.name not in untrained)
+        notes += [f"model {spec.name!r}: {note}" for note in trial.notes]
+    return list(dict.fromkeys(notes))
+
+
+def _external_specs(config: RunConfig, *, paired: bool) -> dict[ModelSpec, bool]:
+    """Return the specifications of the models that are read from files or the hub, and whether a teacher has each."""
+    student, teachers = config.student_model, teacher_models(config) | (named_models(config) - {config.student_model})
+    roles = [*((name, True) for name in teachers), *([] if student in teachers else [(student, False)])]
+    if student in teachers and config.lora.quantize != "none":
+        roles.append((student, False))
+    return {
+        run_spec(config, name, paired=paired, teacher=teaches): teaches
+        for name, teaches in sorted(roles)
+        if is_external_model(name)
+    }
+
+
+def _check_settings(spec: ModelSpec) -> None:
+    """Raise `ModelError` for missing packages and an unfit prompt, also if the model must be fetched first."""
+    if spec.lora is not None:
+        check_lora_extra(spec.lora)
+    if spec.prompt is not None:
+        check_prompt(spec.prompt, spec.labels, paired=spec.paired)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from knot_fed.config import RunConfig
+from knot_fed.config import PROMPT, RunConfig
 from knot_fed.data.partition import CLIENT_NAME, LONGEST_CLIENT_NAME, client_name, client_shard
 from knot_fed.errors import ConfigError, shown
 from knot_fed.files import check_writable
@@ -69,11 +69,16 @@ def check_deployed_run(config: RunConfig) -> list[str]:
     models = named_models(config)
     for model in models:
         check_model_name(model)
-    others = ", ".join(sorted(model for model in models if not model.startswith("hf:")))
+    others = ", ".join(sorted(model for model in models if not model.startswith(("hf:", PROMPT))))
     if config.trainable == "head" and others:
         raise ConfigError(
             f"run configuration: trainable = 'head' trains on a frozen hf: encoder, and {others} is not one; use"
             " trainable = 'all', or hf: models"
+        )
+    if config.trainable == "lora" and not any(model.startswith("hf:") for model in models):
+        raise ConfigError(
+            "run configuration: trainable = 'lora' adds adapters to hf: models, and the run has none; use trainable ="
+            " 'all', or an hf: model"
         )
     space, settings = config.label_space(), config.labels
     if not settings.names or settings.coordinates.strip():

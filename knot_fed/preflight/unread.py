@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from knot_fed.config import PrivacyConfig, RunConfig, kebab, readers_of
+from knot_fed.config import PROMPT, PrivacyConfig, RunConfig, kebab, readers_of
 from knot_fed.config.choices import WEIGHTED
 from knot_fed.losses import TRANSPORT_KEYS, loss_keys
 from knot_fed.preflight.models import named_models
@@ -32,6 +32,11 @@ SOLVER: tuple[Condition, str] = (
     lambda run: "ot" in loss_keys(run).values() and run.transport.solver in ("auto", "sinkhorn"),
     "distill.loss = ot with Sinkhorn",
 )
+LORA: tuple[Condition, str] = (lambda run: run.trainable == "lora", "trainable = lora")
+PROMPTED: tuple[Condition, str] = (
+    lambda run: any(name.startswith(PROMPT) for name in named_models(run)),
+    "a teacher prompt:<hub id or absolute folder>",
+)
 READERS: Mapping[str, tuple[Condition, str]] = {
     "labels.coordinates": (lambda run: bool(run.labels.names), "labels.names"),
     **{
@@ -48,9 +53,11 @@ READERS: Mapping[str, tuple[Condition, str]] = {
         "data.partition = pathological or shard",
     ),
     "data.id": (lambda run: run.data.partition == "natural-id", "data.partition = natural-id"),
+    **{f"lora.{key}": LORA for key in ("rank", "alpha", "dropout", "targets", "quantize")},
+    **{f"prompt.{key}": PROMPTED for key in ("template", "words", "calibrate")},
     "compile": (
-        lambda run: run.device != "cpu" and run.trainable == "all" and named_models(run) != {"ngram-bag"},
-        "device other than cpu, and a transformer with trainable = all",
+        lambda run: run.device != "cpu" and run.trainable != "head" and named_models(run) != {"ngram-bag"},
+        "device other than cpu, and a transformer with trainable = all or lora",
     ),
     "teacher.max-length": (lambda run: named_models(run) != {"ngram-bag"}, "a model other than ngram-bag"),
     **{

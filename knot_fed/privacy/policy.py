@@ -35,8 +35,8 @@ class ReleasePolicy(BaseModel):
     # The score per text: the confidence, computed from the prediction bias, which never leaves; the density, or whether
     # it is high, which reveals what the private texts are about; the training loss; or the reliability.
     share_confidences: bool = True
-    # Teachers may start from the student, or a personal model, that the server has sent or shaped: crafted parameters can
-    # make soft labels reveal more.
+    # Teachers may start from the student, or a personal model, that the server has sent or shaped: crafted parameters
+    # can make soft labels reveal more.
     accept_student: bool = False
     take_part_in_evaluation: bool = True  # on the private test split, of which the metrics leave
     evaluate_without_guarantee: bool = False  # even with `require` or a limit on epsilon, which do not cover metrics

@@ -126,6 +126,8 @@ def training(about: About) -> str:
     kind = escaped(shorten_paths(about.spec.name))
     if about.spec.trainable == "head":
         kind = f"a head (layer norm, 1024 units) on mean-pooled features of the frozen encoder {kind}"
+    if about.spec.lora is not None:
+        kind = f"{kind}, by low-rank adapters (LoRA, rank {about.spec.lora.rank}) that are added to its weights"
     start = "random parameters of what is trained"
     if student.get("pretrain"):
         start = f"training on the public set {escaped(about.public)}" + (

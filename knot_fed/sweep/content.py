@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from knot_fed.config import RunConfig
+from knot_fed.config import PROMPT, RunConfig
 from knot_fed.data.reading.files import content_digest, data_path
 from knot_fed.models import encoder_identity, is_plugin_model, plugin_identity
 
@@ -36,9 +36,10 @@ def _read_by(config: RunConfig) -> Iterator[tuple[str, str]]:
     for name in (*data.client_names, data.public, data.transfer):
         yield name, data_path(data.root, name)
     for model in map(str.strip, (config.model, config.student_model, *config.teacher.models.split(","))):
-        folder = Path(model.removeprefix(HF))
-        if model.startswith(HF) and folder.is_dir():
-            yield f"{HF}{folder.name}", model
+        kind = next((prefix for prefix in (HF, PROMPT) if model.startswith(prefix)), "")
+        folder = Path(model.removeprefix(kind))
+        if kind and folder.is_dir():
+            yield f"{kind}{folder.name}", model
         elif is_plugin_model(model):
             yield model, f"{OWN}{model}"
     cost = Path(config.transport.cost)
@@ -47,7 +48,7 @@ def _read_by(config: RunConfig) -> Iterator[tuple[str, str]]:
 
 
 def _digest(path: str) -> str:
-    if path.startswith(HF):
+    if path.startswith((HF, PROMPT)):
         return encoder_identity(path)
     if path.startswith(OWN):
         return plugin_identity(path.removeprefix(OWN))[1]

@@ -17,7 +17,7 @@ SET_BY_SWEEP = ("name", "resume", "runs-dir", "state-dir", "threads")
 """Keys that a sweep sets itself, or that must be the same for all runs."""
 MOST_SEEDS = 1000
 """A typing error is reported before its cells fill the memory."""
-SHAPING = ("task", "model", "trainable", "labels.", "data.", "teacher.", "student.", "privacy.")
+SHAPING = ("task", "model", "trainable", "lora.", "prompt.", "labels.", "data.", "teacher.", "student.", "privacy.")
 """Prefixes of keys that change the data, the teachers or the student's start, and so the baselines."""
 OF_ROUNDS = ("teacher.start", "teacher.round-epochs", "student.restart")
 """Keys under these prefixes that no baseline reads."""

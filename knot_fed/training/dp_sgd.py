@@ -85,6 +85,11 @@ def check_treatable(model: TextClassifier, texts: Sequence[Text]) -> None:
 
     The first of these public texts, twice in a batch, shows whether per-example gradients work. No parameter changes.
     """
+    if model.spec.lora is not None and model.spec.lora.quantize != "none":
+        raise PrivacyError(
+            f"lora.quantize = {model.spec.lora.quantize!r}: the noise of DP-SGD does not cover the rounding of"
+            " quantised layers; use lora.quantize = 'none'"
+        )
     with _private_training(model), _per_example_gradients(model):
         optimiser, items = _optimiser(model, TRIED, NoiseSource()), model.encode([*texts[:1]] * 2)
         model.train()
@@ -203,5 +208,5 @@ def _untreatable_if_it_fails(model: TextClassifier) -> Iterator[None]:
 def _untreatable(model: TextClassifier, found: str) -> PrivacyError:
     return PrivacyError(
         f"{model.spec.name}: Opacus cannot treat a layer ({found});"
-        " use ngram-bag, tiny-bert, or an hf: model with trainable = 'head'"
+        " use ngram-bag, tiny-bert, or an hf: model with trainable = 'head' or 'lora'"
     )

@@ -151,7 +151,10 @@ class _Training:
     ) -> None:
         self._rate = schedule.learning_rate or model.default_learning_rate
         self._optimiser = torch.optim.AdamW(
-            model.parameters(), lr=self._rate, weight_decay=schedule.weight_decay, fused=True
+            [parameter for parameter in model.parameters() if parameter.requires_grad],
+            lr=self._rate,
+            weight_decay=schedule.weight_decay,
+            fused=True,
         )
         self._generator = np.random.default_rng(seed)
         self._model, self._items, self._batch_loss, self._schedule = model, items, batch_loss, schedule

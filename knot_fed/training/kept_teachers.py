@@ -12,7 +12,14 @@ from pathlib import Path
 from knot_fed.config import TeacherConfig
 from knot_fed.errors import DamagedError, KnotError, ModelError, PrivacyError, writing_failed
 from knot_fed.files import check_folder, keep_folder
-from knot_fed.models import ModelSpec, TextClassifier, load_classifier, model_identity, save_classifier
+from knot_fed.models import (
+    ModelSpec,
+    TextClassifier,
+    is_prompted,
+    load_classifier,
+    model_identity,
+    save_classifier,
+)
 from knot_fed.privacy.noise import NoiseSource
 from knot_fed.training.dp_sgd import PrivateSchedule
 from knot_fed.training.teacher import train_private_teacher, train_teacher
@@ -44,7 +51,7 @@ def load_or_train_teacher(
     Parameters
     ----------
     folder
-        Where teachers are stored; None: nowhere. A ready model (`epochs = 0`) is never stored.
+        Where teachers are stored; None: nowhere. A ready model (`epochs = 0`) and a prompted one are never stored.
     private
         Schedule of DP-SGD; None: `train_teacher`, without a guarantee.
     start
@@ -63,7 +70,7 @@ def load_or_train_teacher(
             spec, examples.train, private, seed=seed, source=NoiseSource(), feature_cache=feature_cache, start=start
         )
 
-    if folder is None or not settings.epochs:
+    if folder is None or not settings.epochs or is_prompted(spec.name):
         return train(), False
     kept = folder / teacher_digest(spec, examples, settings, seed, private, start)
     return load_or_train(kept, train, feature_cache=feature_cache, heal=private is None)
@@ -136,7 +143,7 @@ def teacher_digest(
     started: dict[str, object] = {} if start is None else {"start": _digest_of_state(start)}
     if private is not None:
         return digest_of_training(spec, [examples.train], {"dp-sgd": asdict(private)} | started, seed)
-    if not settings.epochs:
+    if not settings.epochs or is_prompted(spec.name):
         return digest_of_training(spec, [], {"epochs": 0}, seed)
     if start is not None:
         started |= {"epochs": settings.epochs_from_student}

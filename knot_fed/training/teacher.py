@@ -22,6 +22,7 @@ from knot_fed.models import (
     build_classifier,
     check_ready,
     constant_classifier,
+    is_prompted,
     load_trained_state,
     model_identity,
     predict_logits,
@@ -52,7 +53,8 @@ def train_teacher(
     """Train a classifier by cross-entropy, with early stopping by macro-F1 on the validation split.
 
     If all training examples have one label, a teacher with new parameters is a constant, and is not calibrated. With
-    `epochs = 0` a ready model is returned as built, and no example is read. The test split is never read.
+    `epochs = 0` a ready model is returned as built, as a prompted one always is, and no example is read. The test split
+    is never read.
 
     Parameters
     ----------
@@ -68,7 +70,7 @@ def train_teacher(
     ModelError
         If the model cannot be built, training diverges, or `epochs = 0` meets a model with random parameters.
     """
-    if not settings.epochs:
+    if not settings.epochs or is_prompted(spec.name):
         ready = build_classifier(spec, seed=seed, feature_cache=feature_cache)
         check_ready(spec.name, ready=ready.starts_ready)
         return ready.eval()

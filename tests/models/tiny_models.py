@@ -124,3 +124,10 @@ FAMILIES = {
 def write_family(folder, family):
     kind, tokenizer, reading, settings = FAMILIES[family]
     return write_model(folder, kind, tokenizer_of(tokenizer, **reading), **settings)
+
+
+def write_causal(folder, family):
+    """Write a decoder of the families with its language-model head; return the name of a prompted teacher."""
+    kind, tokenizer, reading, settings = FAMILIES[family]
+    whole = {"GPT2Model": "GPT2LMHeadModel", "Qwen2Model": "Qwen2ForCausalLM"}.get(kind, kind)
+    return write_model(folder, whole, tokenizer_of(tokenizer, **reading), **settings).replace("hf:", "prompt:")

@@ -43,6 +43,8 @@ def estimate_cost(plan: TeacherPlan, model: TextClassifier, texts: Sequence[Text
     size = FLOAT_BYTES * sum(parameter.numel() for parameter in model.parameters())
     answers = FLOAT_BYTES * len(texts) * len(plan.spec.labels) * shards
     to_read, to_train = _trial_seconds(model, _of_all_lengths(texts))
+    if not model.trains:
+        return RequestCost(0, 0, size + answers, (to_read + to_train) * len(texts))
     read = train + val + shards * len(texts)
     return RequestCost(steps, shards, size * shards + answers, to_read * read + to_train * steps * batch)
 
@@ -115,7 +117,9 @@ def _trial_seconds(model: TextClassifier, texts: Sequence[Text]) -> tuple[float,
         read = time.monotonic()
         logits = model.logits(items)
         labels = torch.zeros(len(items), dtype=torch.long, device=logits.device)
-        nn.functional.cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
+        loss = nn.functional.cross_entropy(logits, labels)
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
         if logits.is_cuda:
             torch.cuda.synchronize(logits.device)  # a GPU is only told to start
         trained = time.monotonic()

@@ -209,12 +209,13 @@ class Client:
 
     def spec(self, transfer: TransferSet) -> models.ModelSpec:
         """Describe the teacher; a vocabulary is trained on the public transfer texts only."""
-        return models.ModelSpec(
-            name=self.model,
-            trainable=self.node.trainable or self.run.trainable,
-            labels=self.run.label_space().names,
+        return models.run_spec(
+            self.run,
+            self.model,
             paired=transfer.paired,
-            max_length=self.node.max_length if self.node.data else self.run.teacher.max_length,
+            teacher=True,
+            max_length=self.node.max_length if self.node.data else 0,
+            trainable=self.node.trainable,
             vocabulary=models.train_vocabulary(transfer.texts) if self.model == "tiny-bert" else (),
         )
 

@@ -22,7 +22,16 @@ from knot_fed.errors import KnotError, describe_error, phase
 from knot_fed.federation.server.roster import Outcome
 from knot_fed.federation.server.tracking import track_files, track_metrics, track_results
 from knot_fed.labels import LabelSpace
-from knot_fed.models import ModelSpec, TextClassifier, build_classifier, placement, save_classifier, train_vocabulary
+from knot_fed.models import (
+    ModelSpec,
+    TextClassifier,
+    build_classifier,
+    merge_adapters,
+    placement,
+    run_spec,
+    save_classifier,
+    train_vocabulary,
+)
 from knot_fed.publishing.card import write_run_card
 from knot_fed.reporting.report import write_report
 from knot_fed.runs.log import FAILED, LOG_FILE, OPENED, RESULT, log_event, log_to, new_seal, printable
@@ -157,14 +166,8 @@ def calibrate_start(config: RunConfig, student: TextClassifier, validation: Labe
 
 def student_spec(config: RunConfig, transfer: TransferSet) -> ModelSpec:
     """Describe the student; a vocabulary is trained on the public transfer texts only."""
-    return ModelSpec(
-        name=config.student_model,
-        trainable=config.trainable,
-        labels=config.label_space().names,
-        paired=transfer.paired,
-        max_length=config.teacher.max_length,
-        vocabulary=train_vocabulary(transfer.texts) if config.student_model == "tiny-bert" else (),
-    )
+    vocabulary = train_vocabulary(transfer.texts) if config.student_model == "tiny-bert" else ()
+    return run_spec(config, config.student_model, paired=transfer.paired, teacher=False, vocabulary=vocabulary)
 
 
 def run_between_measurements(
@@ -214,7 +217,7 @@ def finish_run(
 ) -> None:
     """Save student and `summary.json`; then raise the failure, or write model card and `report`, and tell trackers."""
     try:
-        save_classifier(student, folder.student)
+        save_classifier(merge_adapters(student), folder.student)
         summary = summarise(config, outcome, facts, seconds=time.monotonic() - started, failure=failure)
         summary |= {"config_sha256": folder.config_digest()}
         folder.write_summary(summary)

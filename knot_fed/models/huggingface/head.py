@@ -18,7 +18,7 @@ from typing_extensions import override
 from knot_fed.models.device import Placement, autocast, memory_explained
 from knot_fed.models.huggingface.feature_cache import ComputeFeatures, FeatureCache
 from knot_fed.models.huggingface.lazily import transformers
-from knot_fed.models.huggingface.pretrained import HF, load_weights, read_config, unusable
+from knot_fed.models.huggingface.pretrained import identifier_of, is_pretrained, load_weights, read_config, unusable
 from knot_fed.models.huggingface.text_tokens import cut_notes, load_tokenizer, random_token_items, tokenize
 from knot_fed.models.items import take
 from knot_fed.models.text_classifier import Item, ModelSpec, TextClassifier, pair_features
@@ -209,8 +209,8 @@ def encoder_identity(name: str) -> str:
     >>> encoder_identity("ngram-bag")
     'ngram-bag'
     """
-    folder = Path(name.removeprefix(HF))
-    if not name.startswith(HF) or not folder.is_dir():
+    folder = Path(identifier_of(name))
+    if not is_pretrained(name) or not folder.is_dir():
         return name
     files = sorted(file for file in folder.iterdir() if file.suffix in CONTENT and file.is_file())
     return _digest_of(tuple((file, _version(file.stat())) for file in files))

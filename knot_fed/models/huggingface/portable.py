@@ -17,6 +17,7 @@ from knot_fed.models.constant import ConstantClassifier
 from knot_fed.models.huggingface import exported
 from knot_fed.models.huggingface.head import DROPOUT, HIDDEN, HeadClassifier
 from knot_fed.models.huggingface.lazily import transformers
+from knot_fed.models.huggingface.lora import LoraClassifier, merged
 from knot_fed.models.huggingface.text_tokens import surrounding_tokens
 from knot_fed.models.huggingface.transformer import TransformerClassifier
 from knot_fed.models.ngram_bag import DROPOUT as NGRAM_DROPOUT
@@ -57,6 +58,8 @@ def write_portable(model: TextClassifier, folder: Path) -> list[str]:
 
 
 def _write(model: TextClassifier, folder: Path) -> list[str]:
+    if isinstance(model, LoraClassifier):
+        model = merged(model)
     if isinstance(model, TransformerClassifier):
         return _write_transformer(model, folder)
     if isinstance(model, HeadClassifier):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from knot_fed.config import PROMPT
 from knot_fed.errors import ModelError
 from knot_fed.models.huggingface.exported import EXPORTED_TYPES
 from knot_fed.models.huggingface.lazily import huggingface_hub, transformers
@@ -31,6 +32,16 @@ def unusable(name: str, what: str, remedy: str) -> ModelError:
     )
 
 
+def identifier_of(name: str) -> str:
+    """Return the hub id or folder of an `hf:` or `prompt:` model; any other name as it is."""
+    return name.removeprefix(HF).removeprefix(PROMPT)
+
+
+def is_pretrained(name: str) -> bool:
+    """Return whether a name is that of a pretrained model: a classifier (`hf:`), or a prompted teacher (`prompt:`)."""
+    return name.startswith((HF, PROMPT))
+
+
 def is_path(identifier: str) -> bool:
     """Return whether the identifier after `hf:` is a local path, not a hub id."""
     path = Path(identifier)
@@ -45,14 +56,14 @@ def hub_id(name: str) -> str | None:
     >>> hub_id("hf:org/model"), hub_id("hf:/opt/model"), hub_id("ngram-bag")
     ('org/model', None, None)
     """
-    identifier = name.removeprefix(HF)
-    return identifier if name.startswith(HF) and not is_path(identifier) else None
+    identifier = identifier_of(name)
+    return identifier if is_pretrained(name) and not is_path(identifier) else None
 
 
 def cached_folder(name: str) -> Path | None:
     """Return the folder of the hub's cache with a complete copy of a model, or None; refuse a malformed hub id."""
     try:
-        config = huggingface_hub.try_to_load_from_cache(name.removeprefix(HF), "config.json")
+        config = huggingface_hub.try_to_load_from_cache(identifier_of(name), "config.json")
     except ValueError:
         raise unusable(name, "not the form of a hub id", "give hf:<hub id or absolute folder>") from None
     if not isinstance(config, str):
@@ -68,7 +79,7 @@ def read_config(name: str) -> Any:
     Raises `ModelError` if there is no such model, its weights are missing, or it is an adapter, quantised, or unknown
     to transformers.
     """
-    identifier = name.removeprefix(HF)
+    identifier = identifier_of(name)
     if is_path(identifier):
         _check_folder(name, Path(identifier))
     try:
@@ -134,22 +145,26 @@ def _unknown_type(facts: dict[str, Any]) -> tuple[str, str]:
     return f"transformers {transformers.__version__} knows no type {kind!r}", "use another model, or upgrade"
 
 
-def load_weights(auto_class: Any, name: str, config: Any, *, prefix: str | None = None) -> tuple[Any, set[str]]:
+def load_weights(
+    auto_class: Any, name: str, config: Any, *, prefix: str | None = None, quantised: dict[str, Any] | None = None
+) -> tuple[Any, set[str]]:
     """Load a model in float32 by an auto class of transformers; also return the names of arrays that its files lack.
 
-    `prefix` is that of the encoder's arrays, if it is not the model's `base_model_prefix`. Raises `ModelError` if the
+    `prefix` is that of the encoder's arrays, if it is not the model's `base_model_prefix`; `quantised` has further
+    arguments of `from_pretrained` that quantise frozen layers. Raises `ModelError` if the
     weights cannot be read, or arrays of the encoder are missing.
     """
     try:
         network, told = auto_class.from_pretrained(
-            name.removeprefix(HF),
+            identifier_of(name),
             config=config,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             trust_remote_code=False,
             weights_only=True,
+            **(quantised or {}),
         )
-        network = network.float()
+        network = _in_float32(network) if quantised else network.float()
     except Exception as error:
         raise not_loadable(name, error, what="weights") from None
     prefix = f"{network.base_model_prefix}." if prefix is None else prefix
@@ -170,10 +185,21 @@ def load_weights(auto_class: Any, name: str, config: Any, *, prefix: str | None 
     return network, missing
 
 
+def _in_float32(network: Any) -> Any:
+    """Convert all parameters that are not quantised; transformers refuses `float()` if any is."""
+    for parameter in network.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.float()
+    for buffer in network.buffers():
+        if buffer.is_floating_point():
+            buffer.data = buffer.data.float()
+    return network
+
+
 def not_loadable(name: str, error: Exception, *, what: str, remedy: str = COPY) -> ModelError:
     """Return the error for a part of a pretrained model that cannot be loaded."""
     if isinstance(error, ImportError):
         return unusable(name, f"its {what} needs a package that is not installed", "see the model's page for which one")
-    if isinstance(error, OSError) and not is_path(name.removeprefix(HF)):
+    if isinstance(error, OSError) and not is_path(identifier_of(name)):
         return unusable(name, f"its {what} cannot be fetched from the hub", ASK_THE_HUB)
     return unusable(name, f"its {what} cannot be loaded ({type(error).__name__})", remedy)

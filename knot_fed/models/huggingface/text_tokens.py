@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from knot_fed.models.huggingface.lazily import transformers
-from knot_fed.models.huggingface.pretrained import HF, not_loadable, unusable
+from knot_fed.models.huggingface.pretrained import identifier_of, not_loadable, unusable
 from knot_fed.models.text_classifier import Item, ModelSpec
 from knot_fed.types import Text
 
@@ -34,7 +34,7 @@ def load_tokenizer(name: str, config: Any) -> Any:
     """
     body = _body(name, config)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name.removeprefix(HF), trust_remote_code=False)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(identifier_of(name), trust_remote_code=False)
         unknown = all_unknown(tokenizer, ORDINARY_WORDS)
     except Exception as error:
         raise not_loadable(name, error, what="tokenizer", remedy=ADD_FILES) from None

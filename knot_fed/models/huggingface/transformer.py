@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +103,30 @@ class TransformerClassifier(TextClassifier):
         self.tokenizer.save_pretrained(folder)
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A pretrained sequence classifier, its tokenizer, the arrays that its files lack, and notes for the user."""
+
+    network: Any
+    tokenizer: Any
+    missing: set[str]
+    ready: bool  # whether its head was trained on the run's labels
+    notes: list[str]
+
+
 def build_pretrained(spec: ModelSpec) -> TransformerClassifier:
+    """Build a pretrained classifier that is trained whole; see `load_sequence_classifier`."""
+    loaded = load_sequence_classifier(spec)
+    return TransformerClassifier(
+        spec, loaded.network, loaded.tokenizer, learning_rate=5e-5, ready=loaded.ready, notes=loaded.notes
+    )
+
+
+def load_sequence_classifier(spec: ModelSpec, *, quantised: dict[str, Any] | None = None) -> Loaded:
     """Load a pretrained classifier, its labels matched by name; an encoder or a head of other size gets a new head.
 
-    Raises `ModelError` if the model cannot be fetched or used, or its trained head has other labels.
+    `quantised` has the arguments of `from_pretrained` that quantise its layers. Raises `ModelError` if the model cannot
+    be fetched or used, or its trained head has other labels.
     """
     config = read_config(spec.name)
     tokenizer = load_tokenizer(spec.name, config)
@@ -115,7 +136,9 @@ def build_pretrained(spec: ModelSpec) -> TransformerClassifier:
     wanted.id2label = dict(enumerate(spec.labels))
     wanted.label2id = {name: index for index, name in wanted.id2label.items()}
     wanted.problem_type = None
-    network, missing = load_weights(transformers.AutoModelForSequenceClassification, spec.name, wanted)
+    network, missing = load_weights(
+        transformers.AutoModelForSequenceClassification, spec.name, wanted, quantised=quantised
+    )
     network.config.pad_token_id = network.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     notes = []
     ready = all(key.startswith(f"{network.base_model_prefix}.") for key in missing)
@@ -123,7 +146,7 @@ def build_pretrained(spec: ModelSpec) -> TransformerClassifier:
         match_head(network, config, spec.labels, name=spec.name)
     elif any("ForSequenceClassification" in kind for kind in config.architectures or ()):
         notes = [f"its head of {config.num_labels} label(s) is replaced by a fresh one of {len(spec.labels)}"]
-    return TransformerClassifier(spec, network, tokenizer, learning_rate=5e-5, ready=ready, notes=notes)
+    return Loaded(network, tokenizer, missing, ready, notes)
 
 
 def build_tiny_bert(spec: ModelSpec) -> TransformerClassifier:

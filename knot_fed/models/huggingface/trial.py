@@ -10,7 +10,7 @@ import torch
 from knot_fed.config.plugins import plugin_error
 from knot_fed.errors import ModelError, PluginError
 from knot_fed.models.huggingface.lazily import huggingface_hub
-from knot_fed.models.huggingface.pretrained import HF, cached_folder, is_path, unusable
+from knot_fed.models.huggingface.pretrained import cached_folder, identifier_of, is_path, is_pretrained, unusable
 from knot_fed.models.huggingface.text_tokens import all_unknown
 from knot_fed.models.inference import predict_logits
 from knot_fed.models.plugins import as_model_error, is_plugin_model
@@ -32,7 +32,7 @@ LONG = "The battery lasts two days, and the screen is bright enough to read outs
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """The number of parameters, whether all are pretrained, and notes on what a user may not expect."""
+    """The number of trained parameters, whether all are pretrained, and notes on what a user may not expect."""
 
     parameters: int
     ready: bool
@@ -49,17 +49,18 @@ def try_model(spec: ModelSpec, texts: tuple[Text, ...] = ()) -> Trial | None:
     ModelError
         If it cannot be built, knows no part of the texts, fails on one, or its answer for a text depends on the batch.
     """
-    if not spec.name.startswith(HF) or is_path(spec.name.removeprefix(HF)):
+    if not is_pretrained(spec.name) or is_path(identifier_of(spec.name)):
         return _tried(spec, texts)
     folder = cached_folder(spec.name)
     if folder is None and huggingface_hub.constants.HF_HUB_OFFLINE:
         return _tried(spec, texts)
     if folder is None:
         return None
+    local = f"{spec.name.removesuffix(identifier_of(spec.name))}{folder}"
     try:
-        return _tried(replace(spec, name=f"{HF}{folder}"), texts)
+        return _tried(replace(spec, name=local), texts)
     except ModelError as error:
-        error.args = (str(error).replace(f"{HF}{folder}", spec.name),)
+        error.args = (str(error).replace(local, spec.name),)
         raise
 
 
@@ -81,9 +82,13 @@ def _tried(spec: ModelSpec, texts: tuple[Text, ...]) -> Trial:
         if is_plugin_model(spec.name):
             with as_model_error():
                 raise plugin_error(spec.name, "model", error) from None
-        remedy = "use trainable = 'head', or another model" if spec.trainable == "all" else "use another model"
+        remedy = (
+            "use trainable = 'head', or another model"
+            if spec.trainable != "head" and spec.prompt is None
+            else "use another model"
+        )
         raise unusable(spec.name, f"it fails on a batch of trial texts ({type(error).__name__})", remedy) from None
-    count = sum(parameter.numel() for parameter in model.parameters())
+    count = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     return Trial(count, model.starts_ready, tuple(notes))
 
 
