@@ -42,7 +42,24 @@ SCHEMES: dict[str, SchemeFacts] = {
     "density": SchemeFacts(reads="density"),
 }
 POOLINGS: dict[str, str] = {"mean": "", "median": "", "trimmed-mean": ""}
-GROUND_COSTS: dict[str, str] = {"semantic": "", "augmented": "", "zero-one": "", "cosine": ""}
+GROUND_COSTS: dict[str, str] = {
+    "semantic": "",
+    "augmented": "",
+    "zero-one": "",
+    "cosine": "",
+    "embedding": "label names, read by an encoder",
+    "confusion": "learnt from the pooled soft labels",
+    "cka": "learnt from the student's features",
+}
+OF_COORDINATES = ("semantic", "augmented", "cosine")
+"""Ground costs that read coordinates."""
+LEARNT_COSTS = ("confusion", "cka")
+"""Ground costs that are known only after the first round's answers."""
+GEOMETRIES: dict[str, str] = {
+    "auto": "coordinates, or without them those of an embedding cost, else equal",
+    "equal": "all labels one apart",
+    "embedding": "label names, read by an encoder",
+}
 SOLVERS: dict[str, str] = {"auto": "", "line": "", "star": "", "table": "", "sinkhorn": "", "lp": ""}
 PARTITIONS: dict[str, str] = {
     "iid": "", "dirichlet": "", "pathological": "", "shard": "", "exponential": "", "natural-id": ""

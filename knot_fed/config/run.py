@@ -5,7 +5,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from knot_fed.config.choices import AUTO, MODELS, NO_TRACKER, SCHEMES, TRACKERS, described, names_of
+from knot_fed.config.choices import (
+    AUTO,
+    LEARNT_COSTS,
+    MODELS,
+    NO_TRACKER,
+    OF_COORDINATES,
+    SCHEMES,
+    TRACKERS,
+    described,
+    names_of,
+)
 from knot_fed.config.fields import MOST_CLIENTS, Clients, RunName, Section, Trainable
 from knot_fed.config.parsing import Scalar, check_known_keys, flattened, invalid, known_keys, nested
 from knot_fed.config.sections import (
@@ -106,9 +116,18 @@ class RunConfig(Section):
 
     @property
     def ground_cost(self) -> str:
-        """The effective `transport.cost`: without coordinates, zero-one unless it is a file."""
+        """The effective `transport.cost`: without coordinates, zero-one where it would read them."""
         named = self.transport.cost
-        return named if self.label_space().ordered or named.endswith((".npy", ".csv")) else "zero-one"
+        return "zero-one" if named in OF_COORDINATES and not self.label_space().ordered else named
+
+    @property
+    def geometry(self) -> str:
+        """The effective `labels.geometry`: coordinates, equal, embedding or a file."""
+        if self.labels.geometry != AUTO:
+            return self.labels.geometry
+        if self.label_space().ordered:
+            return "coordinates"
+        return "embedding" if self.transport.cost == "embedding" else "equal"
 
     @property
     def student_model(self) -> str:
@@ -121,6 +140,11 @@ def _check_together(config: RunConfig) -> None:
         raise ConfigError(
             f"{WHERE}: weights.pooling = {config.weights.pooling!r} pools nothing under"
             f" distill.objective = {config.distill.objective!r}; use distill.objective = 'pooled'"
+        )
+    if config.transport.cost in LEARNT_COSTS and config.transport.solver in ("line", "star"):
+        raise ConfigError(
+            f"{WHERE}: transport.solver = {config.transport.solver!r} needs distances of one shape, and"
+            f" transport.cost = {config.transport.cost!r} is learnt; use transport.solver = 'auto'"
         )
     _check_privacy(config)
     if config.privacy.secure_sum:

@@ -22,7 +22,7 @@ from knot_fed.types import TeacherAnswer
 
 NOT_ASKED = (
     "name", "resume", "runs-dir", "state-dir", "threads", "timeout", "wait-for", "keep-answers", "trackers",
-    "fedavg.",
+    "fedavg.", "labels.geometry",
 )  # fmt: skip
 """Keys that change no answer."""
 SERVER_ONLY = (

@@ -8,8 +8,9 @@ import numpy as np
 from knot_fed.aggregation import SCHEMES, TeacherAnswers, client_weights
 from knot_fed.config import RunConfig
 from knot_fed.errors import PluginError
-from knot_fed.losses import BUILDERS, make_loss, try_loss
-from knot_fed.models import ModelSpec, is_plugin_model, try_model
+from knot_fed.geometry import encoder_of, evaluation_labels, known_ground_cost
+from knot_fed.losses import BUILDERS, make_loss, reads_cost, try_loss
+from knot_fed.models import ModelSpec, is_elsewhere, is_plugin_model, try_model
 from knot_fed.preflight.models import PAIRED_TASK, named_models
 from knot_fed.system.processes import worker_pool
 
@@ -28,7 +29,7 @@ def check_plugins(config: RunConfig) -> None:
         If one cannot be imported, raises, ends its process, does not return in time, or returns an invalid value.
     """
     if not _plugins(config):
-        make_loss(config)
+        _try_known_loss(config)
         return
     _try_apart(RunConfig(**{field: getattr(config, field) for field in READ}))
 
@@ -52,9 +53,11 @@ def _try_apart(config: RunConfig) -> None:
 
 def try_plugins(config: RunConfig) -> None:
     """Try plug-ins as in `check_plugins`, but in this process."""
-    loss, labels = make_loss(config), len(config.label_space())
-    if config.distill.loss not in BUILDERS:
-        try_loss(loss, labels=labels, name=config.distill.loss)
+    labels = len(config.label_space())
+    if config.distill.loss in BUILDERS:
+        _try_known_loss(config)
+    else:
+        try_loss(make_loss(config), labels=labels, name=config.distill.loss)
     if config.weights.scheme not in SCHEMES:
         generator = np.random.default_rng(1)
         soft_labels, scores = generator.dirichlet(np.ones(labels), size=(3, 4)), generator.uniform(size=(3, 4))
@@ -64,6 +67,17 @@ def try_plugins(config: RunConfig) -> None:
     for name in sorted(filter(is_plugin_model, named_models(config))):
         paired = config.task == PAIRED_TASK
         try_model(ModelSpec(name, "all", config.label_space().names, paired, config.teacher.max_length))
+
+
+def _try_known_loss(config: RunConfig) -> None:
+    """Build the loss, and the geometry of the metrics; an encoder that is not on this machine reads nothing yet."""
+    labels, reads = "embedding" in (config.geometry, config.transport.cost), reads_cost(config)
+    fetched = labels and is_elsewhere(encoder_of(config))
+    if config.geometry != "embedding" or not fetched:
+        evaluation_labels(config)
+    if reads and config.transport.cost == "embedding" and fetched:
+        return
+    make_loss(config, ground_cost=known_ground_cost(config) if reads else None)
 
 
 def _plugins(config: RunConfig) -> list[str]:

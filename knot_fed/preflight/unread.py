@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from knot_fed.config import PrivacyConfig, RunConfig, kebab, readers_of
-from knot_fed.losses import TRANSPORT_KEYS
+from knot_fed.losses import TRANSPORT_KEYS, reads_cost
 from knot_fed.preflight.models import named_models
 
 Condition = Callable[[RunConfig], bool]
@@ -58,7 +58,14 @@ READERS: Mapping[str, tuple[Condition, str]] = {
         "a weights.scheme other than uniform, with weights.pooling = mean",
     ),
     "weights.trim": (lambda run: run.weights.pooling == "trimmed-mean", "weights.pooling = trimmed-mean"),
-    "transport.cost": (_transport("transport.cost"), "distill.loss = ot or sinkhorn-divergence"),
+    "transport.cost": (
+        lambda run: reads_cost(run) or (run.labels.geometry == "auto" and run.geometry == "embedding"),
+        "distill.loss = ot or sinkhorn-divergence",
+    ),
+    "transport.encoder": (
+        lambda run: run.geometry == "embedding" or (run.transport.cost == "embedding" and reads_cost(run)),
+        "transport.cost = embedding",
+    ),
     "transport.solver": (_transport("transport.solver"), "distill.loss = ot"),
     "transport.divergence-epsilon": (_transport("transport.divergence-epsilon"), "distill.loss = sinkhorn-divergence"),
     "transport.entropic-epsilon": SOLVER,
