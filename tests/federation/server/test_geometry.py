@@ -97,3 +97,20 @@ def test_a_client_measures_in_no_other_geometry_than_its_configuration_says(name
         (reply,) = grid.send_and_receive([Message(content, dst_node_id=node, message_type="evaluate")])
         refused = envelope.refusal_of(reply.content)
         assert (refused is None) if said is None else (said in refused)
+
+
+def test_runs_and_cells_of_different_geometries_are_not_compared(named, small, tmp_path):
+    from knot_fed.errors import ConfigError, RunFolderError
+    from knot_fed.runs.results import collect_runs
+    from knot_fed.sweep.grid import make_cells, parse_grid
+
+    folders = [run(config, name)[0] for name, config in (("a", named(transport_cost="embedding")), ("b", named()))]
+    with pytest.raises(RunFolderError, match=r"a and b|b and a.*measure SD in different geometries"):
+        collect_runs(folders)
+    base = named()
+    grid = parse_grid("transport.cost=embedding,zero-one", base)
+    with pytest.raises(
+        ConfigError, match=r"the geometry embedding in some cells and equal in others; set labels\.geom"
+    ):
+        make_cells(base, grid, [1])
+    assert len(make_cells(named(labels_geometry="embedding"), grid, [1, 2])) == 4
