@@ -17,7 +17,7 @@ from tests.fakes import InProcessGrid, virtual_clients
 from tests.federation.server.test_federated_run import run
 from tests.models.tiny_models import write_bert
 
-NAMES = "very_negative, negative, neutral, positive, very_positive"
+NAMES = "very negative, negative, neutral, positive, very positive"
 
 
 @pytest.fixture
