@@ -12,7 +12,7 @@ import argparse
 import gzip
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -43,29 +43,29 @@ def distinct_texts(rows: Iterable[dict[str, str]]) -> list[dict[str, str]]:
     return list(found.values())
 
 
-def deal(rows: list[dict[str, str]], *, seed: int) -> dict[str, list[dict[str, str]]]:
-    """Deal the texts of each label and split to the files in the proportions of `SHARES`; their order is kept."""
+def deal(rows: list[dict[str, str]], *, seed: int, shares: Mapping[str, float]) -> dict[str, list[dict[str, str]]]:
+    """Deal the texts of each label and split to the files in these proportions; their order is kept."""
     groups: dict[tuple[str, str], list[int]] = defaultdict(list)
     for place, row in enumerate(rows):
         groups[row["label"], row["split"]].append(place)
-    generator, dealt = np.random.default_rng(seed), dict[str, list[int]]((name, []) for name in SHARES)
-    bounds = np.cumsum([0.0, *SHARES.values()])
+    generator, dealt = np.random.default_rng(seed), dict[str, list[int]]((name, []) for name in shares)
+    bounds = np.cumsum([0.0, *shares.values()])
     for group in sorted(groups):
         shuffled = generator.permutation(groups[group])
         edges = np.round(bounds * len(shuffled)).astype(int)
-        for name, start, stop in zip(SHARES, edges, edges[1:], strict=False):
+        for name, start, stop in zip(shares, edges, edges[1:], strict=False):
             dealt[name] += shuffled[start:stop].tolist()
     return {name: [rows[place] for place in sorted(places)] for name, places in dealt.items()}
 
 
-def build(source: Path, out: Path, *, seed: int) -> dict[str, int]:
-    """Write the three files; return their numbers of texts."""
+def build(source: Path, out: Path, *, seed: int, shares: Mapping[str, float] = SHARES) -> dict[str, int]:
+    """Write a file for each share; return their numbers of texts."""
     rows = list[dict[str, str]]()
     for file in sorted(source.glob("mnli_*.jsonl.gz")):
         with gzip.open(file, "rt", encoding="utf-8") as lines:
             rows += map(json.loads, lines)
     out.mkdir(parents=True, exist_ok=True)
-    dealt = deal(distinct_texts(rows), seed=seed)
+    dealt = deal(distinct_texts(rows), seed=seed, shares=shares)
     for name, chosen in dealt.items():
         with gzip.open(out / f"{name}.jsonl.gz", "wt", encoding="utf-8") as lines:
             lines.writelines(json.dumps(row) + "\n" for row in chosen)
@@ -78,10 +78,17 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="folder with mnli_*.jsonl.gz: text_a, genre and split")
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--public", type=float, default=SHARES["public"], help="share of the public file; clients: rest"
+    )
     arguments = parser.parse_args()
     if not any(arguments.source.glob("mnli_*.jsonl.gz")):
         parser.error(f"{arguments.source}: contains no mnli_*.jsonl.gz; give the folder of the data set")
-    for name, texts in build(arguments.source, arguments.out, seed=arguments.seed).items():
+    if not 0 < arguments.public < 1 - SHARES["transfer"]:
+        parser.error(f"--public {arguments.public:g}: a share between 0 and {1 - SHARES['transfer']:g}")
+    writers = 1 - SHARES["transfer"] - arguments.public
+    shares = {"writers": writers, "public": arguments.public, "transfer": SHARES["transfer"]}
+    for name, texts in build(arguments.source, arguments.out, seed=arguments.seed, shares=shares).items():
         print(f"{name}: {texts} texts")
 
 

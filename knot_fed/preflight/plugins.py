@@ -21,13 +21,14 @@ PLUGIN_SECONDS = 120.0
 
 
 def check_plugins(config: RunConfig) -> None:
-    """Build the loss; call plug-ins for losses and weights on a small batch, and build those for models.
+    """Build loss and geometry; call plug-ins for losses and weights on a small batch, and build those for models.
 
     Raises
     ------
     KnotError
         If one cannot be imported, raises, ends its process, does not return in time, or returns an invalid value.
     """
+    _check_geometry(config)
     if not _plugins(config):
         _try_known_loss(config)
         return
@@ -70,14 +71,15 @@ def try_plugins(config: RunConfig) -> None:
 
 
 def _try_known_loss(config: RunConfig) -> None:
-    """Build the loss, and the geometry of the metrics; an encoder that is not on this machine reads nothing yet."""
-    labels, reads = "embedding" in (config.geometry, config.transport.cost), reads_cost(config)
-    fetched = labels and is_elsewhere(encoder_of(config))
-    if config.geometry != "embedding" or not fetched:
+    """Build the loss with what is known of its cost; an encoder that must be fetched first reads nothing yet."""
+    named = config.transport.cost == "embedding" and reads_cost(config)
+    if not (named and is_elsewhere(encoder_of(config))):
+        make_loss(config, ground_cost=known_ground_cost(config) if reads_cost(config) else None)
+
+
+def _check_geometry(config: RunConfig) -> None:
+    if config.geometry != "embedding" or not is_elsewhere(encoder_of(config)):
         evaluation_labels(config)
-    if reads and config.transport.cost == "embedding" and fetched:
-        return
-    make_loss(config, ground_cost=known_ground_cost(config) if reads else None)
 
 
 def _plugins(config: RunConfig) -> list[str]:
