@@ -1,19 +1,19 @@
 """The distillation losses: the interface, all losses, plug-ins, and the registry by the names of `distill.loss`."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Literal, TypeAlias
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import nn
 from typing_extensions import override
 
 from knot_fed.config import RunConfig
+from knot_fed.config.choices import LEARNT_COSTS
 from knot_fed.config.plugins import load_plugin
-from knot_fed.errors import GroundCostError, PluginError
-from knot_fed.transport import Accuracy, GroundCost, OTLoss, check_ground_cost, make_ground_cost, sinkhorn_divergence
+from knot_fed.errors import PluginError
+from knot_fed.geometry import configured_ground_cost
+from knot_fed.transport import Accuracy, GroundCost, OTLoss, sinkhorn_divergence
 from knot_fed.transport.checks import Batch, check_prepared
 
 Loss: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -139,40 +139,29 @@ class SinkhornDivergence(PairwiseLoss):
         )
 
 
-def configured_ground_cost(config: RunConfig) -> GroundCost:
-    """Prepare the ground cost of `transport.cost`, a name or a file; raises GroundCostError if it is invalid."""
-    path, labels = Path(config.transport.cost), config.label_space()
-    if path.suffix not in (".npy", ".csv"):
-        return make_ground_cost(config.transport.cost, labels)
-    try:
-        is_array = path.suffix == ".npy"
-        matrix = np.load(path, allow_pickle=False) if is_array else np.loadtxt(path, delimiter=",", ndmin=2)
-    except (OSError, ValueError):
-        reason = "cannot be read as a matrix; give a .npy or a .csv file of numbers"
-        raise GroundCostError(f"{path.name}: {reason}") from None
-    return check_ground_cost(matrix, names=labels.names)
-
-
-def _optimal_transport(config: RunConfig) -> Loss:
+def _optimal_transport(config: RunConfig, known: GroundCost | None) -> Loss:
     accuracy = Accuracy(config.transport.entropic_epsilon, config.transport.marginal_error)
-    return OTLoss(configured_ground_cost(config), solver=config.transport.solver, accuracy=accuracy)
+    return OTLoss(known or configured_ground_cost(config), solver=config.transport.solver, accuracy=accuracy)
 
 
-BUILDERS: dict[str, Callable[[RunConfig], Loss]] = {
+def _sinkhorn_divergence(config: RunConfig, known: GroundCost | None) -> Loss:
+    epsilon = config.transport.divergence_epsilon
+    return SinkhornDivergence(known or configured_ground_cost(config), entropic_epsilon=epsilon)
+
+
+BUILDERS: dict[str, Callable[[RunConfig, GroundCost | None], Loss]] = {
     "ot": _optimal_transport,
-    "sinkhorn-divergence": lambda config: SinkhornDivergence(
-        configured_ground_cost(config), entropic_epsilon=config.transport.divergence_epsilon
-    ),
-    "entropy": lambda _: SymmetrisedKL(),
-    "kl": lambda _: ForwardKL(),
-    "reverse-kl": lambda _: ReverseKL(),
-    "jensen-shannon": lambda _: JensenShannon(),
-    "mse": lambda _: MeanSquaredError(),
+    "sinkhorn-divergence": _sinkhorn_divergence,
+    "entropy": lambda *_: SymmetrisedKL(),
+    "kl": lambda *_: ForwardKL(),
+    "reverse-kl": lambda *_: ReverseKL(),
+    "jensen-shannon": lambda *_: JensenShannon(),
+    "mse": lambda *_: MeanSquaredError(),
 }
 """Builders by the names of `distill.loss`, which `knot_fed.config.choices` lists."""
 TRANSPORT_KEYS: Mapping[str, frozenset[str]] = {
-    "ot": frozenset(f"transport.{key}" for key in ("cost", "solver", "entropic-epsilon", "marginal-error")),
-    "sinkhorn-divergence": frozenset({"transport.cost", "transport.divergence-epsilon"}),
+    "ot": frozenset(f"transport.{key}" for key in ("cost", "encoder", "solver", "entropic-epsilon", "marginal-error")),
+    "sinkhorn-divergence": frozenset({"transport.cost", "transport.encoder", "transport.divergence-epsilon"}),
 }
 """Keys of `transport` that a loss reads; losses that are not listed, and plug-ins, read none."""
 
@@ -183,8 +172,24 @@ def loss_keys(config: RunConfig) -> dict[LossKey, str]:
     return {"distill.loss": config.distill.loss, **(with_personal if config.personal.consensus != "none" else {})}
 
 
-def make_loss(config: RunConfig, *, key: LossKey = "distill.loss") -> Loss:
+def reads_cost(config: RunConfig, *, key: LossKey = "distill.loss") -> bool:
+    """Return whether the loss that `key` names reads `transport.cost`."""
+    name = config.distill.loss if key == "distill.loss" else config.personal.loss
+    return "transport.cost" in TRANSPORT_KEYS.get(name, frozenset())
+
+
+def learns_cost(config: RunConfig) -> bool:
+    """Return whether the loss needs the first round's answers, from which its ground cost is learnt."""
+    return reads_cost(config) and config.transport.cost in LEARNT_COSTS
+
+
+def make_loss(config: RunConfig, *, key: LossKey = "distill.loss", ground_cost: GroundCost | None = None) -> Loss:
     """Build the loss that `key` names, or import a plug-in.
+
+    Parameters
+    ----------
+    ground_cost
+        Instead of that of `transport.cost`; needed if it is learnt (`learns_cost`).
 
     Raises
     ------
@@ -195,7 +200,7 @@ def make_loss(config: RunConfig, *, key: LossKey = "distill.loss") -> Loss:
     """
     name = config.distill.loss if key == "distill.loss" else config.personal.loss
     if name in BUILDERS:
-        return BUILDERS[name](config)
+        return BUILDERS[name](config, ground_cost)
     return checked_loss(load_plugin(name, key=key, known=tuple(BUILDERS)), name=name, key=key)
 
 

@@ -19,7 +19,7 @@ GUARANTEE = ("mechanism", "epsilon", "delta")
 OF_MECHANISM = frozenset(
     f"privacy.{kebab(name)}" for name in PrivacyConfig.model_fields if name in GUARANTEE or readers_of(name)
 )
-PATHS = ("model", "student.model", "teacher.models", "transport.cost")
+PATHS = ("model", "student.model", "teacher.models", "transport.cost", "transport.encoder", "labels.geometry")
 NOT_OF_A_STUDY = NOT_OF_A_RUN | {"seed"}
 MOST_NAMED = 4
 

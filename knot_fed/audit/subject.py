@@ -13,7 +13,8 @@ from knot_fed.federation.client.release import TEACHERS
 from knot_fed.federation.client.settings import Client
 from knot_fed.federation.server.learning import round_seed
 from knot_fed.federation.server.run import pretrained_student, read_server_data, start_student
-from knot_fed.losses import make_loss
+from knot_fed.geometry import evaluation_labels, learnt_ground_cost
+from knot_fed.losses import learns_cost, make_loss
 from knot_fed.mechanisms import OwnTeacher, mechanism_of, public_teacher, received_answer
 from knot_fed.models import TextClassifier
 from knot_fed.sweep.references import open_client, train_as_run
@@ -114,16 +115,18 @@ class OpenedRun:
     ) -> TextClassifier:
         """Distil a student as the server does, on all texts in one round, without supervision by public labels."""
         student, found = start_student(self.config, self.public, self.transfer), self.consensus(answers, public)
+        learns = learns_cost(self.config)
+        cost = learnt_ground_cost(self.config, found.pooled, student, texts) if learns else None
         distil_student(
-            student, texts, found.targets, found.weights, make_loss(self.config), self.config.distill,
-            seed=round_seed(self.config.seed, 1),
+            student, texts, found.targets, found.weights, make_loss(self.config, ground_cost=cost),
+            self.config.distill, seed=round_seed(self.config.seed, 1),
         )  # fmt: skip
         return student
 
     def judge(self, student: TextClassifier) -> Metrics:
         """Return the student's mean metrics over every client's private test split and the public one."""
         tests: list[LabelledTexts] = [subject.examples.test for subject in self.subjects] + [self.public.test]
-        labels = self.config.label_space()
+        labels = evaluation_labels(self.config)
         return mean_metrics(
             [evaluate_classifier(predict_soft_labels(student, test.texts), test.labels, labels) for test in tests]
         )

@@ -62,7 +62,26 @@ STARTS: dict[str, str] = {
 POOLINGS: dict[str, str] = {"mean": "", "era": "sharpened mean", "median": "", "trimmed-mean": ""}
 WEIGHTED = ("mean", "era")
 """The poolings that read weights."""
-GROUND_COSTS: dict[str, str] = {"semantic": "", "augmented": "", "zero-one": "", "cosine": ""}
+GROUND_COSTS: dict[str, str] = {
+    "semantic": "",
+    "augmented": "",
+    "zero-one": "",
+    "cosine": "",
+    "embedding": "label names, read by an encoder",
+    "confusion": "learnt from the pooled soft labels",
+    "cka": "learnt from the student's features",
+}
+OF_COORDINATES = ("semantic", "augmented", "cosine")
+"""Ground costs that read coordinates."""
+OVER_COST = ("ot", "sinkhorn-divergence")
+"""Losses over a ground cost."""
+LEARNT_COSTS = ("confusion", "cka")
+"""Ground costs that are known only after the first round's answers."""
+GEOMETRIES: dict[str, str] = {
+    "auto": "coordinates, or without them those of an embedding cost, else equal",
+    "equal": "all labels one apart",
+    "embedding": "label names, read by an encoder",
+}
 SOLVERS: dict[str, str] = {"auto": "", "line": "", "star": "", "table": "", "sinkhorn": "", "lp": ""}
 PARTITIONS: dict[str, str] = {
     "iid": "", "dirichlet": "", "pathological": "", "shard": "", "exponential": "", "natural-id": ""

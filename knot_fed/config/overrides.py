@@ -206,10 +206,10 @@ def absolute(key: str, value: Scalar) -> Scalar:
     """Resolve the value of a path key from the current folder; return any other value unchanged."""
     if not isinstance(value, str) or not value:
         return value
-    if key in ("model", "student.model", "teacher.models"):
+    if key in ("model", "student.model", "teacher.models", "transport.encoder"):
         return ",".join(_absolute_model(name.strip()) for name in value.split(","))
     is_folder = key in ("runs-dir", "state-dir") or (key == "data.root" and value not in ("builtin", "hub"))
-    if is_folder or (key == "transport.cost" and Path(value).is_file()):
+    if is_folder or (key in ("transport.cost", "labels.geometry") and Path(value).is_file()):
         return _absolute_path(value)
     return value
 

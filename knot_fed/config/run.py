@@ -5,7 +5,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from knot_fed.config.choices import AUTO, MODELS, NO_TRACKER, SCHEMES, TRACKERS, WEIGHTED, described, names_of
+from knot_fed.config.choices import (
+    AUTO,
+    LEARNT_COSTS,
+    MODELS,
+    NO_TRACKER,
+    OF_COORDINATES,
+    OVER_COST,
+    SCHEMES,
+    TRACKERS,
+    WEIGHTED,
+    described,
+    names_of,
+)
 from knot_fed.config.fields import MOST_CLIENTS, Clients, RunName, Section, Trainable
 from knot_fed.config.language import PROMPT, LoraConfig, PromptConfig
 from knot_fed.config.parsing import Scalar, check_known_keys, flattened, invalid, known_keys, nested
@@ -116,9 +128,18 @@ class RunConfig(Section):
 
     @property
     def ground_cost(self) -> str:
-        """The effective `transport.cost`: without coordinates, zero-one unless it is a file."""
+        """The effective `transport.cost`: without coordinates, zero-one where it would read them."""
         named = self.transport.cost
-        return named if self.label_space().ordered or named.endswith((".npy", ".csv")) else "zero-one"
+        return "zero-one" if named in OF_COORDINATES and not self.label_space().ordered else named
+
+    @property
+    def geometry(self) -> str:
+        """The effective `labels.geometry`: coordinates, equal, embedding or a file."""
+        if self.labels.geometry != AUTO:
+            return self.labels.geometry
+        if self.label_space().ordered:
+            return "coordinates"
+        return "embedding" if self.transport.cost == "embedding" else "equal"
 
     @property
     def slices(self) -> int:
@@ -152,6 +173,17 @@ def _check_together(config: RunConfig) -> None:
         raise ConfigError(
             f"{WHERE}: {key} = {config.student_model!r} makes a prompted model the student, which cannot learn; use"
             " another student.model, such as tiny-bert"
+        )
+    if config.transport.cost in LEARNT_COSTS and config.transport.solver in ("line", "star"):
+        raise ConfigError(
+            f"{WHERE}: transport.solver = {config.transport.solver!r} needs distances of one shape, and"
+            f" transport.cost = {config.transport.cost!r} is learnt; use transport.solver = 'auto'"
+        )
+    only_here = config.transport.cost in (*LEARNT_COSTS, "embedding") and config.personal.loss in OVER_COST
+    if config.personal.consensus != "none" and only_here:
+        raise ConfigError(
+            f"{WHERE}: personal.loss = {config.personal.loss!r} needs a ground cost on the clients, and"
+            f" transport.cost = {config.transport.cost!r} is known to the server only; use another personal.loss, such as kl"
         )
     _check_privacy(config)
     _check_rounds(config)

@@ -39,6 +39,9 @@ class LabelsConfig(Section):
     names: CommaList = Field("", description='"bad, good"; empty: the task\'s preset')
     coordinates: CommaList = Field("", description='"-1; 1", or "0.9,0.2; -0.4,0.8" in two dimensions')
     ordered: bool = Field(False, description="names without coordinates: on a line, one apart; else at equal distances")
+    geometry: str = Field(
+        "auto", description=f"of SD and W1: {described(choices.GEOMETRIES, last='a file with a matrix')}"
+    )
 
 
 class DataConfig(Section):
@@ -176,6 +179,7 @@ class TransportConfig(Section):
     """The ground cost between labels, and the solver. Accuracies are shares of the largest ground cost."""
 
     cost: str = Field("augmented", description=described(choices.GROUND_COSTS, last="a file with a matrix"))
+    encoder: str = Field("", description="hf: encoder that reads the label names; empty: the run's own hf: model")
     solver: Annotated[str, one_of(choices.SOLVERS)] = Field("auto", description=described(choices.SOLVERS))
     divergence_epsilon: float = Field(
         0.1, ge=1e-6, le=1e3, description="blur of sinkhorn-divergence, as a share of the largest ground cost"

@@ -25,7 +25,7 @@ logger = logging.getLogger("knot_fed")
 
 NOT_ASKED = (
     "name", "resume", "runs-dir", "state-dir", "threads", "timeout", "wait-for", "keep-answers", "trackers",
-    "fedavg.", "personal.",
+    "fedavg.", "personal.", "labels.geometry",
 )  # fmt: skip
 """Keys that change no answer."""
 SERVER_ONLY = (

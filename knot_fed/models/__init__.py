@@ -3,14 +3,14 @@
 from knot_fed.models.batches import batches
 from knot_fed.models.constant import ONE_LABEL
 from knot_fed.models.device import check_device, device_of, memory_explained, placement, send, use_device
-from knot_fed.models.huggingface.head import encoder_identity
+from knot_fed.models.huggingface.head import encoder_identity, mean_pooled_features
 from knot_fed.models.huggingface.lora import check_lora_extra
 from knot_fed.models.huggingface.portable import load_portable, pipeline_probabilities, write_portable
 from knot_fed.models.huggingface.pretrained import hub_id
 from knot_fed.models.huggingface.prompted import check_prompt
 from knot_fed.models.huggingface.transformer import TINY_BERT_POSITIONS, train_vocabulary
-from knot_fed.models.huggingface.trial import try_model
-from knot_fed.models.inference import predict_logits, use_threads
+from knot_fed.models.huggingface.trial import is_elsewhere, try_model
+from knot_fed.models.inference import output_features, predict_logits, use_threads
 from knot_fed.models.items import take
 from knot_fed.models.plugins import is_plugin_model, plugin_identity
 from knot_fed.models.run_spec import is_prompted, run_spec
@@ -50,15 +50,18 @@ __all__ = [
     "device_of",
     "encoder_identity",
     "hub_id",
+    "is_elsewhere",
     "is_external_model",
     "is_plugin_model",
     "is_prompted",
     "load_classifier",
     "load_portable",
     "load_trained_state",
+    "mean_pooled_features",
     "memory_explained",
     "merge_adapters",
     "model_identity",
+    "output_features",
     "pipeline_probabilities",
     "placement",
     "plugin_identity",

@@ -8,8 +8,9 @@ import numpy as np
 from knot_fed.aggregation import SCHEMES, TeacherAnswers, client_weights
 from knot_fed.config import RunConfig
 from knot_fed.errors import PluginError
-from knot_fed.losses import BUILDERS, loss_keys, make_loss, try_loss
-from knot_fed.models import ModelSpec, is_plugin_model, try_model
+from knot_fed.geometry import encoder_of, evaluation_labels, known_ground_cost
+from knot_fed.losses import BUILDERS, LossKey, loss_keys, make_loss, reads_cost, try_loss
+from knot_fed.models import ModelSpec, is_elsewhere, is_plugin_model, try_model
 from knot_fed.preflight.models import PAIRED_TASK, named_models
 from knot_fed.system.processes import worker_pool
 
@@ -20,16 +21,17 @@ PLUGIN_SECONDS = 120.0
 
 
 def check_plugins(config: RunConfig) -> None:
-    """Build the loss; call plug-ins for losses and weights on a small batch, and build those for models.
+    """Build loss and geometry; call plug-ins for losses and weights on a small batch, and build those for models.
 
     Raises
     ------
     KnotError
         If one cannot be imported, raises, ends its process, does not return in time, or returns an invalid value.
     """
+    _check_geometry(config)
     if not _plugins(config):
         for key in loss_keys(config):
-            make_loss(config, key=key)
+            _try_known_loss(config, key)
         return
     _try_apart(RunConfig(**{field: getattr(config, field) for field in READ}))
 
@@ -55,9 +57,10 @@ def try_plugins(config: RunConfig) -> None:
     """Try plug-ins as in `check_plugins`, but in this process."""
     labels = len(config.label_space())
     for key, name in loss_keys(config).items():
-        loss = make_loss(config, key=key)
-        if name not in BUILDERS:
-            try_loss(loss, labels=labels, name=name, key=key)
+        if name in BUILDERS:
+            _try_known_loss(config, key)
+        else:
+            try_loss(make_loss(config, key=key), labels=labels, name=name, key=key)
     if config.weights.scheme not in SCHEMES:
         generator = np.random.default_rng(1)
         soft_labels, scores = generator.dirichlet(np.ones(labels), size=(3, 4)), generator.uniform(size=(3, 4))
@@ -67,6 +70,18 @@ def try_plugins(config: RunConfig) -> None:
     for name in sorted(filter(is_plugin_model, named_models(config))):
         paired = config.task == PAIRED_TASK
         try_model(ModelSpec(name, "all", config.label_space().names, paired, config.teacher.max_length))
+
+
+def _try_known_loss(config: RunConfig, key: LossKey) -> None:
+    """Build a loss with what is known of its cost; an encoder that must be fetched first reads nothing yet."""
+    reads = reads_cost(config, key=key)
+    if not (reads and config.transport.cost == "embedding" and is_elsewhere(encoder_of(config))):
+        make_loss(config, key=key, ground_cost=known_ground_cost(config) if reads else None)
+
+
+def _check_geometry(config: RunConfig) -> None:
+    if config.geometry != "embedding" or not is_elsewhere(encoder_of(config)):
+        evaluation_labels(config)
 
 
 def _plugins(config: RunConfig) -> list[str]:

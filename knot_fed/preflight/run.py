@@ -85,10 +85,12 @@ def check_deployed_run(config: RunConfig) -> list[str]:
         return []
     if space.ordered:
         return ["labels.ordered = true: the labels lie on a line in the order of labels.names, each one from the next"]
+    if config.ground_cost != "zero-one" or config.geometry != "equal":
+        return []
     return [
         "labels.names without labels.coordinates: every two labels are one apart, in the ground cost (zero-one,"
-        " whatever transport.cost names, unless a file) and in Semantic Distance; labels.ordered = true puts them on a"
-        " line, in that order"
+        " whatever transport.cost names, unless a file or one that reads no coordinates) and in Semantic Distance;"
+        " labels.ordered = true puts them on a line, in that order"
     ]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from knot_fed.config import PROMPT, PrivacyConfig, RunConfig, kebab, readers_of
 from knot_fed.config.choices import WEIGHTED
-from knot_fed.losses import TRANSPORT_KEYS, loss_keys
+from knot_fed.losses import TRANSPORT_KEYS, loss_keys, reads_cost
 from knot_fed.preflight.models import named_models
 
 Condition = Callable[[RunConfig], bool]
@@ -82,7 +82,14 @@ READERS: Mapping[str, tuple[Condition, str]] = {
     ),
     "weights.era-temperature": (lambda run: run.weights.pooling == "era", "weights.pooling = era"),
     "weights.trim": (lambda run: run.weights.pooling == "trimmed-mean", "weights.pooling = trimmed-mean"),
-    "transport.cost": (_transport("transport.cost"), "distill.loss = ot or sinkhorn-divergence"),
+    "transport.cost": (
+        lambda run: reads_cost(run) or (run.labels.geometry == "auto" and run.geometry == "embedding"),
+        "distill.loss = ot or sinkhorn-divergence",
+    ),
+    "transport.encoder": (
+        lambda run: run.geometry == "embedding" or (run.transport.cost == "embedding" and reads_cost(run)),
+        "transport.cost = embedding",
+    ),
     "transport.solver": (_transport("transport.solver"), "distill.loss = ot"),
     "transport.divergence-epsilon": (_transport("transport.divergence-epsilon"), "distill.loss = sinkhorn-divergence"),
     "transport.entropic-epsilon": SOLVER,

@@ -15,6 +15,7 @@ from knot_fed.models import ModelSpec
 from knot_fed.runs.log import printable
 from knot_fed.runs.method import clients_answered, method_of
 from knot_fed.runs.statistics import half_interval
+from knot_fed.runs.tables import geometry_note
 from knot_fed.types import MEAN
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ def labels(about: About) -> str:
         if ordered
         else "The labels have no coordinates: every two of them are equally far apart."
     )
+    if note := geometry_note(about.summary):
+        told = f"{escaped(note)}. In these coordinates SD is measured." if ordered else told
     return f"## Labels\n\n{told}\n\n{table(['index', 'label', 'coordinates'], rows)}"
 
 

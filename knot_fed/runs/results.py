@@ -102,8 +102,9 @@ def collect_runs(folders: Sequence[RunFolder]) -> Results:
     Raises
     ------
     RunFolderError
-        If a run has no readable summary or failed, or no run distilled a student.
+        If a run has no readable summary or failed, no run distilled a student, or SD is not measured in one geometry.
     """
+    _check_geometry(folders)
     configs = [flattened(folder.read_config()) for folder in folders]
     keys = sorted({key for config in configs for key in config} - {*SETTING_KEYS.values(), *NOT_COMPARED, "wait-for"})
     differing = [key for key in keys if len({str(config.get(key)) for config in configs}) > 1]
@@ -127,6 +128,17 @@ def collect_runs(folders: Sequence[RunFolder]) -> Results:
     return Results(f"{len(folders)} runs", facts, _without_repeats(frame), pd.DataFrame(columns=list(COMPARISON)))
 
 
+def _check_geometry(folders: Sequence[RunFolder]) -> None:
+    measured = {folder.path.name: folder.read_summary().get("geometry", "") for folder in folders}
+    told = {geometry: name for name, geometry in measured.items() if geometry}  # earlier versions did not record it
+    if len(told) > 1:
+        (one, first), (other, second) = list(told.items())[:2]
+        raise RunFolderError(
+            f"{first} and {second} measure SD in different geometries ({one}; {other}), so they cannot be compared; run"
+            " one of them again under the labels.geometry of the other"
+        )
+
+
 def provenance(summaries: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     """Say when, where, on which public data and with which versions runs were made; several values are all listed."""
     known = [summary for summary in summaries if isinstance(summary.get("versions"), dict)]
@@ -135,6 +147,7 @@ def provenance(summaries: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     started = sorted(str(summary["started"]) for summary in known if summary.get("started"))
     data = [(role, found) for summary in known for role, found in summary.get("data", {}).items()]
     several = {
+        "SD and W1 measured by": [summary["geometry"] for summary in known if summary.get("geometry")],
         "device": [summary["device"] for summary in known if summary.get("device")],
         "versions": [", ".join(f"{name} {version}" for name, version in sorted(summary["versions"].items()))
                      for summary in known],

@@ -17,7 +17,10 @@ DISTANCES = (("sd", "SD ↓"), ("sd_calibrated", "SD cal. ↓"), ("w1", "W1 ↓"
 SCORES = (("accuracy", "accuracy ↑"), ("macro_f1", "macro-F1 ↑"), ("ece", "ECE ↓"))
 COLUMNS = (*DISTANCES, *SCORES)
 
-_READ = ("task", "student", "domains", "clients", "distillation", "fedavg")
+COORDINATES = "the labels' coordinates"
+"""Geometry of SD and W1 that needs no mention."""
+
+_READ = ("task", "student", "domains", "clients", "distillation", "fedavg", "geometry")
 
 
 def table_facts(summary: dict[str, Any]) -> dict[str, Any]:
@@ -29,12 +32,18 @@ def summary_table(summary: dict[str, Any]) -> Group:
     """Return the method, two tables of metrics by domain before and after the run, and a table of the clients."""
     parts: list[RenderableType] = [plain(f"{summary['task']}: {method_of(summary)}")]
     if summary["domains"]:
-        parts.append(_metrics_table(summary, DISTANCES))
+        parts.append(_metrics_table(summary, DISTANCES, caption=geometry_note(summary)))
         parts.append(_metrics_table(summary, SCORES, counted=True, caption="before → after"))
     clients, unmeasured = summary["clients"], unmeasured_clients(summary)
     parts.append(_clients_table(clients, unmeasured))
     parts += reasons((client["name"], client_state(client, unmeasured)) for client in clients)
     return Group(*parts, plain(clients_answered(summary)))
+
+
+def geometry_note(summary: dict[str, Any]) -> str:
+    """Say in which geometry SD and W1 are measured, unless it is the labels' own coordinates."""
+    told = summary.get("geometry", COORDINATES)
+    return "" if told == COORDINATES else f"SD and W1: {told}"
 
 
 def summary_lines(summary: dict[str, Any]) -> list[str]:
@@ -57,7 +66,8 @@ def summary_html(summary: dict[str, Any]) -> str:
         + "</tr>"
         for name, metrics in rows
     )
-    caption = escape(f"{summary['task']}: {method_of(summary)}; before → after; {clients_answered(summary)}")
+    told = [f"{summary['task']}: {method_of(summary)}", "before → after", geometry_note(summary)]
+    caption = escape("; ".join([*filter(None, told), clients_answered(summary)]))
     return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 

@@ -35,16 +35,17 @@ def _read_by(config: RunConfig) -> Iterator[tuple[str, str]]:
     data = config.data
     for name in (*data.client_names, data.public, data.transfer):
         yield name, data_path(data.root, name)
-    for model in map(str.strip, (config.model, config.student_model, *config.teacher.models.split(","))):
+    named = (config.model, config.student_model, *config.teacher.models.split(","), config.transport.encoder)
+    for model in map(str.strip, named):
         kind = next((prefix for prefix in (HF, PROMPT) if model.startswith(prefix)), "")
         folder = Path(model.removeprefix(kind))
         if kind and folder.is_dir():
             yield f"{kind}{folder.name}", model
         elif is_plugin_model(model):
             yield model, f"{OWN}{model}"
-    cost = Path(config.transport.cost)
-    if cost.suffix in (".npy", ".csv") and cost.is_file():
-        yield cost.name, str(cost)
+    for matrix in (Path(config.transport.cost), Path(config.labels.geometry)):
+        if matrix.suffix in (".npy", ".csv") and matrix.is_file():
+            yield matrix.name, str(matrix)
 
 
 def _digest(path: str) -> str:

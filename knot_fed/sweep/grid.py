@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from knot_fed.config import RunConfig, Scalar, check_known_keys, known_keys
@@ -119,7 +119,21 @@ def make_cells(
             cells[name] = Cell(name, seed, values, RunConfig.from_mapping(mapping), preset)
         elif cells[name].values != values:
             raise ConfigError(f"--grid: two combinations would share the run folder {name}; rename one of the values")
+    _check_geometry(list(cells.values()))
     return list(cells.values())
+
+
+def _check_geometry(cells: Sequence[Cell]) -> None:
+    """Refuse to compare SD and W1 of cells that measure them in different geometries."""
+    found = dict[str, tuple[str, str]]()
+    for cell in cells:
+        geometry = cell.config.geometry
+        measured = geometry, cell.config.transport.encoder if geometry == "embedding" else ""
+        if found.setdefault(cell.reference, measured) != measured:
+            raise ConfigError(
+                f"--grid: SD would be measured in the geometry {found[cell.reference][0]} in some cells and {geometry}"
+                " in others; set labels.geometry, such as labels.geometry = 'embedding'"
+            )
 
 
 def _without_unread(values: dict[str, Scalar], base: RunConfig) -> dict[str, Scalar]:

@@ -11,6 +11,7 @@ from knot_fed.data.transfer_set import TransferSet
 from knot_fed.federation.client.release import TEACHERS, teacher_plan
 from knot_fed.federation.client.settings import Client
 from knot_fed.federation.server.run import pretrained_student, public_domain, read_server_data, student_spec
+from knot_fed.geometry import evaluation_labels
 from knot_fed.mechanisms import OwnTeacher, mechanism_of, public_teacher, received_answer
 from knot_fed.models import TextClassifier, use_device, use_threads
 from knot_fed.runs.statistics import CENTRALISED, ENSEMBLE
@@ -69,7 +70,7 @@ def reference_rows(config: RunConfig, *, clients: int, weightings: Sequence[Weig
     for domain, test in tests.items():
         for line, soft_labels in answers(test.texts).items():
             measured = evaluate_classifier(
-                soft_labels, test.labels, config.label_space(), temperature=temperatures[line]
+                soft_labels, test.labels, evaluation_labels(config), temperature=temperatures[line]
             )
             lines.setdefault(line, []).append({"domain": domain} | measured.to_mapping())
     return [

@@ -15,13 +15,13 @@ from knot_fed.config.table import defaults_table
 from knot_fed.data.partitioners import PARTITIONERS
 from knot_fed.data.prepare.recipes import RECIPES, find_recipe
 from knot_fed.errors import ConfigError, GroundCostError, ModelError, PolicyError
-from knot_fed.labels import LabelSpace
+from knot_fed.geometry import configured_ground_cost, evaluation_labels
 from knot_fed.models import check_model_name
 from knot_fed.privacy import compression
 from knot_fed.privacy.policy import ReleasePolicy
 from knot_fed.privacy.policy_checks import check_scheme_may_enter_sum
 from knot_fed.runs.trackers.start import TRACKERS
-from knot_fed.transport import ground_cost, make_ground_cost, solve
+from knot_fed.transport import ground_cost, solve
 from tests.conftest import ROOT
 
 KEYS = {
@@ -30,6 +30,7 @@ KEYS = {
     "weights.pooling": choices.POOLINGS,
     "teacher.start": choices.STARTS,
     "transport.cost": choices.GROUND_COSTS,
+    "labels.geometry": choices.GEOMETRIES,
     "transport.solver": choices.SOLVERS,
     "data.partition": choices.PARTITIONS,
     "model": choices.MODELS,
@@ -41,12 +42,12 @@ IMPLEMENTED = {
     "distill.loss": losses.BUILDERS,
     "weights.scheme": aggregation.SCHEMES,
     "weights.pooling": aggregation.POOLINGS,
-    "transport.cost": ground_cost.GROUND_COSTS,
+    "transport.cost": {*ground_cost.GROUND_COSTS, "embedding", *choices.LEARNT_COSTS},
     "transport.solver": solve.SOLVERS,
     "data.partition": {"iid", "natural-id", *PARTITIONERS},
     "trackers": {"auto", "none", *TRACKERS},
 }
-CHECKED_LATER = {"transport.cost", "model"}
+CHECKED_LATER = {"transport.cost", "labels.geometry", "model"}
 """Keys that take files and folders too; their names are checked where these are."""
 
 
@@ -84,7 +85,9 @@ def test_a_name_added_to_a_registry_is_accepted_by_the_schema(key, monkeypatch):
 
 def test_names_that_are_checked_later_are_refused_with_the_list_too():
     with pytest.raises(GroundCostError, match=f"use {', '.join(choices.GROUND_COSTS)}, or"):
-        make_ground_cost("odd", LabelSpace.preset("nli"))
+        configured_ground_cost(RunConfig.from_mapping({"transport.cost": "odd"}))
+    with pytest.raises(GroundCostError, match=f"use {', '.join(choices.GEOMETRIES)}, or"):
+        evaluation_labels(RunConfig.from_mapping({"labels.geometry": "odd"}))
     with pytest.raises(ModelError, match=f"use {', '.join(choices.MODELS)}, or"):
         check_model_name("odd")
     for name in choices.MODELS:

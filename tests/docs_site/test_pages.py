@@ -5,8 +5,8 @@ import pytest
 from tests.conftest import ROOT
 from tests.docs_site.pages import CODE, DOCS, LINK, links, nav_entries, pages, settings
 
-PACKAGES = ("knot_fed", "config", "losses", "transport", "labels", "data", "models", "training", "aggregation",
-            "mechanisms", "privacy", "federation", "runs", "sweep", "audit", "errors")  # fmt: skip
+PACKAGES = ("knot_fed", "config", "losses", "transport", "geometry", "labels", "data", "models", "training",
+            "aggregation", "mechanisms", "privacy", "federation", "runs", "sweep", "audit", "errors")  # fmt: skip
 
 
 def test_every_page_is_in_the_navigation_and_every_entry_is_a_page():

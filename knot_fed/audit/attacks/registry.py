@@ -21,7 +21,7 @@ from knot_fed.audit.attacks.shadows import (
 )
 from knot_fed.audit.subject import OpenedRun, Subject, Teacher
 from knot_fed.config.choices import POOLINGS
-from knot_fed.losses import configured_ground_cost
+from knot_fed.geometry import known_ground_cost
 from knot_fed.training.confidence import prediction_confidence
 from knot_fed.training.teacher import predict_soft_labels
 from knot_fed.types import LabelledTexts, SoftLabels, Text
@@ -63,7 +63,7 @@ def attack_canaries(run: OpenedRun, subject: Subject, effort: Effort, generator:
     """
     test = subject.examples.test
     texts = test.select(generator.permutation(len(test))[: effort.canaries])
-    distant = configured_ground_cost(run.config).matrix.numpy().argmax(axis=1)
+    distant = known_ground_cost(run.config).matrix.numpy().argmax(axis=1)
     canaries = LabelledTexts(texts.texts, distant[texts.labels])
     scores, coins = canary_scores(
         train_shadows(subject.train, subject.examples.train, canaries, count=1 + effort.references, generator=generator)
@@ -109,7 +109,7 @@ def attack_by_poison(run: OpenedRun, subject: Subject, _: Effort, generator: np.
     texts = run.transfer.texts
     honest = {other.client.name: other.run_teacher().answer(texts) for other in run.subjects}
     name, public = subject.client.name, run.public_answers(texts)
-    cost = configured_ground_cost(run.config).matrix.numpy()
+    cost = known_ground_cost(run.config).matrix.numpy()
     found = []
     for kind in (HONEST, *POISONS):
         sent = dict(honest)

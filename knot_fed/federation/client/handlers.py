@@ -56,13 +56,12 @@ def answer_evaluation(message: Message, context: Context) -> Message:
     use_threads(client.run.threads)
     use_device(client.run)
     spec, arrays, temperature = student_wire.unpack_student(message.content)
-    student = client.build_student(spec, arrays)
+    student, labels = client.build_student(spec, arrays), client.evaluation_labels(message.content)
     test = client.examples()[0].test
     check_test_size(len(test), policy=policy)
     with ledger.locked():
         check_evaluations(*ledger.evaluated(run), policy=policy)
         ledger.record(LedgerEntry(run=run, evaluations=1))
-    labels = client.run.label_space()
     soft_labels = predict_soft_labels(student, test.texts)
     metrics = evaluate_classifier(soft_labels, test.labels, labels, temperature=temperature)
     rounded = rounded_metrics(metrics, diameter=labels.diameter, policy=policy)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from flwr.app import ArrayRecord, Context
+from flwr.app import ArrayRecord, Context, RecordDict
 
 from knot_fed import models
 from knot_fed.config import NodeConfig, RunConfig
@@ -19,6 +19,8 @@ from knot_fed.errors import ConfigError, PolicyError, WireError
 from knot_fed.federation.client.shared_file import Reading, read_once
 from knot_fed.federation.wire import exchange, student_wire
 from knot_fed.federation.wire.checks import cut_printable
+from knot_fed.geometry import local_labels
+from knot_fed.labels import LabelSpace
 from knot_fed.privacy.ledger.entry import LedgerEntry
 from knot_fed.privacy.ledger.ledger import Ledger
 from knot_fed.privacy.policy import STUDY, ReleasePolicy
@@ -181,6 +183,15 @@ class Client:
         kept = PersonalModels(self.state)
         digest = kept.before(run, before, resumed=bool(self.run.resume)) if self.run.teacher.start == "personal" else ""
         return models.load_classifier(kept.folder(digest), feature_cache=self.features) if digest else None
+
+    def evaluation_labels(self, content: RecordDict) -> LabelSpace:
+        """Return the label space of the metrics; the server may send one only if the run's configuration needs it."""
+        known, sent = local_labels(self.run), student_wire.unpack_geometry(content, names=self.run.label_space().names)
+        space = known if known is not None else sent
+        if space is None or (known is not None and sent is not None):
+            needed = "needs coordinates of the labels" if space is None else "needs none, and coordinates were sent"
+            raise WireError(f"labels.geometry = {self.run.labels.geometry!r} {needed}; use one configuration for all")
+        return space
 
     def _cut_to_owners_length(self, described: models.ModelSpec) -> models.ModelSpec:
         """Let a student read no more of a private text than the owner's teacher would."""

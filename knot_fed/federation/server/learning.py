@@ -11,13 +11,16 @@ from knot_fed.errors import phase
 from knot_fed.federation.server.checkpoint import Checkpoint, Received
 from knot_fed.federation.server.roster import Outcome
 from knot_fed.federation.server.tracking import track_losses
-from knot_fed.losses import make_loss
+from knot_fed.geometry import learnt_ground_cost, read_matrix, write_matrix
+from knot_fed.losses import learns_cost, make_loss
 from knot_fed.models import TextClassifier, load_trained_state, trained_state
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.training.distillation import SATURATED, DistillationResult, PublicCrossEntropy, distil_student
 from knot_fed.training.fitting import FitState
-from knot_fed.types import SplitExamples
+from knot_fed.transport import GroundCost, check_ground_cost
+from knot_fed.types import SoftLabels, SplitExamples
 
+GROUND_COST = "ground-cost.csv"
 REMEDY = "try another distill.learning-rate, a larger distill.patience, or a start trained for fewer teacher.epochs"
 """For a student that keeps its start."""
 
@@ -52,7 +55,7 @@ class Learner:
         self.transfer = transfer
         self.folder = folder
         self.public = public
-        self.loss = make_loss(config)
+        self.loss = None if learns_cost(config) else make_loss(config)
         distill, weigh = config.distill, config.teacher.class_weights
         self._initial = trained_state(student) if config.student.restart else None
         self.supervision = None
@@ -67,6 +70,8 @@ class Learner:
         self.folder.save_pooled(server_round, found.pooled)
         if self._initial is not None:
             load_trained_state(self.student, self._initial)
+        if self.loss is None:
+            self.loss = make_loss(self.config, ground_cost=self._learnt_cost(found.pooled, rows))
 
         def on_epoch(state: FitState) -> None:
             supervision = self.supervision.state if self.supervision is not None else None
@@ -89,6 +94,16 @@ class Learner:
         track_losses(self.folder.trackers, outcome, distillation.train_losses, distillation.validation_losses)
         outcome.distillations.append(distillation)
         self.folder.append_round(_round_facts(server_round, received, distillation))
+
+    def _learnt_cost(self, pooled: SoftLabels, rows: range) -> GroundCost:
+        """Learn the ground cost in the first round and record it; a resumed run reads what it has recorded."""
+        file = self.folder.path / GROUND_COST
+        if file.is_file():
+            return check_ground_cost(read_matrix(file), names=self.student.spec.labels, distinct=False)
+        texts = self.transfer.texts[rows.start : rows.stop]
+        cost = learnt_ground_cost(self.config, pooled, self.student, texts)
+        write_matrix(file, cost.matrix.numpy(), cost.names)
+        return cost
 
     def resume(self, resumed: Checkpoint, outcome: Outcome) -> None:
         """Resume the distillation of a checkpoint."""

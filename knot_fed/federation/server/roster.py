@@ -16,6 +16,7 @@ from knot_fed.errors import FederationError, WireError
 from knot_fed.federation.server.nodes import content_of, matched, shake_hands, wait_for_nodes
 from knot_fed.federation.wire import envelope, exchange, student_wire
 from knot_fed.federation.wire.message_log import log_message
+from knot_fed.geometry import evaluation_labels, local_labels
 from knot_fed.runs.log import log_event
 from knot_fed.runs.method import answered_in_words
 from knot_fed.training.distillation import DistillationResult
@@ -257,14 +258,17 @@ class Roster:
 
         All messages share one content, so that a thousand hold the student once.
         """
-        content = student_wire.pack_student(spec, student, temperature=temperature)
+        sent = None if local_labels(self.config) is not None else evaluation_labels(self.config)
+        content = student_wire.pack_student(spec, student, temperature=temperature, geometry=sent)
         return [self.message(content, record, "evaluate") for record in self.present()]
 
     def read_metrics(self, replies: Iterable[Message], domains: dict[str, Metrics]) -> None:
         """Enter the metrics by client name; a missing answer is logged, and its reason entered in the record."""
         for record, reply in self.by_client(replies):
             try:
-                domains[record.name] = student_wire.unpack_metrics(content_of(reply), labels=self.config.label_space())
+                domains[record.name] = student_wire.unpack_metrics(
+                    content_of(reply), labels=evaluation_labels(self.config)
+                )
                 self.log_reply(reply, record, outcome="ok")
             except WireError as error:
                 self.log_reply(reply, record, outcome=f"rejected: {error}")

@@ -21,6 +21,7 @@ from knot_fed.data.transfer_set import TransferSet, check_rounds, read_transfer_
 from knot_fed.errors import KnotError, describe_error, phase
 from knot_fed.federation.server.roster import Outcome
 from knot_fed.federation.server.tracking import track_files, track_metrics, track_results
+from knot_fed.geometry import describe_geometry, evaluation_labels
 from knot_fed.labels import LabelSpace
 from knot_fed.models import (
     ModelSpec,
@@ -179,7 +180,7 @@ def run_between_measurements(
     folder: RunFolder,
 ) -> KnotError | None:
     """Evaluate the student on the public test split, run, evaluate it again, and return the failure, if any."""
-    name, labels = public_domain(config, [client_name(config.data.public)]), config.label_space()
+    name, labels = public_domain(config, [client_name(config.data.public)]), evaluation_labels(config)
     started_from = predict_soft_labels(student, public.test.texts)
     outcome.before[name], outcome.details["before"] = _evaluate(started_from, student, public, labels)
     track_metrics(folder.trackers, outcome.before, step=0)
@@ -255,7 +256,7 @@ def summarise(
     for facts_of_client, (name, record) in zip(clients, records, strict=True):
         if record.node_id and name not in names and failure is None:
             facts_of_client["unmeasured"] = record.unmeasured or "it was not there for the first measurement"
-    labels = config.label_space()
+    labels = evaluation_labels(config)
     return {
         "status": "ok" if failure is None else "failed",
         "error": None if failure is None else str(failure),
@@ -263,6 +264,7 @@ def summarise(
         "seed": config.seed,
         "labels": list(labels.names),
         "coordinates": labels.coordinates.tolist(),
+        "geometry": describe_geometry(config),
         "clients_answered": outcome.answered,
         "clients_total": len(outcome.clients),
         "resumed": bool(config.resume),

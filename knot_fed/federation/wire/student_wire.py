@@ -1,12 +1,12 @@
 """The wire format of the student, its metrics, and the parameters that only federated averaging sends."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from knot_fed.errors import WireError
+from knot_fed.errors import LabelSpaceError, WireError
 from knot_fed.federation.wire.checks import check_count, check_seconds, read_array, read_record, read_values
 from knot_fed.federation.wire.envelope import ABOUT, PROTOCOL, check_protocol, pack_arrays
 from knot_fed.labels import LabelSpace
@@ -18,6 +18,8 @@ METRICS = "metrics"
 PARAMETERS = "parameters"
 TRAINING = "training"
 TEMPERATURE = "temperature"
+GEOMETRY = "geometry"
+COORDINATES = "coordinates"
 EXAMPLES = "num-examples"
 ROUND_OF_FLOWER = "server-round"
 LONGEST_SPEC = 1 << 22
@@ -26,15 +28,38 @@ LARGEST_PARAMETER = 1e6
 TOLERANCE = 1e-4
 
 
-def pack_student(spec: str, state: ArrayRecord, *, temperature: float = 1.0) -> RecordDict:
-    """Pack the student's specification (JSON), its trained arrays, and the temperature of `sd_calibrated`."""
+def pack_student(
+    spec: str, state: ArrayRecord, *, temperature: float = 1.0, geometry: LabelSpace | None = None
+) -> RecordDict:
+    """Pack the student's specification (JSON), its trained arrays, and the temperature of `sd_calibrated`.
+
+    `geometry` is that of SD and W1 if clients cannot know it from the run's configuration; its coordinates are sent.
+    """
     about = ConfigRecord({"protocol": PROTOCOL, "spec": spec, TEMPERATURE: temperature})
-    return RecordDict({STUDENT: state, ABOUT: about})
+    content = RecordDict({STUDENT: state, ABOUT: about})
+    if geometry is not None:
+        content[GEOMETRY] = pack_arrays({COORDINATES: geometry.coordinates})
+    return content
+
+
+def unpack_geometry(content: RecordDict, *, names: tuple[str, ...]) -> LabelSpace | None:
+    """Read the coordinates of the labels for SD and W1; None if there are none."""
+    if GEOMETRY not in content:
+        return None
+    records = {ABOUT, STUDENT, GEOMETRY}
+    array = read_record(content, GEOMETRY, ArrayRecord, records=records, keys={COORDINATES})[COORDINATES]
+    dimensions = array.shape[1] if len(array.shape) == 2 else 0
+    if not 0 < dimensions < len(names):
+        raise WireError(f"has coordinates that are not rows of 1 to {len(names) - 1} numbers; send evaluation_labels")
+    try:
+        return LabelSpace(names, read_array(array, shape=(len(names), dimensions), dtype=np.dtype(np.float64)))
+    except LabelSpaceError as error:
+        raise WireError(str(error)) from None
 
 
 def unpack_student(content: RecordDict) -> tuple[str, ArrayRecord, float]:
     """Read the student's specification (JSON), its arrays for `unpack_state`, and the temperature."""
-    about, arrays = _student(content, {TEMPERATURE: float})
+    about, arrays = _student(content, {TEMPERATURE: float}, others={GEOMETRY})
     if not LEAST_TEMPERATURE <= about[TEMPERATURE] <= MOST_TEMPERATURE:
         raise WireError(
             f"has a temperature outside {LEAST_TEMPERATURE:g}..{MOST_TEMPERATURE:g}; send what fit_temperature returns"
@@ -51,8 +76,10 @@ def unpack_averaging_request(content: RecordDict) -> tuple[str, ArrayRecord, int
     return about["spec"], arrays, round_number
 
 
-def _student(content: RecordDict, kinds: dict[str, type]) -> tuple[dict[str, Any], ArrayRecord]:
-    records = {ABOUT, STUDENT}
+def _student(
+    content: RecordDict, kinds: dict[str, type], *, others: Collection[str] = ()
+) -> tuple[dict[str, Any], ArrayRecord]:
+    records = {ABOUT, STUDENT, *others}
     about = read_values(content, ABOUT, {"protocol": int, "spec": str, **kinds}, records=records)
     check_protocol(about["protocol"])
     check_spec(about["spec"])

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import nn
 from typing_extensions import override
 
-from knot_fed.models.device import Placement, autocast, memory_explained
+from knot_fed.models.device import Placement, autocast, memory_explained, placement
 from knot_fed.models.huggingface.feature_cache import ComputeFeatures, FeatureCache
 from knot_fed.models.huggingface.lazily import transformers
 from knot_fed.models.huggingface.pretrained import identifier_of, is_pretrained, load_weights, read_config, unusable
@@ -35,6 +35,8 @@ CONTENT = (".json", ".safetensors", ".bin", ".txt", ".model")
 EncoderPart: TypeAlias = Literal["model", "text-encoding", "encoder"]
 FileVersion: TypeAlias = tuple[int, int, int, int]
 """Inode, size, and times of the last change in nanoseconds."""
+SHORT = 64
+"""Tokens of a label name, at most."""
 READING = 2
 """Increase when texts are read differently, so that stored features are computed again."""
 
@@ -199,6 +201,12 @@ class FeatureExtractor:
                 mask = batch["attention_mask"][:, :, None].to(hidden)
                 pooled[rows] = ((hidden * mask).sum(dim=1) / mask.sum(dim=1)).cpu().numpy()
         return pooled
+
+
+def mean_pooled_features(name: str, texts: list[str]) -> Float[np.ndarray, "examples width"]:
+    """Return float32 mean-pooled last hidden states of a few texts; raises ModelError if the model is no encoder."""
+    spec = ModelSpec(name, "head", (), paired=False, max_length=SHORT)
+    return FeatureExtractor(spec, None, placement())(texts)
 
 
 def encoder_identity(name: str) -> str:

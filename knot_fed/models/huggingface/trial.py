@@ -64,6 +64,12 @@ def try_model(spec: ModelSpec, texts: tuple[Text, ...] = ()) -> Trial | None:
         raise
 
 
+def is_elsewhere(name: str) -> bool:
+    """Return whether a pretrained model has to be fetched from the hub first."""
+    remote = is_pretrained(name) and not is_path(identifier_of(name))
+    return remote and cached_folder(name) is None and not huggingface_hub.constants.HF_HUB_OFFLINE
+
+
 @lru_cache(maxsize=64)
 def _tried(spec: ModelSpec, texts: tuple[Text, ...]) -> Trial:
     model = build_classifier(spec, seed=0, device="cpu").eval()

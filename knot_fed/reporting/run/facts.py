@@ -21,6 +21,7 @@ def run_facts(summary: dict[str, Any], config: dict[str, Any]) -> Facts:
         *([] if "fedavg" in summary else [("transfer set", _file(summary, data, "transfer"))]),
         ("public test set", _file(summary, data, "public")),
         ("rounds", str(method.get("rounds", config.get("rounds", "")))),
+        *([("SD and W1", f"in the geometry: {summary['geometry']}")] if summary.get("geometry") else []),
         ("seed", str(summary["seed"])),
         ("privacy", summary["privacy"]["guarantee"]),
         *([("compression", f"{compression}: fewer bytes, no guarantee")] if compression != "none" else []),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from knot_fed.aggregation import consensus_of_pooled
-from knot_fed.config import RunConfig
+from knot_fed.config import RunConfig, WeightsConfig
 from knot_fed.errors import ConfigError, RunFolderError
 from knot_fed.federation.from_answers import distil_from_answers, question, unserved
 from knot_fed.federation.server.checkpoint import Received
@@ -95,7 +95,9 @@ def test_the_answers_of_a_resumed_run_state_the_epsilon_that_its_summary_states(
     config = small({"privacy.mechanism": "gaussian", "weights.scheme": "uniform", "resume": "interrupted"})
     roster = Roster(config, rounds=1)
     roster.outcome.clients["phones"] = ClientRecord("phones", 1, claim=Claim("gaussian", 2.0, 1e-6), rounds=1)
-    received = Received({"phones": {"reused": False, "seconds": 0.0}}, consensus_of_pooled(np.full((2, 5), 0.2)))
+    received = Received(
+        {"phones": {"reused": False, "seconds": 0.0}}, consensus_of_pooled(np.full((2, 5), 0.2), WeightsConfig())
+    )
     kept = KeptAnswers.of(received, roster, "0" * 64)
     told = privacy_facts(config, roster.outcome)
     assert (

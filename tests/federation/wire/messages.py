@@ -66,6 +66,11 @@ def read_request_with_student(content):
         student_wire.unpack_state(sent.arrays, expected=STATE)
 
 
+def read_measured_student(content):
+    read_student(content)
+    student_wire.unpack_geometry(content, names=LABELS.names)
+
+
 def read_averaging_request(content):
     spec, arrays, _ = student_wire.unpack_averaging_request(content)
     ModelSpec.from_json(spec)
@@ -94,6 +99,10 @@ TARGETS = {
     "noisy-soft-labels": soft_labels(NOISY, GAUSSIAN),
     **{f"soft-labels-{privacy.compression}": soft_labels(REPLY, privacy) for privacy in COMPRESSED},
     "student": (lambda: student_wire.pack_student(SPEC, envelope.pack_arrays(STATE)), read_student),
+    "student-with-geometry": (
+        lambda: student_wire.pack_student(SPEC, envelope.pack_arrays(STATE), geometry=LABELS),
+        read_measured_student,
+    ),
     "averaging": (averaging_request, read_averaging_request),
     "parameters": (
         lambda: student_wire.pack_parameters(STATE, examples=9, seconds=0.5),

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
@@ -63,6 +64,26 @@ def test_a_round_of_averaging_seeds_no_generator_unless_it_is_one(round_number):
     content = RecordDict({student_wire.STUDENT: ArrayRecord(), envelope.ABOUT: ConfigRecord(about)})
     with pytest.raises(WireError, match="expected 1 to 1000000; count rounds from 1"):
         student_wire.unpack_averaging_request(content)
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "said"),
+    [
+        (np.zeros((5, 0)), "are not rows of 1 to 4 numbers"),
+        (np.zeros((5, 5)), "are not rows of 1 to 4 numbers"),
+        (np.zeros(5), "are not rows of 1 to 4 numbers"),
+        (np.zeros((4, 1)), r"expected float64 \(5, 1\)"),
+        (np.zeros((5, 1), np.float32), "expected float64"),
+        (np.full((5, 1), np.nan), "not all finite"),
+        (np.full((5, 1), 1e7), "beyond 1e.06"),
+    ],
+)
+def test_a_geometry_is_as_many_finite_points_as_there_are_labels(coordinates, said):
+    content = student_wire.pack_student(messages.SPEC, ArrayRecord())
+    assert student_wire.unpack_geometry(content, names=messages.LABELS.names) is None
+    content[student_wire.GEOMETRY] = envelope.pack_arrays({student_wire.COORDINATES: coordinates})
+    with pytest.raises(WireError, match=said):
+        student_wire.unpack_geometry(content, names=messages.LABELS.names)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, 1e9, float("nan")])
