@@ -174,6 +174,15 @@ def _check_together(config: RunConfig) -> None:
             f"{WHERE}: {key} = {config.student_model!r} makes a prompted model the student, which cannot learn; use"
             " another student.model, such as tiny-bert"
         )
+    _check_cost(config)
+    _check_privacy(config)
+    _check_rounds(config)
+    if config.privacy.secure_sum:
+        _check_secure_sum(config)
+
+
+def _check_cost(config: RunConfig) -> None:
+    """Refuse a ground cost that the solver, or a client, cannot know."""
     if config.transport.cost in LEARNT_COSTS and config.transport.solver in ("line", "star"):
         raise ConfigError(
             f"{WHERE}: transport.solver = {config.transport.solver!r} needs distances of one shape, and"
@@ -183,12 +192,8 @@ def _check_together(config: RunConfig) -> None:
     if config.personal.consensus != "none" and only_here:
         raise ConfigError(
             f"{WHERE}: personal.loss = {config.personal.loss!r} needs a ground cost on the clients, and"
-            f" transport.cost = {config.transport.cost!r} is known to the server only; use another personal.loss, such as kl"
+            f" transport.cost = {config.transport.cost!r} is known to the server only; use personal.loss = 'kl'"
         )
-    _check_privacy(config)
-    _check_rounds(config)
-    if config.privacy.secure_sum:
-        _check_secure_sum(config)
 
 
 def _check_privacy(config: RunConfig) -> None:
