@@ -11,7 +11,10 @@ from tests.conftest import ROOT
 FOLDER = ROOT / "simulations" / "methods"
 NAMES = sorted(file.stem for file in FOLDER.glob("*.toml"))
 STUDIES = sorted(file.name for file in FOLDER.parent.glob("*.toml") if file.name != "privacy.toml")
-METHOD = ("weights.", "distill.loss", "distill.objective", "distill.agreement", "distill.supervised")
+METHOD = (
+    "weights.", "distill.loss", "distill.objective", "distill.agreement", "distill.supervised", "rounds", "round-texts",
+    "teacher.start", "teacher.round-epochs", "student.restart", "personal.consensus", "personal.when", "personal.loss",
+)  # fmt: skip
 
 
 def test_the_methods_are_those_of_the_table():
