@@ -52,6 +52,7 @@ READERS: Mapping[str, tuple[Condition, str]] = {
         for key in ("patience", "class-weights")
     },
     "teacher.round-epochs": (lambda run: run.sends_student, "teacher.start = student or both"),
+    "resend-above": (lambda run: run.slices < run.rounds, "round-texts = all and rounds above 1"),
     "student.restart": (lambda run: run.rounds > 1, "rounds above 1"),
     "student.calibrate": (lambda run: run.student.pretrain, "student.pretrain = true"),
     "weights.scheme": MEAN,

@@ -9,7 +9,7 @@ from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 
-from knot_fed.config.choices import scheme_reads
+from knot_fed.config.choices import reports_scores, scheme_reads
 from knot_fed.models import TextClassifier, predict_logits
 from knot_fed.types import SoftLabels, Text
 
@@ -41,10 +41,9 @@ def teacher_scores(
     seed
         Of the random sequences on which the bias is measured.
     """
-    reads = scheme_reads(scheme)
-    if reads in ("nothing", "examples"):
+    if not reports_scores(scheme):
         return np.zeros(len(soft_labels), dtype=np.float32)
-    if reads == "density":
+    if scheme_reads(scheme) == "density":
         return text_density(texts, private)
     bias = prediction_bias(models, seed=seed, histogram=scheme == "histogram-confidence")
     return prediction_confidence(soft_labels, bias)
