@@ -1,5 +1,7 @@
 """What a client sends of its soft labels: all, or those that changed since the answer that the server holds."""
 
+from typing import Any
+
 import numpy as np
 from flwr.app import ArrayRecord, Context, RecordDict
 
@@ -54,7 +56,7 @@ def _held(context: Context, request: exchange.TrainRequest) -> AnswerArrays | No
     return arrays if held.digest == request.held else None
 
 
-def _layout(arrays: AnswerArrays) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+def _layout(arrays: AnswerArrays) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     return {name: (array.shape, array.dtype) for name, array in arrays.items()}
 
 
