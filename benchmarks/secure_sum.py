@@ -11,6 +11,7 @@ from knot_fed.federation.secure import sum_wire
 from knot_fed.federation.secure.peer import KeyList, Peer, deal_shares, mask_values, receive_shares, reveal_shares
 from knot_fed.federation.secure.round import unmask_sum
 from knot_fed.federation.wire import envelope, exchange
+from knot_fed.federation.wire.answer_arrays import answer_arrays
 from knot_fed.privacy.secure_sum import Quantisation, default_threshold, dequantise, quantise
 from knot_fed.types import TeacherAnswer
 
@@ -46,9 +47,10 @@ class Cost:
 def plain_cost(soft_labels):
     cost = Cost()
     cost.sent(exchange.pack_train_request(exchange.TrainRequest(ROUND, "f" * 64, 0, len(soft_labels))), up=False)
-    confidence = np.zeros(len(soft_labels), dtype=np.float32)
-    reply = exchange.TrainReply(TeacherAnswer(soft_labels, confidence, 9), False, 0.0, CLAIM)
-    cost.sent(exchange.pack_soft_labels(reply, round_number=ROUND, privacy=PLAIN), up=True)
+    answer = TeacherAnswer(soft_labels, np.zeros(len(soft_labels), dtype=np.float32), 9)
+    reply = exchange.TrainReply(answer, False, 0.0, CLAIM)
+    arrays = answer_arrays(answer, privacy=PLAIN, scored=True)
+    cost.sent(exchange.pack_soft_labels(reply, arrays, round_number=ROUND), up=True)
     return cost
 
 

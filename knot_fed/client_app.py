@@ -10,6 +10,7 @@ from knot_fed.federation.client.handlers import answer_evaluation, answer_handsh
 from knot_fed.federation.client.held_texts import requested_texts
 from knot_fed.federation.client.personal import answer_consensus
 from knot_fed.federation.client.release import answer
+from knot_fed.federation.client.sent_rows import pack_answer
 from knot_fed.federation.client.settings import Client
 from knot_fed.federation.secure import sum_wire
 from knot_fed.federation.secure.client import answer_keys, answer_shares, answer_unmask, masked_answer
@@ -33,8 +34,7 @@ def train(message: Message, context: Context) -> Message:
     use_device(client.run)
     request = exchange.unpack_train_request(message.content)
     reply = label_rows(client, request, context)
-    packed = exchange.pack_soft_labels(reply, round_number=request.round, privacy=client.run.privacy)
-    return Message(packed, reply_to=message)
+    return Message(pack_answer(client, reply, request, context), reply_to=message)
 
 
 def label_rows(

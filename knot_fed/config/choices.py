@@ -108,6 +108,11 @@ def scheme_reads(scheme: str) -> Reads:
     return SCHEMES[scheme].reads if scheme in SCHEMES else "confidence"
 
 
+def reports_scores(scheme: str) -> bool:
+    """Return whether a client sends a score for each text, which the scheme reads."""
+    return scheme_reads(scheme) not in ("nothing", "examples")
+
+
 def described(choices: Mapping[str, object], *, last: str = "") -> str:
     """Join names, each with its description.
 

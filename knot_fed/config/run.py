@@ -56,6 +56,12 @@ class RunConfig(Section):
     round_texts: Literal["slice", "all"] = Field(
         "slice", description="transfer texts of a round: its slice of them, or all in every round"
     )
+    resend_above: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="total variation from the client's last soft label above which a later round sends one; 0: all",
+    )
     fraction: float = Field(1.0, gt=0, le=1, description="share of the clients asked in each round")
     min_teachers: int = Field(2, ge=1, le=MOST_CLIENTS, description="fewer valid answers than this end the run")
     wait_for: Clients = Field(0, description="clients to wait for before starting; 0: min-teachers")
@@ -145,6 +151,11 @@ class RunConfig(Section):
     def slices(self) -> int:
         """Slices into which the rounds divide the transfer set."""
         return 1 if self.round_texts == "all" else self.rounds
+
+    @property
+    def sends_changes(self) -> bool:
+        """Whether rounds after the first send only the soft labels that changed by more than `resend-above`."""
+        return self.resend_above > 0 and self.slices < self.rounds
 
     @property
     def sends_student(self) -> bool:

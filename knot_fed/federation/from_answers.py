@@ -8,7 +8,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
 from knot_fed.config import RunConfig, Scalar, flattened
-from knot_fed.config.choices import scheme_reads
+from knot_fed.config.choices import reports_scores
 from knot_fed.data.partition import client_shard
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import ConfigError, RunFolderError
@@ -51,7 +51,7 @@ def question(config: RunConfig) -> dict[str, Scalar]:
     if config.rounds_differ:  # each round's answers depend on the student of the round before
         unread = NOT_ASKED
     asked = {key: value for key, value in mapping.items() if not key.startswith(unread)}
-    if not summed and not config.rounds_differ and scheme_reads(config.weights.scheme) in ("nothing", "examples"):
+    if not summed and not config.rounds_differ and not reports_scores(config.weights.scheme):
         del asked[SCHEME]
     return asked
 

@@ -73,6 +73,7 @@ READERS: Mapping[str, tuple[Condition, str]] = {
         for key in ("warmup", "schedule", "clip-norm", "accumulate", "label-smoothing")
     },
     "teacher.round-epochs": (lambda run: run.rounds_differ, "teacher.start other than scratch"),
+    "resend-above": (lambda run: run.slices < run.rounds, "round-texts = all and rounds above 1"),
     "student.restart": (lambda run: run.rounds > 1, "rounds above 1"),
     "student.calibrate": (lambda run: run.student.pretrain, "student.pretrain = true"),
     "weights.scheme": MEAN,

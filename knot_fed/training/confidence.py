@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from knot_fed.config.choices import scheme_reads
+from knot_fed.config.choices import reports_scores, scheme_reads
 from knot_fed.models import TextClassifier, predict_logits
 from knot_fed.training.calibration import negative_log_likelihood
 from knot_fed.types import LabelledTexts, SoftLabels, SplitExamples, Text
@@ -51,9 +51,9 @@ def teacher_scores(
     seed
         Of the random sequences on which the bias is measured.
     """
-    reads = scheme_reads(scheme)
-    if reads in ("nothing", "examples"):
+    if not reports_scores(scheme):
         return np.zeros(len(soft_labels), dtype=np.float32)
+    reads = scheme_reads(scheme)
     if reads == "density":
         return text_density(texts, examples.train.texts)
     if reads == "domain":

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from knot_fed.audit.subject import OpenedRun
+from knot_fed.config.choices import reports_scores
 from knot_fed.federation.server.nodes import content_of
 from knot_fed.federation.wire import exchange
 from knot_fed.labels import LabelSpace
@@ -37,8 +38,9 @@ def answered(config, federation):
     grid = InProcessGrid(virtual_clients(config, 3))
     (reply,) = grid.send_and_receive([Message(request, dst_node_id=100, message_type="train")])
     return exchange.unpack_soft_labels(
-        content_of(reply), round_number=1, examples=len(transfer), labels=LABELS, privacy=config.privacy
-    ).answer
+        content_of(reply), round_number=1, examples=len(transfer), labels=LABELS, privacy=config.privacy,
+        scored=reports_scores(config.weights.scheme),
+    ).answer  # fmt: skip
 
 
 def owners(config, federation):

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from knot_fed.aggregation import consensus_of_pooled, find_scheme, sharpen, single_weights, weight_bound
 from knot_fed.config import MOST_CLIENTS_IN_SUM, RunConfig
+from knot_fed.config.choices import reports_scores
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import FederationError, WireError
 from knot_fed.federation.secure import key_agreement, sum_wire
@@ -219,8 +220,12 @@ class SecureSumCollector(Collector):
         roster.close_round(answers, how=", in a secure sum")
         for record in self._sum.clients:
             if record.name in answers:
-                record.enter(answers[record.name].claim, seconds=answers[record.name].seconds)
-        teachers = {name: {"reused": a.reused, "seconds": a.seconds} for name, a in sorted(answers.items())}
+                answer = answers[record.name]
+                record.enter(answer.claim, seconds=answer.seconds, asked=len(rows), sent=len(rows))
+        teachers = {
+            name: {"reused": answer.reused, "seconds": answer.seconds, "rows_sent": len(rows)}
+            for name, answer in sorted(answers.items())
+        }
         if self.config.weights.pooling == "era":
             pooled = sharpen(pooled, self.config.weights.era_temperature)
         return Received(teachers, consensus_of_pooled(pooled, self.config.weights))
@@ -238,7 +243,7 @@ def reply_bounds(config: RunConfig, *, texts: int) -> envelope.ReplyBounds:
     """Bound the replies to the requests of the configured collector."""
     classes = len(config.label_space())
     if not config.privacy.secure_sum:
-        return envelope.ReplyBounds.of_soft_labels(texts, classes)
+        return envelope.ReplyBounds.of_soft_labels(texts, classes, scored=reports_scores(config.weights.scheme))
     # Masked values in the longest words, or sealed shares for all peers.
     size = max(8 * texts * (classes + 1), MOST_CLIENTS_IN_SUM * sum_wire.SEALED_BYTES)
     return envelope.ReplyBounds.of_arrays([size])

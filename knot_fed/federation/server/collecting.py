@@ -4,6 +4,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -13,11 +14,13 @@ from typing_extensions import override
 
 from knot_fed.aggregation import find_consensus
 from knot_fed.config import RunConfig
+from knot_fed.config.choices import reports_scores
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.federation.server.checkpoint import Received
 from knot_fed.federation.server.nodes import content_of
 from knot_fed.federation.server.roster import ClientRecord, Roster
 from knot_fed.federation.wire import exchange
+from knot_fed.federation.wire.answer_arrays import HeldRows
 from knot_fed.federation.wire.envelope import pack_arrays
 from knot_fed.models import TextClassifier, trained_state
 from knot_fed.types import TeacherAnswer
@@ -67,29 +70,40 @@ class Collector(ABC):
         generator = np.random.default_rng([self.config.seed, server_round])
         return [present[row] for row in sorted(generator.permutation(len(present))[:count])]
 
-    def request(self, record: ClientRecord, server_round: int) -> exchange.TrainRequest:
-        """Ask a client for its slice of the transfer set, with the texts if it does not hold them."""
+    def request(self, record: ClientRecord, server_round: int, *, held: str = "") -> exchange.TrainRequest:
+        """Ask a client for its slice of the transfer set, with the texts if it does not hold them.
+
+        `held` is the digest of its last answer, if only changes to it are asked for.
+        """
         rows = self.transfer.slice(server_round, self.config.slices)
         record.status, record.asked_in = "no answer", server_round
         texts = None if record.holds_transfer_set else self.transfer
         fingerprint, student = self.transfer.fingerprint, self.student
-        return exchange.TrainRequest(server_round, fingerprint, rows.start, rows.stop, texts, student)
+        return exchange.TrainRequest(server_round, fingerprint, rows.start, rows.stop, texts, student, held)
 
 
 class AnswerCollector(Collector):
-    """Collects each client's soft labels; parameters as in `Collector`."""
+    """Collects each client's soft labels; parameters as in `Collector`.
+
+    Under `resend-above`, it holds each client's last answer until the last round. A resumed run starts with none.
+    """
+
+    def __init__(self, config: RunConfig, transfer: TransferSet, public_teacher: TeacherAnswer | None) -> None:
+        super().__init__(config, transfer, public_teacher)
+        self._held: dict[str, HeldRows] = {}
 
     @override
     def requests(self, roster: Roster, server_round: int, grid: Grid, answered: Collection[int] = ()) -> list[Message]:
         roster.welcome(grid, self.transfer)
         roster.round = server_round
-        contents, messages = dict[bool, RecordDict](), list[Message]()  # one content with the texts, one without
+        contents, messages = dict[tuple[bool, str], RecordDict](), list[Message]()  # equal requests share one content
         for record in self.sample(roster, server_round):
             if record.node_id not in answered:
-                request = self.request(record, server_round)
-                if record.holds_transfer_set not in contents:
-                    contents[record.holds_transfer_set] = exchange.pack_train_request(request)
-                messages.append(roster.message(contents[record.holds_transfer_set], record, "train"))
+                held = self._held[record.name].digest if record.name in self._held else ""
+                request, key = self.request(record, server_round, held=held), (record.holds_transfer_set, held)
+                if key not in contents:
+                    contents[key] = exchange.pack_train_request(request)
+                messages.append(roster.message(contents[key], record, "train"))
         return messages
 
     @override
@@ -108,23 +122,32 @@ class AnswerCollector(Collector):
     @override
     def collect(self, roster: Roster, server_round: int, replies: Iterable[Message]) -> Received:
         rows, config = self.transfer.slice(server_round, self.config.slices), self.config
-        labels, clients = config.label_space(), roster.outcome.clients
-        valid = roster.read(
-            replies,
-            lambda _, reply: exchange.unpack_soft_labels(
-                content_of(reply), round_number=server_round, examples=len(rows), labels=labels, privacy=config.privacy
-            ),
-        )
+        valid = dict(sorted(roster.read(replies, partial(self._read, server_round, rows)).items()))
         for name, read in valid.items():
-            clients[name].examples = read.answer.examples
-            clients[name].enter(read.claim, seconds=read.seconds)
+            record = roster.outcome.clients[name]
+            record.examples = read.answer.examples
+            record.enter(read.claim, seconds=read.seconds, asked=len(rows), sent=read.rows_sent)
+            if config.sends_changes and server_round < config.rounds:
+                self._held[name] = HeldRows.of(read.arrays, fingerprint=self.transfer.fingerprint, rows=rows)
         roster.close_round(valid)
-        answers = [valid[name].answer for name in sorted(valid)]
+        answers = [read.answer for read in valid.values()]
         if self.public_teacher is not None:
             answers.append(self.public_teacher.select(rows))
-        teachers = {name: {"reused": reply.reused, "seconds": reply.seconds} for name, reply in sorted(valid.items())}
+        teachers = {
+            name: {"reused": read.reused, "seconds": read.seconds, "rows_sent": read.rows_sent}
+            for name, read in valid.items()
+        }
         consensus = find_consensus(answers, config.weights, config.distill)
-        return Received(teachers, consensus, {name: valid[name].answer for name in sorted(valid)})
+        return Received(teachers, consensus, {name: read.answer for name, read in valid.items()})
+
+    def _read(self, server_round: int, rows: range, record: ClientRecord, reply: Message) -> exchange.TrainReply:
+        """Read a client's answer, whole or as changes to the one held."""
+        config, held = self.config, self._held.get(record.name)
+        return exchange.unpack_soft_labels(
+            content_of(reply), round_number=server_round, examples=len(rows), labels=config.label_space(),
+            privacy=config.privacy, scored=reports_scores(config.weights.scheme),
+            held=held.arrays if held is not None else None,
+        )  # fmt: skip
 
 
 def _await_return(grid: Grid, answered: Collection[int], deadline: float) -> bool:

@@ -25,7 +25,7 @@ from knot_fed.types import SoftLabels, TeacherAnswer
 
 @dataclass(frozen=True, slots=True)
 class KeptClient:
-    """A client in one round: its status after its answer was read, and this round's bytes and seconds.
+    """A client in one round: its status after its answer was read, and this round's bytes, seconds and rows.
 
     `joined` is False for a node that did not pass the handshake, whose name is unknown. `reused` states whether the
     teacher was loaded, and is None if the client gave no valid answer.
@@ -39,6 +39,7 @@ class KeptClient:
     seconds: float
     reused: bool | None
     claim: Claim | None
+    rows_sent: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +66,8 @@ class KeptAnswers:
             reused = bool(told["reused"]) if told else None
             claim = stated_claim(roster.config, record.claim) if told and record.claim else None
             joined = bool(record.node_id or record.rounds)
-            clients[name] = KeptClient(joined, record.status, record.examples, up, down, seconds, reused, claim)
+            sent = int(told.get("rows_sent", 0)) if told else 0
+            clients[name] = KeptClient(joined, record.status, record.examples, up, down, seconds, reused, claim, sent)
         return cls(fingerprint, clients, received.answers, None if received.answers else received.consensus.pooled)
 
     def save(self, folder: RunFolder, server_round: int) -> None:
@@ -140,9 +142,10 @@ class KeptCollector(Collector):
         kept = self._kept[server_round]
         self._check_shape(kept, server_round)
         for name, client in kept.clients.items():
-            _enter(roster.outcome.clients.setdefault(name, ClientRecord(name, 0)), client, server_round)
+            record = roster.outcome.clients.setdefault(name, ClientRecord(name, 0))
+            _enter(record, client, server_round, asked=len(self.transfer.slice(server_round, self.config.slices)))
         teachers = {
-            name: {"reused": client.reused, "seconds": client.seconds}
+            name: {"reused": client.reused, "seconds": client.seconds, "rows_sent": client.rows_sent}
             for name, client in kept.clients.items()
             if client.reused is not None
         }
@@ -167,10 +170,10 @@ class KeptCollector(Collector):
             )
 
 
-def _enter(record: ClientRecord, client: KeptClient, server_round: int) -> None:
+def _enter(record: ClientRecord, client: KeptClient, server_round: int, *, asked: int) -> None:
     record.asked_in = server_round if client.bytes_down else record.asked_in
     record.status, record.examples = client.status, client.examples
     record.bytes_up += client.bytes_up
     record.bytes_down += client.bytes_down
     if client.claim is not None:
-        record.enter(client.claim, seconds=client.seconds)
+        record.enter(client.claim, seconds=client.seconds, asked=asked, sent=client.rows_sent)

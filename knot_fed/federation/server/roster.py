@@ -44,6 +44,8 @@ class ClientRecord:
     asked_in: int = 0
     bytes_up: int = 0
     bytes_down: int = 0
+    rows_asked: int = 0
+    rows_sent: int = 0
     seconds: float = 0.0
     asked_at: float = 0.0
     holds_transfer_set: bool = False
@@ -52,13 +54,15 @@ class ClientRecord:
 
     def to_mapping(self) -> dict[str, str | int | float]:
         """Return the record for `summary.json`, without the node number, which changes with each run."""
-        told = ("name", "examples", "status", "rounds", "bytes_up", "bytes_down", "seconds", "unmeasured")
-        return {key: getattr(self, key) for key in told}
+        told = ("name", "examples", "status", "rounds", "bytes_up", "bytes_down", "rows_asked", "rows_sent", "seconds")
+        return {key: getattr(self, key) for key in (*told, "unmeasured")}
 
-    def enter(self, claim: exchange.Claim, *, seconds: float) -> None:
-        """Record a valid answer."""
+    def enter(self, claim: exchange.Claim, *, seconds: float, asked: int, sent: int) -> None:
+        """Record a valid answer; `asked` and `sent` are numbers of soft labels."""
         self.status, self.claim, self.holds_transfer_set = "ok", claim, True
         self.rounds += 1
+        self.rows_asked += asked
+        self.rows_sent += sent
         self.seconds += seconds
 
 

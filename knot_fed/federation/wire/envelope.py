@@ -34,9 +34,9 @@ class ReplyBounds:
         )
 
     @classmethod
-    def of_soft_labels(cls, examples: int, classes: int) -> "ReplyBounds":
-        """Bound one teacher's answer."""
-        return cls.of_arrays([4 * examples * classes, 4 * examples])
+    def of_soft_labels(cls, examples: int, classes: int, *, scored: bool = True) -> "ReplyBounds":
+        """Bound one teacher's answer: soft labels, and scores if the run reads them; changed rows are never more."""
+        return cls.of_arrays([4 * examples * classes, 4 * examples * scored])
 
 
 def pack_arrays(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,16 +14,16 @@ from knot_fed.data.partition import CLIENT_NAME
 from knot_fed.data.transfer_set import MOST_TEXTS, TransferSet, check_sendable, excess, first_rows
 from knot_fed.errors import ConfigError, SoftLabelsError, WireError
 from knot_fed.federation.wire import checks
+from knot_fed.federation.wire.answer_arrays import CONFIDENCE, ROWS, AnswerArrays, array_names, read_arrays
 from knot_fed.federation.wire.envelope import ABOUT, PROTOCOL, check_protocol, pack_arrays
 from knot_fed.federation.wire.student_wire import STUDENT, check_spec
 from knot_fed.labels import LabelSpace, check_soft_labels
-from knot_fed.privacy.compression import compress, decompress, layout
+from knot_fed.privacy.compression import decompress
 from knot_fed.types import MEAN, TeacherAnswer, Text
 
 TEXTS = "texts"
 ANSWER = "answer"
 SOFT_LABELS = "soft-labels"
-CONFIDENCE = "confidence"
 START = "start"
 REQUEST = {ABOUT, TEXTS, STUDENT, START}
 COLUMNS = ("column-0", "column-1")
@@ -55,7 +55,8 @@ class SentStudent:
 class TrainRequest:
     """A slice of the transfer set to label, with the texts if the client does not hold them yet.
 
-    `student` is the start of teachers, if the run's configuration lets them start from it.
+    `student` is the start of teachers, if the run's configuration lets them start from it. `held` is the digest of this
+    client's last answer for the same rows, if the server holds it and takes changes to it (`HeldRows.digest`).
     """
 
     round: int
@@ -64,6 +65,7 @@ class TrainRequest:
     stop: int
     transfer: TransferSet | None = None
     student: SentStudent | None = None
+    held: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +79,18 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainReply:
-    """One teacher's answer for the requested slice, and whether its teacher was loaded."""
+    """One teacher's answer for the requested slice, and whether its teacher was loaded.
+
+    A reply that the server has read also has its `arrays` as the wire carries a whole answer, and the number of rows
+    that came with it.
+    """
 
     answer: TeacherAnswer
     reused: bool
     seconds: float
     claim: Claim
+    arrays: AnswerArrays = field(default_factory=dict)
+    rows_sent: int = 0
 
 
 def pack_handshake(handshake: Handshake) -> RecordDict:
@@ -121,7 +129,7 @@ def pack_train_request(request: TrainRequest) -> RecordDict:
     if request.stop > MOST_TEXTS:
         raise ConfigError(f"{request.stop} transfer texts, of which clients label {MOST_TEXTS} at most; set data.limit")
     about = ConfigRecord({"protocol": PROTOCOL, "round": request.round, "start": request.start, "stop": request.stop})
-    about["fingerprint"] = request.fingerprint
+    about.update({"fingerprint": request.fingerprint, "held": request.held})
     content = RecordDict({ABOUT: about})
     if request.transfer is not None:
         check_sendable(request.transfer, name="the transfer set")
@@ -133,13 +141,15 @@ def pack_train_request(request: TrainRequest) -> RecordDict:
 
 def unpack_train_request(content: RecordDict) -> TrainRequest:
     """Read the request, and compare the texts, if there are any, with their fingerprint."""
-    kinds = {"protocol": int, "round": int, "fingerprint": str, "start": int, "stop": int}
+    kinds = {"protocol": int, "round": int, "fingerprint": str, "start": int, "stop": int, "held": str}
     about = checks.read_values(content, ABOUT, kinds, records=REQUEST)
     check_protocol(about.pop("protocol"))
     texts = checks.read_record(content, TEXTS, ConfigRecord, records=REQUEST) if TEXTS in content else None
     transfer = None if texts is None else unpack_transfer_set(texts)
     request = TrainRequest(**about, transfer=transfer, student=_sent_student(content))
     _check_fingerprint(request.fingerprint)
+    if request.held and not _FINGERPRINT.fullmatch(request.held):
+        raise WireError("names the answer that it holds by something that is not a SHA-256; use HeldRows.digest")
     if not 0 < request.round <= MOST_TEXTS:
         raise WireError(f"asks in round {request.round}, expected 1 to {MOST_TEXTS}; count rounds from 1")
     if not 0 <= request.start < request.stop <= MOST_TEXTS:
@@ -192,36 +202,46 @@ def _texts(column: object) -> list[str]:
     return column
 
 
-def pack_soft_labels(reply: TrainReply, *, round_number: int, privacy: PrivacyConfig) -> RecordDict:
-    """Pack one teacher's answer, compressed as configured; nothing else about the teacher is sent."""
+def pack_soft_labels(reply: TrainReply, arrays: AnswerArrays, *, round_number: int) -> RecordDict:
+    """Pack one teacher's answer as these arrays, of all rows or of those that changed; nothing else is sent."""
     about = ConfigRecord({"protocol": PROTOCOL, "round": round_number, "examples": reply.answer.examples})
     about.update({"reused": reply.reused, "seconds": reply.seconds, **asdict(reply.claim)})
-    arrays = compress(reply.answer.soft_labels, privacy.compression, top_k=privacy.top_k)
-    arrays[CONFIDENCE] = reply.answer.scores.astype(np.float32)
     return RecordDict({SOFT_LABELS: pack_arrays(arrays), ANSWER: about})
 
 
 def unpack_soft_labels(
-    content: RecordDict, *, round_number: int, examples: int, labels: LabelSpace, privacy: PrivacyConfig
+    content: RecordDict,
+    *,
+    round_number: int,
+    examples: int,
+    labels: LabelSpace,
+    privacy: PrivacyConfig,
+    scored: bool,
+    held: AnswerArrays | None = None,
 ) -> TrainReply:
-    """Read one teacher's answer, and refuse anything but distributions of the shape and mechanism requested."""
+    """Read one teacher's answer, and refuse anything but distributions of the shape and mechanism requested.
+
+    A reply to a request that named the answer `held` may have changed rows only. `scored` states whether the weighting
+    scheme reads scores; without it, they are 0.
+    """
     records = {ANSWER, SOFT_LABELS}
     kinds = {"protocol": int, "round": int, "examples": int, "reused": bool, "seconds": float, **CLAIM}
     answer = checks.read_values(content, ANSWER, kinds, records=records)
     check_protocol(answer["protocol"])
     if answer["round"] != round_number:
         raise WireError(f"answers another round than {round_number}; drop the old reply")
-    expected = layout(privacy.compression, examples=examples, classes=len(labels), top_k=privacy.top_k)
-    arrays = checks.read_record(content, SOFT_LABELS, ArrayRecord, records=records, keys={*expected, CONFIDENCE})
-    sent = {
-        name: checks.read_array(arrays[name], shape=shape, dtype=dtype) for name, (shape, dtype) in expected.items()
-    }
-    confidence = checks.read_array(arrays[CONFIDENCE], shape=(examples,))
+    changes = held is not None and ROWS in content.get(SOFT_LABELS, ())
+    keys = array_names(privacy, changes=changes)
+    record = checks.read_record(content, SOFT_LABELS, ArrayRecord, records=records, keys=keys)
+    arrays, sent = read_arrays(
+        record, examples=examples, classes=len(labels), privacy=privacy, scored=scored, held=held if changes else None
+    )
     try:
-        soft_labels = decompress(sent, privacy.compression, classes=len(labels))
+        soft_labels = decompress(arrays, privacy.compression, classes=len(labels))
         check_soft_labels(soft_labels)
     except SoftLabelsError as error:
         raise WireError(str(error)) from None
+    confidence = arrays[CONFIDENCE] if scored else np.zeros(examples, dtype=np.float32)
     if not ((confidence >= 0) & (confidence <= LARGEST_CONFIDENCE)).all():
         raise WireError(f"has a confidence outside 0..{LARGEST_CONFIDENCE:g}; send the scores of teacher_scores")
     return TrainReply(
@@ -229,6 +249,8 @@ def unpack_soft_labels(
         reused=answer["reused"],
         seconds=checks.check_seconds(answer["seconds"]),
         claim=read_claim(answer, asked=privacy.mechanism),
+        arrays=arrays,
+        rows_sent=sent,
     )
 
 

@@ -5,6 +5,7 @@ import json
 from flwr.app import Message
 
 from knot_fed import client_app
+from knot_fed.config.choices import reports_scores
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.federation.wire import envelope, exchange, student_wire
 from knot_fed.labels import LabelSpace
@@ -65,10 +66,15 @@ class Owner:
         content = self.ask("train", request(transfer, **where))
         assert envelope.refusal_of(content) is None, envelope.refusal_of(content)
         rows_asked = where.get("stop", len(transfer)) - where.get("start", 0)
+        return self.read(content, examples=rows_asked)
+
+    def read(self, content, *, examples, round_number=1, held=None):
+        """Read soft labels as the server does, which may hold an earlier answer's arrays."""
         config = self.client().run
         return exchange.unpack_soft_labels(
-            content, round_number=1, examples=rows_asked, labels=LABELS, privacy=config.privacy
-        )
+            content, round_number=round_number, examples=examples, labels=LABELS, privacy=config.privacy,
+            scored=reports_scores(config.weights.scheme), held=held,
+        )  # fmt: skip
 
     def client(self):
         from knot_fed.federation.client.settings import Client
@@ -79,10 +85,10 @@ class Owner:
         return self.client().ledger.entries()
 
 
-def request(transfer=PUBLIC, *, start=0, stop=None, round_number=1, student=None):
+def request(transfer=PUBLIC, *, start=0, stop=None, round_number=1, student=None, held=""):
     stop = len(transfer) if stop is None else stop
     return exchange.pack_train_request(
-        exchange.TrainRequest(round_number, transfer.fingerprint, start, stop, transfer, student)
+        exchange.TrainRequest(round_number, transfer.fingerprint, start, stop, transfer, student, held)
     )
 
 

@@ -9,6 +9,7 @@ from flwr.app import Error, Message, RecordDict
 from flwr.common.serde import message_from_proto, message_to_proto
 
 from knot_fed.federation.wire import envelope, exchange, student_wire
+from knot_fed.federation.wire.answer_arrays import answer_arrays
 from knot_fed.labels import LabelSpace
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.runs.tables import summary_table
@@ -25,7 +26,7 @@ HONEST = ("honest-0", "honest-1", "honest-2")
 ODD = ("foreign-sender", "answers-twice", "answers-nothing-asked", "long-error")
 LABELS = exchange.canonical_labels(LabelSpace.preset("sentiment"))
 QUICK = {"data.limit": 40, "distill.epochs": 1, "distill.loss": "mse", "student.pretrain": False}
-QUICK |= {"weights.scheme": "uniform"}
+QUICK |= {"weights.scheme": "confidence"}
 CLAIM = exchange.Claim("none", float("inf"), 0.0)
 
 
@@ -37,9 +38,10 @@ def honest_answer(message, name):
         return student_wire.pack_metrics(Metrics(0.5, 0.55, 0.6, 0.5, 0.5, 0.1, 20))
     request = exchange.unpack_train_request(message.content)
     count = request.stop - request.start
-    flat = TeacherAnswer(np.full((count, 5), 0.2, np.float32), np.zeros(count, np.float32), 9)
+    flat = TeacherAnswer(np.full((count, 5), 0.2, np.float32), np.ones(count, np.float32), 9)
     reply = exchange.TrainReply(flat, reused=False, seconds=0.1, claim=CLAIM)
-    return exchange.pack_soft_labels(reply, round_number=request.round, privacy=small_config(Path(), {}).privacy)
+    arrays = answer_arrays(flat, privacy=small_config(Path(), {}).privacy, scored=True)
+    return exchange.pack_soft_labels(reply, arrays, round_number=request.round)
 
 
 def changes_of(kind):

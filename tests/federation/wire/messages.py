@@ -8,6 +8,7 @@ from flwr.app import ConfigRecord, RecordDict
 
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.federation.wire import envelope, exchange, personal_wire, student_wire
+from knot_fed.federation.wire.answer_arrays import HeldRows, answer_arrays, take_rows
 from knot_fed.labels import LabelSpace
 from knot_fed.models import ModelSpec
 from knot_fed.types import Metrics, TeacherAnswer
@@ -26,6 +27,7 @@ OURS = exchange.Handshake(envelope.PROTOCOL, exchange.canonical_labels(LABELS), 
 ROWS = np.full((3, 5), 0.2, np.float32)
 CLAIM = exchange.Claim("none", float("inf"), 0.0)
 REPLY = exchange.TrainReply(TeacherAnswer(ROWS, np.ones(3, np.float32), 9), reused=False, seconds=0.5, claim=CLAIM)
+HELD = HeldRows.of({}, fingerprint=TRANSFER.fingerprint, rows=range(3))
 NOISY = replace(REPLY, claim=exchange.Claim("gaussian", 8.0, 1e-5))
 PLAIN = small_config(Path(), {}).privacy
 COMPRESSED = [PLAIN.model_copy(update={"compression": name}) for name in ("float16", "uint8", "top-k", "hard")]
@@ -44,13 +46,17 @@ def read_handshake(content):
     exchange.check_handshake(OURS, exchange.unpack_handshake(content))
 
 
-def soft_labels(reply, privacy):
+def soft_labels(reply, privacy, *, scored=True, changed=None):
+    """Without `changed` the whole answer; else these rows of it, to a server that holds the answer."""
+    whole = answer_arrays(reply.answer, privacy=privacy, scored=scored)
+    sent = whole if changed is None else take_rows(whole, np.array(changed, np.uint32))
     return (
-        lambda: exchange.pack_soft_labels(reply, round_number=2, privacy=privacy),
+        lambda: exchange.pack_soft_labels(reply, sent, round_number=2),
         lambda content: exchange.unpack_soft_labels(
-            content, round_number=2, examples=3, labels=LABELS, privacy=privacy
+            content, round_number=2, examples=3, labels=LABELS, privacy=privacy, scored=scored,
+            held=None if changed is None else whole,
         ),
-    )
+    )  # fmt: skip
 
 
 def read_student(content):
@@ -91,6 +97,10 @@ TARGETS = {
         ),
         read_request_with_student,
     ),
+    "request-for-changes": (
+        lambda: exchange.pack_train_request(exchange.TrainRequest(2, TRANSFER.fingerprint, 0, 3, held=HELD.digest)),
+        exchange.unpack_train_request,
+    ),
     "request-of-pairs": (
         lambda: exchange.pack_train_request(exchange.TrainRequest(1, PAIRS.fingerprint, 0, 2, PAIRS)),
         exchange.unpack_train_request,
@@ -98,6 +108,9 @@ TARGETS = {
     "soft-labels": soft_labels(REPLY, PLAIN),
     "noisy-soft-labels": soft_labels(NOISY, GAUSSIAN),
     **{f"soft-labels-{privacy.compression}": soft_labels(REPLY, privacy) for privacy in COMPRESSED},
+    "unscored-soft-labels": soft_labels(REPLY, PLAIN, scored=False),
+    "changed-soft-labels": soft_labels(REPLY, PLAIN, changed=[0, 2]),
+    "changed-soft-labels-top-k": soft_labels(REPLY, COMPRESSED[2], changed=[1], scored=False),
     "student": (lambda: student_wire.pack_student(SPEC, envelope.pack_arrays(STATE)), read_student),
     "student-with-geometry": (
         lambda: student_wire.pack_student(SPEC, envelope.pack_arrays(STATE), geometry=LABELS),
