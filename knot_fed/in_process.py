@@ -161,8 +161,7 @@ class FederationResult:
 
     @property
     def _rounds(self) -> range:
-        config = self.config
-        return range(config.rounds - config.slices + 1, config.rounds + 1)
+        return self.config.last_pass
 
     def _pooled(self) -> list[SoftLabels]:
         return [RunFolder(self.folder).read_pooled(number) for number in self._rounds]

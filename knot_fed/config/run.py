@@ -158,6 +158,11 @@ class RunConfig(Section):
         return self.resend_above > 0 and self.slices < self.rounds
 
     @property
+    def last_pass(self) -> range:
+        """The rounds, counted from 1, that ask for each transfer text for the last time."""
+        return range(self.rounds - self.slices + 1, self.rounds + 1)
+
+    @property
     def sends_student(self) -> bool:
         """Whether the student goes to the clients with each request, as the start of teachers."""
         return self.teacher.start in ("student", "both")

@@ -71,7 +71,8 @@ def test_the_table_of_keys_and_the_reference_list_every_name(key):
 @pytest.mark.parametrize("key", [key for key in KEYS if key not in CHECKED_LATER])
 def test_the_schema_accepts_the_names_and_refuses_others_with_the_list(key):
     for name in KEYS[key]:
-        RunConfig.from_mapping({key: name, "distill.objective": "pooled"} | {"weights.scheme": "uniform", key: name})
+        needed = {"distill.objective": "pooled", "personal.consensus": "pooled", "personal.when": "rounds"}
+        RunConfig.from_mapping(needed | {"personal.loss": "kl", "weights.scheme": "uniform", key: name})
     with pytest.raises(ConfigError, match=rf"{re.escape(key)} = 'odd'") as refused:
         RunConfig.from_mapping({key: "odd"})
     assert [name for name in KEYS[key] if name not in str(refused.value)] == []

@@ -36,7 +36,7 @@ class TotalVariation(PairwiseLoss):
 def test_a_loss_is_a_class_and_one_line_in_each_of_two_registries(small, monkeypatch):
     with pytest.raises(ConfigError, match=r"distill\.loss = 'total-variation': use ot, .*mse, or your own"):
         small({"distill.loss": "total-variation"})
-    monkeypatch.setitem(losses.BUILDERS, "total-variation", lambda config: TotalVariation())
+    monkeypatch.setitem(losses.BUILDERS, "total-variation", lambda *_: TotalVariation())
     monkeypatch.setitem(choices.LOSSES, "total-variation", "half of the L1 distance")
     summary = summary_of(small(QUICK | {"distill.loss": "total-variation"}))
     assert summary["status"] == "ok"
@@ -53,7 +53,7 @@ def margin_scores(answers):
 
 @pytest.mark.parametrize("keys", [{}, {"privacy.secure-sum": True, "distill.objective": "pooled"}])
 def test_a_weighting_is_a_function_and_one_line_in_each_registry(small, monkeypatch, keys):
-    with pytest.raises(ConfigError, match=r"weights\.scheme = 'margin': use uniform, .*density, or your own"):
+    with pytest.raises(ConfigError, match=r"weights\.scheme = 'margin': use uniform, .*reliability, or your own"):
         small({"weights.scheme": "margin"})
     monkeypatch.setitem(aggregation.SCHEMES, "margin", margin_scores)
     monkeypatch.setitem(aggregation.SCORE_BOUNDS, "margin", 1.0)

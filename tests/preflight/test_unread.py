@@ -17,6 +17,10 @@ SET = {
     "teacher.round-epochs": 3, "student.restart": True,
     "teacher.patience": 2, "teacher.class-weights": "balanced", "teacher.calibrate": True, "teacher.warmup": 0.1,
     "teacher.schedule": "cosine", "teacher.clip-norm": 1.0, "teacher.accumulate": 2, "teacher.label-smoothing": 0.1,
+    "lora.rank": 4, "lora.alpha": 8.0, "lora.dropout": 0.1, "lora.targets": "query", "lora.quantize": "8bit",
+    "personal.epochs": 3, "personal.learning-rate": 0.1, "personal.loss": "kl", "personal.weight": 2.0,
+    "personal.when": "rounds", "prompt.calibrate": False, "prompt.template": "{text} It is", "prompt.words": "a, b",
+    "resend-above": 0.1,
     "privacy.epsilon": 1.0, "privacy.delta": 1e-6, "privacy.clipping-norm": 2.0, "privacy.sampling-rate": 0.1,
     "privacy.learning-rate": 0.1, "privacy.epochs": 5, "privacy.shards": 5, "privacy.votes": "labels",
     "privacy.top-k": 3, "privacy.threshold": 3, "privacy.sum-bits": 24,
@@ -40,7 +44,14 @@ NOISE = {"privacy.mechanism": "gaussian", "weights.scheme": "uniform"}
 DP_SGD = {"privacy.mechanism": "dp-sgd"}
 PATE = {"privacy.mechanism": "pate", "weights.scheme": "uniform"}
 SUM = {"privacy.secure-sum": True, "distill.objective": "pooled"}
+LORA = {"trainable": "lora", "model": "hf:owner/encoder"}
+PERSONAL = {"personal.consensus": "pooled"}
+PROMPTED = {"teacher.models": "prompt:owner/model"}
 READ = {
+    **{f"lora.{key}": LORA for key in ("rank", "alpha", "dropout", "targets", "quantize")},
+    **{f"personal.{key}": PERSONAL for key in ("epochs", "learning-rate", "loss", "weight", "when")},
+    **{f"prompt.{key}": PROMPTED for key in ("calibrate", "template", "words")},
+    "resend-above": {"rounds": 2, "round-texts": "all"},
     "compile": {"student.model": "tiny-bert"},
     "labels.coordinates": {"labels.names": "a,b,c,d,e"},
     "data.text": FILES,

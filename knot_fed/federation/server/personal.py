@@ -56,11 +56,11 @@ def is_due(config: RunConfig, server_round: int) -> bool:
 def consensus(learner: Learner, server_round: int) -> tuple[range, SoftLabels]:
     """Return rows of the transfer set, and the soft labels that go down for them.
 
-    After each round these are the rows of that round; at the end those of all rounds.
+    After each round these are the rows of that round; at the end those of the whole transfer set.
     """
     config, transfer = learner.config, learner.transfer
-    numbers = [server_round] if config.personal.when == "rounds" else range(1, config.rounds + 1)
-    slices = [transfer.slice(number, config.rounds) for number in numbers]
+    numbers = [server_round] if config.personal.when == "rounds" else config.last_pass
+    slices = [transfer.slice(number, config.slices) for number in numbers]
     rows = range(slices[0].start, slices[-1].stop)
     if config.personal.consensus == "student":
         return rows, predict_soft_labels(learner.student, transfer.texts[rows.start : rows.stop])
