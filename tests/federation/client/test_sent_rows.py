@@ -1,11 +1,17 @@
 """What a client sends under `resend-above`: only what the server provably holds is left out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from knot_fed.federation.client.sent_rows import pack_answer
+from knot_fed.federation.wire import exchange
 from knot_fed.federation.wire.answer_arrays import HeldRows
 from knot_fed.models import build_classifier, trained_state
+from knot_fed.types import TeacherAnswer
 from tests.federation.client.owners import PUBLIC, SPEC, Owner, request, sent_student
+from tests.federation.wire.messages import REPLY
 
 ROUNDS = {"teacher.start": "student", "round-texts": "all", "rounds": 3, "resend-above": 0.02}
 STATE = trained_state(build_classifier(SPEC, seed=0))
@@ -84,16 +90,43 @@ def test_a_restarted_client_sends_all_rows(owner):
     assert asked(owner, 2, held=first).rows_sent == COUNT
 
 
-def test_a_round_asked_twice_leaves_the_server_with_either_answer(owner):
-    first = asked(owner, 1)
-    lost, again = (asked(owner, 2, held=first) for _ in range(2))
-    assert again.rows_sent == COUNT, "the client cannot know which of the two arrived"
-    assert asked(owner, 3, held=again).rows_sent < COUNT
-    owner.run(keys=ROUNDS)
-    first = asked(owner, 1)
-    lost, again = (asked(owner, 2, held=first) for _ in range(2))
-    if digest(lost) != digest(again):
-        assert asked(owner, 3, held=lost).rows_sent == COUNT
+def packed(owner, rows, round_number, *, held=None):
+    """What the client would send of these soft labels, as the server reads it."""
+    reply = replace(REPLY, answer=TeacherAnswer(rows, np.ones(COUNT, np.float32), 9))
+    name = digest(held) if held is not None else ""
+    asks = exchange.TrainRequest(round_number, PUBLIC.fingerprint, 0, COUNT, held=name)
+    content = pack_answer(owner.client(), reply, asks, owner.context)
+    return owner.read(content, examples=COUNT, round_number=round_number, held=held.arrays if held else None)
+
+
+def moved(place, by):
+    """Uniform soft labels, one of which is `by` in total variation away from that."""
+    rows = np.full((COUNT, 5), 0.2, np.float32)
+    rows[place] += np.array([by, -by, 0, 0, 0], np.float32)
+    return rows
+
+
+def test_a_round_asked_twice_leaves_both_with_the_same_whichever_answer_arrived(owner):
+    for arrives in (0, 1):
+        first = packed(owner, moved(0, 0.0), 1)
+        kept = moved(0, 0.1) + moved(1, 0.01) - 0.2  # the second row is below the threshold
+        twice = [packed(owner, kept.astype(np.float32), 2, held=first) for _ in range(2)]
+        assert [reply.rows_sent for reply in twice] == [1, COUNT]
+        assert digest(twice[0]) != digest(twice[1])
+        third = packed(owner, moved(0, 0.1), 3, held=twice[arrives])
+        assert third.rows_sent == (COUNT if arrives == 0 else 0)
+        error = np.abs(third.answer.soft_labels - moved(0, 0.1)).sum(axis=1) / 2
+        assert error.max() <= 0.02
+
+
+def test_small_changes_over_many_rounds_are_sent_once_they_add_up(owner):
+    held = packed(owner, moved(0, 0.0), 1)
+    sent = []
+    for round_number, by in ((2, 0.015), (3, 0.03), (3, 0.045), (3, 0.06)):
+        held = packed(owner, moved(0, by), round_number, held=held)
+        sent.append(held.rows_sent)
+        assert np.abs(held.answer.soft_labels - moved(0, by)).sum(axis=1).max() / 2 <= 0.02
+    assert sent == [0, 1, 0, 1]
 
 
 def test_the_ledger_charges_for_all_rows(owner):
