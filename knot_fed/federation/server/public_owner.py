@@ -7,7 +7,7 @@ from knot_fed.config import RunConfig
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.mechanisms import mechanism_of, public_teacher
 from knot_fed.models import TextClassifier, trained_state
-from knot_fed.training.teacher import train_teacher
+from knot_fed.training.teacher import calibrate, train_teacher
 from knot_fed.types import SplitExamples, TeacherAnswer
 
 
@@ -19,15 +19,18 @@ class PublicOwner:
     Parameters
     ----------
     pretrained
-        The student as trained on the public examples, not calibrated yet. Only under `scratch` it answers itself, so
-        that must be asked before it changes.
+        The student as trained on the public examples, not calibrated yet; a copy is, if `teacher.calibrate` says so. It
+        may answer itself under `scratch`, so that must be asked before it changes.
     """
 
     def __init__(
         self, config: RunConfig, pretrained: TextClassifier, public: SplitExamples, transfer: TransferSet
     ) -> None:
         self._config = config
-        self._pretrained = copy.deepcopy(pretrained) if config.teacher.start == "both" else pretrained
+        kept = config.teacher.start == "both" or config.teacher.calibrate
+        self._pretrained = copy.deepcopy(pretrained) if kept else pretrained
+        if config.teacher.calibrate:
+            calibrate(self._pretrained, public.val)
         self._public = public
         self._texts = transfer.texts
 

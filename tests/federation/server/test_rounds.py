@@ -7,11 +7,14 @@ from knot_fed.config import RunConfig
 from knot_fed.errors import ConfigError
 from knot_fed.federation.from_answers import question
 from knot_fed.federation.server.kept_answers import KeptAnswers
+from knot_fed.federation.server.public_owner import PublicOwner
+from knot_fed.federation.server.run import pretrained_student, read_server_data
 from knot_fed.federation.wire import exchange, student_wire
 from knot_fed.models import trained_state
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.server_app import federate
-from knot_fed.training.teacher import predict_soft_labels, train_teacher
+from knot_fed.training.calibration import temper
+from knot_fed.training.teacher import best_temperature, predict_soft_labels, train_teacher
 from tests.fakes import InProcessGrid, virtual_clients
 from tests.federation.server.test_federated_run import folder_of, run, timeless
 
@@ -91,8 +94,6 @@ def virtual_client(config, index):
 
 
 def texts_of(config):
-    from knot_fed.federation.server.run import read_server_data
-
     return read_server_data(config)[0]
 
 
@@ -194,3 +195,16 @@ def test_a_teacher_goes_on_from_the_personal_model_of_the_round_before(small):
     plain, _ = run(small(ROUNDS | {"teacher.epochs": 1}), "plain")
     for name, rows in answers(plain, 1).items():
         np.testing.assert_array_equal(answers(folder, 1)[name], rows)
+
+
+def test_the_servers_own_teacher_answers_calibrated_where_teachers_are(small):
+    rows = {}
+    for calibrate in (False, True):
+        config = small({"teacher.calibrate": calibrate, "teacher.epochs": 3})
+        transfer, public = read_server_data(config)
+        student = pretrained_student(config, public, transfer)
+        before = trained_state(student)
+        rows[calibrate] = PublicOwner(config, student, public, transfer).answer(student).soft_labels
+        assert all((before[name] == value).all() for name, value in trained_state(student).items())
+    temperature = best_temperature(student, public.val)
+    np.testing.assert_allclose(rows[True], temper(rows[False], temperature), atol=1e-5)
