@@ -43,7 +43,6 @@ def pool_soft_labels(
         without any mass left, e.g. if all teachers are certain of different labels, is the weighted mean.
     trim
         Of `trimmed-mean`, in (0, 0.5): share of the teachers cut off at each end, at least one, leaving one or two.
-
     temperature
         Of `era`, which is `sharpen` of the mean.
 

@@ -137,11 +137,9 @@ def distil_student(
     def held_out_score() -> float:
         return -targets.mean_loss(student, items, held_rows)
 
-    schedule = Schedule.of(settings, loss=settings.loss, dropout=settings.dropout)
-    train_items = take(items, train_rows)
-    result = fit(student, train_items, batch_loss, held_out_score, schedule, seed=seed, start=start, on_epoch=on_epoch)
-    saturated = _saturated(student, items)
-    in_loss = targets.watch.seconds()
+    schedule, kept = Schedule.of(settings, loss=settings.loss, dropout=settings.dropout), take(items, train_rows)
+    result = fit(student, kept, batch_loss, held_out_score, schedule, seed=seed, start=start, on_epoch=on_epoch)
+    saturated, in_loss = _saturated(student, items), targets.watch.seconds()
     return DistillationResult.of(result, saturated, seconds=time.monotonic() - started, in_loss=in_loss)
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -82,19 +82,25 @@ def train_teacher(
     if start is not None:
         load_trained_state(model, start)
         settings = settings.model_copy(update={"epochs": settings.epochs_from_student})
-    items, val_items = model.encode(examples.train.texts), model.encode(examples.val.texts)
     batch_loss = CrossEntropy(
         examples.train.labels, len(spec.labels), settings.class_weights, smoothing=settings.label_smoothing
     )
-
-    def macro_f1() -> float:
-        predicted = predict_logits(model, val_items).argmax(axis=1)
-        return float(f1_score(examples.val.labels, predicted, average="macro", zero_division=0.0))
-
-    fit(model, items, batch_loss, macro_f1, _schedule(settings), seed=seed)
+    score = validation_score(model, examples.val)
+    fit(model, model.encode(examples.train.texts), batch_loss, score, _schedule(settings), seed=seed)
     if settings.calibrate:
         calibrate(model, examples.val)
     return model
+
+
+def validation_score(model: TextClassifier, validation: LabelledTexts) -> Callable[[], float]:
+    """Return a function that computes the model's current macro-F1 on a validation split, encoded once."""
+    items = model.encode(validation.texts)
+
+    def macro_f1() -> float:
+        predicted = predict_logits(model, items).argmax(axis=1)
+        return float(f1_score(validation.labels, predicted, average="macro", zero_division=0.0))
+
+    return macro_f1
 
 
 def calibrate(model: TextClassifier, validation: LabelledTexts) -> None:

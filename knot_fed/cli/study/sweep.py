@@ -1,12 +1,15 @@
 """`knot-fed sweep`: a grid of runs over several seeds, with baselines, intervals and verdicts."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from knot_fed.cli.options import App, Clients, Configs, Jobs, RayAddress, RunConfig, Seeds, given, study_folder
 from knot_fed.system.terminal import echo_line, make_console, progress_on
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 console = make_console()
 
@@ -30,15 +33,12 @@ def sweep(
     from knot_fed.launch.cluster import check_ray_address
     from knot_fed.preflight import check_run
     from knot_fed.preflight.unread import unread_settings
-    from knot_fed.reporting.comparison import write_comparison
-    from knot_fed.runs.results import SETTING_KEYS, read_sweep
-    from knot_fed.runs.sweep_tables import METHOD, sweep_tables
+    from knot_fed.runs.results import SETTING_KEYS
+    from knot_fed.runs.sweep_tables import METHOD
     from knot_fed.sweep.folder import SweepFolder
     from knot_fed.sweep.grid import make_cells, parse_grid, parse_seeds
     from knot_fed.sweep.methods import lay_methods, read_methods
-    from knot_fed.sweep.results import write_table
     from knot_fed.sweep.run import Sweep, run_sweep
-    from knot_fed.sweep.statistics import compare_with_baseline
     from knot_fed.system.machine import usable_cpus
 
     overrides = given(configs, run_config)
@@ -62,9 +62,19 @@ def sweep(
     with folder.locked(), progress_on(console, "sweep") as progress:
         results = run_sweep(plan, progress=progress)
     extra = [METHOD] * bool(named) + [key for key in values if key not in SETTING_KEYS.values()]
-    write_table(results, folder.path / "results.csv")
-    write_table(compare_with_baseline(results, extra), folder.path / "comparison.csv")
-    write_comparison(read_sweep(folder.path), folder.path / "report.html")
-    console.print(sweep_tables(read_sweep(folder.path), extra))
+    _write_results(folder.path, results, extra)
     echo_line(console, folder.time_spent())
     echo_line(console, f"sweep folder: {folder.path}")
+
+
+def _write_results(folder: Path, results: "pd.DataFrame", extra: list[str]) -> None:
+    from knot_fed.reporting.comparison import write_comparison
+    from knot_fed.runs.results import read_sweep
+    from knot_fed.runs.sweep_tables import sweep_tables
+    from knot_fed.sweep.results import write_table
+    from knot_fed.sweep.statistics import compare_with_baseline
+
+    write_table(results, folder / "results.csv")
+    write_table(compare_with_baseline(results, extra), folder / "comparison.csv")
+    write_comparison(read_sweep(folder), folder / "report.html")
+    console.print(sweep_tables(read_sweep(folder), extra))

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Int
-from sklearn.metrics import f1_score
 
 from knot_fed.config import PersonalConfig, TeacherConfig
 from knot_fed.losses import Loss
-from knot_fed.models import TextClassifier, device_of, predict_logits
+from knot_fed.models import TextClassifier, device_of
 from knot_fed.training.distillation import PublicCrossEntropy
 from knot_fed.training.fitting import Schedule, fit, fit_all_epochs
+from knot_fed.training.teacher import validation_score
 from knot_fed.types import LabelledTexts, SoftLabels, SplitExamples, Text
 
 LEAST_VALIDATION = 20
@@ -74,13 +74,7 @@ def train_personal(
     if not selects_epoch(examples.val):
         fit_all_epochs(model, items, batch_loss, schedule, seed=seed)
         return
-    val_items = model.encode(examples.val.texts)
-
-    def macro_f1() -> float:
-        predicted = predict_logits(model, val_items).argmax(axis=1)
-        return float(f1_score(examples.val.labels, predicted, average="macro", zero_division=0.0))
-
-    fit(model, items, batch_loss, macro_f1, schedule, seed=seed)
+    fit(model, items, batch_loss, validation_score(model, examples.val), schedule, seed=seed)
 
 
 def selects_epoch(validation: LabelledTexts) -> bool:
