@@ -13,7 +13,7 @@ from knot_fed.models.huggingface.trial import is_elsewhere, try_model
 from knot_fed.models.inference import output_features, predict_logits, use_threads
 from knot_fed.models.items import take
 from knot_fed.models.plugins import is_plugin_model, plugin_identity
-from knot_fed.models.run_spec import is_prompted, run_spec
+from knot_fed.models.specs import is_prompted, run_spec
 from knot_fed.models.storage import (
     SPEC_FILE,
     build_classifier,

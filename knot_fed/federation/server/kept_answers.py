@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from knot_fed.aggregation import consensus_of_pooled, find_consensus
 from knot_fed.config import RunConfig
+from knot_fed.config.choices import reports_scores
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import DamagedError, RunFolderError
 from knot_fed.federation.server.checkpoint import Received
@@ -21,6 +22,9 @@ from knot_fed.federation.wire.exchange import Claim
 from knot_fed.runs.arrays import pack_file, read_file
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.types import SoftLabels, TeacherAnswer
+
+SCORE_BYTES = 4
+"""Of the score of one text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,7 @@ class KeptAnswers:
     clients: dict[str, KeptClient]
     answers: Mapping[str, TeacherAnswer]  # empty after a secure sum
     pooled: SoftLabels | None = None
+    scored: bool = False  # whether the answers had scores, which the weighting scheme read
 
     @classmethod
     def of(cls, received: Received, roster: Roster, fingerprint: str) -> "KeptAnswers":
@@ -68,7 +73,9 @@ class KeptAnswers:
             joined = bool(record.node_id or record.rounds)
             sent = int(told.get("rows_sent", 0)) if told else 0
             clients[name] = KeptClient(joined, record.status, record.examples, up, down, seconds, reused, claim, sent)
-        return cls(fingerprint, clients, received.answers, None if received.answers else received.consensus.pooled)
+        pooled = None if received.answers else received.consensus.pooled
+        scored = pooled is None and reports_scores(roster.config.weights.scheme)
+        return cls(fingerprint, clients, received.answers, pooled, scored)
 
     def save(self, folder: RunFolder, server_round: int) -> None:
         """Write the answers, readable by their owner only; raises RunFolderError if that fails."""
@@ -77,6 +84,7 @@ class KeptAnswers:
             "fingerprint": self.fingerprint,
             "clients": {name: asdict(client) for name, client in self.clients.items()},
             "answered": list(self.answers),
+            "scored": self.scored,
         }
         answers = self.answers.values()
         arrays = {"pooled": self.pooled} if self.pooled is not None else {
@@ -104,7 +112,7 @@ class KeptAnswers:
                 name: TeacherAnswer(arrays["soft_labels"][row], arrays["scores"][row], clients[name].examples)
                 for row, name in enumerate(facts["answered"])
             }
-            return cls(facts["fingerprint"], clients, answers, arrays.get("pooled"))
+            return cls(facts["fingerprint"], clients, answers, arrays.get("pooled"), facts["scored"])
         except OSError as error:
             raise RunFolderError(
                 f"{file}: cannot be read ({error.strerror}); only the user who ran the server may read it"
@@ -141,9 +149,11 @@ class KeptCollector(Collector):
     def collect(self, roster: Roster, server_round: int, replies: Iterable[Message]) -> Received:
         kept = self._kept[server_round]
         self._check_shape(kept, server_round)
+        unread = SCORE_BYTES if kept.scored and not reports_scores(self.config.weights.scheme) else 0
         for name, client in kept.clients.items():
             record = roster.outcome.clients.setdefault(name, ClientRecord(name, 0))
             _enter(record, client, server_round, asked=len(self.transfer.slice(server_round, self.config.slices)))
+            record.bytes_up -= unread * client.rows_sent  # a run of its own would not have asked for them
         teachers = {
             name: {"reused": client.reused, "seconds": client.seconds, "rows_sent": client.rows_sent}
             for name, client in kept.clients.items()
