@@ -119,8 +119,6 @@ def test_a_run_of_a_version_with_other_settings_is_refused_and_not_sent_to_its_o
         "".join(line for line in file.read_text().splitlines(keepends=True) if not line.startswith("calibrate"))
     )
     told = r"another version of knot_fed \(only one of them has .*student.calibrate.*\); resume it with that"
-        r"another version of knot_fed \(only one of them has .*student.calibrate.*\); resume it with that version, or"
-    )
     with pytest.raises(RunFolderError, match=told):
         resume(small(keys=KEYS | {"rounds": 1, "resume": "killed"}))
 
