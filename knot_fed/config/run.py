@@ -169,8 +169,13 @@ class RunConfig(Section):
 
     @property
     def rounds_differ(self) -> bool:
-        """Whether each round's teachers depend on the rounds before."""
+        """Whether each round has teachers of its own, which start from what came before."""
         return self.teacher.start != "scratch"
+
+    @property
+    def answers_follow_students(self) -> bool:
+        """Whether answers depend on how earlier rounds distilled the student, or on what earlier runs left behind."""
+        return self.rounds_differ and (self.rounds > 1 or not self.sends_student)
 
     @property
     def student_model(self) -> str:

@@ -28,11 +28,13 @@ NOT_ASKED = (
     "fedavg.", "personal.", "labels.geometry",
 )  # fmt: skip
 """Keys that change no answer."""
-SERVER_ONLY = (
+WITH_A_START = (
     *NOT_ASKED, "distill.", "transport.", "weights.power", "weights.pooling", "weights.trim",
-    "weights.era-temperature", "weights.most-entropy", "student.", "data.public",
+    "weights.era-temperature", "weights.most-entropy",
 )  # fmt: skip
-"""Keys, and prefixes of keys, that clients do not read to answer."""
+"""Keys, and prefixes of keys, that clients do not read to answer if the pretrained student is sent to them."""
+SERVER_ONLY = (*WITH_A_START, "student.", "data.public")
+"""The same if no student is sent."""
 AFTER_A_SUM = (*NOT_ASKED, "distill.", "transport.")
 """The same after a secure sum, which is weighted already and contains the pretrained student's answers."""
 SCHEME = "weights.scheme"
@@ -47,11 +49,13 @@ evaluation_app.evaluate()(answer_evaluation)
 def question(config: RunConfig) -> dict[str, Scalar]:
     """Return the settings that determine the clients' answers; the scheme is among them if it reads their scores."""
     summed, mapping = config.privacy.secure_sum, config.to_mapping()
-    unread: tuple[str, ...] = AFTER_A_SUM if summed else SERVER_ONLY
-    if config.rounds_differ:  # each round's answers depend on the student of the round before
+    unread: tuple[str, ...] = WITH_A_START if config.sends_student else SERVER_ONLY
+    if summed:
+        unread = AFTER_A_SUM
+    if config.answers_follow_students:
         unread = NOT_ASKED
     asked = {key: value for key, value in mapping.items() if not key.startswith(unread)}
-    if not summed and not config.rounds_differ and not reports_scores(config.weights.scheme):
+    if not summed and not config.answers_follow_students and not reports_scores(config.weights.scheme):
         del asked[SCHEME]
     return asked
 

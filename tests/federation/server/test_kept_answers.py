@@ -49,6 +49,8 @@ def named(folder, name, run):
         ({"privacy.mechanism": "gaussian", "weights.scheme": "uniform"}, {"distill.loss": "kl"}),
         ({"privacy.secure-sum": True, "distill.objective": "pooled"}, {"distill.loss": "jensen-shannon"}),
         ({"distill.supervised": 0.5}, {"transport.cost": "semantic", "student.calibrate": False}),
+        ({"teacher.start": "both", "distill.epochs": 2}, {"distill.loss": "entropy", "distill.dropout": False}),
+        ({"teacher.start": "student"}, {"weights.scheme": "size", "distill.objective": "pooled"}),
     ],
     ids=lambda keys: ",".join(keys) or "defaults",
 )

@@ -153,9 +153,15 @@ def test_what_cannot_be_carried_over_rounds_is_refused_in_one_sentence(keys, tol
 
 
 def test_answers_of_rounds_with_the_student_serve_no_other_student():
-    plain, sent = (RunConfig.from_mapping({"teacher.start": start}) for start in ("scratch", "student"))
+    plain, sent = (RunConfig.from_mapping({"teacher.start": start, "rounds": 2}) for start in ("scratch", "student"))
     assert "distill.loss" not in question(plain)
     assert {"distill.loss", "student.restart", "transport.cost", "weights.power"} <= set(question(sent))
+
+
+def test_answers_of_one_round_serve_all_students_of_one_start():
+    asked = set(question(RunConfig.from_mapping({"teacher.start": "both"})))
+    assert {"student.pretrain", "data.public"} <= asked
+    assert not {"distill.loss", "transport.cost", "weights.power"} & asked
 
 
 @pytest.mark.slow
