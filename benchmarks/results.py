@@ -1,24 +1,29 @@
 """The tables of results on the site and in README.md, from committed sweeps; nothing in them is typed.
 
-python -m benchmarks.results keep TASK SWEEP   keeps a finished sweep: its seeds' means, without paths of the machine
+python -m benchmarks.results keep NAME SWEEP   keeps a finished sweep: its seeds' means, without paths of the machine
 python -m benchmarks.results write             writes docs/results/tables/ and the table of README.md
 """
 
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import tomli_w
 
+from benchmarks import decide
 from knot_fed.config import RunConfig
 from knot_fed.runs.results import AFTER, BEFORE, FEDAVG, read_sweep
 from knot_fed.runs.statistics import CENTRALISED, summarise_lines
+from knot_fed.runs.sweep_tables import METHOD
 from knot_fed.types import MEAN
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 SWEEPS, TABLES = RESULTS / "sweeps", RESULTS / "tables"
+RECIPE = "recipe-"
+"""Sweeps under this prefix are those that decide between transport and entropy."""
 TASKS = {"sentiment": "sentiment", "nli": "inference", "emotion": "emotion"}
 FILES = {"sentiment": "sentiment-minilm.toml", "nli": "nli.toml", "emotion": "emotion.toml"}
 START, END = "<!-- results: written by python -m benchmarks.results -->", "<!-- end of results -->"
@@ -39,42 +44,59 @@ MEASURES = {
 }
 
 
-def keep(task: str, sweep: Path) -> None:
+def keep(name: str, sweep: Path) -> None:
     """Keep the means over domains of a finished sweep below docs/results/sweeps."""
     found = read_sweep(sweep)
-    folder = SWEEPS / task
+    folder = SWEEPS / name
     folder.mkdir(parents=True, exist_ok=True)
     frame = found.frame[found.frame["domain"] == MEAN].drop(columns=["examples", "seconds"])
     frame.assign(examples="", seconds="").to_csv(folder / "results.csv", index=False, float_format="%.6g")
     comparison = found.comparison[found.comparison["domain"] == MEAN]
     comparison.to_csv(folder / "comparison.csv", index=False, float_format="%.6g")
     told = tomllib.loads((sweep / "sweep.toml").read_text(encoding="utf-8"))
-    told["config"] |= {"model": "hf:sentence-transformers/all-MiniLM-L6-v2", "data.root": f"../shared/data/{task}"}
+    told["config"] |= {"data.root": _placed(Path(told["config"]["data.root"]))}
+    if told["config"]["model"].startswith("hf:"):
+        told["config"]["model"] = "hf:sentence-transformers/all-MiniLM-L6-v2"
     (folder / "sweep.toml").write_text(tomli_w.dumps(told), encoding="utf-8")
 
 
-def lines_table(task: str) -> pd.DataFrame:
+def _placed(root: Path) -> str:
+    """Return a folder of data as the pages name it."""
+    return f"../shared/data/{root.name}" if root.parent.name == "data" else f"data/{root.parent.name}/{root.name}"
+
+
+def lines_table(name: str) -> pd.DataFrame:
     """Return one row a line: its means over seeds ± half the 95 % interval, lowest SD first."""
-    rows = []
-    for line in summarise_lines(read_sweep(SWEEPS / task).frame, []).to_dict("records"):
+    rows, found = [], read_sweep(SWEEPS / name)
+    for line in summarise_lines(found.frame, found.further_keys).to_dict("records"):
         shown = {column: _measured(line, measure) for measure, column in {**MEASURES, "ece": "ECE ↓"}.items()}
         up, down = ("" if pd.isna(line[key]) else f"{line[key] / 1e3:,.0f}" for key in ("bytes_up", "bytes_down"))
         closed = "" if pd.isna(line["closed_sd"]) else f"{line['closed_sd']:.0%}"
         rows.append(
-            {"line": _named(line), "weights": line["weights"]}
+            {"line": _named(line), **{key: line[key] for key in found.further_keys if key != METHOD}}
+            | {"weights": line["weights"]}
             | shown
             | {"closed": closed, "kB up": up, "kB down": down}
+            | (_personal(line) if METHOD in found.further_keys else {})
         )
     return pd.DataFrame(rows)
 
 
-def differences_table(task: str) -> pd.DataFrame:
-    """Return transport minus entropy under each weighting, with intervals paired by seed."""
-    found = read_sweep(SWEEPS / task).comparison
-    rows = []
-    for weights, group in found[found["metric"].isin(MEASURES)].groupby("weights", sort=False):
+def _personal(line: dict[object, float]) -> dict[str, str]:
+    gained = {"own SD gain ↑": line["gain_sd"], "own F1 gain ↑": line["gain_macro_f1"]}
+    told = {column: "" if pd.isna(gain) else f"{gain:+.3f}" for column, gain in gained.items()}
+    return told | {"seconds": "" if pd.isna(line["seconds"]) else f"{line['seconds']:.0f}"}
+
+
+def differences_table(name: str) -> pd.DataFrame:
+    """Return transport minus entropy under each weighting and further key, with intervals paired by seed."""
+    results = read_sweep(SWEEPS / name)
+    found, keys, rows = results.comparison, [*results.further_keys, "weights"], []
+    for cell, group in found[found["metric"].isin(MEASURES)].groupby(keys, sort=False):
         by_metric = {row["metric"]: row for row in group.to_dict("records")}
-        rows.append({"weights": weights} | {name: _difference(by_metric[key]) for key, name in MEASURES.items()})
+        rows.append(
+            dict(zip(keys, cell, strict=True)) | {name: _difference(by_metric[key]) for key, name in MEASURES.items()}
+        )
     return pd.DataFrame(rows)
 
 
@@ -105,8 +127,30 @@ def write() -> None:
 
 def all_tables() -> dict[str, pd.DataFrame]:
     """Return each generated table by the name of its file."""
-    tables = {f"{task}.csv": lines_table(task) for task in TASKS}
-    return tables | {f"{task}-differences.csv": differences_table(task) for task in TASKS}
+    names = sorted(folder.name for folder in SWEEPS.iterdir())
+    tables = {f"{name}.csv": lines_table(name) for name in names}
+    tables |= {f"{name}-differences.csv": differences_table(name) for name in names}
+    tables |= decided_tables([SWEEPS / name for name in names if name.startswith(RECIPE)])
+    return {name: table for name, table in tables.items() if len(table)}
+
+
+def decided_tables(sweeps: Sequence[Path]) -> dict[str, pd.DataFrame]:
+    """Return transport minus entropy on each data set and over all, and the shares of the gap that are closed."""
+    if not sweeps:
+        return {}
+    rows: dict[str, dict[str, str]] = {}
+    for row in decide.differences_table(sweeps).to_dict("records"):
+        if row["metric"] in MEASURES:
+            data = str(row["data"]).removeprefix(RECIPE)
+            rows.setdefault(data, {"data": data, "n": row["seeds"]})[MEASURES[row["metric"]]] = _difference(row)
+    shares = [
+        {"data": str(row["data"]).removeprefix(RECIPE), "line": NAMES.get(row["loss"] or row["line"], row["loss"])}
+        | {"closed, %": f"{row['closed']:.0f} [{row['low']:.0f}, {row['high']:.0f}]"}
+        | {"macro-F1 ↑": f"{row['macro_f1']:.3f}", "accuracy ↑": f"{row['accuracy']:.3f}"}
+        for row in decide.shares_table(sweeps).to_dict("records")
+        if row["loss"] or row["line"] == FEDAVG
+    ]
+    return {"recipe-decided.csv": pd.DataFrame(rows.values()), "recipe-shares.csv": pd.DataFrame(shares)}
 
 
 def with_table(page: str) -> str:
@@ -117,7 +161,7 @@ def with_table(page: str) -> str:
 
 
 def _named(line: dict[object, object]) -> str:
-    key = str(line["loss"] if line["line"] == AFTER else line["line"])
+    key = str((line.get(METHOD) or line["loss"]) if line["line"] == AFTER else line["line"])
     return NAMES.get(key, key)
 
 
@@ -133,8 +177,8 @@ def _difference(row: dict[str, object]) -> str:
 def main() -> None:
     """Keep a sweep, or write the tables."""
     match sys.argv[1:]:
-        case ["keep", task, sweep] if task in TASKS:
-            keep(task, Path(sweep))
+        case ["keep", name, sweep]:
+            keep(name, Path(sweep))
         case ["write"]:
             write()
         case _:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.results import with_table
+from benchmarks.results import TABLES, all_tables, with_table
 from knot_fed.data.reviews import builtin_examples, builtin_texts
 from knot_fed.labels import LabelSpace
 from tests.conftest import ROOT
@@ -42,6 +42,11 @@ def test_its_links_and_figures_lead_to_files():
 
 def test_its_results_are_those_of_the_kept_sweeps():
     assert with_table(README) == README
+
+
+def test_the_sites_tables_are_those_of_the_kept_sweeps():
+    for name, table in all_tables().items():
+        assert (TABLES / name).read_text(encoding="utf-8") == table.to_csv(index=False), name
 
 
 def test_its_loss_runs_as_it_stands():

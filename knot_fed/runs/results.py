@@ -27,7 +27,10 @@ SETTING_KEYS = {
 SETTINGS = tuple(SETTING_KEYS)
 MEASURES = tuple(measure for measure, _ in COLUMNS)
 TRAFFIC = ("bytes_up", "bytes_down", "seconds")
-RESULTS = ("cell", "seed", *SETTINGS, "line", "domain", *MEASURES, "examples", *TRAFFIC)
+GAINS = {"gain_sd": ("sd", -1), "gain_macro_f1": ("macro_f1", 1)}
+"""Columns of the clients' personal gains: the metric, and the sign that makes more of the gain better."""
+PER_CLIENT = (*TRAFFIC, *GAINS)
+RESULTS = ("cell", "seed", *SETTINGS, "line", "domain", *MEASURES, "examples", *PER_CLIENT)
 COMPARISON = (*SETTINGS, "domain", "metric", "seeds", "difference", "low", "high", "verdict")
 NOT_COMPARED = ("seed", "name", "runs-dir", "state-dir", "threads", "timeout", "keep-answers", "trackers")
 """Configuration keys that do not distinguish cells."""
@@ -193,10 +196,21 @@ def public_digests(study: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def traffic(summary: dict[str, Any]) -> dict[str, float]:
-    """Return mean bytes and seconds of a client, over those that answered, or over all if none did."""
+def means_per_client(summary: dict[str, Any]) -> dict[str, float]:
+    """Return `PER_CLIENT`: bytes and seconds, over the clients that answered, or over all if none did; and gains.
+
+    A gain is what the personal model is better by than the client's teacher alone, on the client's own test split;
+    NaN without personal models.
+    """
     answered = [client for client in summary["clients"] if client["status"] == "ok"] or summary["clients"]
-    return {key: float(np.mean([client[key] for client in answered])) for key in TRAFFIC}
+    spent = {key: float(np.mean([client[key] for client in answered])) for key in TRAFFIC}
+    measured = [client for client in summary.get("personal", {}).get("clients", {}).values() if "after" in client]
+    gained = {
+        gain: float(np.mean([sign * (client["after"][metric] - client["before"][metric]) for client in measured]))
+        for gain, (metric, sign) in GAINS.items()
+        if measured
+    }
+    return dict.fromkeys(GAINS, float("nan")) | spent | gained
 
 
 def _rows(folder: RunFolder) -> list[dict[str, Any]]:
@@ -212,17 +226,19 @@ def _rows(folder: RunFolder) -> list[dict[str, Any]]:
     return [
         {"seed": summary["seed"], **settings, "line": line, "domain": domain, **metrics[when], **spent}
         for domain, metrics in measured.items()
-        for line, when, spent in ((BEFORE, "before", {}), (after, "after", traffic(summary)))
+        for line, when, spent in ((BEFORE, "before", {}), (after, "after", means_per_client(summary)))
     ]
 
 
 def _read_table(file: Path, columns: Sequence[str]) -> pd.DataFrame:
     words = dict.fromkeys(("cell", *SETTINGS, "line", "domain", "metric", "verdict"), "str")
-    numbers = dict.fromkeys((*MEASURES, *TRAFFIC, "difference", "low", "high"), "float")
+    numbers = dict.fromkeys((*MEASURES, *PER_CLIENT, "difference", "low", "high"), "float")
     try:
         frame = pd.read_csv(file, dtype={**words, **numbers})
     except (OSError, ValueError):
         raise RunFolderError(f"{file}: cannot be read as a table; run the sweep again") from None
+    if set(TRAFFIC) & {*columns}:  # tables of earlier versions have no gains
+        frame = frame.assign(**{gain: float("nan") for gain in GAINS if gain not in frame})
     missing = [column for column in columns if column not in frame.columns]
     if missing:
         raise RunFolderError(f"{file}: column(s) {', '.join(missing)} missing; run the sweep again")

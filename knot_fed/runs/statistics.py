@@ -10,7 +10,7 @@ from jaxtyping import Float
 from scipy.stats import t as student_t
 
 from knot_fed.files import shorten_paths
-from knot_fed.runs.results import AFTER, BEFORE, MEASURES, SETTINGS, TRAFFIC
+from knot_fed.runs.results import AFTER, BEFORE, MEASURES, PER_CLIENT, SETTINGS
 from knot_fed.types import MEAN
 
 CENTRALISED, ENSEMBLE = "centralised", "ensemble"
@@ -134,7 +134,7 @@ def summarise_lines(frame: pd.DataFrame, further: Sequence[str]) -> pd.DataFrame
     -------
     lines
         Columns `line`, the settings and further keys, `seeds`, `name` (the settings that differ), the metrics, each
-        with half its interval as `<metric>_half`, traffic, and `closed_sd`, `closed_macro_f1`; lowest SD first.
+        with half its interval as `<metric>_half`, traffic, gains, and `closed_sd`, `closed_macro_f1`; lowest SD first.
     """
     means = frame[frame["domain"] == MEAN]
     keys = ["line", *SETTINGS, *further]
@@ -142,10 +142,10 @@ def summarise_lines(frame: pd.DataFrame, further: Sequence[str]) -> pd.DataFrame
         {
             **dict(zip(keys, named, strict=True)),
             "seeds": len(group),
-            **{measure: group[measure].mean() for measure in (*MEASURES, *TRAFFIC)},
+            **{measure: group[measure].mean() for measure in (*MEASURES, *PER_CLIENT)},
             **{f"{measure}_half": half_interval(group[measure].to_numpy(np.float64)) for measure in MEASURES},
         }
-        for named, group in means.groupby([*keys, "seed"])[[*MEASURES, *TRAFFIC]].mean().groupby(keys)
+        for named, group in means.groupby([*keys, "seed"])[[*MEASURES, *PER_CLIENT]].mean().groupby(keys)
     ]
     lines = pd.DataFrame(rows)
     cells = lines[lines["line"] == AFTER]

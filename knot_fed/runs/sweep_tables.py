@@ -9,7 +9,7 @@ from rich.table import Table
 
 from knot_fed.runs.method import weighting_in_words
 from knot_fed.runs.narrow import narrow_table, plain, rounded
-from knot_fed.runs.results import AFTER, SETTINGS, Results
+from knot_fed.runs.results import AFTER, GAINS, SETTINGS, Results
 from knot_fed.runs.statistics import summarise_lines
 from knot_fed.types import MEAN
 
@@ -39,7 +39,7 @@ def sweep_tables(found: Results, extra: list[str]) -> Group:
         plain("Means over seeds and domains ± half the 95 % interval over the seeds."),
         *([plain(f"All runs: {shared}.")] if shared else []),
         *_lines(lines, keys),
-        *([_traffic(lines, keys)] if METHOD in keys else []),
+        *(_per_client(lines, keys) if METHOD in keys else []),
     ]
     if len(found.comparison):
         parts += [
@@ -91,7 +91,7 @@ def _lines(lines: pd.DataFrame, keys: Sequence[str]) -> list[Table]:
     ]  # fmt: skip
 
 
-def _traffic(lines: pd.DataFrame, keys: Sequence[str]) -> Table:
+def _per_client(lines: pd.DataFrame, keys: Sequence[str]) -> list[Table]:
     rows = [
         [
             _named(line, keys),
@@ -102,7 +102,21 @@ def _traffic(lines: pd.DataFrame, keys: Sequence[str]) -> Table:
         ]
         for line in lines.to_dict("records")
     ]
-    return narrow_table(["line"], ["W1 ↓", "kB up", "kB down", "seconds"], rows=rows)
+    tables = [narrow_table(["line"], ["W1 ↓", "kB up", "kB down", "seconds"], rows=rows)]
+    gained = lines.dropna(subset=[*GAINS])
+    if len(gained):
+        tables.append(
+            narrow_table(
+                ["line"],
+                ["own SD gain ↑", "own F1 gain ↑"],
+                rows=[
+                    [_named(line, keys), *(f"{line[gain]:+.3f}" for gain in GAINS)]
+                    for line in gained.to_dict("records")
+                ],
+                caption="own: what a personal model is better by than its client's teacher alone, on its test split",
+            )
+        )
+    return tables
 
 
 def _named(line: Mapping[Any, Any], keys: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from knot_fed.files import SHARED, write_file
 from knot_fed.losses import TRANSPORT_KEYS
-from knot_fed.runs.results import AFTER, BEFORE, FEDAVG, MEASURES, RESULTS, SETTING_KEYS, traffic
+from knot_fed.runs.results import AFTER, BEFORE, FEDAVG, MEASURES, RESULTS, SETTING_KEYS, means_per_client
 from knot_fed.sweep.grid import Cell
 from knot_fed.types import MEAN
 
@@ -24,7 +24,7 @@ def cell_rows(cell: Cell, summary: dict[str, Any]) -> list[Row]:
         described["cost"] = ""
     described["weights"] = cell.config.weights.weighting
     described |= {key: value for key, value in cell.values.items() if key not in SETTING_KEYS.values()}
-    described |= {"cell": cell.name, "seed": cell.seed, "line": AFTER} | traffic(summary)
+    described |= {"cell": cell.name, "seed": cell.seed, "line": AFTER} | means_per_client(summary)
     return _by_domain(described, summary, "after")
 
 
@@ -35,7 +35,7 @@ def before_rows(cell: Cell, summary: dict[str, Any]) -> list[Row]:
 
 def fedavg_rows(cell: Cell, summary: dict[str, Any]) -> list[Row]:
     """Return the rows of the FedAvg model, which starts like the cell's student."""
-    return _by_domain({"seed": cell.seed, "line": FEDAVG} | cell.shaping | traffic(summary), summary, "after")
+    return _by_domain({"seed": cell.seed, "line": FEDAVG} | cell.shaping | means_per_client(summary), summary, "after")
 
 
 def with_mean(rows: Sequence[Row]) -> list[Row]:

@@ -19,6 +19,7 @@ from knot_fed.deployment.credentials import Credential
 from knot_fed.deployment.owner_tables import credentials_table, findings_table, ledger_tables
 from knot_fed.deployment.status_tables import status_tables
 from knot_fed.privacy.ledger.entry import LedgerEntry
+from knot_fed.reporting.comparison import write_comparison
 from knot_fed.runs.narrow import narrow_table
 from knot_fed.runs.results import read_sweep
 from knot_fed.runs.sweep_tables import sweep_tables
@@ -101,6 +102,26 @@ def test_a_sweep_of_long_values_and_one_seed_fits_80_columns(tmp_path):
     results.frame.loc[after, "model"] = results.frame.loc[after, "loss"] + "hf:" + "m" * 100
     results.comparison["model"] = results.comparison["loss"] + "hf:" + "m" * 100
     assert "[-inf, +inf]" in shown(sweep_tables(results, ["model"]))
+
+
+def test_personal_gains_stand_in_the_tables_of_methods_that_make_personal_models(tmp_path):
+    results = read_sweep(make_sweep(tmp_path / "sweep"))
+    after = results.frame["line"] == "student after"
+    results.frame["method"] = results.comparison["method"] = "knot"
+    assert "own SD gain" not in shown(sweep_tables(results, ["method"]))
+    results.frame.loc[after & (results.frame["loss"] == "kl"), ["gain_sd", "gain_macro_f1"]] = 0.0625, -0.03125
+    assert re.search(r"knot +│ +\+0\.062 │ +-0\.031 │", shown(sweep_tables(results, ["method"])))
+    write_comparison(results, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "own SD gain" in page
+    assert "+0.062" in page
+
+
+def test_a_table_of_an_earlier_version_has_no_gains(tmp_path):
+    folder = make_sweep(tmp_path / "sweep")
+    table = pd.read_csv(folder / "results.csv").drop(columns=["gain_sd", "gain_macro_f1"])
+    table.to_csv(folder / "results.csv", index=False)
+    assert read_sweep(folder).frame[["gain_sd", "gain_macro_f1"]].isna().all(axis=None)
 
 
 def test_a_sweep_without_the_entropy_loss_shows_no_differences(tmp_path):

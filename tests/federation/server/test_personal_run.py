@@ -13,6 +13,7 @@ from knot_fed.federation.from_answers import distil_from_answers
 from knot_fed.federation.server.personal import AWAY, SILENT
 from knot_fed.federation.wire import personal_wire
 from knot_fed.models import trained_state
+from knot_fed.runs.results import means_per_client
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.server_app import federate
 from knot_fed.training.personal.kept import PersonalModels
@@ -50,6 +51,8 @@ def test_each_client_gets_the_consensus_and_tells_its_metrics_before_and_after(s
     for metrics in found.values():
         assert set(metrics) == {"before", "after"}
         assert metrics["before"]["examples"] == metrics["after"]["examples"] > 0
+    lower = [metrics["before"]["sd"] - metrics["after"]["sd"] for metrics in found.values()]
+    assert means_per_client(folder.read_summary())["gain_sd"] == pytest.approx(np.mean(lower))
     sent = [message for message in grid.wire if personal_wire.KIND.encode() in message]
     assert len(sent) == 2 * len(NAMES)
     assert {client["status"] for client in folder.read_summary()["clients"]} == {"ok"}
