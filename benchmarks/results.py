@@ -14,7 +14,7 @@ import tomli_w
 
 from benchmarks import decide
 from knot_fed.config import RunConfig
-from knot_fed.runs.results import AFTER, BEFORE, FEDAVG, read_sweep
+from knot_fed.runs.results import AFTER, BEFORE, FEDAVG, GAINS, read_sweep
 from knot_fed.runs.statistics import CENTRALISED, summarise_lines
 from knot_fed.runs.sweep_tables import METHOD
 from knot_fed.types import MEAN
@@ -49,8 +49,8 @@ def keep(name: str, sweep: Path) -> None:
     found = read_sweep(sweep)
     folder = SWEEPS / name
     folder.mkdir(parents=True, exist_ok=True)
-    frame = found.frame[found.frame["domain"] == MEAN].drop(columns=["examples", "seconds"])
-    frame.assign(examples="", seconds="").to_csv(folder / "results.csv", index=False, float_format="%.6g")
+    frame = found.frame[found.frame["domain"] == MEAN]
+    frame.assign(examples="").to_csv(folder / "results.csv", index=False, float_format="%.6g")
     comparison = found.comparison[found.comparison["domain"] == MEAN]
     comparison.to_csv(folder / "comparison.csv", index=False, float_format="%.6g")
     told = tomllib.loads((sweep / "sweep.toml").read_text(encoding="utf-8"))
@@ -83,8 +83,7 @@ def lines_table(name: str) -> pd.DataFrame:
 
 
 def _personal(line: dict[object, float]) -> dict[str, str]:
-    gained = {"own SD gain ↑": line["gain_sd"], "own F1 gain ↑": line["gain_macro_f1"]}
-    told = {column: "" if pd.isna(gain) else f"{gain:+.3f}" for column, gain in gained.items()}
+    told = {heading: "" if pd.isna(line[gain]) else f"{line[gain]:+.3f}" for gain, (*_, heading) in GAINS.items()}
     return told | {"seconds": "" if pd.isna(line["seconds"]) else f"{line['seconds']:.0f}"}
 
 

@@ -18,13 +18,12 @@ from knot_fed.reporting.page import (
 )
 from knot_fed.reporting.sweep.claims import result_section
 from knot_fed.reporting.sweep.figures import domain_bars, gap_bars, owner_dots, scatter, seed_dots
-from knot_fed.runs.results import AFTER, COMPARISON, FEDAVG, GAINS, MEASURES, SETTINGS, Results
+from knot_fed.runs.results import AFTER, COMPARISON, FEDAVG, GAINED, GAINS, MEASURES, SETTINGS, Results
 from knot_fed.runs.statistics import summarise_lines
 from knot_fed.runs.tables import COLUMNS
 from knot_fed.types import MEAN
 
 TASK = "task"
-OWN = "; own: what a personal model is better by than that client's teacher alone, on its own test split"
 
 
 def write_comparison(results: Results, file: Path) -> None:
@@ -109,7 +108,7 @@ def _cells_table(lines: pd.DataFrame, keys: Sequence[str]) -> PageTable:
     heads = [*map(words, ("line", *keys)), TableCell("seeds"), *(TableCell(heading) for _, heading in COLUMNS)]
     heads += [TableCell(text) for text in ("SD gap closed", "F1 gap closed", "kB up", "kB down", "seconds")]
     gains = [*GAINS] if lines[[*GAINS]].notna().any(axis=None) else []
-    heads += [TableCell(f"own {'SD' if gain == 'gain_sd' else 'F1'} gain ↑") for gain in gains]
+    heads += [TableCell(GAINS[gain][-1]) for gain in gains]
     rows = [
         [
             *(words(line[key]) for key in ("line", *keys)),
@@ -125,7 +124,7 @@ def _cells_table(lines: pd.DataFrame, keys: Sequence[str]) -> PageTable:
         for line in lines.to_dict("records")
     ]
     caption = "Mean of the domains over the seeds, ± 95 % interval; traffic and time of one client"
-    return PageTable(caption + (OWN if gains else ""), heads, rows)
+    return PageTable(caption + (f"; {GAINED}" if gains else ""), heads, rows)
 
 
 def _plus_minus(half: float) -> str:

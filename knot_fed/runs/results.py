@@ -27,8 +27,9 @@ SETTING_KEYS = {
 SETTINGS = tuple(SETTING_KEYS)
 MEASURES = tuple(measure for measure, _ in COLUMNS)
 TRAFFIC = ("bytes_up", "bytes_down", "seconds")
-GAINS = {"gain_sd": ("sd", -1), "gain_macro_f1": ("macro_f1", 1)}
-"""Columns of the clients' personal gains: the metric, and the sign that makes more of the gain better."""
+GAINS = {"gain_sd": ("sd", -1, "own SD gain ↑"), "gain_macro_f1": ("macro_f1", 1, "own F1 gain ↑")}
+"""Columns of the clients' personal gains: the metric, the sign that makes a larger gain better, and the heading."""
+GAINED = "own: what a personal model is better by than its client's teacher alone, on its test split"
 PER_CLIENT = (*TRAFFIC, *GAINS)
 RESULTS = ("cell", "seed", *SETTINGS, "line", "domain", *MEASURES, "examples", *PER_CLIENT)
 COMPARISON = (*SETTINGS, "domain", "metric", "seeds", "difference", "low", "high", "verdict")
@@ -78,7 +79,8 @@ def read_sweep(folder: Path) -> Results:
     RunFolderError
         If one of its three files is missing, invalid or lacks a column.
     """
-    frame = _read_table(folder / "results.csv", RESULTS)
+    frame = _read_table(folder / "results.csv", [column for column in RESULTS if column not in GAINS])
+    frame = frame.reindex(columns=list(dict.fromkeys([*frame.columns, *GAINS])))  # earlier versions wrote no gains
     if not ((frame["line"] == AFTER) & (frame["domain"] == MEAN)).any():
         raise RunFolderError(f"{folder / 'results.csv'}: no row of a {AFTER!r} on the {MEAN!r}; finish the sweep first")
     comparison = _read_table(folder / "comparison.csv", COMPARISON)
@@ -207,7 +209,7 @@ def means_per_client(summary: dict[str, Any]) -> dict[str, float]:
     measured = [client for client in summary.get("personal", {}).get("clients", {}).values() if "after" in client]
     gained = {
         gain: float(np.mean([sign * (client["after"][metric] - client["before"][metric]) for client in measured]))
-        for gain, (metric, sign) in GAINS.items()
+        for gain, (metric, sign, _) in GAINS.items()
         if measured
     }
     return dict.fromkeys(GAINS, float("nan")) | spent | gained
@@ -237,8 +239,6 @@ def _read_table(file: Path, columns: Sequence[str]) -> pd.DataFrame:
         frame = pd.read_csv(file, dtype={**words, **numbers})
     except (OSError, ValueError):
         raise RunFolderError(f"{file}: cannot be read as a table; run the sweep again") from None
-    if set(TRAFFIC) & {*columns}:  # tables of earlier versions have no gains
-        frame = frame.assign(**{gain: float("nan") for gain in GAINS if gain not in frame})
     missing = [column for column in columns if column not in frame.columns]
     if missing:
         raise RunFolderError(f"{file}: column(s) {', '.join(missing)} missing; run the sweep again")

@@ -161,15 +161,19 @@ def summarise_lines(frame: pd.DataFrame, further: Sequence[str]) -> pd.DataFrame
 def gap_closed(means: pd.DataFrame, line: Mapping[Hashable, Any], keys: Sequence[str], measure: str) -> float:
     """Return the share of the gap between the initial student and the baseline that a cell's student closed.
 
-    The baseline is the centralised student if there is one, else the teachers' ensemble. NaN if a line is missing,
-    if the baseline is no better than the initial student, and for lines other than students.
+    The baseline is the centralised student if there is one, else the teachers' ensemble. Only seeds that have all three
+    count. NaN if a line is missing, if the baseline is no better than the initial student, and for lines other than
+    students.
     """
     if line["line"] != AFTER:
         return float("nan")
     start, after, centralised, ensemble = (
-        _matching(means, name, line, keys)[measure].mean() for name in (BEFORE, AFTER, CENTRALISED, ENSEMBLE)
+        _matching(means, name, line, keys).groupby("seed")[measure].mean()
+        for name in (BEFORE, AFTER, CENTRALISED, ENSEMBLE)
     )
-    way = (ensemble if np.isnan(centralised) else centralised) - start
+    by_seed = pd.concat([start, after, centralised if centralised.notna().any() else ensemble], axis=1).dropna()
+    start, after, baseline = by_seed.mean()
+    way = baseline - start
     forward = way < 0 if measure == "sd" else way > 0
     return float((after - start) / way) if forward else float("nan")
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from knot_fed.runs.method import weighting_in_words
 from knot_fed.runs.narrow import narrow_table, plain, rounded
-from knot_fed.runs.results import AFTER, GAINS, SETTINGS, Results
+from knot_fed.runs.results import AFTER, GAINED, GAINS, SETTINGS, Results
 from knot_fed.runs.statistics import summarise_lines
 from knot_fed.types import MEAN
 
@@ -108,12 +108,12 @@ def _per_client(lines: pd.DataFrame, keys: Sequence[str]) -> list[Table]:
         tables.append(
             narrow_table(
                 ["line"],
-                ["own SD gain ↑", "own F1 gain ↑"],
+                [heading for *_, heading in GAINS.values()],
                 rows=[
                     [_named(line, keys), *(f"{line[gain]:+.3f}" for gain in GAINS)]
                     for line in gained.to_dict("records")
                 ],
-                caption="own: what a personal model is better by than its client's teacher alone, on its test split",
+                caption=GAINED,
             )
         )
     return tables

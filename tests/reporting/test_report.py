@@ -5,6 +5,7 @@ import shutil
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import ttest_1samp
 from typer.testing import CliRunner
@@ -211,6 +212,18 @@ def test_the_gap_closed_is_the_share_of_the_way_to_the_centralised_student(sweep
         after = sd["student after", cell["loss"], cell["weights"]]
         assert np.isclose(cell["closed_sd"], (start - after) / (start - best))
     assert lines[lines["line"] != "student after"]["closed_sd"].isna().all()
+
+
+def test_a_seed_without_a_centralised_student_does_not_count_for_the_gap(sweep):
+    frame = read_sweep(sweep).frame
+    without = frame[~((frame["line"] == "centralised") & (frame["seed"] > 1))].copy()
+    without.loc[(without["line"] == "student after") & (without["seed"] > 1), "sd"] += 5
+    first = frame[frame["seed"] == 1]
+    found, expected = (
+        lines[lines["line"] == "student after"].set_index("name")["closed_sd"]
+        for lines in (summarise_lines(table, []) for table in (without, first))
+    )
+    pd.testing.assert_series_equal(found.sort_index(), expected.sort_index())
 
 
 def test_without_a_centralised_student_the_gap_ends_at_the_ensemble_of_the_same_weights(sweep):
