@@ -195,7 +195,8 @@ def test_an_owner_of_one_label_gets_a_model_that_knows_the_others(small, tmp_pat
     nodes = virtual_clients(config, 3)
     only = tmp_path / "only.jsonl"
     words = ("fine", "good", "great")
-    lines = [{"text": f"a {words[row % 3]} room, number {row}", "label": "positive"} for row in range(120)]
+    # The node's secret, new in each test, draws the test split; below 20 of its rows no metrics leave the node.
+    lines = [{"text": f"a {words[row % 3]} room, number {row}", "label": "positive"} for row in range(300)]
     only.write_text("\n".join(map(json.dumps, lines)))
     node = {"name": "only", "data": str(only), "state-dir": str(tmp_path / "only-state")}
     folder, _ = whole(config, "only", nodes | {200: context(config, node=node, node_id=200)})
