@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
+from knot_fed.errors import KnotError
 from knot_fed.models import ModelSpec, build_classifier
 
 OTHERS = 2150
@@ -95,7 +96,12 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="new folder")
     parser.add_argument("--encoder", required=True, help="hf:<hub id or folder>")
     given = parser.parse_args()
-    print(build(given.source, given.out, given.encoder))
+    try:
+        print(build(given.source, given.out, given.encoder))
+    except KnotError as error:
+        parser.error(f"{error}")
+    except FileNotFoundError as error:
+        parser.error(f"{error.filename}: no such file; give the folder of the three tasks' data")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from benchmarks.broad import build, near_pairs, public_rows
+from benchmarks.broad import build, main, near_pairs, public_rows
 from tests.models.tiny_models import write_bert
 
 WORDS = ("room", "phone", "film", "night", "boat", "tree", "road", "song")
@@ -54,3 +54,17 @@ def test_no_sentence_is_paired_with_itself(tmp_path):
     pairs = near_pairs(sentences, encoder, count=20, seed=1)
     assert len(pairs) == 20
     assert all(first != second for first, second in pairs)
+
+
+@pytest.mark.parametrize(
+    ("folder", "encoder", "found"),
+    [("empty", "hf:/nowhere", "movie_a.jsonl.gz: no such file"), ("shared", "hf:/nowhere", "'hf:/nowhere': no such")],
+)
+def test_a_missing_file_or_encoder_is_told(source, tmp_path, capsys, monkeypatch, folder, encoder, found):
+    given = ["broad", str(tmp_path / folder), str(tmp_path / "out"), "--encoder", encoder]
+    monkeypatch.setattr("sys.argv", given)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert found in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
