@@ -8,6 +8,7 @@ from knot_fed.aggregation.weighting import (
     TeacherAnswers,
     client_weights,
     find_scheme,
+    selects_texts,
     single_weights,
     weight_bound,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "find_scheme",
     "middle_of_teachers",
     "pool_soft_labels",
+    "selects_texts",
     "sharpen",
     "single_weights",
     "weight_bound",

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from knot_fed.aggregation.pooling import agreements, kept_by_entropy, pool_soft_labels, shares_of
 from knot_fed.aggregation.weighting import SCHEMES, TeacherAnswers, client_weights, texts_selected
 from knot_fed.config import DistillConfig, WeightsConfig
+from knot_fed.errors import ConfigError
 from knot_fed.types import SoftLabels, TeacherAnswer
 
 VALUES_AT_ONCE = 1 << 20
@@ -42,10 +43,11 @@ def find_consensus(answers: Sequence[TeacherAnswer], weighting: WeightsConfig, s
     Raises
     ------
     ConfigError
-        If a plug-in scheme cannot be used.
+        If a plug-in scheme cannot be used, or `weights.most-entropy` keeps no text.
     """
     teachers, (texts, classes) = len(answers), answers[0].soft_labels.shape
-    weights, pooled, agreement = np.empty((teachers, texts)), np.empty((texts, classes)), np.empty(texts)
+    weights, pooled = np.empty((teachers, texts)), np.empty((texts, classes))
+    agreement, selected = np.empty(texts), np.empty(texts)
     for rows in _slices(texts, teachers * classes, whole=weighting.scheme not in SCHEMES):
         part = slice(rows.start, rows.stop)
         stacked = TeacherAnswers.stack([answer.select(rows) for answer in answers])
@@ -55,9 +57,8 @@ def find_consensus(answers: Sequence[TeacherAnswer], weighting: WeightsConfig, s
             temperature=weighting.era_temperature,
         )  # fmt: skip
         agreement[part] = agreements(stacked.soft_labels, weights[:, part], pooled[part], power=settings.agreement)
-        agreement[part] *= texts_selected(weighting.scheme, stacked)
-        agreement[part] *= kept_by_entropy(pooled[part], most=weighting.most_entropy)
-    text_weights = shares_of(agreement)
+        selected[part] = texts_selected(weighting.scheme, stacked)
+    text_weights = shares_of(agreement * _kept(pooled, selected, most=weighting.most_entropy))
     if settings.objective == "pooled":
         return Consensus(pooled[None], text_weights[None], pooled)
     weights *= text_weights
@@ -71,7 +72,22 @@ def _slices(texts: int, each: int, *, whole: bool) -> list[range]:
     return [range(start, stop) for start, stop in pairwise(bounds)]
 
 
-def consensus_of_pooled(pooled: SoftLabels, weighting: WeightsConfig) -> Consensus:
-    """Return the consensus if only pooled soft labels are known, as after a secure sum; `most_entropy` is read."""
-    kept = kept_by_entropy(pooled, most=weighting.most_entropy)
+def consensus_of_pooled(
+    pooled: SoftLabels, weighting: WeightsConfig, selected: Float[np.ndarray, "texts"] | None = None
+) -> Consensus:
+    """Return the consensus if only pooled soft labels are known, as after a secure sum; `most_entropy` is read.
+
+    `selected` is as `texts_selected` returns it; None: all. Raises ConfigError if no text is kept.
+    """
+    kept = _kept(pooled, np.ones(len(pooled)) if selected is None else selected, most=weighting.most_entropy)
     return Consensus(pooled[None], shares_of(kept)[None], pooled)
+
+
+def _kept(pooled: SoftLabels, selected: Float[np.ndarray, "texts"], *, most: float) -> Float[np.ndarray, "texts"]:
+    """Return 1 for each text that teaches; where teachers select none at all, as if they withheld it, all count."""
+    kept = kept_by_entropy(pooled, most=most) * (selected if selected.any() else 1.0)
+    if not kept.any():
+        raise ConfigError(
+            f"weights.most-entropy = {most:g} leaves none of {len(pooled)} transfer texts; use a larger one"
+        )
+    return kept

@@ -76,9 +76,14 @@ def variance_scores(answers: TeacherAnswers) -> Float[np.ndarray, "clients texts
     return scores
 
 
+def selects_texts(scheme: str) -> bool:
+    """Return whether a text is left out if its scores are all 0."""
+    return scheme == "selective"
+
+
 def texts_selected(scheme: str, answers: TeacherAnswers) -> Float[np.ndarray, "texts"]:
     """Return 0 for each text that no teacher has selected under `selective`, and 1 for all others."""
-    if scheme != "selective":
+    if not selects_texts(scheme):
         return np.ones(answers.confidences.shape[1])
     return np.asarray((answers.confidences > 0).any(axis=0), dtype=np.float64)
 

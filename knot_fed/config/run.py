@@ -114,10 +114,7 @@ class RunConfig(Section):
     def from_mapping(cls, mapping: Mapping[str, Scalar]) -> "RunConfig":
         """Parse a flat mapping with dotted, kebab-case keys, as Flower passes it; missing keys get their defaults.
 
-        Raises
-        ------
-        ConfigError
-            If a key is unknown, a value is out of range, or two values are incompatible.
+        Raises ConfigError if a key is unknown, a value is out of range, or two values are incompatible.
         """
         check_known_keys(mapping, known=known_keys(cls), where=WHERE)
         return cls.model_validate(nested(mapping))
@@ -176,6 +173,10 @@ class RunConfig(Section):
     def answers_follow_students(self) -> bool:
         """Whether answers depend on how earlier rounds distilled the student, or on what earlier runs left behind."""
         return self.rounds_differ and (self.rounds > 1 or not self.sends_student)
+
+    def folder_name(self, run: str) -> str:
+        """Return the name of the run folder below `runs-dir`, given the run's number."""
+        return self.resume or self.name or f"{self.task}-{run}"
 
     @property
     def student_model(self) -> str:

@@ -27,7 +27,7 @@ NOT_ASKED = (
     "name", "resume", "runs-dir", "state-dir", "threads", "timeout", "wait-for", "keep-answers", "trackers",
     "fedavg.", "personal.", "labels.geometry",
 )  # fmt: skip
-"""Keys that change no answer."""
+"""Keys that change no answer; those of `personal` do if teachers start from personal models."""
 WITH_A_START = (
     *NOT_ASKED, "distill.", "transport.", "weights.power", "weights.pooling", "weights.trim",
     "weights.era-temperature", "weights.most-entropy",
@@ -49,11 +49,12 @@ evaluation_app.evaluate()(answer_evaluation)
 def question(config: RunConfig) -> dict[str, Scalar]:
     """Return the settings that determine the clients' answers; the scheme is among them if it reads their scores."""
     summed, mapping = config.privacy.secure_sum, config.to_mapping()
+    untold = tuple(key for key in NOT_ASKED if key != "personal." or config.teacher.start != "personal")
     unread: tuple[str, ...] = WITH_A_START if config.sends_student else SERVER_ONLY
     if summed:
         unread = AFTER_A_SUM
     if config.answers_follow_students:
-        unread = NOT_ASKED
+        unread = untold
     asked = {key: value for key, value in mapping.items() if not key.startswith(unread)}
     if not summed and not config.answers_follow_students and not reports_scores(config.weights.scheme):
         del asked[SCHEME]

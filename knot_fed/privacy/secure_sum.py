@@ -107,6 +107,14 @@ def dequantise(
     return weighted / quantisation.scale, weights / quantisation.scale
 
 
+def weighed(
+    weights: Float[np.ndarray, "texts"], quantisation: Quantisation, *, summands: int
+) -> Float[np.ndarray, "texts"]:
+    """Return 1 for each text that a party weighed above `FLOOR`, and 0 for others, from the sum of the weights."""
+    above: Float[np.ndarray, texts] = (weights * quantisation.scale > summands * FLOOR + 0.5).astype(np.float64)
+    return above
+
+
 def expand_mask(key: bytes, *, rows: int, columns: int, word: np.dtype[Any]) -> Words:
     """Return a mask, uniform over all words, from the keystream of ChaCha20 under a 32-byte key with nonce zero.
 

@@ -24,6 +24,7 @@ _SUMMARY = {
     "error", "task", "seed", "labels", "clients", "student", "domains", "privacy", "versions",
     "wall_seconds",
 }  # fmt: skip
+POOLED, TEXT_WEIGHTS = "pooled-soft-labels", "text-weights"
 CHECKPOINT = "checkpoint.safetensors"
 _KINDS = {"clients": list, "domains": dict, "labels": list, "privacy": dict, "student": dict, "versions": dict}
 _METHODS = {"distillation", "fedavg"}
@@ -171,33 +172,40 @@ class RunFolder:
         """Drop the rounds from this one on, which a resumed run repeats."""
         self._write_rounds([facts for facts in self.read_rounds() if facts["round"] < before])
 
-    def save_pooled(self, round_number: int, pooled: Float[np.ndarray, "examples classes"]) -> None:
-        """Write the pooled soft labels of one round."""
-        file = io.BytesIO()
-        np.save(file, pooled)
-        self._write(f"pooled-soft-labels-{round_number}.npy", file.getvalue())
+    def save_pooled(
+        self,
+        round_number: int,
+        pooled: Float[np.ndarray, "examples classes"],
+        text_weights: Float[np.ndarray, "examples"],
+    ) -> None:
+        """Write the pooled soft labels of one round, and the weight of each text."""
+        for name, array in ((POOLED, pooled), (TEXT_WEIGHTS, text_weights)):
+            file = io.BytesIO()
+            np.save(file, array)
+            self._write(f"{name}-{round_number}.npy", file.getvalue())
 
     def read_pooled(self, round_number: int) -> Float[np.ndarray, "examples classes"]:
-        """Read the pooled soft labels of one round.
+        """Read the pooled soft labels of one round; raises RunFolderError if the file is missing or damaged."""
+        return self._read_round(POOLED, round_number)
 
-        Raises
-        ------
-        RunFolderError
-            If the file is missing or damaged.
-        """
-        file = self.path / f"pooled-soft-labels-{round_number}.npy"
+    def read_text_weights(self, round_number: int) -> Float[np.ndarray, "examples"]:
+        """Read the weight of each text in one round's distillation; raises as `read_pooled`."""
+        return self._read_round(TEXT_WEIGHTS, round_number)
+
+    def _read_round(self, name: str, round_number: int) -> np.ndarray:
+        file = self.path / f"{name}-{round_number}.npy"
         try:
-            pooled: Float[np.ndarray, "examples classes"] = np.load(file)
+            array: np.ndarray = np.load(file)
         except (OSError, ValueError):
             raise RunFolderError(
                 f"{file}: missing or unreadable; the run stopped before the end of that round, start it again"
             ) from None
-        return pooled
+        return array
 
     def pooled_texts(self) -> int:
         """Return the number of transfer texts with pooled soft labels, over all rounds; 0 if it cannot be read."""
         try:
-            rounds = [len(np.load(file, mmap_mode="r")) for file in self.path.glob("pooled-soft-labels-*.npy")]
+            rounds = [len(np.load(file, mmap_mode="r")) for file in self.path.glob(f"{POOLED}-*.npy")]
             return max(rounds, default=0) if self.read_config().get("round-texts") == "all" else sum(rounds)
         except (OSError, ValueError, TypeError):
             return 0

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from knot_fed.aggregation import TeacherAnswers, client_weights, consensus_of_pooled, find_consensus, pool_soft_labels
 from knot_fed.config import DistillConfig, WeightsConfig
+from knot_fed.errors import ConfigError
 from knot_fed.types import TeacherAnswer
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -97,3 +98,18 @@ def test_texts_of_an_ambiguous_ensemble_are_left_out():
     assert consensus(soft_labels, np.zeros((1, 2)), weighting).weights.tolist() == [[2.0, 0.0]]
     assert consensus_of_pooled(soft_labels[0], weighting).weights.tolist() == [[2.0, 0.0]]
     assert consensus_of_pooled(soft_labels[0], WeightsConfig()).weights.tolist() == [[1.0, 1.0]]
+
+
+@pytest.mark.parametrize("find", [lambda rows, weighting: consensus(rows[None], np.zeros((1, 2)), weighting),
+                                  lambda rows, weighting: consensus_of_pooled(rows, weighting)])  # fmt: skip
+def test_a_bound_on_the_entropy_that_no_text_meets_is_refused(find):
+    rows = np.array([[0.4, 0.3, 0.3], [0.3, 0.4, 0.3]])
+    with pytest.raises(ConfigError, match=r"weights.most-entropy = 0.5 leaves none of 2 transfer texts"):
+        find(rows, WeightsConfig(scheme="uniform", most_entropy=0.5))
+
+
+def test_what_a_sum_selects_is_left_out_as_without_it():
+    rows = np.array([[0.9, 0.05, 0.05], [0.8, 0.1, 0.1], [0.4, 0.3, 0.3]])
+    weighting = WeightsConfig(scheme="selective", most_entropy=0.9)
+    found = consensus_of_pooled(rows, weighting, np.array([1.0, 0.0, 1.0]))
+    assert found.weights.tolist() == [[3.0, 0.0, 0.0]]

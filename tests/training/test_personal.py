@@ -101,7 +101,7 @@ def test_a_transformers_personal_model_loads_without_this_package(tmp_path):
 
     models, digest = PersonalModels(tmp_path), personal_digest("start", CONSENSUS, "settings")
     kept, loaded = load_or_train(models.folder(digest), train, what="personal model")
-    models.enter("7", 1, digest)
+    models.enter("7", 1, digest, folder="first")
     assert not loaded
     found = AutoModelForSequenceClassification.from_pretrained(tmp_path / "personal")
     assert found.config.num_labels == 3
@@ -112,7 +112,7 @@ def test_a_transformers_personal_model_loads_without_this_package(tmp_path):
 def entered(models, *made_models):
     for run, number, digest in made_models:
         models.folder(digest).mkdir(parents=True, exist_ok=True)
-        models.enter(run, number, digest)
+        models.enter(run, number, digest, folder=f"folder-{run}")
 
 
 def test_the_model_of_an_earlier_round_of_the_same_run_is_found_also_when_it_is_asked_again(tmp_path):
@@ -122,8 +122,18 @@ def test_the_model_of_an_earlier_round_of_the_same_run_is_found_also_when_it_is_
     assert models.before("7", 2) == one
     assert models.before("7", 3) == two
     assert models.before("9", 2) == ""
-    assert models.before("9", 2, resumed=True) == other
     assert models.current.resolve() == models.folder(other).resolve()
+
+
+def test_a_resumed_run_goes_on_from_the_models_of_its_own_folder_whatever_ran_in_between(tmp_path):
+    models, (one, other, again) = PersonalModels(tmp_path), (letter * 64 for letter in "abc")
+    entered(models, ("7", 1, one), ("8", 1, other), ("8", 2, other))
+    assert models.before("9", 2, resumed="folder-7") == one
+    models.folder(again).mkdir()
+    models.enter("9", 2, again, folder="folder-7")
+    assert models.before("10", 2, resumed="folder-7") == one
+    assert models.before("10", 3, resumed="folder-7") == again
+    assert models.before("10", 3, resumed="folder-of-no-run") == ""
 
 
 def test_a_model_that_was_deleted_and_damaged_lines_are_left_out(tmp_path):
@@ -140,7 +150,7 @@ def test_a_disk_that_takes_nothing_is_told(tmp_path):
     models = PersonalModels(tmp_path)
     (tmp_path / "personal-models").write_text("a file")
     with pytest.raises(ModelError, match="a personal model cannot be kept in state-dir"):
-        models.enter("7", 1, "a" * 64)
+        models.enter("7", 1, "a" * 64, folder="first")
 
 
 def test_the_digest_changes_with_everything_that_training_reads():

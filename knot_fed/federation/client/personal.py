@@ -1,13 +1,15 @@
 """A client's personal model: made from its own examples and the consensus, and kept; only metrics may leave."""
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from flwr.app import Context, Message
 
-from knot_fed.config import NO_MECHANISM, TeacherConfig
+from knot_fed.config import NO_MECHANISM, PROMPT, TeacherConfig
 from knot_fed.config.plugins import is_plugin
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import PolicyError, WireError
@@ -17,6 +19,7 @@ from knot_fed.federation.client.held_texts import requested_texts
 from knot_fed.federation.client.release import TEACHERS
 from knot_fed.federation.client.settings import Client
 from knot_fed.federation.wire import personal_wire
+from knot_fed.labels import LabelSpace
 from knot_fed.losses import TRANSPORT_KEYS, make_loss
 from knot_fed.mechanisms import TeacherPlan
 from knot_fed.models import (
@@ -46,6 +49,7 @@ from knot_fed.types import Metrics, SplitExamples, Text
 
 MEASURED = 2
 """Models whose metrics leave: the teacher alone, and the personal model."""
+UNTRAINED = "a prompted teacher is never trained, so there is no personal model"
 
 
 @guard_handler(personal_wire.DONE, personal_wire.BEFORE, personal_wire.AFTER)
@@ -54,18 +58,26 @@ def answer_consensus(message: Message, context: Context) -> Message:
 
     A server may send any distributions: they shape a model that stays here, and whose metrics count as evaluations.
     """
+    started = time.monotonic()
     client, run = Client.from_context(context), str(context.run_id)
     check_consensus_is_accepted(client.policy)
     check_own_loss(client)
     use_threads(client.run.threads)
     use_device(client.run)
     request = personal_wire.unpack_consensus(message.content, labels=client.run.label_space())
+    labels = client.evaluation_labels(message.content)
     client.check_model(client.model)
     client.bind(run, request.slice.fingerprint)
     transfer = requested_texts(request.slice, context, client)
-    making = PersonalMaking(client, client.examples()[0], transfer, request, run)
-    alone = making.alone()
-    reply = measured(client, making.examples, alone, making.personal(alone), run=run, round_number=request.slice.round)
+    if client.model.startswith(PROMPT):
+        reply = personal_wire.PersonalReply(withheld=UNTRAINED)
+    else:
+        making = PersonalMaking(client, client.examples()[0], transfer, request, run)
+        alone = making.alone()
+        models = Both(alone, making.personal(alone))
+        reply = measured(client, making.examples, models, labels, run=run, round_number=request.slice.round)
+    if not client.run.privacy.facts.has_guarantee:
+        reply = replace(reply, seconds=time.monotonic() - started)
     return Message(personal_wire.pack_reply(reply, round_number=request.slice.round), reply_to=message)
 
 
@@ -116,8 +128,9 @@ class PersonalMaking:
 
     @property
     def texts(self) -> Sequence[Text]:
-        """The texts of the consensus."""
-        return self.transfer.texts[self.request.slice.start : self.request.slice.stop]
+        """The texts of the consensus that teach."""
+        texts, kept = self.transfer.texts[self.request.slice.start : self.request.slice.stop], self.request.kept
+        return texts if kept is None else [texts[position] for position in kept]
 
     def alone(self) -> TextClassifier:
         """Load or train the client's teacher alone; refuse a request that would cost more than the policy allows."""
@@ -138,14 +151,14 @@ class PersonalMaking:
         """Load or train the personal model, and enter it as the run's newest one."""
         client, models, number = self.client, PersonalModels(self.client.state), self.request.slice.round
         with client.ledger.locked():
-            before = models.before(self.run, number, resumed=bool(client.run.resume))
+            before = models.before(self.run, number, resumed=client.run.resume)
         digest = self._digest(before)
         model, _ = load_or_train(
             models.folder(digest), partial(self._train, alone, models.folder(before) if before else None),
             feature_cache=client.features, what="personal model",
         )  # fmt: skip
         with client.ledger.locked():
-            models.enter(self.run, number, digest)
+            models.enter(self.run, number, digest, folder=client.run.folder_name(self.run))
         return model
 
     def _train(self, alone: TextClassifier, before: Path | None) -> TextClassifier:
@@ -163,12 +176,13 @@ class PersonalMaking:
         return model
 
     def _digest(self, before: str) -> str:
-        client, asked = self.client, self.request.slice
+        client, asked, kept = self.client, self.request.slice, self.request.kept
         start = before or teacher_digest(self.spec, self.examples, self.settings, client.seed())
         return personal_digest(
             start, self.request.soft_labels, client.run.personal.model_dump(exclude={"consensus", "when"}),
             client.run.transport.model_dump(), client.run.label_space().to_json(), self.settings.model_dump(),
             self.transfer.fingerprint, asked.start, asked.stop, asked.round, client.seed(),
+            None if kept is None else kept.tolist(),
         )  # fmt: skip
 
     def _plain_plan(self) -> TeacherPlan:
@@ -178,11 +192,18 @@ class PersonalMaking:
         return TeacherPlan(plain, self.spec, self.examples, self.client.seed(), None)
 
 
+class Both(NamedTuple):
+    """The models whose metrics leave."""
+
+    alone: TextClassifier
+    personal: TextClassifier
+
+
 def measured(
     client: Client,
     examples: SplitExamples,
-    alone: TextClassifier,
-    personal: TextClassifier,
+    models: Both,
+    labels: LabelSpace,
     *,
     run: str,
     round_number: int,
@@ -190,10 +211,11 @@ def measured(
     """Return both models' metrics on the private test split after the last round, or the reason why they stay.
 
     They follow the rules of evaluation: limits, the size of the split, rounding, and the ledger, which counts two.
+    `labels` are in the geometry of the run's metrics.
     """
     if round_number < client.run.rounds:
         return personal_wire.PersonalReply(withheld="metrics leave after the last round only")
-    policy, ledger, labels = client.policy, client.ledger, client.run.label_space()
+    policy, ledger = client.policy, client.ledger
     try:
         check_test_size(len(examples.test), policy=policy)
         with ledger.locked():
@@ -208,4 +230,4 @@ def measured(
         found = evaluate_classifier(soft_labels, examples.test.labels, labels, temperature=temperature)
         return rounded_metrics(found, diameter=labels.diameter, policy=policy)
 
-    return personal_wire.PersonalReply(metrics(alone), metrics(personal))
+    return personal_wire.PersonalReply(metrics(models.alone), metrics(models.personal))

@@ -10,7 +10,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Context, RecordDict
 
 from knot_fed import models
-from knot_fed.config import NodeConfig, RunConfig
+from knot_fed.config import PROMPT, NodeConfig, RunConfig
 from knot_fed.data.partition import client_shard, split_examples
 from knot_fed.data.private import Columns, OnNote, ignore_note, join_examples, read_labelled_texts, seed_key
 from knot_fed.data.reading.files import data_path, short_name
@@ -172,7 +172,7 @@ class Client:
             start = self.build_student(request.student.spec, request.student.arrays)
         if start is None or models.same_architecture(start.spec, spec):
             return None if start is None else models.trained_state(start)
-        if request.round == 1:
+        if request.round == 1 and not self.model.startswith(PROMPT):
             logger.info(
                 "%s: its teacher has another architecture than the student, so it starts from nothing", self.name
             )
@@ -181,7 +181,7 @@ class Client:
     def _personal_model(self, run: str, *, before: int) -> models.TextClassifier | None:
         """Load this run's newest personal model of an earlier round, if teachers start from it."""
         kept = PersonalModels(self.state)
-        digest = kept.before(run, before, resumed=bool(self.run.resume)) if self.run.teacher.start == "personal" else ""
+        digest = kept.before(run, before, resumed=self.run.resume) if self.run.teacher.start == "personal" else ""
         return models.load_classifier(kept.folder(digest), feature_cache=self.features) if digest else None
 
     def evaluation_labels(self, content: RecordDict) -> LabelSpace:

@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from jaxtyping import UInt
 from typing_extensions import override
 
-from knot_fed.aggregation import consensus_of_pooled, find_scheme, sharpen, single_weights, weight_bound
+from knot_fed.aggregation import consensus_of_pooled, find_scheme, selects_texts, sharpen, single_weights, weight_bound
 from knot_fed.config import MOST_CLIENTS_IN_SUM, RunConfig
 from knot_fed.config.choices import reports_scores
 from knot_fed.data.transfer_set import TransferSet
@@ -210,11 +210,11 @@ class SecureSumCollector(Collector):
         total = self._sum.close(replies, texts=len(rows), columns=columns, quantisation=quantisation)
         if self.public_teacher is not None:
             public = self.public_teacher.select(rows)  # it is not private, and is added in clear
-            weights = single_weights(self.config.weights.scheme, public, power=self.config.weights.power)
+            own = single_weights(self.config.weights.scheme, public, power=self.config.weights.power)
             total = secure_sum.add_masks(
-                total, plus=[secure_sum.quantise(public.soft_labels, weights, quantisation)], minus=[]
+                total, plus=[secure_sum.quantise(public.soft_labels, own, quantisation)], minus=[]
             )
-        weighted, _ = secure_sum.dequantise(total, quantisation)
+        weighted, weights = secure_sum.dequantise(total, quantisation)
         pooled = weighted / weighted.sum(axis=1, keepdims=True)
         answers = self._sum.answers
         roster.close_round(answers, how=", in a secure sum")
@@ -228,7 +228,11 @@ class SecureSumCollector(Collector):
         }
         if self.config.weights.pooling == "era":
             pooled = sharpen(pooled, self.config.weights.era_temperature)
-        return Received(teachers, consensus_of_pooled(pooled, self.config.weights))
+        selected = None
+        if selects_texts(self.config.weights.scheme):
+            summands = len(answers) + (self.public_teacher is not None)
+            selected = secure_sum.weighed(weights, quantisation, summands=summands)
+        return Received(teachers, consensus_of_pooled(pooled, self.config.weights, selected), selected=selected)
 
 
 def make_collector(config: RunConfig, transfer: TransferSet, public_teacher: TeacherAnswer | None) -> Collector:

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
 from pydantic import TypeAdapter
 
 from knot_fed.aggregation import Consensus
@@ -23,12 +25,13 @@ CONSENSUS = ("targets", "weights", "pooled")
 class Received:
     """The consensus of a round; for each client, whether its teacher was reused, its seconds, and its answer.
 
-    There are no answers in a secure sum, and none after a restart.
+    There are no answers in a secure sum, and none after a restart. `selected` has the texts that its sum selects.
     """
 
     teachers: dict[str, dict[str, bool | float]]
     consensus: Consensus
     answers: Mapping[str, TeacherAnswer] = field(default_factory=dict)
+    selected: Float[np.ndarray, "texts"] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from flwr.app import Message
 from flwr.serverapp import Grid
+from jaxtyping import Float
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import override
 
@@ -51,7 +52,8 @@ class KeptAnswers:
     """One round's answers, and the transfer set that they label.
 
     A file has the arrays `soft_labels`, float32 (clients, texts, labels), and `scores`, float32 (clients, texts), in
-    the order of the names of the clients that answered; after a secure sum only `pooled`, float64 (texts, labels).
+    the order of the names of the clients that answered; after a secure sum only `pooled`, float64 (texts, labels), and
+    with a scheme that selects texts `selected`, float64 (texts,).
     """
 
     fingerprint: str
@@ -59,6 +61,7 @@ class KeptAnswers:
     answers: Mapping[str, TeacherAnswer]  # empty after a secure sum
     pooled: SoftLabels | None = None
     scored: bool = False  # whether the answers had scores, which the weighting scheme read
+    selected: Float[np.ndarray, "texts"] | None = None
 
     @classmethod
     def of(cls, received: Received, roster: Roster, fingerprint: str) -> "KeptAnswers":
@@ -75,7 +78,7 @@ class KeptAnswers:
             clients[name] = KeptClient(joined, record.status, record.examples, up, down, seconds, reused, claim, sent)
         pooled = None if received.answers else received.consensus.pooled
         scored = pooled is None and reports_scores(roster.config.weights.scheme)
-        return cls(fingerprint, clients, received.answers, pooled, scored)
+        return cls(fingerprint, clients, received.answers, pooled, scored, received.selected)
 
     def save(self, folder: RunFolder, server_round: int) -> None:
         """Write the answers, readable by their owner only; raises RunFolderError if that fails."""
@@ -91,6 +94,7 @@ class KeptAnswers:
             "soft_labels": np.stack([answer.soft_labels for answer in answers], dtype=np.float32),
             "scores": np.stack([answer.scores for answer in answers], dtype=np.float32),
         }  # fmt: skip
+        arrays |= {"selected": self.selected} if self.selected is not None else {}
         folder.write_answers(server_round, pack_file(facts, arrays))
 
     @classmethod
@@ -112,7 +116,8 @@ class KeptAnswers:
                 name: TeacherAnswer(arrays["soft_labels"][row], arrays["scores"][row], clients[name].examples)
                 for row, name in enumerate(facts["answered"])
             }
-            return cls(facts["fingerprint"], clients, answers, arrays.get("pooled"), facts["scored"])
+            sums = arrays.get("pooled"), facts["scored"], arrays.get("selected")
+            return cls(facts["fingerprint"], clients, answers, *sums)
         except OSError as error:
             raise RunFolderError(
                 f"{file}: cannot be read ({error.strerror}); only the user who ran the server may read it"
@@ -161,7 +166,8 @@ class KeptCollector(Collector):
         }
         roster.close_round(teachers, how=", from the answers kept")
         if kept.pooled is not None:
-            return Received(teachers, consensus_of_pooled(kept.pooled, self.config.weights))
+            found = consensus_of_pooled(kept.pooled, self.config.weights, kept.selected)
+            return Received(teachers, found, selected=kept.selected)
         answers = list(kept.answers.values())
         if self.public_teacher is not None:
             answers.append(self.public_teacher.select(self.transfer.slice(server_round, self.config.slices)))

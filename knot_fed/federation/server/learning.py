@@ -67,7 +67,11 @@ class Learner:
     def learn(self, server_round: int, received: Received, outcome: Outcome, *, start: FitState | None = None) -> None:
         """Distil the student from a round's consensus, or resume it at `start`; enter the result in the outcome."""
         rows, found = self.transfer.slice(server_round, self.config.slices), received.consensus
-        self.folder.save_pooled(server_round, found.pooled)
+        weights = found.weights.sum(axis=0)
+        self.folder.save_pooled(server_round, found.pooled, weights)
+        left_out = int((weights == 0).sum())
+        if left_out:
+            logger.info("round %d: %d of %d transfer texts are left out", server_round, left_out, len(weights))
         if self._initial is not None:
             load_trained_state(self.student, self._initial)
         if self.loss is None:

@@ -2,10 +2,12 @@
 
 import logging
 import time
+from typing import NamedTuple
 
 import numpy as np
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
+from jaxtyping import UInt
 
 from knot_fed.config import RunConfig
 from knot_fed.errors import WireError, phase
@@ -13,6 +15,7 @@ from knot_fed.federation.server.learning import Learner
 from knot_fed.federation.server.nodes import content_of
 from knot_fed.federation.server.roster import ClientRecord, Outcome, Roster
 from knot_fed.federation.wire import exchange, personal_wire
+from knot_fed.geometry import evaluation_labels, local_labels
 from knot_fed.training.teacher import predict_soft_labels
 from knot_fed.types import SoftLabels
 
@@ -37,8 +40,7 @@ def send_consensus(learner: Learner, roster: Roster, server_round: int, grid: Gr
         for name, status in states.items():  # that it left after its answer is told by its reason
             roster.outcome.clients[name].status = status
         asked = roster.present()
-        rows, soft_labels = consensus(learner, server_round)
-        messages = _messages(learner, roster, asked, server_round, rows, soft_labels)
+        messages = _messages(learner, roster, asked, server_round, consensus(learner, server_round))
         replies = grid.send_and_receive(messages, timeout=max(0.0, deadline - time.monotonic()))
         left = max(0.0, deadline - time.monotonic())
         replied = _read(roster, server_round, roster.ask_again(grid, messages, replies, timeout=left))
@@ -53,45 +55,62 @@ def is_due(config: RunConfig, server_round: int) -> bool:
     return personal.consensus != "none" and (personal.when == "rounds" or server_round == config.rounds)
 
 
-def consensus(learner: Learner, server_round: int) -> tuple[range, SoftLabels]:
-    """Return rows of the transfer set, and the soft labels that go down for them.
+class Consensus(NamedTuple):
+    """Rows of the transfer set, the positions in them of the texts that teach (None: all), and their soft labels."""
 
-    After each round these are the rows of that round; at the end those of the whole transfer set.
+    rows: range
+    kept: UInt[np.ndarray, "kept"] | None
+    soft_labels: SoftLabels
+
+
+def consensus(learner: Learner, server_round: int) -> Consensus:
+    """Return what goes down: after each round the rows of that round; at the end those of the whole transfer set.
+
+    Pooled soft labels of texts that were left out of the distillation stay here.
     """
     config, transfer = learner.config, learner.transfer
     numbers = [server_round] if config.personal.when == "rounds" else config.last_pass
     slices = [transfer.slice(number, config.slices) for number in numbers]
     rows = range(slices[0].start, slices[-1].stop)
     if config.personal.consensus == "student":
-        return rows, predict_soft_labels(learner.student, transfer.texts[rows.start : rows.stop])
+        return Consensus(rows, None, predict_soft_labels(learner.student, transfer.texts[rows.start : rows.stop]))
     pooled = np.concatenate([learner.folder.read_pooled(number) for number in numbers])
-    return rows, (pooled / pooled.sum(axis=1, keepdims=True)).astype(np.float32)
+    teaches = np.concatenate([learner.folder.read_text_weights(number) for number in numbers]) > 0
+    soft_labels = (pooled / pooled.sum(axis=1, keepdims=True)).astype(np.float32)
+    if teaches.all():
+        return Consensus(rows, None, soft_labels)
+    return Consensus(rows, np.flatnonzero(teaches).astype(np.uint32), soft_labels[teaches])
 
 
 def _messages(
-    learner: Learner, roster: Roster, asked: list[ClientRecord], server_round: int, rows: range, soft_labels: SoftLabels
+    learner: Learner, roster: Roster, asked: list[ClientRecord], server_round: int, found: Consensus
 ) -> list[Message]:
     """Return one message for each client; those with the texts share one content, and those without another."""
     contents, messages = dict[bool, RecordDict](), list[Message]()
+    geometry = None if local_labels(roster.config) is not None else evaluation_labels(roster.config)
+    start, stop = found.rows.start, found.rows.stop
     for record in asked:
         holds = record.holds_transfer_set
         if holds not in contents:
             texts = None if holds else learner.transfer
-            part = exchange.TrainRequest(server_round, learner.transfer.fingerprint, rows.start, rows.stop, texts)
-            contents[holds] = personal_wire.pack_consensus(personal_wire.ConsensusRequest(part, soft_labels))
+            part = exchange.TrainRequest(server_round, learner.transfer.fingerprint, start, stop, texts)
+            contents[holds] = personal_wire.pack_consensus(
+                personal_wire.ConsensusRequest(part, found.soft_labels, found.kept, geometry)
+            )
         messages.append(roster.message(contents[holds], record, personal_wire.KIND))
     return messages
 
 
 def _read(roster: Roster, server_round: int, replies: list[Message]) -> set[str]:
     """Enter the metrics of the last round, or reasons, and return the names of the clients that replied."""
-    outcome, labels, last = roster.outcome, roster.config.label_space(), server_round == roster.config.rounds
+    outcome, labels, last = roster.outcome, evaluation_labels(roster.config), server_round == roster.config.rounds
     replied = set()
     for record, reply in roster.by_client(replies):
         replied.add(record.name)
         try:
             read = personal_wire.unpack_reply(content_of(reply), round_number=server_round, labels=labels)
             record.holds_transfer_set = True
+            record.seconds += read.seconds
             roster.log_reply(reply, record, outcome="ok")
         except WireError as error:
             roster.log_reply(reply, record, outcome=f"rejected: {error}")

@@ -70,7 +70,7 @@ def run_in_folder(grid: Grid, context: Context, federate: Callable[[Grid, RunCon
     trackers = NO_TRACKERS
     try:
         config = RunConfig.from_mapping(context.run_config)
-        folder = _open_folder(config, default=f"{config.task}-{context.run_id}", seal=seal)
+        folder = _open_folder(config, config.folder_name(str(context.run_id)), seal=seal)
         trackers = start_trackers(config, folder.path, versions())
         federate(grid, config, replace(folder, trackers=trackers))
         trackers.finish(ok=True)
@@ -92,13 +92,13 @@ def run_in_folder(grid: Grid, context: Context, federate: Callable[[Grid, RunCon
         log_to()
 
 
-def _open_folder(config: RunConfig, *, default: str, seal: str) -> RunFolder:
+def _open_folder(config: RunConfig, name: str, *, seal: str) -> RunFolder:
     tracker_names(config)  # all are installed
     if config.resume:
-        folder = RunFolder.resume(Path(config.runs_dir) / config.resume, config.to_mapping())
+        folder = RunFolder.resume(Path(config.runs_dir) / name, config.to_mapping())
         log_to(folder.path / LOG_FILE, seal=seal)
         return folder
-    folder = RunFolder.create(Path(config.runs_dir), config.name or default)
+    folder = RunFolder.create(Path(config.runs_dir), name)
     log_to(folder.path / LOG_FILE, seal=seal)
     folder.write_config(config.to_mapping())
     return folder

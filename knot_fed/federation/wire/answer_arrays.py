@@ -103,7 +103,7 @@ def read_arrays(
     held: AnswerArrays | None,
 ) -> tuple[AnswerArrays, int]:
     """Return a whole answer's arrays, and the number of rows sent; rows that were not sent are those of `held`."""
-    rows = _read_rows(record[ROWS], examples=examples) if held is not None else None
+    rows = read_positions(record[ROWS], examples=examples, what="changed rows") if held is not None else None
     count = examples if rows is None else len(rows)
     expected = layout(privacy.compression, examples=count, classes=classes, top_k=privacy.top_k)
     expected[CONFIDENCE] = ((count if scored else 0,), FLOAT32)
@@ -111,14 +111,12 @@ def read_arrays(
     return (sent if held is None or rows is None else replace_rows(held, sent | {ROWS: rows})), count
 
 
-def _read_rows(array: Array, *, examples: int) -> UInt[np.ndarray, "changed"]:
-    """Read the positions of the changed rows, which must increase and lie within the requested slice."""
+def read_positions(array: Array, *, examples: int, what: str) -> UInt[np.ndarray, "positions"]:
+    """Read positions of texts, which must increase and lie within the requested slice; `what` names them in errors."""
     shape = tuple(array.shape)
     if len(shape) != 1 or not 0 <= shape[0] <= examples:
-        raise WireError(
-            f"has changed rows of another shape than 0 to {examples} positions; send what changed_rows finds"
-        )
+        raise WireError(f"has {what} of another shape than 0 to {examples} positions; send each position once")
     rows = read_array(array, shape=shape, dtype=np.dtype(np.uint32))
     if len(rows) and not ((rows[1:] > rows[:-1]).all() and rows[-1] < examples):
-        raise WireError(f"has changed rows that do not increase from 0 to {examples - 1}; send what changed_rows finds")
+        raise WireError(f"has {what} that do not increase from 0 to {examples - 1}; send positions in order")
     return rows

@@ -38,16 +38,21 @@ def pack_student(
     about = ConfigRecord({"protocol": PROTOCOL, "spec": spec, TEMPERATURE: temperature})
     content = RecordDict({STUDENT: state, ABOUT: about})
     if geometry is not None:
-        content[GEOMETRY] = pack_arrays({COORDINATES: geometry.coordinates})
+        content[GEOMETRY] = pack_geometry(geometry)
     return content
+
+
+def pack_geometry(geometry: LabelSpace) -> ArrayRecord:
+    """Pack the coordinates of the labels."""
+    return pack_arrays({COORDINATES: geometry.coordinates})
 
 
 def unpack_geometry(content: RecordDict, *, names: tuple[str, ...]) -> LabelSpace | None:
     """Read the coordinates of the labels for SD and W1; None if there are none."""
     if GEOMETRY not in content:
         return None
-    records = {ABOUT, STUDENT, GEOMETRY}
-    array = read_record(content, GEOMETRY, ArrayRecord, records=records, keys={COORDINATES})[COORDINATES]
+    only = RecordDict({GEOMETRY: content[GEOMETRY]})
+    array = read_record(only, GEOMETRY, ArrayRecord, records={GEOMETRY}, keys={COORDINATES})[COORDINATES]
     dimensions = array.shape[1] if len(array.shape) == 2 else 0
     if not 0 < dimensions < len(names):
         raise WireError(f"has coordinates that are not rows of 1 to {len(names) - 1} numbers; send evaluation_labels")

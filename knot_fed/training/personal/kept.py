@@ -41,21 +41,22 @@ class PersonalModels:
         """Return the folder of a personal model, which need not be there."""
         return self._folder / digest
 
-    def before(self, run: str, round_number: int, *, resumed: bool = False) -> str:
+    def before(self, run: str, round_number: int, *, resumed: str = "") -> str:
         """Return the digest of the run's newest personal model of an earlier round; empty if there is none.
 
-        Asked again in the same round, it is the same. A resumed run has another number: it goes on from the models of
-        the run that was entered last.
+        Asked again in the same round, it is the same. A resumed run has another number, and goes on from the models
+        that were entered for its folder, whose name is `resumed`.
         """
-        made = self._history()
-        known = any(entry.run == run for entry in made)
-        of = made[-1].run if resumed and made and not known else run
-        found = [entry.digest for entry in made if entry.run == of and entry.round < round_number]
+        ours = [made for made in self._history() if (made.folder == resumed if resumed else made.run == run)]
+        found = [made.digest for made in ours if made.round < round_number]
         return found[-1] if found and self.folder(found[-1]).is_dir() else ""
 
-    def enter(self, run: str, round_number: int, digest: str) -> None:
-        """Record that a run has made a kept model in a round, and let `personal` be that one; raises ModelError."""
-        entry = MadeModel(run, round_number, digest)
+    def enter(self, run: str, round_number: int, digest: str, *, folder: str) -> None:
+        """Record that a run has made a kept model in a round, and let `personal` be that one; raises ModelError.
+
+        `folder` is the name of the run's folder on the server.
+        """
+        entry = MadeModel(run, round_number, digest, folder)
         made = [*(other for other in self._history() if other != entry), entry]
         try:
             lines = "".join(json.dumps(asdict(each)) + "\n" for each in made[-LONGEST_HISTORY:])
@@ -83,6 +84,7 @@ class MadeModel:
     run: str
     round: int
     digest: str
+    folder: str = ""
 
     @classmethod
     def from_json(cls, line: str) -> "MadeModel | None":

@@ -1,6 +1,7 @@
 """A server sends a consensus; the owner's policy and the client's checks decide what becomes of it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def consensus(soft_labels=FLAT, *, transfer=PUBLIC, fingerprint="", number=1, st
 def replied(owner, content, number=1):
     reply = owner.ask(personal_wire.KIND, content)
     assert envelope.refusal_of(reply) is None, envelope.refusal_of(reply)
-    return personal_wire.unpack_reply(reply, round_number=number, labels=LABELS)
+    return replace(personal_wire.unpack_reply(reply, round_number=number, labels=LABELS), seconds=0.0)
 
 
 def owner_of(folder, policy="", keys=KEYS, **options):

@@ -5,7 +5,9 @@ import pytest
 from flwr.app import Message
 
 from knot_fed.aggregation import SCORE_BOUNDS, TeacherAnswers, client_weights, pool_soft_labels
+from knot_fed.config import RunConfig
 from knot_fed.errors import ConfigError, FederationError
+from knot_fed.federation.from_answers import distil_from_answers
 from knot_fed.federation.secure import sum_wire
 from knot_fed.federation.secure.client import STATE
 from knot_fed.federation.secure.round import SecureRound
@@ -82,6 +84,20 @@ def test_weights_that_each_client_computes_alone_pool_as_the_servers_do(run_conf
     plain = pool_soft_labels(answers.soft_labels, client_weights(scheme, answers, power=power))
     assert np.abs(weighted / weights[:, None] - plain).max() < 1e-4
     assert np.abs(weighted / weights[:, None] - plain)[1:].max() < 1e-6
+
+
+def test_a_secure_sum_leaves_out_the_texts_that_no_client_selected(run_config):
+    """Also in a student distilled from the kept sum, with another bound on the entropy."""
+    keys = WHOLE | {"weights.scheme": "selective", "student.pretrain": False}
+    plain, _ = whole_run(run_config(keys=keys), "plain")
+    config = run_config(keys=keys | SECURE)
+    secure, _ = whole_run(config, "secure")
+    weights = [folder.read_text_weights(1) for folder in (plain, secure)]
+    assert 0 < (weights[0] > 0).mean() < 1
+    np.testing.assert_allclose(*weights)
+    mapping = config.to_mapping() | {"name": "again", "distill.loss": "kl"}
+    again = distil_from_answers(secure, RunConfig.from_mapping(mapping), clients=3)
+    np.testing.assert_array_equal(again.read_text_weights(1), weights[1])
 
 
 def expected_sum(nodes):

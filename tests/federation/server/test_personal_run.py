@@ -9,6 +9,7 @@ from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
 
 from knot_fed import load_student
+from knot_fed.errors import ConfigError
 from knot_fed.federation.from_answers import distil_from_answers
 from knot_fed.federation.server.personal import AWAY, SILENT
 from knot_fed.federation.wire import personal_wire
@@ -203,6 +204,80 @@ def test_an_owner_of_one_label_gets_a_model_that_knows_the_others(small, tmp_pat
     assert set(clients_of(folder)["only"]) == {"before", "after"}
     model = load_student(tmp_path / "only-state" / "personal")
     assert model.spec.name == "ngram-bag"
+
+
+@pytest.mark.slow
+def test_personal_metrics_are_in_the_geometry_of_the_students(small, tmp_path):
+    plain, _ = run(small(QUICK | POOLED), "plain")
+    half = np.abs(np.subtract.outer(np.arange(5), np.arange(5))) / 2
+    np.save(tmp_path / "half.npy", half)
+    halved, _ = run(small(QUICK | POOLED | {"labels.geometry": str(tmp_path / "half.npy")}), "halved")
+    equal, _ = run(small(QUICK | POOLED | {"labels.geometry": "equal"}), "equal")
+    for name in NAMES:
+        for when in ("before", "after"):
+            found = [clients_of(folder)[name][when] for folder in (plain, halved, equal)]
+            assert found[1]["sd"] == pytest.approx(found[0]["sd"] / 2, abs=0.01)  # metrics are rounded
+            assert found[1]["w1"] == pytest.approx(found[0]["w1"] / 2, abs=0.01)
+            assert found[2]["sd"] <= found[2]["w1"] <= 1
+            assert found[0]["accuracy"] == found[1]["accuracy"] == found[2]["accuracy"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["rounds", "end"])
+def test_texts_that_teach_the_student_nothing_teach_no_client(small, caplog, when):
+    caplog.set_level("INFO", "knot_fed")
+    taught = []
+
+    class Reading(ChangingGrid):
+        def reply(self, message):
+            if message.metadata.message_type == personal_wire.KIND:
+                taught.append(personal_wire.unpack_consensus(message.content, labels=config.label_space()))
+            return super().reply(message)
+
+    keys = {"rounds": 2, "personal.when": when, "distill.objective": "pooled", "weights.most-entropy": 0.9}
+    config = small(QUICK | POOLED | {"teacher.epochs": 10} | keys)
+    grid = Reading(virtual_clients(config, 3))
+    folder = RunFolder.create(folder_of(config), when)
+    folder.write_config(config.to_mapping())
+    federate(grid, config, folder)
+    rounds = [(folder.read_pooled(number), folder.read_text_weights(number) > 0) for number in (1, 2)]
+    expected = [tuple(map(np.concatenate, zip(*rounds, strict=True)))] if when == "end" else rounds
+    assert 0 < sum(kept.sum() for _, kept in rounds) < sum(len(kept) for _, kept in rounds)
+    for request in taught:
+        pooled, kept = expected[request.slice.round - 1 if when == "rounds" else 0]
+        np.testing.assert_array_equal(request.kept, np.flatnonzero(kept))
+        np.testing.assert_allclose(request.soft_labels, pooled[kept], atol=1e-6)
+    assert len(taught) == 3 * len(expected)
+    assert set(clients_of(folder)["phones"]) == {"before", "after"}
+    assert "of 200 transfer texts are left out" in caplog.text
+
+
+@pytest.mark.slow
+def test_the_seconds_of_a_client_count_its_personal_model_but_under_a_guarantee(small, tmp_path):
+    def slow(reply):
+        if personal_wire.DONE in reply.content:
+            told.append(reply.content[personal_wire.DONE]["seconds"])
+            reply.content[personal_wire.DONE]["seconds"] += 1000.0
+        return reply
+
+    told = []
+    folder, _ = run(small(QUICK | POOLED), "slow", tamper=slow)
+    assert all(seconds > 0 for seconds in told)
+    assert all(client["seconds"] > 1000 for client in folder.read_summary()["clients"])
+    told.clear()
+    keys = {"privacy.mechanism": "gaussian", "weights.scheme": "uniform", "state-dir": str(tmp_path / "other-state")}
+    run(small(QUICK | POOLED | keys), "covered", tamper=slow)
+    assert told == [0.0] * 3
+
+
+@pytest.mark.slow
+def test_a_run_from_personal_models_is_asked_anew_if_they_would_be_others(small):
+    keys = {"personal.when": "rounds", "rounds": 2, "teacher.start": "personal"}
+    config = small(QUICK | POOLED | keys)
+    source, _ = run(config, "source")
+    mapping = config.to_mapping() | {"name": "again", "personal.weight": 50.0}
+    with pytest.raises(ConfigError, match=r"asked under another personal\.weight"):
+        distil_from_answers(source, type(config).from_mapping(mapping), clients=3)
 
 
 @pytest.mark.slow

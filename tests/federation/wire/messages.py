@@ -32,7 +32,9 @@ NOISY = replace(REPLY, claim=exchange.Claim("gaussian", 8.0, 1e-5))
 PLAIN = small_config(Path(), {}).privacy
 COMPRESSED = [PLAIN.model_copy(update={"compression": name}) for name in ("float16", "uint8", "top-k", "hard")]
 GAUSSIAN = PLAIN.model_copy(update={"mechanism": "gaussian"})
-CONSENSUS = personal_wire.ConsensusRequest(exchange.TrainRequest(1, TRANSFER.fingerprint, 0, 3, TRANSFER), ROWS)
+CONSENSUS = personal_wire.ConsensusRequest(
+    exchange.TrainRequest(1, TRANSFER.fingerprint, 0, 3, TRANSFER), ROWS[:2], np.array([0, 2], np.uint32), LABELS
+)
 MEASURED = Metrics(0.5, 0.55, 0.6, 0.7, 0.8, 0.1, 20)
 SPEC = ModelSpec("tiny-bert", "all", LABELS.names, paired=False, max_length=16, vocabulary=("[PAD]", "a")).to_json()
 

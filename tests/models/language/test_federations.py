@@ -9,6 +9,7 @@ import transformers
 from knot_fed import Federation, load_student
 from knot_fed.config import LoraConfig
 from knot_fed.errors import ModelError
+from knot_fed.federation.client.personal import UNTRAINED
 from knot_fed.federation.wire import envelope, student_wire
 from knot_fed.models import build_classifier, predict_logits, read_spec, trained_state, write_portable
 from knot_fed.preflight.models import check_models
@@ -69,6 +70,19 @@ def test_a_prompted_teachers_noisy_rows_have_the_mechanisms_guarantee(small, dec
     stated = result.summary["privacy"]
     assert stated["mechanism"] == "gaussian"
     assert stated["epsilon"] <= 8.0 + 1e-6
+
+
+def test_a_prompted_teacher_has_no_personal_model_and_says_why(small, decoders, caplog):
+    caplog.set_level("INFO", "knot_fed")
+    prompted = decoders.rpartition(",")[2]
+    keys = {**QUICK, "teacher.models": f"ngram-bag,ngram-bag,{prompted}", "student.model": "ngram-bag"}
+    result = Federation(small({**keys, "personal.consensus": "pooled", "teacher.start": "both"})).run(
+        echo=lambda _: None
+    )
+    clients = result.summary["personal"]["clients"]
+    assert sorted(clients.values(), key=len)[0] == {"reason": UNTRAINED}
+    assert sorted(map(sorted, clients.values())) == [["after", "before"], ["after", "before"], ["reason"]]
+    assert "another architecture" not in caplog.text
 
 
 def test_a_decoder_without_any_token_for_padding_is_refused_before_the_start(small, tmp_path):
