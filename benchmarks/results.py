@@ -22,8 +22,8 @@ from knot_fed.types import MEAN
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 SWEEPS, TABLES = RESULTS / "sweeps", RESULTS / "tables"
-RECIPE = "recipe-"
-"""Sweeps under this prefix are those that decide between transport and entropy."""
+DECIDING = "recipe", "broad"
+"""First words of the names of sweeps that decide together: of the tasks' own transfer sets, and of broad ones."""
 TASKS = {"sentiment": "sentiment", "nli": "inference", "emotion": "emotion"}
 FILES = {"sentiment": "sentiment-minilm.toml", "nli": "nli.toml", "emotion": "emotion.toml"}
 START, END = "<!-- results: written by python -m benchmarks.results -->", "<!-- end of results -->"
@@ -129,27 +129,28 @@ def all_tables() -> dict[str, pd.DataFrame]:
     names = sorted(folder.name for folder in SWEEPS.iterdir())
     tables = {f"{name}.csv": lines_table(name) for name in names}
     tables |= {f"{name}-differences.csv": differences_table(name) for name in names}
-    tables |= decided_tables([SWEEPS / name for name in names if name.startswith(RECIPE)])
+    for group in DECIDING:
+        tables |= decided_tables(group, [SWEEPS / name for name in names if name.startswith(f"{group}-")])
     return {name: table for name, table in tables.items() if len(table)}
 
 
-def decided_tables(sweeps: Sequence[Path]) -> dict[str, pd.DataFrame]:
+def decided_tables(group: str, sweeps: Sequence[Path]) -> dict[str, pd.DataFrame]:
     """Return transport minus entropy on each data set and over all, and the shares of the gap that are closed."""
     if not sweeps:
         return {}
     rows: dict[str, dict[str, str]] = {}
     for row in decide.differences_table(sweeps).to_dict("records"):
         if row["metric"] in MEASURES:
-            data = str(row["data"]).removeprefix(RECIPE)
+            data = str(row["data"]).removeprefix(f"{group}-")
             rows.setdefault(data, {"data": data, "n": row["seeds"]})[MEASURES[row["metric"]]] = _difference(row)
     shares = [
-        {"data": str(row["data"]).removeprefix(RECIPE), "line": NAMES.get(row["loss"] or row["line"], row["loss"])}
+        {"data": str(row["data"]).removeprefix(f"{group}-"), "line": NAMES.get(row["loss"] or row["line"], row["loss"])}
         | {"closed, %": f"{row['closed']:.0f} [{row['low']:.0f}, {row['high']:.0f}]"}
         | {"macro-F1 ↑": f"{row['macro_f1']:.3f}", "accuracy ↑": f"{row['accuracy']:.3f}"}
         for row in decide.shares_table(sweeps).to_dict("records")
         if row["loss"] or row["line"] == FEDAVG
     ]
-    return {"recipe-decided.csv": pd.DataFrame(rows.values()), "recipe-shares.csv": pd.DataFrame(shares)}
+    return {f"{group}-decided.csv": pd.DataFrame(rows.values()), f"{group}-shares.csv": pd.DataFrame(shares)}
 
 
 def with_table(page: str) -> str:
