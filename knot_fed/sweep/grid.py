@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from knot_fed.config import RunConfig, Scalar, check_known_keys, known_keys
 from knot_fed.config.choices import WEIGHTED
@@ -31,17 +31,16 @@ class Cell:
     seed: int
     values: dict[str, Scalar]  # what the grid sets, by configuration key, after the name of the method if there is one
     config: RunConfig  # the whole configuration
-    preset: Mapping[str, Scalar] = field(default_factory=dict)  # what its method sets
+    study: RunConfig  # the same without its method: the configuration of the baselines
 
     @property
     def shaping(self) -> dict[str, Scalar]:
-        """Values of the grid and the method that change the data, the teachers or the student's start."""
-        given = {**self.preset, **self.values}
-        return {key: value for key, value in given.items() if key.startswith(SHAPING) and key not in OF_ROUNDS}
+        """Values of the grid that change the data, the teachers or the student's start."""
+        return {key: value for key, value in self.values.items() if key.startswith(SHAPING) and key not in OF_ROUNDS}
 
     @property
     def reference(self) -> str:
-        """Name of the baselines that all cells with this seed and these shaping values share."""
+        """Name of the baselines that all cells with this seed and these shaping values share, whatever their method."""
         return _cell_name(self.seed, self.shaping)
 
 
@@ -114,9 +113,9 @@ def make_cells(
         values = {METHOD: method, **set_here} if method else set_here
         name = _cell_name(seed, values)
         if name not in cells:
-            mapping = over.to_mapping() | set_here | {SEED: seed, "name": name}
-            preset = (methods or {}).get(method, {})
-            cells[name] = Cell(name, seed, values, RunConfig.from_mapping(mapping), preset)
+            laid_over = set_here | {SEED: seed, "name": name}
+            config, study = (RunConfig.from_mapping(given.to_mapping() | laid_over) for given in (over, base))
+            cells[name] = Cell(name, seed, values, config, study)
         elif cells[name].values != values:
             raise ConfigError(f"--grid: two combinations would share the run folder {name}; rename one of the values")
     _check_geometry(list(cells.values()))

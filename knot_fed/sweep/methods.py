@@ -9,6 +9,8 @@ from knot_fed.errors import ConfigError, shown
 from knot_fed.sweep.grid import SEED, SET_BY_SWEEP
 
 PLACE = Path("simulations/methods")
+OF_STUDY = ("task", "data.", "labels.")
+"""Prefixes of keys that all methods of a table must have in common."""
 AVERAGING = "fedavg"
 """The method that is a strategy of its own: a baseline of every sweep, and no cell."""
 
@@ -28,7 +30,8 @@ def read_methods(text: str) -> dict[str, dict[str, Scalar]]:
     Raises
     ------
     ConfigError
-        If a method is unknown or given twice, its file is not TOML, or it sets an unknown key or one of the sweep.
+        If a method is unknown or given twice, its file is not TOML, or it sets an unknown key, or one of the sweep or
+        of the study.
     """
     methods: dict[str, dict[str, Scalar]] = {}
     for part in (part.strip() for part in text.split(",")):
@@ -44,6 +47,11 @@ def read_methods(text: str) -> dict[str, dict[str, Scalar]]:
         taken = sorted(key for key in methods[name] if key in (*SET_BY_SWEEP, SEED))
         if taken:
             raise ConfigError(f"--methods {name}: sets {', '.join(taken)}, which the sweep sets; leave it out")
+        fixed = sorted(key for key in methods[name] if key.startswith(OF_STUDY))
+        if fixed:
+            raise ConfigError(
+                f"--methods {name}: sets {', '.join(fixed)}, in which methods do not differ; set it in the study"
+            )
     if set(methods) == {AVERAGING}:
         raise ConfigError(f"--methods {AVERAGING}: is a baseline, and no cell is left; name one more method")
     return methods

@@ -73,8 +73,8 @@ def _first_cells(sweep: Sweep) -> list[Cell]:
 
 def averaged_cells(sweep: Sweep) -> list[Cell]:
     """Return the cells of the FedAvg runs: without a privacy mechanism, since none covers parameters."""
-    covered = [cell for cell in _first_cells(sweep) if cell.config.privacy.mechanism == NO_MECHANISM]
-    return [replace(cell, name=f"{cell.reference}-fedavg") for cell in covered if sweep.fedavg]
+    covered = [cell for cell in _first_cells(sweep) if cell.study.privacy.mechanism == NO_MECHANISM]
+    return [replace(cell, name=f"{cell.reference}-fedavg", config=cell.study) for cell in covered if sweep.fedavg]
 
 
 def _counted(progress: Progress, total: int) -> Tell:
@@ -190,11 +190,11 @@ def _summary(sweep: Sweep, runs: Path, cell: Cell) -> dict[str, Any]:
 
 def _references(sweep: Sweep, firsts: Sequence[Cell], progress: Progress) -> list[Row]:
     """Compute the baselines of each seed and start, in processes of one thread each."""
-    weightings = list({cell.config.weights.weighting: cell.config.weights for cell in sweep.cells}.values())
+    weightings = list({cell.study.weights.weighting: cell.study.weights for cell in sweep.cells}.values())
     missing = [cell for cell in firsts if sweep.folder.load_references(cell.reference) is None]
     with worker_pool(sweep.jobs) as pool:
         work = partial(reference_rows, clients=sweep.clients, weightings=weightings)
-        computed = pool.map(work, [cell.config for cell in missing])
+        computed = pool.map(work, [cell.study for cell in missing])
         for done, (cell, rows) in enumerate(zip(missing, computed, strict=True), start=1):
             sweep.folder.save_references(cell.reference, rows)
             progress(f"reference lines of {cell.reference}", done, len(missing))

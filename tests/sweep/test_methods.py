@@ -42,12 +42,18 @@ def test_methods_of_one_exchange_share_their_answers():
     assert asked == {"knot": set(), "adafd": {"fedet"}}
 
 
-def test_a_method_that_changes_the_teachers_has_baselines_of_its_own(tmp_path):
+def test_all_methods_have_the_baselines_of_the_study(tmp_path):
+    """Also one that changes the teachers: a share of the gap is one of the same gap in every row."""
     own = tmp_path / "mine.toml"
-    own.write_text("[teacher]\ntemperature = 2.0\n")
-    cells = make_cells(BASE, {}, [1], read_methods(f"knot,{own}"))
-    assert [cell.reference for cell in cells] == ["seed1", "seed1-2.0"]
-    assert cells[1].values == {"method": "mine"}
+    own.write_text("[teacher]\ntemperature = 2.0\n[weights]\nscheme = 'size'\n")
+    grid = parse_grid("teacher.epochs=1,2", BASE)
+    cells = make_cells(BASE, grid, [1], read_methods(f"{own},knot"))
+    assert [cell.reference for cell in cells] == ["seed1-1", "seed1-2"] * 2
+    assert cells[0].values == {"method": "mine", "teacher.epochs": 1}
+    of_baselines = {(cell.study.teacher.temperature, cell.study.weights.scheme) for cell in cells}
+    assert of_baselines == {(BASE.teacher.temperature, BASE.weights.scheme)}
+    assert [cell.study.teacher.epochs for cell in cells] == [1, 2, 1, 2]
+    assert cells[0].config.teacher.temperature == 2.0
 
 
 def test_federated_averaging_is_a_baseline_and_its_settings_are_the_studys():
@@ -76,6 +82,7 @@ def test_a_sweep_of_other_methods_is_refused_in_its_folder(tmp_path):
         ("fedavg", "", "is a baseline, and no cell is left"),
         ("mine.toml", "weights.shceme = 'uniform'", "unknown key .*nearest known"),
         ("mine.toml", "seed = 3", "sets seed, which the sweep sets"),
+        ("mine.toml", "data.limit = 3", "sets data.limit, in which methods do not differ"),
         ("missing.toml", "", "missing.toml: no such file"),
     ],
 )
