@@ -10,7 +10,7 @@ from rich.table import Table
 from knot_fed.runs.method import weighting_in_words
 from knot_fed.runs.narrow import narrow_table, plain, rounded
 from knot_fed.runs.results import AFTER, GAINED, GAINS, SETTINGS, Results
-from knot_fed.runs.statistics import summarise_lines
+from knot_fed.runs.statistics import ENSEMBLE, summarise_lines
 from knot_fed.types import MEAN
 
 METHOD = "method"
@@ -29,8 +29,11 @@ def sweep_tables(found: Results, extra: list[str]) -> Group:
     """
     lines = summarise_lines(found.frame, extra)
     cells = lines[lines["line"] == AFTER]
-    varied = extra if METHOD in extra else (*SETTINGS, *extra)  # the name of a method says its settings
+    # The name of a method says its settings, but not those that the grid varies within it.
+    told = [key for key in SETTINGS if METHOD not in extra or cells.groupby(METHOD)[key].nunique().max() > 1]
+    varied = [*extra, *told] if METHOD in extra else [*told, *extra]
     keys = [key for key in varied if cells[key].nunique() > 1 or key == METHOD] or ["loss"]
+    lines["called"] = _called(lines, keys)
     shared = setting_in_words(
         cells.iloc[0].to_dict(),
         [key for key in (*SETTINGS, *extra) if key not in keys and cells[key].nunique() == 1],
@@ -38,8 +41,8 @@ def sweep_tables(found: Results, extra: list[str]) -> Group:
     parts: list[RenderableType] = [
         plain("Means over seeds and domains ± half the 95 % interval over the seeds."),
         *([plain(f"All runs: {shared}.")] if shared else []),
-        *_lines(lines, keys),
-        *(_per_client(lines, keys) if METHOD in keys else []),
+        *_lines(lines),
+        *(_per_client(lines) if METHOD in keys else []),
     ]
     if len(found.comparison):
         parts += [
@@ -69,9 +72,8 @@ def setting_in_words(cell: Mapping[Any, Any], keys: Sequence[str]) -> str:
     return ", ".join(told)
 
 
-def _lines(lines: pd.DataFrame, keys: Sequence[str]) -> list[Table]:
+def _lines(lines: pd.DataFrame) -> list[Table]:
     rows = lines.to_dict("records")
-    named = [_named(line, keys) for line in rows]
     measures = ("sd", "macro_f1", "sd_calibrated", "accuracy", "ece")
     shown = {measure: [_measured(line, measure) for line in rows] for measure in measures}
     closed = [_shown(line["closed_sd"], "{:.0%}".format) for line in rows]
@@ -80,21 +82,21 @@ def _lines(lines: pd.DataFrame, keys: Sequence[str]) -> list[Table]:
     return [
         narrow_table(
             ["line"], ["seeds", "SD ↓", "macro-F1 ↑", "closed"],
-            rows=zip(named, seeds, shown["sd"], shown["macro_f1"], closed, strict=True),
+            rows=zip(lines["called"], seeds, shown["sd"], shown["macro_f1"], closed, strict=True),
             caption="closed: share of the gap in SD from the start to the centralised model, or else the ensemble",
         ),
         narrow_table(
             ["line"], ["SD cal. ↓", "accuracy ↑", "ECE ↓", "kB up"],
-            rows=zip(named, shown["sd_calibrated"], shown["accuracy"], shown["ece"], sent, strict=True),
+            rows=zip(lines["called"], shown["sd_calibrated"], shown["accuracy"], shown["ece"], sent, strict=True),
             caption="SD cal.: at the temperature of the public validation split; kB up: of one client in one run",
         ),
     ]  # fmt: skip
 
 
-def _per_client(lines: pd.DataFrame, keys: Sequence[str]) -> list[Table]:
+def _per_client(lines: pd.DataFrame) -> list[Table]:
     rows = [
         [
-            _named(line, keys),
+            line["called"],
             _measured(line, "w1"),
             _shown(line["bytes_up"] / 1e3, "{:.0f}".format),
             _shown(line["bytes_down"] / 1e3, "{:.0f}".format),
@@ -110,8 +112,7 @@ def _per_client(lines: pd.DataFrame, keys: Sequence[str]) -> list[Table]:
                 ["line"],
                 [heading for *_, heading in GAINS.values()],
                 rows=[
-                    [_named(line, keys), *(f"{line[gain]:+.3f}" for gain in GAINS)]
-                    for line in gained.to_dict("records")
+                    [line["called"], *(f"{line[gain]:+.3f}" for gain in GAINS)] for line in gained.to_dict("records")
                 ],
                 caption=GAINED,
             )
@@ -119,9 +120,16 @@ def _per_client(lines: pd.DataFrame, keys: Sequence[str]) -> list[Table]:
     return tables
 
 
-def _named(line: Mapping[Any, Any], keys: Sequence[str]) -> str:
-    settings = setting_in_words(line, keys)
-    return settings if line["line"] == AFTER else ", ".join(filter(None, [line["line"], settings]))
+def _called(lines: pd.DataFrame, keys: Sequence[str]) -> list[str]:
+    """Name each line by these settings, and by its weighting too if otherwise several ensembles had the same name."""
+    several = lines.loc[lines["line"] == ENSEMBLE, "weights"].nunique() > 1
+    of_baseline = [*keys, *(["weights"] if several and "weights" not in keys else [])]
+    return [
+        setting_in_words(line, keys)
+        if line["line"] == AFTER
+        else ", ".join(filter(None, [line["line"], setting_in_words(line, of_baseline)]))
+        for line in lines.to_dict("records")
+    ]
 
 
 def _differences(comparison: pd.DataFrame, settings: Sequence[str], keys: Sequence[str]) -> Table:

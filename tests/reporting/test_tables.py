@@ -110,11 +110,31 @@ def test_personal_gains_stand_in_the_tables_of_methods_that_make_personal_models
     results.frame["method"] = results.comparison["method"] = "knot"
     assert "own SD gain" not in shown(sweep_tables(results, ["method"]))
     results.frame.loc[after & (results.frame["loss"] == "kl"), ["gain_sd", "gain_macro_f1"]] = 0.0625, -0.03125
-    assert re.search(r"knot +│ +\+0\.062 │ +-0\.031 │", shown(sweep_tables(results, ["method"])))
+    gained = r"knot, kl, uniform weights +│ +\+0\.062 │ +-0\.031 │"
+    assert re.search(gained, shown(sweep_tables(results, ["method"]), width=110))
     write_comparison(results, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert "own SD gain" in page
     assert "+0.062" in page
+
+
+def test_a_sweep_of_methods_names_the_weighting_of_each_ensemble_if_there_are_several(tmp_path):
+    results = read_sweep(make_sweep(tmp_path / "sweep"))
+    frame, after = results.frame, results.frame["line"] == "student after"
+    frame["method"], results.comparison["method"] = "", "mine"
+    frame.loc[after, "method"] = frame.loc[after, "loss"] + "-" + frame.loc[after, "weights"]
+    other = frame[frame["line"] == "ensemble"].assign(weights="uniform")
+    both = replace(results, frame=pd.concat([frame, other], ignore_index=True))
+    text = shown(sweep_tables(both, ["method"]), width=110)
+    assert text.count("ensemble, confidence weights") == text.count("ensemble, uniform weights") == 3
+    assert "ot-uniform," not in text
+    assert "ensemble," not in shown(sweep_tables(results, ["method"]), width=110)
+    frame.loc[after, "method"] = frame.loc[after, "loss"]
+    assert shown(sweep_tables(results, ["method"]), width=110).count("ot, uniform weights") == 3
+    write_comparison(both, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "ensemble confidence" in page
+    assert "ensemble uniform" in page
 
 
 def test_a_table_of_an_earlier_version_has_no_gains(tmp_path):
