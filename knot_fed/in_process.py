@@ -225,7 +225,7 @@ class Federation:
         config = for_virtual_clients(self.config, clients)
         count = clients or len(config.data.client_names)
         check_run_folder(config)
-        notes = (*unread_settings([config]), *check_run(config, clients=count))
+        notes = (*unread_settings([config], averages=False), *check_run(config, clients=count))
         run_id = new_run_id()
         grid = InProcessGrid(virtual_clients(config, count, run_id=run_id), client_app)
         with notes_to(_told(notes, echo)):

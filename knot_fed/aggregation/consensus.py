@@ -47,17 +47,17 @@ def find_consensus(answers: Sequence[TeacherAnswer], weighting: WeightsConfig, s
     """
     teachers, (texts, classes) = len(answers), answers[0].soft_labels.shape
     weights, pooled = np.empty((teachers, texts)), np.empty((texts, classes))
-    agreement, selected = np.empty(texts), np.empty(texts)
-    for rows in _slices(texts, teachers * classes, whole=weighting.scheme not in SCHEMES):
+    agreement, selected, scheme = np.empty(texts), np.empty(texts), weighting.effective_scheme
+    for rows in _slices(texts, teachers * classes, whole=scheme not in SCHEMES):
         part = slice(rows.start, rows.stop)
         stacked = TeacherAnswers.stack([answer.select(rows) for answer in answers])
-        weights[:, part] = client_weights(weighting.scheme, stacked, power=weighting.power)
+        weights[:, part] = client_weights(scheme, stacked, power=weighting.power)
         pooled[part] = pool_soft_labels(
             stacked.soft_labels, weights[:, part], pooling=weighting.pooling, trim=weighting.trim,
             temperature=weighting.era_temperature,
         )  # fmt: skip
         agreement[part] = agreements(stacked.soft_labels, weights[:, part], pooled[part], power=settings.agreement)
-        selected[part] = texts_selected(weighting.scheme, stacked)
+        selected[part] = texts_selected(scheme, stacked)
     text_weights = shares_of(agreement * _kept(pooled, selected, most=weighting.most_entropy))
     if settings.objective == "pooled":
         return Consensus(pooled[None], text_weights[None], pooled)

@@ -57,6 +57,7 @@ def simulate(
 ) -> None:
     """Run a federation of virtual clients and print its tables; exits non-zero if the run fails."""
     from knot_fed.config.overrides import resolve_config, resuming
+    from knot_fed.launch.bundle import runs_own_components
     from knot_fed.launch.cluster import check_ray_address
     from knot_fed.launch.simulation import federation_settings, simulator
     from knot_fed.preflight import check_run, check_run_folder
@@ -74,7 +75,8 @@ def simulate(
     check_ray_address(ray_address)
     check_run_folder(config)
     notes = check_run(config, clients=clients)
-    for note in [*unread_settings([config]), *notes]:
+    averages = strategy is Strategy.FEDAVG or (app is not None and not runs_own_components(app))
+    for note in [*unread_settings([config], averages=averages), *notes]:
         echo_line(console, f"note: {note}")
     with simulator(app, strategy=strategy, ray_address=ray_address) as running:
         running.run(config, resources, echo=lambda line: echo_line(console, line), verbose=verbose)

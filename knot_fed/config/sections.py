@@ -168,6 +168,11 @@ class WeightsConfig(Section):
     )
 
     @property
+    def effective_scheme(self) -> str:
+        """The scheme, or `uniform` where the pooling reads no weights."""
+        return self.scheme if self.pooling in choices.WEIGHTED else "uniform"
+
+    @property
     def weighting(self) -> str:
         """The scheme, and the pooling unless it is the mean; for tables and summaries."""
         if self.pooling not in choices.WEIGHTED:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from knot_fed.config import PROMPT, PrivacyConfig, RunConfig, kebab, readers_of
+from knot_fed.config import PROMPT, PrivacyConfig, RunConfig, kebab, known_keys, readers_of
 from knot_fed.config.choices import WEIGHTED
 from knot_fed.losses import TRANSPORT_KEYS, loss_keys, reads_cost
 from knot_fed.preflight.models import named_models
@@ -17,6 +17,11 @@ def _transport(key: str) -> Condition:
 def _mechanism(setting: str) -> tuple[Condition, str]:
     needs = f"privacy.mechanism = {' or '.join(readers_of(setting))}"
     return lambda run: setting in run.privacy.facts.reads, needs
+
+
+def _starts_from_a_model(run: RunConfig) -> bool:
+    """Return whether teachers start from the student, or from a personal model, which the first round has not yet."""
+    return run.sends_student or (run.teacher.start == "personal" and run.rounds > 1)
 
 
 OWN_OPTIMISER: Condition = lambda run: "learning_rate" in run.privacy.facts.reads  # noqa: E731
@@ -72,7 +77,12 @@ READERS: Mapping[str, tuple[Condition, str]] = {
         )
         for key in ("warmup", "schedule", "clip-norm", "accumulate", "label-smoothing")
     },
-    "teacher.round-epochs": (lambda run: run.rounds_differ, "teacher.start other than scratch"),
+    "teacher.start": (_starts_from_a_model, "rounds above 1"),
+    "teacher.round-epochs": (
+        lambda run: _starts_from_a_model(run) and "epochs" not in run.privacy.facts.reads,
+        "teacher.start = student or both, or personal with rounds above 1, and a privacy.mechanism other than"
+        f" {' or '.join(readers_of('epochs'))}",
+    ),
     "resend-above": (lambda run: run.slices < run.rounds, "round-texts = all and rounds above 1"),
     "student.restart": (lambda run: run.rounds > 1, "rounds above 1"),
     "student.calibrate": (lambda run: run.student.pretrain, "student.pretrain = true"),
@@ -106,10 +116,23 @@ READERS: Mapping[str, tuple[Condition, str]] = {
     **{f"privacy.{key}": SUM for key in ("threshold", "sum-bits")},
 }
 """For each key that is not always read: the condition, and its description."""
+AVERAGING: Mapping[str, tuple[Condition, str]] = {
+    key: (lambda _: False, "flower-simulation --strategy fedavg")
+    for key in known_keys(RunConfig)
+    if key.startswith("fedavg.")
+}
+"""The keys that only the baseline reads."""
 
 
-def unread_settings(runs: Sequence[RunConfig]) -> list[str]:
+def unread_settings(runs: Sequence[RunConfig], *, averages: bool = True) -> list[str]:
     """Return a sentence for each setting that differs from the default and that none of these runs reads.
+
+    Parameters
+    ----------
+    runs
+        The runs, such as the cells of a sweep.
+    averages
+        Whether federated averaging may read them; False: they only distil.
 
     Examples
     --------
@@ -118,7 +141,7 @@ def unread_settings(runs: Sequence[RunConfig]) -> list[str]:
     """
     defaults = RunConfig().to_mapping()
     told = []
-    for key, (reads, needs) in READERS.items():
+    for key, (reads, needs) in {**READERS, **({} if averages else AVERAGING)}.items():
         values = {run.to_mapping()[key] for run in runs} - {defaults[key]}
         if values and not any(reads(run) for run in runs):
             told.append(f"{key} = {', '.join(map(str, sorted(values, key=str)))} has no effect; it needs {needs}")

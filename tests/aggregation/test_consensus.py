@@ -1,4 +1,5 @@
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from knot_fed.aggregation import (
     pool_soft_labels,
 )
 from knot_fed.config import DistillConfig, WeightsConfig
+from knot_fed.config.choices import WEIGHTED
 from knot_fed.types import TeacherAnswer
 
 
@@ -32,7 +34,7 @@ def answers_of(teachers, texts, classes=5, seed=0):
 def plain(answers, weighting, settings):
     """Weight and pool all texts at once: targets, weights and pooled soft labels by the formulas."""
     stacked = TeacherAnswers.stack(answers)
-    weights = client_weights(weighting.scheme, stacked, power=weighting.power)
+    weights = client_weights(weighting.effective_scheme, stacked, power=weighting.power)
     pooled = pool_soft_labels(stacked.soft_labels, weights, pooling=weighting.pooling, trim=weighting.trim)
     shares = agreement_weights(stacked.soft_labels, weights, pooled, power=settings.agreement)
     if settings.objective == "pooled":
@@ -55,6 +57,20 @@ def test_slices_of_texts_give_the_plain_formula_to_the_last_bit(scheme, pooling,
         ):
             assert got.shape == wanted.shape
             assert (got == wanted).all()
+
+
+@pytest.mark.parametrize("scheme", [*SCHEMES, "no.module:function"])
+@pytest.mark.parametrize("pooling", sorted({*POOLINGS} - {*WEIGHTED}))
+def test_a_pooling_without_weights_reads_no_scheme(scheme, pooling):
+    answers = [replace(answer, scores=np.zeros_like(answer.scores)) for answer in answers_of(2, 3)] + answers_of(1, 3)
+    answers[2].scores[:2] = 0.0
+    settings = DistillConfig(objective="pooled", agreement=2.0)
+    uniform, found = (
+        find_consensus(answers, WeightsConfig(scheme=name, power=3.0, pooling=pooling), settings)
+        for name in ("uniform", scheme)
+    )
+    assert (found.weights == uniform.weights).all()
+    assert (found.pooled == uniform.pooled).all()
 
 
 def test_a_plug_in_scheme_sees_all_texts_at_once(monkeypatch):

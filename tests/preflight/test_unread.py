@@ -1,9 +1,13 @@
 """A setting that nothing reads is told; one that something reads is not."""
 
 import pytest
+from typer.testing import CliRunner
 
+from knot_fed.cli.simulate import command
 from knot_fed.config import RunConfig, known_keys
+from knot_fed.errors import ConfigError
 from knot_fed.preflight.unread import READERS, unread_settings
+from tests.conftest import ROOT
 
 SET = {
     "compile": True,
@@ -14,7 +18,7 @@ SET = {
     "transport.cost": "semantic",
     "transport.solver": "table", "transport.encoder": "hf:owner/encoder",
     "transport.divergence-epsilon": 0.2, "transport.entropic-epsilon": 0.0091, "transport.marginal-error": 0.03,
-    "teacher.round-epochs": 3, "student.restart": True,
+    "teacher.start": "personal", "teacher.round-epochs": 3, "student.restart": True,
     "teacher.patience": 2, "teacher.class-weights": "balanced", "teacher.calibrate": True, "teacher.warmup": 0.1,
     "teacher.schedule": "cosine", "teacher.clip-norm": 1.0, "teacher.accumulate": 2, "teacher.label-smoothing": 0.1,
     "lora.rank": 4, "lora.alpha": 8.0, "lora.dropout": 0.1, "lora.targets": "query", "lora.quantize": "8bit",
@@ -26,7 +30,9 @@ SET = {
     "privacy.top-k": 3, "privacy.threshold": 3, "privacy.sum-bits": 24,
 }  # fmt: skip
 BY_DP_SGD = {"privacy.mechanism": "dp-sgd", "student.pretrain": False}
+AFTER_ROUNDS = {"personal.consensus": "pooled", "personal.when": "rounds"}
 UNREAD = {
+    "teacher.start": AFTER_ROUNDS,
     **{f"teacher.{key}": BY_DP_SGD for key in ("warmup", "schedule", "clip-norm", "accumulate", "label-smoothing")},
     "teacher.calibrate": {"teacher.epochs": 0},
     "teacher.patience": {"teacher.epochs": 0},
@@ -67,6 +73,7 @@ READ = {
     "data.labels-per-client": {"data.partition": "shard"},
     "data.id": {"data.partition": "natural-id"},
     "teacher.max-length": {"student.model": "tiny-bert"},
+    "teacher.start": AFTER_ROUNDS | {"rounds": 2},
     "teacher.round-epochs": {"teacher.start": "both"},
     "student.restart": {"rounds": 2},
     "weights.trim": {"weights.pooling": "trimmed-mean", "distill.objective": "pooled"},
@@ -103,6 +110,35 @@ def test_a_key_is_told_exactly_where_nothing_reads_it(key):
     assert unread[0].startswith(f"{key} = ")
     assert "it needs " in unread[0]
     assert told(key, READ.get(key, {})) == []
+
+
+@pytest.mark.parametrize(
+    ("others", "unread"),
+    [
+        ({"teacher.start": "student", "privacy.mechanism": "dp-sgd"}, True),
+        ({"teacher.start": "personal", **AFTER_ROUNDS}, True),
+        ({"teacher.start": "personal", "rounds": 2, **AFTER_ROUNDS}, False),
+        ({"teacher.start": "student", **NOISE}, False),
+    ],
+)
+def test_epochs_of_a_round_are_told_where_a_mechanism_or_the_lack_of_a_start_rules(others, unread):
+    assert len(told("teacher.round-epochs", others)) == unread
+
+
+@pytest.mark.parametrize(("strategy", "unread"), [("knot", True), ("fedavg", False)])
+def test_keys_of_the_baseline_are_told_in_a_run_that_only_distils(monkeypatch, strategy, unread):
+    def stop(*_, **__):
+        raise ConfigError("far enough")
+
+    monkeypatch.setattr("knot_fed.launch.simulation.simulator", stop)
+    for more in ([], ["--app", str(ROOT)]):
+        arguments = ["--run-config", "fedavg.rounds=3", "--strategy", strategy, *more]
+        output = CliRunner().invoke(command(), arguments).output
+        assert "far enough" in output
+        assert ("fedavg.rounds = 3 has no effect; it needs flower-simulation --strategy" in output) == unread
+    run = RunConfig.from_mapping({"fedavg.learning-rate": 0.1})
+    assert unread_settings([run]) == []
+    assert len(unread_settings([run], averages=False)) == 1
 
 
 def test_the_defaults_are_silent_and_a_sweep_is_told_only_of_what_no_cell_reads():
