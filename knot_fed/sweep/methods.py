@@ -60,7 +60,14 @@ def read_methods(text: str) -> dict[str, dict[str, Scalar]]:
 def lay_methods(base: RunConfig, methods: Methods) -> tuple[RunConfig, dict[str, Mapping[str, Scalar]], bool]:
     """Return the study, the methods that are cells, and whether federated averaging is asked for.
 
-    The settings of federated averaging are laid over the study, since it is a baseline of all cells.
+    The settings of federated averaging are laid over the study, since it is a baseline of all cells; so they may be
+    those of the baseline only. Raises ConfigError if there are others.
     """
+    shared = [key for key in methods.get(AVERAGING, {}) if not key.startswith(f"{AVERAGING}.")]
+    if shared:
+        raise ConfigError(
+            f"--methods {AVERAGING}: sets {', '.join(shared)}, which would change all methods; set only keys of"
+            f" [{AVERAGING}] there, and the others in the study"
+        )
     study = RunConfig.from_mapping(base.to_mapping() | dict(methods.get(AVERAGING, {})))
     return study, {name: values for name, values in methods.items() if name != AVERAGING}, AVERAGING in methods

@@ -62,6 +62,19 @@ def test_federated_averaging_is_a_baseline_and_its_settings_are_the_studys():
     assert lay_methods(BASE, {}) == (BASE, {}, False)
 
 
+def test_federated_averaging_cannot_change_the_other_methods(tmp_path):
+    own = tmp_path / "fedavg.toml"
+    own.write_text("rounds = 7\n[teacher]\nepochs = 1\n[fedavg]\nepochs = 2\n")
+    said = (
+        r"--methods fedavg: sets rounds, teacher\.epochs, which would change all methods; set only keys of \[fedavg\]"
+    )
+    with pytest.raises(ConfigError, match=said):
+        lay_methods(BASE, read_methods(f"knot,{own}"))
+    own.write_text("[fedavg]\nepochs = 2\n")
+    study, *_ = lay_methods(BASE, read_methods(f"knot,{own}"))
+    assert study.to_mapping() == BASE.to_mapping() | {"fedavg.epochs": 2}
+
+
 def test_a_sweep_of_other_methods_is_refused_in_its_folder(tmp_path):
     def opened(text):
         return SweepFolder.open(
