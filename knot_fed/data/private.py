@@ -175,8 +175,8 @@ def join_texts(parts: Sequence[LabelledTexts]) -> LabelledTexts:
     )
 
 
-def texts_of(table: Table, columns: Columns, *, name: str) -> tuple[Text, ...]:
-    """Return one text or one pair per row.
+def texts_of(table: Table, columns: Columns, *, name: str, options: bool = False) -> tuple[Text, ...]:
+    """Return one text or one pair per row; `options`: errors name options of a command instead of keys of `data`.
 
     Raises
     ------
@@ -187,7 +187,9 @@ def texts_of(table: Table, columns: Columns, *, name: str) -> tuple[Text, ...]:
     paired = columns.text not in held and columns.text_a in held and columns.text_b in held
     if columns.text not in held and not paired:
         wanted = f"column {columns.text!r}, nor both {columns.text_a!r} and {columns.text_b!r}"
-        raise DataError(missing_column(table, wanted, name=name, key="data.text"), refusal="no text column")
+        key = "--text, or --text-a and --text-b" if options else "data.text, or data.text-a and data.text-b"
+        message = missing_column(table, wanted, name=name, key=key, options=options)
+        raise DataError(message, refusal="no text column")
     parts = [held[column] for column in ((columns.text_a, columns.text_b) if paired else (columns.text,))]
     rows = zip(*parts, strict=True)
     bad = [place for place, row in enumerate(rows) if not all(isinstance(text, str) and text.strip() for text in row)]

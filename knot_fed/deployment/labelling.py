@@ -43,8 +43,10 @@ def label_file(folder: Path, file: Path, out: Path | None, *, columns: Columns) 
     if out.exists():
         raise DataError(f"{out}: already exists; give another file by --out")
     model = load_classifier(classifier_folder(folder))
+    if not file.is_file():
+        raise DataError(f"{file.name}: no such file; give a csv, tsv, jsonl or parquet file of texts")
     table = read_table(str(file), None, dialect=columns.dialect)
-    soft_labels = predict_soft_labels(model, texts_of(table, columns, name=file.name))
+    soft_labels = predict_soft_labels(model, texts_of(table, columns, name=file.name, options=True))
     names = model.spec.labels
     added: dict[str, list[object]] = {LABEL: [names[row.argmax()] for row in soft_labels]}
     added |= {

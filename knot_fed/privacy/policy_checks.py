@@ -114,7 +114,7 @@ def check_evaluations(in_run: float, in_life: float, *, policy: ReleasePolicy, m
         ("max-evaluations-in-life", policy.max_evaluations_in_life, in_life),
     ):
         if limit and before + models > limit:
-            raise PolicyError(f"{name} = {limit} is used up; ask for fewer evaluations")
+            raise PolicyError(f"{name} = {limit}: {before:.0f} used, {models} more needed; ask for fewer evaluations")
 
 
 def check_test_size(examples: int, *, policy: ReleasePolicy) -> None:

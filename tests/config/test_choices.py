@@ -95,6 +95,15 @@ def test_names_that_are_checked_later_are_refused_with_the_list_too():
         check_model_name(name)
 
 
+@pytest.mark.parametrize("pooling", choices.POOLINGS)
+def test_the_reference_lists_the_poolings_that_a_secure_sum_accepts(pooling):
+    page = (ROOT / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")
+    section = re.search(r"^### `privacy.secure-sum`\n(.*?)^##", page, re.M | re.S)[1]
+    keys = {"privacy.secure-sum": True, "distill.objective": "pooled", "weights.pooling": pooling}
+    with nullcontext() if f"`{pooling}`" in section else pytest.raises(ConfigError, match=r"weights\.pooling"):
+        RunConfig.from_mapping(keys)
+
+
 def test_compression_knows_the_names_of_the_registry():
     for name in choices.COMPRESSIONS:
         assert compression.layout(name, examples=1, classes=2, top_k=1)

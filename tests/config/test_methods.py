@@ -37,6 +37,16 @@ def test_a_method_sets_all_keys_of_a_method_and_no_others(name):
     assert set_here == {key for key in RunConfig().to_mapping() if key.startswith(METHOD)} - {"weights.trim"}
 
 
+def test_the_guide_lists_as_over_any_study_only_methods_whose_keys_a_distilling_run_reads():
+    page = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    sentence = re.search(r"So (`knot`[^.:]*) go over any study:", page)[1]
+    keys = {name: read_override(str(FOLDER / f"{name}.toml")) for name in NAMES}
+    read = [name for name in NAMES if not all(key.startswith("fedavg.") for key in keys[name])]
+    assert sorted(re.findall(r"`([\w-]+)`", sentence)) == read
+    assert "`fedavg` is a strategy of its own" in page
+    assert "`--strategy fedavg`" in page
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_method_cites_its_paper(name):
     assert re.search(r"\d{4}.*arXiv \d{4}\.\d{5}", (FOLDER / f"{name}.toml").read_text(), re.S)

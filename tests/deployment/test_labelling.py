@@ -53,10 +53,12 @@ def test_json_lines_and_another_column(state, tmp_path):
     ("arguments", "said"),
     [
         (("nowhere", "new.csv"), "nowhere: no personal model; give the state-dir"),
-        (("state", "missing.csv"), "missing.csv: no such file"),
-        (("state", "empty.csv"), "0 rows"),
+        (("state", "missing.csv"), "missing.csv: no such file; give a csv, tsv, jsonl or parquet file of texts"),
+        (("state", "empty.csv"), "empty.csv: 0 rows, expected texts; give a file with rows"),
         (("state", "pairs.csv"), "the model reads single texts, these are pairs"),
-        (("state", "new.csv", "--text", "words"), "no column 'words'"),
+        (("state", "new.csv", "--text", "words"), "header, or set --text, or --text-a and --text-b"),
+        (("state", "cut.csv"), "it has 'text;n'; give --delimiter ';'"),
+        (("state", "tabs.csv"), r"give --delimiter $'\t'"),
         (("state", "new.csv", "--out", "there.csv"), "there.csv: already exists; give another file by --out"),
         (("state", "new.csv", "--out", "out.xlsx"), "out.xlsx: unknown kind of file"),
     ],
@@ -67,8 +69,11 @@ def test_what_cannot_be_labelled_is_told_in_one_sentence(state, tmp_path, monkey
     (tmp_path / "empty.csv").write_text("text\n")
     (tmp_path / "pairs.csv").write_text("text_a,text_b\nx,y\n")
     (tmp_path / "there.csv").write_text("kept")
+    (tmp_path / "cut.csv").write_text("text;n\ngood;1\n")
+    (tmp_path / "tabs.csv").write_text("text\tn\ngood\t1\n")
     result = call(*arguments)
     assert result.exit_code == 1
     assert said in result.output
     assert len(result.output.strip().splitlines()) == 1
+    assert "data." not in result.output
     assert (tmp_path / "there.csv").read_text() == "kept"

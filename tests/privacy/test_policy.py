@@ -73,8 +73,15 @@ def test_a_budget_that_no_noise_can_keep_is_refused_when_the_policy_is_read(key,
 def test_no_more_students_are_measured_than_allowed(limit, in_run, in_life):
     policy = ReleasePolicy.from_mapping({"max-evaluations-per-run": limit, "max-evaluations-in-life": limit + 2})
     allowed = in_run < limit and in_life < limit + 2
-    with nullcontext() if allowed else pytest.raises(PolicyError, match="is used up"):
+    with nullcontext() if allowed else pytest.raises(PolicyError, match="used, 1 more needed"):
         check_evaluations(in_run * 1.0, in_life * 1.0, policy=policy)
+
+
+def test_a_refused_evaluation_tells_what_is_used_and_what_is_needed():
+    policy = ReleasePolicy.from_mapping({"max-evaluations-per-run": 4})
+    check_evaluations(2.0, 2.0, policy=policy, models=2)
+    with pytest.raises(PolicyError, match="max-evaluations-per-run = 4: 3 used, 2 more needed; ask for fewer"):
+        check_evaluations(3.0, 3.0, policy=policy, models=2)
 
 
 @pytest.mark.parametrize("budget", [{"require": ("dp-sgd",)}, {"max-epsilon": 1.0}, {"max-epsilon-per-run": 1.0}])
@@ -88,7 +95,7 @@ def test_beside_a_guarantee_no_student_is_measured_unless_the_owner_says_so_by_i
 def test_an_owner_without_a_policy_has_limits_of_evaluations_and_no_metrics_of_few_examples():
     policy = ReleasePolicy.from_mapping({})
     for counts in ((50.0, 50.0), (0.0, 200.0)):
-        with pytest.raises(PolicyError, match="is used up; ask for fewer evaluations"):
+        with pytest.raises(PolicyError, match="used, 1 more needed; ask for fewer evaluations"):
             check_evaluations(*counts, policy=policy)
     with pytest.raises(PolicyError, match="fewer test examples than least-test-examples = 20") as refused:
         check_test_size(19, policy=policy)

@@ -147,7 +147,7 @@ def read_table(path: str, wanted: Collection[str] | None, *, dialect: Dialect, s
             refusal="cannot be read as a file of its kind",
         ) from None
     if not len(table):
-        raise DataError(f"{name}: 0 rows, expected labelled texts; give a file with rows", refusal="no rows")
+        raise DataError(f"{name}: 0 rows, expected texts; give a file with rows", refusal="no rows")
     return table
 
 

@@ -53,14 +53,21 @@ def check_columns(names: Sequence[str], wanted: Collection[str], *, name: str) -
         )
 
 
-def missing_column(table: Table, missing: str, *, name: str, key: str) -> str:
+def missing_column(table: Table, missing: str, *, name: str, key: str, options: bool = False) -> str:
     """Return the error for a missing column; it lists the file's columns, so it is for the owner only.
 
-    `missing` describes what was not found, and `key` is the setting that names another column.
+    `missing` describes what was not found, and `key` is the setting that names another column. With `options` the
+    delimiter is an option of a command, not a key.
     """
     listed = [repr(column) if len(column) <= LONGEST_COLUMN else "a long one" for column in table.names[:MOST_SHOWN]]
     more = f" and {len(table.names) - MOST_SHOWN} more" if len(table.names) > MOST_SHOWN else ""
     there = f"it has {', '.join(listed)}{more}" if listed else "it has none"
     cut = [delimiter for delimiter in DELIMITERS if len(table.names) == 1 and delimiter in table.names[0]]
-    remedy = f"set data.delimiter = {json.dumps(cut[0])}" if cut else f"check the header, or set {key}"
+    remedy = f"check the header, or set {key}"
+    if cut:
+        remedy = f"give --delimiter {_in_shell(cut[0])}" if options else f"set data.delimiter = {json.dumps(cut[0])}"
     return f"{name}: no {missing}; {there}; {remedy}"
+
+
+def _in_shell(delimiter: str) -> str:
+    return "$'\\t'" if delimiter == "\t" else f"'{delimiter}'"

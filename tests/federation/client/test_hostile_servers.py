@@ -136,7 +136,7 @@ def test_students_are_counted_and_a_counting_attack_ends_at_the_limit(owner, tmp
     node = owner(policy="max-evaluations-per-run = 2\nleast-test-examples = 1")
     for _ in range(2):
         assert student_wire.METRICS in ask(node, "evaluate", student())
-    assert "max-evaluations-per-run = 2 is used up" in reason_of(node, "evaluate", student())
+    assert "max-evaluations-per-run = 2: 2 used, 1 more needed" in reason_of(node, "evaluate", student())
     lines = (tmp_path / "hospital" / "state" / "ledger.jsonl").read_text().splitlines()
     assert sum(json.loads(line).get("evaluations", 0) for line in lines) == 2
 

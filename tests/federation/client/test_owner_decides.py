@@ -166,7 +166,7 @@ def test_evaluations_are_counted_over_runs(tmp_path):
     owner = Owner(tmp_path / "mine", policy="max-evaluations-in-life = 3")
     for number in range(3):
         assert student_wire.METRICS in owner.run(number).ask("evaluate", student())
-    assert "max-evaluations-in-life = 3 is used up" in owner.run(99).refusal("evaluate", student())
+    assert "max-evaluations-in-life = 3: 3 used, 1 more needed" in owner.run(99).refusal("evaluate", student())
     assert sum(entry.evaluations for entry in owner.entries()) == 3
 
 

@@ -64,7 +64,7 @@ def test_a_consensus_that_the_run_does_not_announce_is_refused(tmp_path):
     [
         ("take-part-in-evaluation = false", "out of evaluation"),
         ("least-test-examples = 1000", "least-test-examples"),
-        ("max-evaluations-per-run = 1", "max-evaluations-per-run = 1 is used up"),
+        ("max-evaluations-per-run = 1", "max-evaluations-per-run = 1: 0 used, 2 more needed"),
         ("max-epsilon = 3", "evaluate-without-guarantee"),
     ],
 )
