@@ -171,7 +171,7 @@ class RunConfig(Section):
 
     @property
     def answers_follow_students(self) -> bool:
-        """Whether answers depend on how earlier rounds distilled the student, or on what earlier runs left behind."""
+        """Whether answers depend on how earlier rounds distilled the student, or on clients' personal models."""
         return self.rounds_differ and (self.rounds > 1 or not self.sends_student)
 
     def folder_name(self, run: str) -> str:

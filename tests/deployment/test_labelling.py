@@ -59,6 +59,7 @@ def test_json_lines_and_another_column(state, tmp_path):
         (("state", "new.csv", "--text", "words"), "header, or set --text, or --text-a and --text-b"),
         (("state", "cut.csv"), "it has 'text;n'; give --delimiter ';'"),
         (("state", "tabs.csv"), r"give --delimiter $'\t'"),
+        (("state", "cut.csv", "--delimiter", ";;"), "--delimiter ';;': use one character"),
         (("state", "new.csv", "--out", "there.csv"), "there.csv: already exists; give another file by --out"),
         (("state", "new.csv", "--out", "out.xlsx"), "out.xlsx: unknown kind of file"),
     ],

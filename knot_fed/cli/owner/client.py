@@ -60,6 +60,8 @@ def predict(
     from knot_fed.deployment.labelling import label_file
     from knot_fed.models import use_threads
 
+    if len(delimiter) > 1 or delimiter in ('"', "\r", "\n"):
+        raise ConfigError(f"--delimiter {delimiter!r}: use one character, such as ';' or $'\\t', and no quotation mark")
     use_threads(0)
     columns = Columns(text=text, text_a=text_a, text_b=text_b, separator=separator, delimiter=delimiter)
     echo_line(console, str(label_file(folder, file, out, columns=columns)))
