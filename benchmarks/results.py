@@ -68,12 +68,14 @@ def _placed(root: Path) -> str:
 def lines_table(name: str) -> pd.DataFrame:
     """Return one row a line: its means over seeds ± half the 95 % interval, lowest SD first."""
     rows, found = [], read_sweep(SWEEPS / name)
+    cells = found.frame[found.frame["line"] == AFTER]
+    several = METHOD in found.further_keys and bool((cells.groupby(METHOD)["loss"].nunique() > 1).any())
     for line in summarise_lines(found.frame, found.further_keys).to_dict("records"):
         shown = {column: _measured(line, measure) for measure, column in {**MEASURES, "ece": "ECE ↓"}.items()}
         up, down = ("" if pd.isna(line[key]) else f"{line[key] / 1e3:,.0f}" for key in ("bytes_up", "bytes_down"))
         closed = "" if pd.isna(line["closed_sd"]) else f"{line['closed_sd']:.0%}"
         rows.append(
-            {"line": _named(line), **{key: line[key] for key in found.further_keys if key != METHOD}}
+            {"line": _named(line, with_loss=several), **{key: line[key] for key in found.further_keys if key != METHOD}}
             | {"weights": line["weights"]}
             | shown
             | {"closed": closed, "kB up": up, "kB down": down}
@@ -160,8 +162,10 @@ def with_table(page: str) -> str:
     return f"{before}{START}\n{first_page_table().to_markdown(index=False)}\n{END}{after}"
 
 
-def _named(line: dict[object, object]) -> str:
-    key = str((line.get(METHOD) or line["loss"]) if line["line"] == AFTER else line["line"])
+def _named(line: dict[object, object], *, with_loss: bool) -> str:
+    if line["line"] == AFTER and line.get(METHOD):
+        return f"{line[METHOD]}, {line['loss']}" if with_loss else str(line[METHOD])
+    key = str(line["loss"] if line["line"] == AFTER else line["line"])
     return NAMES.get(key, key)
 
 
