@@ -146,4 +146,10 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(small, monkey
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert killed.checkpoint.read_bytes() == before
-    assert sorted(path.suffix for path in killed.path.iterdir()) == [".npy", ".safetensors", ".safetensors", ".toml"]
+    assert sorted(path.suffix for path in killed.path.iterdir()) == [
+        ".npy",
+        ".npy",
+        ".safetensors",
+        ".safetensors",
+        ".toml",
+    ]
