@@ -39,9 +39,14 @@ def _check_file_names(names: str) -> str:
 
 
 def _check_delimiter(delimiter: str) -> str:
-    if len(delimiter) > 1 or set(delimiter) & set('"\r\n'):
+    if not is_delimiter(delimiter):
         raise PydanticCustomError("delimiter", "use one character, such as ; or a tab, other than a quotation mark")
     return delimiter
+
+
+def is_delimiter(delimiter: str) -> bool:
+    """Return whether a text separates the fields of a file, or is empty, for the default one."""
+    return len(delimiter) <= 1 and not set(delimiter) & set('"\r\n')
 
 
 Clients: TypeAlias = Annotated[int, Field(ge=0, le=MOST_CLIENTS)]

@@ -56,11 +56,12 @@ def predict(
     delimiter: Annotated[str, typer.Option(help="As data.delimiter.")] = "",
 ) -> None:
     """Label the texts of a file with a client's personal model; uses no network."""
+    from knot_fed.config.fields import is_delimiter
     from knot_fed.data.private import Columns
     from knot_fed.deployment.labelling import label_file
     from knot_fed.models import use_threads
 
-    if len(delimiter) > 1 or delimiter in ('"', "\r", "\n"):
+    if not is_delimiter(delimiter):
         raise ConfigError(f"--delimiter {delimiter!r}: use one character, such as ';' or $'\\t', and no quotation mark")
     use_threads(0)
     columns = Columns(text=text, text_a=text_a, text_b=text_b, separator=separator, delimiter=delimiter)
