@@ -105,6 +105,25 @@ def test_a_hostile_consensus_is_refused_before_any_training(tmp_path, content, s
     assert not (owner.state / "teachers").exists()
 
 
+@pytest.mark.parametrize(
+    ("kept", "geometry", "said"),
+    [
+        (None, LABELS, "needs none, and coordinates were sent"),
+        ([], None, "keeps no text"),
+        ([3, 1], None, "kept texts that do not increase"),
+        ([0, len(PUBLIC)], None, "kept texts that do not increase"),
+    ],
+)
+def test_a_geometry_or_positions_that_do_not_fit_are_refused_before_any_training(tmp_path, kept, geometry, said):
+    owner = owner_of(tmp_path)
+    part = exchange.TrainRequest(1, PUBLIC.fingerprint, 0, len(PUBLIC), PUBLIC)
+    positions = None if kept is None else np.array(kept, np.uint32)
+    soft_labels = FLAT if kept is None else FLAT[: len(kept)]
+    request = personal_wire.ConsensusRequest(part, soft_labels, positions, geometry)
+    assert said in refused(owner, personal_wire.pack_consensus(request))
+    assert not (owner.state / "teachers").exists()
+
+
 def test_a_consensus_on_another_transfer_set_than_the_run_began_with_is_refused(tmp_path):
     owner = owner_of(tmp_path)
     owner.soft_labels()
