@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.stats import t as student_t
 
+from knot_fed.errors import KnotError, RunFolderError
 from knot_fed.runs.results import MEASURES, read_sweep
 from knot_fed.runs.statistics import CENTRALISED, pair_with_baseline, paired_interval, verdict_of
 from knot_fed.types import MEAN
@@ -57,12 +58,15 @@ def differences_table(sweeps: Sequence[Path]) -> pd.DataFrame:
     Raises
     ------
     RunFolderError
-        If a sweep has no results.
+        If a sweep has no results, or no seed with both losses.
     """
     rows = []
     for sweep in sweeps:
         frame = read_sweep(sweep).frame
         pairs = pair_with_baseline(frame[frame["domain"] == MEAN], [])
+        pairs = pairs[pairs["loss"] == "ot"]
+        if pairs.empty:
+            raise RunFolderError(f"{sweep}: no seed has both losses; sweep with --grid 'distill.loss=ot,entropy'")
         for metric in MEASURES:
             by_seed = (pairs[metric] - pairs[f"{metric} baseline"]).groupby(pairs["seed"]).mean()
             values = by_seed.to_numpy(dtype=float)
@@ -81,23 +85,23 @@ def differences_table(sweeps: Sequence[Path]) -> pd.DataFrame:
 
 
 def shares_table(sweeps: Sequence[Path]) -> pd.DataFrame:
-    """Return, by data set and line, the share of the gap in SD that is closed, in percent, over seeds."""
+    """Return, by data set, line and further key, the share of the gap in SD that is closed, in percent, over seeds."""
     rows = []
     for sweep in sweeps:
-        frame = read_sweep(sweep).frame
-        frame = frame[frame["domain"] == MEAN]
+        results = read_sweep(sweep)
+        frame, keys = results.frame[results.frame["domain"] == MEAN], ["line", "loss", *results.further_keys]
         start, goal = (
             frame[frame["line"] == line].drop_duplicates("seed").set_index("seed")["sd"]
             for line in ("student before", CENTRALISED)
         )
-        for (line, loss), group in frame.groupby(["line", frame["loss"].fillna("")], sort=False):
+        for cell, group in frame.groupby([frame[key].fillna("") for key in keys], sort=False):
             by_seed = group.groupby("seed")["sd"].mean()
             closed = 100 * (start - by_seed) / (start - goal)
             closed = closed.dropna().to_numpy()
-            low, high = paired_interval(closed)
-            rows.append({"data": sweep.name, "line": line, "loss": loss, "seeds": len(closed), "closed": closed.mean(),
-                         "low": low, "high": high, "macro_f1": group["macro_f1"].mean(),
-                         "accuracy": group["accuracy"].mean(), "bytes_up": group["bytes_up"].mean()})  # fmt: skip
+            low, high = paired_interval(closed) if len(closed) else (np.nan, np.nan)
+            means = {key: group[key].mean() for key in ("macro_f1", "accuracy", "bytes_up")}
+            facts = {"seeds": len(closed), "closed": closed.mean() if len(closed) else np.nan, "low": low, "high": high}
+            rows.append({"data": sweep.name, **dict(zip(keys, cell, strict=True)), **facts, **means})
     return pd.DataFrame(rows)
 
 
@@ -114,6 +118,10 @@ if __name__ == "__main__":
     given = [Path(name) for name in sys.argv[1:]]
     if not given:
         sys.exit(__doc__)
+    try:
+        tables = differences_table(given), shares_table(given)
+    except KnotError as error:
+        sys.exit(f"benchmarks.decide: {error}")
     with pd.option_context("display.width", 160, "display.max_rows", None, "display.float_format", "{:.4f}".format):
-        print(differences_table(given).to_string(index=False))
-        print(shares_table(given).to_string(index=False))
+        for table in tables:
+            print(table.to_string(index=False))

@@ -9,13 +9,15 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import tomli_w
+from jaxtyping import Float
 
 from benchmarks import decide
 from knot_fed.config import RunConfig
 from knot_fed.runs.results import AFTER, BEFORE, FEDAVG, GAINS, read_sweep
-from knot_fed.runs.statistics import CENTRALISED, summarise_lines
+from knot_fed.runs.statistics import CENTRALISED, paired_interval, summarise_lines, verdict_of
 from knot_fed.runs.sweep_tables import METHOD
 from knot_fed.types import MEAN
 
@@ -35,6 +37,8 @@ ORDER = {
     FEDAVG: "FedAvg: parameters leave each client",
     CENTRALISED: "centralised: the data leave",
 }
+AGAINST = {"recipe": "recipe", "fedavg": FEDAVG}
+"""What each method is compared with, by the end of the table's name."""
 MEASURES = {
     "sd": "SD ↓",
     "sd_calibrated": "SD cal. ↓",
@@ -101,6 +105,37 @@ def differences_table(name: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def methods_tables(name: str) -> dict[str, pd.DataFrame]:
+    """Return each method minus one of `AGAINST`, paired by seed, by the end of the table's name.
+
+    Empty unless the sweep compares methods of one setting each.
+    """
+    results = read_sweep(SWEEPS / name)
+    frame = results.frame[results.frame["domain"] == MEAN]
+    if METHOD not in results.further_keys or "recipe" not in set(frame[METHOD]):
+        return {}
+    lines = {str(method): line.set_index("seed") for method, line in frame[frame["line"] == AFTER].groupby(METHOD)}
+    lines[FEDAVG] = frame[frame["line"] == FEDAVG].drop_duplicates("seed").set_index("seed")
+    return {f"against-{end}": _against(lines, other) for end, other in AGAINST.items()}
+
+
+def _against(lines: dict[str, pd.DataFrame], other: str) -> pd.DataFrame:
+    rows = []
+    for method, line in sorted(lines.items(), key=lambda item: item[1]["sd"].mean()):
+        if method != other:
+            shown = {
+                heading: _paired(metric, (line[metric] - lines[other][metric]).to_numpy())
+                for metric, heading in MEASURES.items()
+            }
+            rows.append({"line": NAMES.get(method, method)} | shown)
+    return pd.DataFrame(rows)
+
+
+def _paired(metric: str, found: Float[np.ndarray, "seeds"]) -> str:
+    low, high = paired_interval(found)
+    return _difference({"difference": found.mean(), "low": low, "high": high, "verdict": verdict_of(metric, low, high)})
+
+
 def first_page_table() -> pd.DataFrame:
     """Return the lines that decide, with the weights of each task's file in simulations/."""
     table = pd.DataFrame({"": list(ORDER.values())})
@@ -131,6 +166,7 @@ def all_tables() -> dict[str, pd.DataFrame]:
     names = sorted(folder.name for folder in SWEEPS.iterdir())
     tables = {f"{name}.csv": lines_table(name) for name in names}
     tables |= {f"{name}-differences.csv": differences_table(name) for name in names}
+    tables |= {f"{name}-{end}.csv": table for name in names for end, table in methods_tables(name).items()}
     for group in DECIDING:
         tables |= decided_tables(group, [SWEEPS / name for name in names if name.startswith(f"{group}-")])
     return {name: table for name, table in tables.items() if len(table)}
@@ -147,6 +183,7 @@ def decided_tables(group: str, sweeps: Sequence[Path]) -> dict[str, pd.DataFrame
             rows.setdefault(data, {"data": data, "n": row["seeds"]})[MEASURES[row["metric"]]] = _difference(row)
     shares = [
         {"data": str(row["data"]).removeprefix(f"{group}-"), "line": NAMES.get(row["loss"] or row["line"], row["loss"])}
+        | {"n": row["seeds"]}
         | {"closed, %": f"{row['closed']:.0f} [{row['low']:.0f}, {row['high']:.0f}]"}
         | {"macro-F1 ↑": f"{row['macro_f1']:.3f}", "accuracy ↑": f"{row['accuracy']:.3f}"}
         for row in decide.shares_table(sweeps).to_dict("records")

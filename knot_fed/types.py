@@ -13,6 +13,9 @@ Text: TypeAlias = str | tuple[str, str]
 MEAN = "mean"
 """The row beside the domains that holds their mean; no client may be called so."""
 
+SAME = 1e-6
+"""Largest difference of probabilities that one classifier may give for one input in different batches."""
+
 TrainedState: TypeAlias = Mapping[str, np.ndarray]
 """The parameters of a classifier that training changes, by name."""
 
@@ -112,6 +115,11 @@ class TeacherAnswer:
     soft_labels: SoftLabels
     scores: Float[np.ndarray, "examples"]
     examples: int
+
+    @property
+    def alike(self) -> bool:
+        """Whether several texts all have the same soft label, as a constant's have."""
+        return len(self.soft_labels) > 1 and bool(np.ptp(self.soft_labels, axis=0).max() < SAME)
 
     def select(self, rows: range) -> "TeacherAnswer":
         """Return the answer for some of the texts."""

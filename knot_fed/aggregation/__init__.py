@@ -1,6 +1,6 @@
 """Weighting and pooling of the teachers' answers."""
 
-from knot_fed.aggregation.consensus import Consensus, consensus_of_pooled, find_consensus
+from knot_fed.aggregation.consensus import Consensus, check_texts_teach, consensus_of_pooled, find_consensus
 from knot_fed.aggregation.pooling import POOLINGS, agreement_weights, middle_of_teachers, pool_soft_labels, sharpen
 from knot_fed.aggregation.weighting import (
     SCHEMES,
@@ -20,6 +20,7 @@ __all__ = [
     "Consensus",
     "TeacherAnswers",
     "agreement_weights",
+    "check_texts_teach",
     "client_weights",
     "consensus_of_pooled",
     "find_consensus",

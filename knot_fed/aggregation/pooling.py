@@ -100,9 +100,14 @@ def kept_by_entropy(pooled: SoftLabels, *, most: float) -> Float[np.ndarray, "ex
     """
     if most >= 1:
         return np.ones(len(pooled))
-    entropies = entr(np.maximum(pooled, 0.0)).sum(axis=1) / np.log(pooled.shape[1])
-    kept: Float[np.ndarray, examples] = (entropies <= most).astype(np.float64)
+    kept: Float[np.ndarray, examples] = (entropy_shares(pooled) <= most).astype(np.float64)
     return kept
+
+
+def entropy_shares(pooled: SoftLabels) -> Float[np.ndarray, "examples"]:
+    """Return the entropy of each soft label as a share of the largest, `ln L`."""
+    shares: Float[np.ndarray, examples] = entr(np.maximum(pooled, 0.0)).sum(axis=1) / np.log(pooled.shape[1])
+    return shares
 
 
 def middle_of_teachers(soft_labels: _Teachers, *, trim: float) -> _Centre:
@@ -151,7 +156,19 @@ def agreements(
     return agreement
 
 
-def shares_of(agreement: Float[np.ndarray, "examples"]) -> Float[np.ndarray, "examples"]:
-    """Scale the agreements of all texts to a mean of 1; all 1 if no teachers agree on any text."""
-    shares: Float[np.ndarray, examples] = agreement / agreement.mean() if agreement.any() else np.ones(len(agreement))
+def shares_of(
+    agreement: Float[np.ndarray, "examples"], kept: Float[np.ndarray, "examples"] | None = None
+) -> Float[np.ndarray, "examples"]:
+    """Scale the agreements on the texts that are kept to a mean of 1 over all; texts are equal if none has any.
+
+    `kept` is 1 for each text that teaches and 0 for others, whose share is 0; None: all.
+
+    Examples
+    --------
+    >>> shares_of(np.array([0.2, 0.6, 0.9]), np.array([1.0, 1.0, 0.0])).tolist()
+    [0.75, 2.25, 0.0]
+    """
+    kept = np.ones(len(agreement)) if kept is None else kept
+    counted = agreement * kept if (agreement * kept).any() else kept
+    shares: Float[np.ndarray, examples] = counted / counted.mean() if counted.any() else np.zeros(len(agreement))
     return shares

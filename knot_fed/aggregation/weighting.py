@@ -24,15 +24,21 @@ class TeacherAnswers:
     examples: Int[np.ndarray, "clients"]  # training examples; 0 if a client's policy withholds the count
     confidences: Float[np.ndarray, "clients texts"]  # 0 if the scheme does not need them, or a policy withholds them
     soft_labels: Float[np.ndarray, "clients texts classes"]
+    alike: Sequence[bool] = ()  # for each client, whether it answers all texts alike; empty: none does
 
     @classmethod
-    def stack(cls, answers: Sequence[TeacherAnswer]) -> "TeacherAnswers":
-        """Stack single answers in the order given, as float64."""
+    def stack(cls, answers: Sequence[TeacherAnswer], *, alike: Sequence[bool] | None = None) -> "TeacherAnswers":
+        """Stack single answers in the order given, as float64; of a part of the texts, pass `alike` of all."""
         return cls(
             np.array([answer.examples for answer in answers]),
             np.stack([answer.scores for answer in answers]).astype(np.float64),
             np.stack([answer.soft_labels for answer in answers]).astype(np.float64),
+            [answer.alike for answer in answers] if alike is None else alike,
         )
+
+    def informed(self, scores: Float[np.ndarray, "clients texts"]) -> Float[np.ndarray, "clients texts"]:
+        """Return the scores, with 0 for teachers that answer all texts alike: a constant is certain of everything."""
+        return np.where(np.array(self.alike)[:, None], 0.0, scores) if len(self.alike) else scores
 
 
 Scheme: TypeAlias = Callable[[TeacherAnswers], Float[np.ndarray, "clients texts"]]
@@ -57,23 +63,22 @@ def reported_scores(answers: TeacherAnswers) -> Float[np.ndarray, "clients texts
 
 
 def certainty_scores(answers: TeacherAnswers) -> Float[np.ndarray, "clients texts"]:
-    """Score by `1 - H(q) / ln L`: 1 for a one-hot soft label, 0 for a uniform one."""
+    """Score by `1 - H(q) / ln L`: 1 for a one-hot soft label, 0 for a uniform one, and for a teacher of one answer."""
     soft_labels = answers.soft_labels.astype(np.float64)
     entropies = entr(np.maximum(soft_labels, 0.0)).sum(axis=2)
-    scores: Float[np.ndarray, "clients texts"] = np.clip(1 - entropies / np.log(soft_labels.shape[2]), 0.0, 1.0)
-    return scores
+    return answers.informed(np.clip(1 - entropies / np.log(soft_labels.shape[2]), 0.0, 1.0))
 
 
 def variance_scores(answers: TeacherAnswers) -> Float[np.ndarray, "clients texts"]:
     """Score by the variance of the soft label over its L labels (Fed-ET, Cho et al. 2022, arXiv 2204.12703).
 
     `Var(q) = 1/L sum_c (q_c - 1/L)^2`, over that of a one-hot row, `(L - 1) / L^2`, so that scores lie in [0, 1]; the
-    weights `Var(q_k) / sum_j Var(q_j)` are the paper's. Its diversity regularisation is not a weight, and left out.
+    weights `Var(q_k) / sum_j Var(q_j)` are the paper's. Its diversity regularisation is not a weight, and left out. A
+    teacher that answers all texts alike scores 0.
     """
     labels = answers.soft_labels.shape[2]
     variances = np.asarray(answers.soft_labels.astype(np.float64).var(axis=2))
-    scores: Float[np.ndarray, "clients texts"] = np.clip(variances * labels**2 / (labels - 1), 0.0, 1.0)
-    return scores
+    return answers.informed(np.clip(variances * labels**2 / (labels - 1), 0.0, 1.0))
 
 
 def selects_texts(scheme: str) -> bool:

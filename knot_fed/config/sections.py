@@ -133,7 +133,7 @@ class TeacherConfig(Section):
         """Epochs that a client may train in one round; a teacher of another architecture starts from nothing."""
         if self.start == "both":
             return self.epochs + self.epochs_from_student
-        return max(self.epochs, self.epochs_from_student) if self.start == "student" else self.epochs
+        return self.epochs if self.start == "scratch" else max(self.epochs, self.epochs_from_student)
 
 
 class StudentConfig(Section):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from knot_fed.config import NodeConfig, RunConfig, Scalar
+from knot_fed.config.choices import reports_scores, scheme_reads
 from knot_fed.data.private import parts_of, read_labelled_texts, seed_key, texts_of
 from knot_fed.data.reading.files import read_table, short_name
 from knot_fed.data.reading.label_values import read_labels
@@ -20,7 +21,16 @@ from knot_fed.federation.wire import envelope, exchange
 from knot_fed.files import check_writable
 from knot_fed.models import ONE_LABEL, check_model_name, try_model
 from knot_fed.privacy.ledger.ledger import Ledger
-from knot_fed.privacy.policy_checks import check_limits
+from knot_fed.privacy.policy import ReleasePolicy
+from knot_fed.privacy.policy_checks import (
+    BUDGETS,
+    check_epsilon,
+    check_limits,
+    check_scheme_may_enter_sum,
+    check_soft_labels_may_leave_alone,
+    check_student_accepted,
+    tightened_settings,
+)
 from knot_fed.types import Text
 
 LEAST_FREE_BYTES = 200e6
@@ -43,6 +53,8 @@ def check_client(run: RunConfig, settings: Mapping[str, Scalar]) -> list[CheckRe
     """Check a client's `--node-config`, file, model, policy and state folder for one run; report all problems."""
     node, results = _check_settings(settings)
     results.append(_result("policy", lambda: _policy_limits(node)))
+    if results[-1].outcome == OK:
+        results.append(_result("run under the policy", lambda: _check_run(run, read_policy(node.policy))))
     if not node.data:
         return [*results, CheckResult("private file", PROBLEM, "data is missing; give the absolute path of the file")]
     client = Client.from_configs(run, node.model_copy(update={"policy": "", "state_dir": node.state_dir or "/"}))
@@ -90,6 +102,27 @@ def _check_name(name: str) -> str:
 def _policy_limits(node: NodeConfig) -> str:
     limits = read_policy(node.policy).model_dump(by_alias=True)
     return ", ".join(f"{key} = {str(value).lower()}" for key, value in limits.items())
+
+
+def _check_run(run: RunConfig, policy: ReleasePolicy) -> str:
+    """Check that the policy does not refuse what the run asks for, and say what it would withhold."""
+    if run.privacy.secure_sum:
+        check_scheme_may_enter_sum(run.weights.scheme, policy=policy)
+    else:
+        check_soft_labels_may_leave_alone(policy)
+    if run.rounds_differ:
+        check_student_accepted(policy)
+    tightened_settings(run.privacy, policy)
+    if not run.privacy.facts.has_guarantee:
+        for limit in BUDGETS:
+            check_epsilon((), (None,), policy=policy, limit=limit)
+    withheld = {
+        "scores for each text": reports_scores(run.weights.scheme) and not policy.share_confidences,
+        "the number of examples": scheme_reads(run.weights.scheme) == "examples" and not policy.share_example_counts,
+        "a personal model": run.personal.consensus != "none" and not policy.accept_consensus,
+    }
+    names = [name for name, is_withheld in withheld.items() if is_withheld]
+    return f"not given: {', '.join(names)}" if names else "nothing that the run asks for is refused"
 
 
 def _check_file(client: Client) -> list[CheckResult]:

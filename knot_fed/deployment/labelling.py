@@ -35,7 +35,7 @@ def label_file(folder: Path, file: Path, out: Path | None, *, columns: Columns) 
     ModelError
         If there is no personal model, or it reads pairs and these are single texts, or vice versa.
     DataError
-        If the file cannot be read, or `out` exists or is of another kind.
+        If the file cannot be read or has a column of the name of a new one, or `out` exists or is of another kind.
     """
     out = out or _beside(file)
     if file_kind(out.name) not in KINDS or out.suffix == ".gz":
@@ -53,6 +53,9 @@ def label_file(folder: Path, file: Path, out: Path | None, *, columns: Columns) 
         PROBABILITY.format(name): [round(float(share), DIGITS) for share in soft_labels[:, place]]
         for place, name in enumerate(names)
     }
+    taken = [name for name in added if name in table.columns]
+    if taken:
+        raise DataError(f"{file.name}: has a column {taken[0]!r} already, which would be replaced; rename or drop it")
     write_file(out, _written(table.columns | added, out, columns).encode())
     return out
 

@@ -42,6 +42,9 @@ from knot_fed.types import TeacherAnswer
 
 MakeCollector: TypeAlias = Callable[[RunConfig, TransferSet, TeacherAnswer | None], Collector]
 
+PUBLIC_PRETRAINED = "the pretrained student"
+PUBLIC_FROM_STUDENT = "a teacher trained on the public examples from each round's student"
+
 logger = logging.getLogger("knot_fed")
 
 
@@ -91,7 +94,8 @@ class KnotStrategy(Strategy):
     @override
     def summary(self) -> None:
         config, texts = self.config, len(self.learner.transfer)
-        more = "; the pretrained student counts as one more teacher" if config.student.pretrain else ""
+        owner = PUBLIC_FROM_STUDENT if config.teacher.start == "student" else PUBLIC_PRETRAINED
+        more = f"; {owner} counts as one more teacher" if config.student.pretrain else ""
         logger.info(
             "%s: %s, %d round(s) over %d transfer texts%s",
             config.task, settings_in_words(distillation_settings(config)), config.rounds, texts, more,

@@ -1,7 +1,6 @@
 """The ground cost that `transport.cost` names."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -10,7 +9,7 @@ from knot_fed.config import RunConfig
 from knot_fed.config.choices import GROUND_COSTS, LEARNT_COSTS
 from knot_fed.errors import ConfigError, GroundCostError
 from knot_fed.geometry.learnt import confusion_vectors, kernel_vectors
-from knot_fed.geometry.matrix_file import is_matrix_file, read_matrix
+from knot_fed.geometry.matrix_file import is_matrix_file, read_ground_cost
 from knot_fed.geometry.names import name_distances
 from knot_fed.geometry.vectors import unit_distances
 from knot_fed.models import TextClassifier, output_features
@@ -53,7 +52,7 @@ def configured_ground_cost(config: RunConfig) -> GroundCost:
     """
     named, labels = config.transport.cost, config.label_space()
     if is_matrix_file(named):
-        return check_ground_cost(read_matrix(Path(named)), names=labels.names)
+        return read_ground_cost(named, labels.names, key="transport.cost")
     if named not in GROUND_COSTS:
         raise GroundCostError(f"no ground cost {named!r}; use {', '.join(GROUND_COSTS)}, or a file with a matrix")
     if named == "embedding":

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from knot_fed.errors import GroundCostError, RunFolderError
 from knot_fed.files import SHARED, write_file
+from knot_fed.transport import GroundCost, check_ground_cost
 
 SUFFIXES = (".npy", ".csv")
 
@@ -34,6 +35,15 @@ def read_matrix(path: Path) -> np.ndarray:
         reason = "cannot be read as a matrix; give a .npy or a .csv file of numbers"
         raise GroundCostError(f"{path.name}: {reason}") from None
     return matrix
+
+
+def read_ground_cost(file: str, names: Sequence[str], *, key: str) -> GroundCost:
+    """Read the ground cost that a configuration key names; raises GroundCostError with the file, and its key."""
+    matrix = read_matrix(Path(file))
+    try:
+        return check_ground_cost(matrix, names=names)
+    except GroundCostError as error:
+        raise GroundCostError(f"{key} = {Path(file).name!r}: {error}") from None
 
 
 def write_matrix(path: Path, matrix: Float[np.ndarray, "classes classes"], names: Sequence[str]) -> None:

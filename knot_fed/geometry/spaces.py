@@ -8,11 +8,10 @@ from jaxtyping import Float
 from knot_fed.config import RunConfig
 from knot_fed.errors import GroundCostError
 from knot_fed.geometry.costs import encoder_of
-from knot_fed.geometry.matrix_file import is_matrix_file, read_matrix
+from knot_fed.geometry.matrix_file import is_matrix_file, read_ground_cost
 from knot_fed.geometry.names import name_distances
 from knot_fed.geometry.vectors import points_with
 from knot_fed.labels import LabelSpace
-from knot_fed.transport import check_ground_cost
 
 EXACT = 1e-6
 """Error of a distance, as a share of the largest, that is rounding."""
@@ -69,4 +68,4 @@ def _points(config: RunConfig) -> tuple[Float[np.ndarray, "classes dimensions"],
         raise GroundCostError(
             f"labels.geometry = {named!r}; use auto, equal, embedding, or a .npy or .csv file with a matrix"
         )
-    return points_with(check_ground_cost(read_matrix(Path(named)), names=names).matrix.numpy())
+    return points_with(read_ground_cost(named, names, key="labels.geometry").matrix.numpy())

@@ -17,6 +17,8 @@ from knot_fed.types import Metrics, TeacherAnswer
 Spent: TypeAlias = Sequence[NoiseEvent | None]
 """Releases; None stands for one without a guarantee for the policy's unit."""
 ROUNDING = 1e-6
+Budgeted: TypeAlias = Literal["max-epsilon", "max-epsilon-per-run"]
+BUDGETS: tuple[Budgeted, ...] = ("max-epsilon", "max-epsilon-per-run")
 
 
 def check_parameters_may_leave(policy: ReleasePolicy) -> None:
@@ -117,6 +119,19 @@ def check_evaluations(in_run: float, in_life: float, *, policy: ReleasePolicy, m
             raise PolicyError(f"{name} = {limit}: {before:.0f} used, {models} more needed; ask for fewer evaluations")
 
 
+def check_own_metrics(*, guaranteed: bool, policy: ReleasePolicy) -> None:
+    """Refuse metrics of models that are trained without noise beside answers that have a guarantee.
+
+    A student's metrics are computed from the answers, so they show no more of the training examples; these models read
+    the examples themselves.
+    """
+    if guaranteed and not policy.evaluate_without_guarantee:
+        raise PolicyError(
+            "the run has a guarantee, which metrics of a model trained without noise do not have; set"
+            " evaluate-without-guarantee to share them"
+        )
+
+
 def check_test_size(examples: int, *, policy: ReleasePolicy) -> None:
     """Refuse metrics of so few test examples that they reveal single ones; the message does not count them."""
     if examples < policy.least_test_examples:
@@ -167,9 +182,7 @@ def tightened_settings(asked: PrivacyConfig, policy: ReleasePolicy) -> PrivacyCo
     return asked.model_copy(update={"epsilon": epsilon, "delta": min(asked.delta, policy.delta)})
 
 
-def check_epsilon(
-    before: Spent, after: Spent, *, policy: ReleasePolicy, limit: Literal["max-epsilon", "max-epsilon-per-run"]
-) -> None:
+def check_epsilon(before: Spent, after: Spent, *, policy: ReleasePolicy, limit: Budgeted) -> None:
     """Refuse a release that would exceed a limit on epsilon, given all releases without and with it."""
     most = policy.max_epsilon if limit == "max-epsilon" else policy.max_epsilon_per_run
     if not most:

@@ -20,6 +20,7 @@ from knot_fed.sweep.grid import make_cells
 from knot_fed.sweep.results import Row
 
 SWEEP_FILE, TIMES_FILE, LOCK_FILE = "sweep.toml", "times.jsonl", ".lock"
+METHODS = "methods"
 NOT_OF_A_RUN = {*NOT_COMPARED, "resume", "wait-for"} - {"seed"}
 """Configuration keys that do not shape the result of a run."""
 
@@ -42,10 +43,12 @@ class SweepFolder:
         """
         swept = {key: value for key, value in config.to_mapping().items() if key not in NOT_COMPARED}
         content = content_digests([cell.config for cell in make_cells(config, grid, seeds[:1], methods)])
-        varied = {METHOD: list(methods), **grid} if methods else grid
-        described = {"clients": clients, "seeds": seeds, "config": swept, "grid": varied, CONTENT: content}
+        laid = {name: dict(settings) for name, settings in (methods or {}).items()}
+        varied = {METHOD: list(laid), **grid} if laid else grid
+        described = {"clients": clients, "seeds": seeds, "config": swept, "grid": varied}
+        described |= {CONTENT: content, METHODS: laid}
         folder, reopened = cls(path), (path / SWEEP_FILE).is_file()
-        fixed, later = ("clients", "config", "grid", CONTENT), (CONTENT,)
+        fixed, later = ("clients", "config", "grid", CONTENT, METHODS), (CONTENT, METHODS)
         check_study(path, described, file=SWEEP_FILE, kind="sweep", fixed=fixed, later=later)
         with folder.locked() if reopened else nullcontext():
             open_study(path, described, file=SWEEP_FILE, kind="sweep", fixed=fixed, later=later)

@@ -43,7 +43,8 @@ def teacher_scores(
         By `SchemeFacts.reads`: `text_density` for density, `domain_scores` for domain; for confidence, and for
         plug-ins, `prediction_confidence`, with the histogram of arg-max predictions as bias under
         `histogram-confidence`; `selected_texts` for selective, `training_fit` for adafd, `expected_reliability` for
-        reliability.
+        reliability. The last two are 0 for a client of one label, which fits it and predicts it by answering nothing
+        else.
     models
         Those whose mean prediction the soft labels are.
     texts, examples
@@ -60,6 +61,8 @@ def teacher_scores(
         return domain_scores(texts, examples.train.texts, models)
     if reads == "selection":
         return selected_texts(texts, examples)
+    if reads in ("training-loss", "reliability") and len(np.unique(examples.train.labels)) == 1:
+        return np.zeros(len(soft_labels), dtype=np.float32)
     if reads == "training-loss":
         return np.full(len(soft_labels), training_fit(models, examples.train), dtype=np.float32)
     if reads == "reliability":

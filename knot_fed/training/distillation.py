@@ -111,9 +111,10 @@ def distil_student(
     student
         Trained in place; epoch 0 is a candidate, so the held-out loss never rises.
     texts
-        The transfer texts that the teachers labelled, at least 2.
+        The transfer texts that the teachers labelled, at least 2 of them with a weight.
     soft_labels, weights
-        Pooled soft labels are one teacher of weight 1. The weights of a text may sum to any number, its own weight.
+        Pooled soft labels are one teacher of weight 1. The weights of a text may sum to any number, its own weight; a
+        text of weight 0 neither teaches nor is held out.
     supervision
         Added to the loss of each batch, with as many public examples; not to the held-out loss.
     start, on_epoch
@@ -128,7 +129,7 @@ def distil_student(
     with memory_explained(student.spec.name):
         targets = _Targets(soft_labels, weights, loss, len(texts), device)
     items = student.encode(texts)
-    train_rows, held_rows = _hold_out(len(texts), settings.validation, seed)
+    train_rows, held_rows = _hold_out(targets.taught, settings.validation, seed)
 
     def batch_loss(logits: torch.Tensor, positions: Int[np.ndarray, "batch"]) -> torch.Tensor:
         value = targets.loss(logits, train_rows[positions])
@@ -194,6 +195,12 @@ class _Targets:
                 " use (teachers, texts, labels) and (teachers, texts), with at least 2 texts"
             )
         soft_labels, weights = np.asarray(soft_labels), np.asarray(weights)
+        self.taught = np.flatnonzero(weights.sum(axis=0) > 0)
+        if len(self.taught) < 2:
+            raise SoftLabelsError(
+                f"distil_student: {len(self.taught)} of {texts} texts have a weight above 0; give at least 2, of which"
+                " one is held out"
+            )
         self.watch = _Stopwatch(device)
         self._soft_labels = torch.from_numpy(soft_labels.transpose(1, 0, 2).astype(np.float32)).to(device)
         self._weights = torch.from_numpy(weights.T.astype(np.float32)).to(device)
@@ -220,7 +227,9 @@ class _Targets:
         return total / len(rows)
 
 
-def _hold_out(count: int, share: float, seed: int) -> tuple[Int[np.ndarray, "train"], Int[np.ndarray, "held"]]:
-    order = np.random.default_rng(seed).permutation(count)
-    held = min(max(1, round(share * count)), count - 1)
-    return np.sort(order[held:]), np.sort(order[:held])
+def _hold_out(
+    taught: Int[np.ndarray, "rows"], share: float, seed: int
+) -> tuple[Int[np.ndarray, "train"], Int[np.ndarray, "held"]]:
+    order = np.random.default_rng(seed).permutation(len(taught))
+    held = min(max(1, round(share * len(taught))), len(taught) - 1)
+    return taught[np.sort(order[held:])], taught[np.sort(order[:held])]

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knot_fed.aggregation import TeacherAnswers, client_weights, consensus_of_pooled, find_consensus, pool_soft_labels
+from knot_fed.aggregation import (
+    TeacherAnswers,
+    check_texts_teach,
+    client_weights,
+    consensus_of_pooled,
+    find_consensus,
+    pool_soft_labels,
+    single_weights,
+)
 from knot_fed.config import DistillConfig, WeightsConfig
 from knot_fed.errors import ConfigError
 from knot_fed.types import TeacherAnswer
@@ -102,10 +110,44 @@ def test_texts_of_an_ambiguous_ensemble_are_left_out():
 
 @pytest.mark.parametrize("find", [lambda rows, weighting: consensus(rows[None], np.zeros((1, 2)), weighting),
                                   lambda rows, weighting: consensus_of_pooled(rows, weighting)])  # fmt: skip
-def test_a_bound_on_the_entropy_that_no_text_meets_is_refused(find):
-    rows = np.array([[0.4, 0.3, 0.3], [0.3, 0.4, 0.3]])
-    with pytest.raises(ConfigError, match=r"weights.most-entropy = 0.5 leaves none of 2 transfer texts"):
-        find(rows, WeightsConfig(scheme="uniform", most_entropy=0.5))
+def test_a_bound_on_the_entropy_that_too_few_texts_meet_is_refused_and_the_least_is_told(find):
+    rows = np.array([[0.98, 0.01, 0.01], [0.4, 0.3, 0.3]])
+    largest = max(-sum(value * math.log(value) for value in row) / math.log(3) for row in rows)
+    least = math.ceil(1e3 * largest) / 1e3
+    for most, said in ((0.01, "none of 2 transfer texts"), (0.5, "1 of 2 transfer texts")):
+        weighting = WeightsConfig(scheme="uniform", most_entropy=most)
+        with pytest.raises(ConfigError, match=f"weights leave {said}.*most-entropy = {most}.* use at least {least}$"):
+            check_texts_teach(find(rows, weighting), weighting)
+    enough = WeightsConfig(scheme="uniform", most_entropy=least)
+    check_texts_teach(find(rows, enough), enough)
+
+
+def test_a_selection_that_one_text_passes_is_refused():
+    weighting, rows = WeightsConfig(scheme="selective"), np.full((3, 2), 0.5)
+    with pytest.raises(
+        ConfigError, match=r"weights leave 1 of 3 .* use more transfer texts, or another weights.scheme"
+    ):
+        check_texts_teach(consensus_of_pooled(rows, weighting, np.array([0.0, 1.0, 0.0])), weighting)
+
+
+def test_no_agreement_brings_no_text_back_that_was_left_out():
+    rows = np.array([[[1.0, 0.0], [1.0, 0.0], [0.5, 0.5]], [[0.0, 1.0], [0.0, 1.0], [0.5, 0.5]]])
+    weighting = WeightsConfig(scheme="selective")
+    found = consensus(rows, [[1, 1, 0], [1, 1, 0]], weighting, DistillConfig(objective="pooled", agreement=1.0))
+    assert found.weights.tolist() == [[1.5, 1.5, 0.0]]
+
+
+@pytest.mark.parametrize("scheme", ["certainty", "variance"])
+def test_an_owner_of_one_label_has_no_weight_however_sure_it_is(scheme):
+    soft_labels = np.concatenate([drawn(1), np.tile([0.02, 0.02, 0.02, 0.02, 0.92], (1, 4, 1))])
+    weighting = WeightsConfig(scheme=scheme)
+    found, without = (consensus(rows, np.zeros(rows.shape[:2]), weighting) for rows in (soft_labels, soft_labels[:3]))
+    np.testing.assert_array_equal(found.pooled, without.pooled)
+    one, texts = TeacherAnswer(soft_labels[3], np.zeros(4), 10), TeacherAnswer(soft_labels[0], np.zeros(4), 10)
+    assert not single_weights(scheme, one).any()
+    assert single_weights(scheme, texts).all()
+    alone = consensus(soft_labels[3:], np.zeros((1, 4)), weighting)
+    np.testing.assert_allclose(alone.pooled, soft_labels[3], atol=1e-7)
 
 
 def test_what_a_sum_selects_is_left_out_as_without_it():

@@ -149,3 +149,33 @@ def test_the_command_prints_the_table_and_ends_with_one_sentence(settings):
     assert failed.exit_code == 1
     assert "checks found a problem: policy, private file" in failed.output
     assert CANARY not in passed.output + failed.output
+
+
+@pytest.mark.parametrize(
+    ("policy", "keys", "outcome", "said"),
+    [
+        ("", {}, "ok", "nothing that the run asks for is refused"),
+        ("", {"teacher.start": "both"}, "problem", "set accept-student = true"),
+        ("accept-student = true", {"teacher.start": "student"}, "ok", "nothing"),
+        ("require-secure-sum = true", {}, "problem", "only in a secure sum"),
+        ('require = ["dp-sgd"]', {}, "problem", "is less than the policy asks; use dp-sgd"),
+        ("max-epsilon = 4", {}, "problem", "beyond max-epsilon = 4"),
+        ("max-epsilon = 4", {"privacy.mechanism": "dp-sgd", "privacy.epsilon": 2.0}, "ok", "nothing"),
+        ("share-confidences = false", {"weights.scheme": "selective"}, "ok", "not given: scores for each text"),
+        ("share-example-counts = false", {"weights.scheme": "size"}, "ok", "not given: the number of examples"),
+        ("accept-consensus = false", {"personal.consensus": "pooled"}, "ok", "not given: a personal model"),
+        (
+            "share-confidences = false",
+            {"weights.scheme": "confidence", "privacy.secure-sum": True, "distill.objective": "pooled"},
+            "problem",
+            "adds up scores that the policy withholds",
+        ),
+    ],
+)
+def test_a_run_is_held_against_the_policy(run_config, settings, tmp_path, policy, keys, outcome, said):
+    (tmp_path / "policy.toml").write_text(policy + "\n")
+    found = [
+        finding for finding in check_client(run_config(keys=keys), settings) if finding.check == "run under the policy"
+    ]
+    assert [finding.outcome for finding in found] == [outcome]
+    assert said in found[0].detail

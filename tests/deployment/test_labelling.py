@@ -61,6 +61,7 @@ def test_json_lines_and_another_column(state, tmp_path):
         (("state", "tabs.csv"), r"give --delimiter $'\t'"),
         (("state", "cut.csv", "--delimiter", ";;"), "--delimiter ';;': use one character"),
         (("state", "new.csv", "--out", "there.csv"), "there.csv: already exists; give another file by --out"),
+        (("state", "again.csv"), "again.csv: has a column 'predicted label' already, which would be replaced"),
         (("state", "new.csv", "--out", "out.xlsx"), "out.xlsx: unknown kind of file"),
     ],
 )
@@ -72,6 +73,7 @@ def test_what_cannot_be_labelled_is_told_in_one_sentence(state, tmp_path, monkey
     (tmp_path / "there.csv").write_text("kept")
     (tmp_path / "cut.csv").write_text("text;n\ngood;1\n")
     (tmp_path / "tabs.csv").write_text("text\tn\ngood\t1\n")
+    (tmp_path / "again.csv").write_text("text,predicted label\ngood,2\n")
     result = call(*arguments)
     assert result.exit_code == 1
     assert said in result.output

@@ -169,3 +169,12 @@ def test_cka_is_refused_for_a_student_without_a_known_output_layer(monkeypatch):
     monkeypatch.setattr(type(student), "output_layer", None)
     with pytest.raises(GroundCostError, match=r"transport.cost = 'cka' reads .* ngram-bag names none"):
         learnt_ground_cost(config, np.full((2, 4), 0.25), student, ("a", "b"))
+
+
+@pytest.mark.parametrize("key", ["labels.geometry", "transport.cost"])
+def test_a_matrix_of_another_size_is_told_with_its_key_and_file(tmp_path, key):
+    np.savetxt(tmp_path / "g.csv", np.array([[0.0, 1.0], [1.0, 0.0]]), delimiter=",")
+    config = RunConfig.from_mapping({key: str(tmp_path / "g.csv")})
+    said = rf"{key} = 'g.csv': ground cost has shape \(2, 2\) for 5 labels"
+    with pytest.raises(GroundCostError, match=said):
+        evaluation_labels(config) if key == "labels.geometry" else configured_ground_cost(config)

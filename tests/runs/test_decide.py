@@ -1,12 +1,20 @@
 """The random-effects mean over data sets."""
 
+import shutil
+import subprocess
+import sys
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.decide import random_effects
+from benchmarks.decide import differences_table, random_effects, shares_table
+from benchmarks.results import SWEEPS
+from knot_fed.errors import RunFolderError
 from knot_fed.runs.statistics import paired_interval
+from tests.conftest import ROOT
 
 effects = st.lists(st.floats(-1, 1), min_size=2, max_size=8).map(np.array)
 
@@ -32,3 +40,43 @@ def test_a_precise_data_set_counts_for_more_where_all_agree_but_for_noise():
 
 def test_one_data_set_alone_decides_nothing():
     assert random_effects(np.array([0.3]), np.array([0.1])) == (0.3, -np.inf, np.inf)
+
+
+def sweep_of(folder, frame):
+    folder.mkdir()
+    frame.to_csv(folder / "results.csv", index=False)
+    for name in ("comparison.csv", "sweep.toml"):
+        shutil.copy(SWEEPS / "recipe-sentiment" / name, folder)
+    return folder
+
+
+@pytest.fixture
+def frame():
+    return pd.read_csv(SWEEPS / "recipe-sentiment/results.csv")
+
+
+def test_a_third_loss_takes_no_part(frame, tmp_path):
+    other = frame[frame["loss"] == "ot"].assign(loss="kl")
+    other["sd"] += 0.1
+    tables = [differences_table([sweep_of(tmp_path / name, rows)]) for name, rows in
+              {"two": frame, "three": pd.concat([frame, other])}.items()]  # fmt: skip
+    pd.testing.assert_frame_equal(*(table.drop(columns="data") for table in tables))
+
+
+def test_a_sweep_without_pairs_is_refused_in_one_sentence(frame, tmp_path):
+    alone = sweep_of(tmp_path / "alone", frame[frame["loss"] != "entropy"])
+    with pytest.raises(RunFolderError, match="alone: no seed has both losses; sweep with --grid"):
+        differences_table([alone])
+    for folder in (alone, tmp_path / "absent"):
+        told = subprocess.run(
+            [sys.executable, "-m", "benchmarks.decide", folder], capture_output=True, text=True, cwd=ROOT
+        )
+        assert told.returncode == 1
+        assert len(told.stderr.strip().splitlines()) == 1
+
+
+def test_shares_of_methods_stay_apart():
+    shares = shares_table([SWEEPS / "methods-sentiment"])
+    students = shares[shares["line"] == "student after"]
+    assert sorted(students["method"]) == sorted(set(students["method"]))
+    assert students["seeds"].tolist() == [5] * len(students)

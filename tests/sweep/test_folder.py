@@ -41,6 +41,16 @@ def test_a_sweep_of_another_configuration_is_refused_and_kept(tmp_path, override
     assert (tmp_path / "sweep.toml").read_bytes() == before
 
 
+def test_the_settings_of_methods_are_kept_and_others_are_refused(tmp_path):
+    given = {"config": config(), "grid": {}, "clients": 3, "seeds": [1]}
+    methods = {"one": {"rounds": 2, "teacher.start": "student"}, "two": {"weights.scheme": "size"}}
+    SweepFolder.open(tmp_path, **given, methods=methods)
+    assert tomllib.loads((tmp_path / "sweep.toml").read_text())["methods"] == methods
+    SweepFolder.open(tmp_path, **given, methods=methods)
+    with pytest.raises(RunFolderError, match="methods differs in two"):
+        SweepFolder.open(tmp_path, **given, methods=methods | {"two": {"weights.scheme": "uniform"}})
+
+
 def test_a_sweep_that_kept_no_times_still_tells_of_them(tmp_path):
     assert SweepFolder(tmp_path).time_spent().startswith("0 federation(s) and 0 student(s) from their answers took 0 s")
 

@@ -61,6 +61,14 @@ def test_each_scheme_is_sent_its_own_score(teacher):
     assert (scores(teacher, "histogram-confidence") != scores(teacher, "confidence")).any()
 
 
+@pytest.mark.parametrize("scheme", ["adafd", "reliability"])
+def test_a_client_of_one_label_reports_no_fit_and_no_reliability(teacher, scheme):
+    one = SplitExamples(*(LabelledTexts(("so", "fine"), np.array([1, 1])),) * 3)
+    soft_labels = predict_soft_labels(teacher, TEXTS)
+    assert not teacher_scores(scheme, [teacher], soft_labels, texts=TEXTS, examples=one, seed=1).any()
+    assert scores(teacher, scheme).all()
+
+
 def test_the_histogram_counts_every_random_sequence_and_one_more_for_each_label(teacher):
     items = teacher.random_items(np.random.default_rng(1), RANDOM_SEQUENCES)
     says = softmax(predict_logits(teacher, items), axis=1).argmax(axis=1)

@@ -41,6 +41,30 @@ def test_texts_of_weight_zero_teach_nothing(run_config):
     assert good.argmax() != 4
 
 
+def test_only_texts_that_teach_are_held_out(run_config):
+    weights = np.zeros((1, 60))
+    weights[0, [3, 4]] = 1.0
+    for seed in range(8):
+        seen = {True: 0, False: 0}
+
+        def counting(logits, soft_labels, weights, seen=seen):
+            assert (weights > 0).all()
+            seen[torch.is_grad_enabled()] = len(logits)
+            return ForwardKL()(logits, soft_labels, weights)
+
+        settings = run_config(keys={"distill.epochs": 1}).distill
+        soft_labels = np.eye(5)[[0, 4] * 30][None]
+        distil_student(new_student(), ["bad", "fine"] * 30, soft_labels, weights, counting, settings, seed=seed)
+        assert seen == {True: 1, False: 1}
+
+
+def test_a_single_text_with_a_weight_is_refused(run_config):
+    weights = np.zeros((1, 60))
+    weights[0, 3] = 1.0
+    with pytest.raises(SoftLabelsError, match="1 of 60 texts have a weight above 0; give at least 2"):
+        distil(new_student(), run_config, ["dreadful"] * 60, [0] * 60, weights)
+
+
 def test_public_examples_teach_what_no_teacher_says(run_config):
     alone, with_public = new_student(), new_student()
     distil(alone, run_config, ["dreadful"] * 60, [0] * 60, np.ones((1, 60)))

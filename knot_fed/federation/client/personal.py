@@ -37,6 +37,7 @@ from knot_fed.privacy.ledger.entry import LedgerEntry
 from knot_fed.privacy.policy_checks import (
     check_consensus_is_accepted,
     check_evaluations,
+    check_own_metrics,
     check_test_size,
     rounded_metrics,
 )
@@ -211,12 +212,14 @@ def measured(
     """Return both models' metrics on the private test split after the last round, or the reason why they stay.
 
     They follow the rules of evaluation: limits, the size of the split, rounding, and the ledger, which counts two.
-    `labels` are in the geometry of the run's metrics.
+    Beside answers with a guarantee they stay, since both models are trained without noise. `labels` are in the geometry
+    of the run's metrics.
     """
     if round_number < client.run.rounds:
         return personal_wire.PersonalReply(withheld="metrics leave after the last round only")
     policy, ledger = client.policy, client.ledger
     try:
+        check_own_metrics(guaranteed=client.run.privacy.facts.has_guarantee, policy=policy)
         check_test_size(len(examples.test), policy=policy)
         with ledger.locked():
             check_evaluations(*ledger.evaluated(run), policy=policy, models=MEASURED)

@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 
+from knot_fed.aggregation import check_texts_teach
 from knot_fed.config import RunConfig
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.errors import phase
@@ -69,6 +70,7 @@ class Learner:
         rows, found = self.transfer.slice(server_round, self.config.slices), received.consensus
         weights = found.weights.sum(axis=0)
         self.folder.save_pooled(server_round, found.pooled, weights)
+        check_texts_teach(found, self.config.weights)
         left_out = int((weights == 0).sum())
         if left_out:
             logger.info("round %d: %d of %d transfer texts are left out", server_round, left_out, len(weights))
@@ -128,6 +130,7 @@ def _round_facts(server_round: int, received: Received, distillation: Distillati
         "round": server_round,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "teachers": received.teachers,
+        "texts_left_out": int((received.consensus.weights.sum(axis=0) == 0).sum()),
         "train_losses": list(distillation.train_losses),
         "validation_losses": list(distillation.validation_losses),
         "best_epoch": distillation.best_epoch,

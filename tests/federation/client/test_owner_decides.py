@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from knot_fed.config.choices import STARTS
 from knot_fed.federation.client.costs import estimate_cost, rounded_up
 from knot_fed.federation.client.release import teacher_plan
 from knot_fed.federation.wire import envelope, student_wire
@@ -128,6 +129,18 @@ def test_an_estimate_is_of_the_order_of_what_is_done(tmp_path):
     assert done <= cost.steps <= 2 * done + 3
     assert cost.bytes >= 4 * sum(p.numel() for p in build_classifier(plan.spec, seed=0).parameters())
     assert 0 < cost.seconds < 60
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_a_cost_covers_the_epochs_of_teachers_from_every_start(tmp_path, start):
+    keys = {"teacher.start": start, "teacher.epochs": 1, "teacher.round-epochs": 50, "teacher.batch-size": 32}
+    keys |= {"personal.consensus": "pooled", "personal.when": "rounds"} if start == "personal" else {}
+    client = Owner(tmp_path / "mine").run(keys=keys | {"round-texts": "all"}).client()
+    examples = client.examples()[0]
+    plan = teacher_plan(client, examples, PUBLIC, seed=1, asked=len(PUBLIC))
+    steps = estimate_cost(plan, build_classifier(plan.spec, seed=0), PUBLIC.texts, key=b"secret").steps
+    epochs = {"scratch": 1, "student": 50, "both": 51, "personal": 50}[start]
+    assert steps >= epochs * int(np.ceil(len(examples.train) / 32))
 
 
 def test_a_model_that_dp_sgd_cannot_train_is_refused_before_it_is_charged(tmp_path, monkeypatch):

@@ -78,6 +78,17 @@ def test_a_policy_that_gives_no_metrics_keeps_them_and_the_model_is_made(tmp_pat
     assert not [entry for entry in owner.entries() if entry.evaluations]
 
 
+@pytest.mark.parametrize(("policy", "leave"), [("", False), ("evaluate-without-guarantee = true", True)])
+@pytest.mark.parametrize("mechanism", ["dp-sgd", "gaussian"])
+def test_metrics_of_models_without_noise_leave_no_run_with_a_guarantee(tmp_path, mechanism, policy, leave):
+    owner = owner_of(tmp_path, policy, keys=KEYS | {"privacy.mechanism": mechanism})
+    reply = replied(owner, consensus())
+    assert (reply.before is not None) == (reply.after is not None) == leave
+    assert leave or "the run has a guarantee, which metrics of a model trained without noise" in reply.withheld
+    assert bool([entry for entry in owner.entries() if entry.evaluations]) == leave
+    assert (owner.state / "personal" / "knot_fed.json").is_file()
+
+
 def changed(change):
     soft_labels = FLAT.copy()
     change(soft_labels)

@@ -14,6 +14,7 @@ from knot_fed.federation.server.facts import privacy_facts
 from knot_fed.federation.server.kept_answers import KeptAnswers
 from knot_fed.federation.server.roster import ClientRecord, Roster
 from knot_fed.federation.wire.exchange import Claim
+from knot_fed.runs.run_folder import RunFolder
 from tests.federation.server.test_federated_run import folder_of, run, timeless
 
 STUDENT = "student/parameters.safetensors"
@@ -35,6 +36,18 @@ def named(folder, name, run):
     """Return a file's content; the model card bears the run's name, which is taken out."""
     content = (folder.path / name).read_bytes()
     return content.replace(run.encode(), b"RUN") if Path(name).name == "README.md" else content
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("summed", [False, True])
+def test_answers_outlive_a_filter_that_leaves_no_text(small, tmp_path, summed):
+    keys = {"distill.objective": "pooled", "weights.most-entropy": 0.01, "privacy.secure-sum": summed}
+    config = small(keys | {"weights.scheme": "uniform", "state-dir": str(tmp_path / "state")})
+    with pytest.raises(ConfigError, match=r"weights leave none of .* transfer texts"):
+        run(config, "filtered")
+    source = RunFolder.open(folder_of(config) / "filtered")
+    second = again(source, config, "unfiltered", **{"weights.most-entropy": 1.0})
+    assert second.read_summary()["clients_answered"] == 3
 
 
 @pytest.mark.slow
