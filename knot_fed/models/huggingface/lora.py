@@ -19,7 +19,7 @@ from knot_fed.models.huggingface.pretrained import unusable
 from knot_fed.models.huggingface.transformer import Loaded, TransformerClassifier, load_sequence_classifier
 from knot_fed.models.text_classifier import ModelSpec
 
-LEARNING_RATE = 3e-4
+LEARNING_RATE = 1e-3
 WHOLE = ["classifier", "pre_classifier", "score", "classification_head", "pooler", "sequence_summary", "logits_proj"]
 """Layers that are never quantised, since they are trained."""
 NAMED_IN_ERRORS = 8
