@@ -211,6 +211,7 @@ class DistillConfig(Section):
     )
     epochs: Epochs = Field(30, description="at most")
     patience: Epochs = Field(5, description="epochs without a lower held-out loss before stopping")
+    least_steps: int = Field(0, ge=0, le=100_000, description="more epochs, and patience, where they have fewer steps")
     batch_size: BatchSize = Field(128, description="transfer texts in a step")
     learning_rate: Rate = Field(0.0, description="0: the model's own default")
     warmup: Warmup = 0.0

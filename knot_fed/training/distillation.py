@@ -138,7 +138,8 @@ def distil_student(
     def held_out_score() -> float:
         return -targets.mean_loss(student, items, held_rows)
 
-    schedule, kept = Schedule.of(settings, loss=settings.loss, dropout=settings.dropout), take(items, train_rows)
+    kept, schedule = take(items, train_rows), Schedule.of(settings, loss=settings.loss, dropout=settings.dropout)
+    schedule = schedule.lasting(settings.least_steps, items=len(kept))
     result = fit(student, kept, batch_loss, held_out_score, schedule, seed=seed, start=start, on_epoch=on_epoch)
     saturated, in_loss = _saturated(student, items), targets.watch.seconds()
     return DistillationResult.of(result, saturated, seconds=time.monotonic() - started, in_loss=in_loss)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,22 @@ class Schedule:
             settings.epochs, settings.patience, settings.batch_size, settings.learning_rate, warmup=settings.warmup,
             shape=settings.schedule, clip_norm=settings.clip_norm, accumulate=settings.accumulate, **more,
         )  # fmt: skip
+
+    def steps(self, items: int) -> int:
+        """Return the optimiser steps of an epoch over so many items."""
+        return math.ceil(items / (self.batch_size * self.accumulate))
+
+    def lasting(self, steps: int, *, items: int) -> "Schedule":
+        """Return the schedule with as many times the epochs, and the patience, as all epochs need for these steps.
+
+        Examples
+        --------
+        >>> few = Schedule(epochs=4, patience=2, batch_size=256, learning_rate=0.0).lasting(90, items=1425)
+        >>> few.epochs, few.patience
+        (16, 8)
+        """
+        times = max(1, math.ceil(steps / (self.epochs * self.steps(items))))
+        return replace(self, epochs=times * self.epochs, patience=times * self.patience)
 
 
 def rate_factor(step: int, *, steps: int, warmup: float, shape: RateSchedule) -> float:
@@ -159,7 +175,7 @@ class _Training:
         self._generator = np.random.default_rng(seed)
         self._model, self._items, self._batch_loss, self._schedule = model, items, batch_loss, schedule
         self._loss, self._device = schedule.loss, device_of(model)
-        self._steps = math.ceil(len(items) / (schedule.batch_size * schedule.accumulate))  # of an epoch
+        self._steps = schedule.steps(len(items))
         self._rates = self._rates_after(epochs=0)
         model.compile_network()
 

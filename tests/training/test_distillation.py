@@ -127,3 +127,27 @@ def test_balanced_classes_weigh_the_same_in_sum():
     weights = class_weights(labels, 3).numpy()
     assert weights[0] * 3 == pytest.approx(weights[2] * 1)
     assert weights[labels].mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("least", "steps"), [(0, 8), (8, 8), (9, 16), (50, 56)])
+def test_a_small_transfer_set_is_distilled_for_the_least_steps(run_config, least, steps):
+    """54 of 60 texts in batches of 16 are 4 steps an epoch."""
+    taken = []
+
+    def counting(logits, soft_labels, weights):
+        taken.append(torch.is_grad_enabled())
+        return ForwardKL()(logits, soft_labels, weights)
+
+    keys = {"distill.epochs": 2, "distill.patience": 2, "distill.batch-size": 16, "distill.least-steps": least}
+    soft_labels = np.eye(5)[[0, 4] * 30][None]
+    result = distil_student(
+        new_student(),
+        ["bad", "fine"] * 30,
+        soft_labels,
+        np.ones((1, 60)),
+        counting,
+        run_config(keys=keys).distill,
+        seed=1,
+    )
+    assert taken.count(True) == steps
+    assert result.epochs_run == steps // 4
