@@ -10,6 +10,8 @@ from knot_fed.federation.server.roster import Outcome
 from knot_fed.federation.wire.exchange import Claim
 from knot_fed.training.distillation import DistillationResult, distillation_settings
 
+UNCOVERED = "; not the metrics of personal models, which are trained without noise"
+
 
 def data_facts(config: RunConfig, transfer: TransferSet) -> dict[str, dict[str, str | int]]:
     """Return the section `data` of `summary.json`: digests of the server's own two files, and of no client's.
@@ -55,6 +57,7 @@ def privacy_facts(config: RunConfig, outcome: Outcome) -> dict[str, object]:
     guarantee = described.covers
     if math.isfinite(epsilon):
         guarantee = f"epsilon {epsilon:.3g} at delta {delta:g} for each {described.unit}; covers {described.covers}"
+        guarantee += UNCOVERED if config.personal.consensus != "none" else ""
     return {
         "mechanism": privacy.mechanism,
         "guarantee": guarantee,

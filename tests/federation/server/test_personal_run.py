@@ -266,8 +266,12 @@ def test_the_seconds_of_a_client_count_its_personal_model_but_under_a_guarantee(
     assert all(client["seconds"] > 1000 for client in folder.read_summary()["clients"])
     told.clear()
     keys = {"privacy.mechanism": "gaussian", "weights.scheme": "uniform", "state-dir": str(tmp_path / "other-state")}
-    run(small(QUICK | POOLED | keys), "covered", tamper=slow)
+    covered, _ = run(small(QUICK | POOLED | keys), "covered", tamper=slow)
     assert told == [0.0] * 3
+    assert covered.read_summary()["privacy"]["guarantee"].endswith(
+        "not the metrics of personal models, which are trained without noise"
+    )
+    assert all(set(metrics) == {"before", "after"} for metrics in clients_of(covered).values())
 
 
 @pytest.mark.slow
