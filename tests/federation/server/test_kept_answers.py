@@ -39,9 +39,8 @@ def named(folder, name, run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("summed", [False, True])
-def test_answers_outlive_a_filter_that_leaves_no_text(small, tmp_path, summed):
-    keys = {"distill.objective": "pooled", "weights.most-entropy": 0.01, "privacy.secure-sum": summed}
+def test_answers_outlive_a_filter_that_leaves_no_text(small, tmp_path):
+    keys = {"distill.objective": "pooled", "weights.most-entropy": 0.01}
     config = small(keys | {"weights.scheme": "uniform", "state-dir": str(tmp_path / "state")})
     with pytest.raises(ConfigError, match=r"weights leave none of .* transfer texts"):
         run(config, "filtered")
