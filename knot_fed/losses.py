@@ -1,6 +1,9 @@
 """The distillation losses: the interface, all losses, plug-ins, and the registry by the names of `distill.loss`."""
 
+import contextlib
+import hashlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import torch
@@ -10,9 +13,10 @@ from typing_extensions import override
 
 from knot_fed.config import RunConfig
 from knot_fed.config.choices import LEARNT_COSTS
-from knot_fed.config.plugins import load_plugin
+from knot_fed.config.plugins import load_plugin, source_digest
 from knot_fed.errors import PluginError
 from knot_fed.geometry import configured_ground_cost
+from knot_fed.geometry.matrix_file import SUFFIXES
 from knot_fed.transport import Accuracy, GroundCost, OTLoss, sinkhorn_divergence
 from knot_fed.transport.checks import Batch, check_prepared
 
@@ -181,6 +185,20 @@ def reads_cost(config: RunConfig, *, key: LossKey = "distill.loss") -> bool:
 def learns_cost(config: RunConfig) -> bool:
     """Return whether the loss needs the first round's answers, from which its ground cost is learnt."""
     return reads_cost(config) and config.transport.cost in LEARNT_COSTS
+
+
+def loss_content(config: RunConfig, *, key: LossKey = "distill.loss") -> list[str]:
+    """Return digests of a plug-in's source and of the matrix that the loss reads, since files may change.
+
+    A plug-in without a source file, such as a callable object, has none.
+    """
+    name = config.distill.loss if key == "distill.loss" else config.personal.loss
+    if name not in BUILDERS:
+        with contextlib.suppress(TypeError, OSError):
+            return [source_digest(load_plugin(name, key=key, known=tuple(BUILDERS)))]
+    if reads_cost(config, key=key) and config.ground_cost.endswith(SUFFIXES):
+        return [hashlib.sha256(Path(config.ground_cost).read_bytes()).hexdigest()]
+    return []
 
 
 def make_loss(config: RunConfig, *, key: LossKey = "distill.loss", ground_cost: GroundCost | None = None) -> Loss:

@@ -10,7 +10,7 @@ from scipy.special import rel_entr
 
 from knot_fed.config import LOSSES, RunConfig, flattened
 from knot_fed.errors import ConfigError
-from knot_fed.losses import ForwardKL, ReverseKL, SinkhornDivergence, SymmetrisedKL, make_loss
+from knot_fed.losses import ForwardKL, ReverseKL, SinkhornDivergence, SymmetrisedKL, loss_content, make_loss
 from knot_fed.transport import OTLoss
 from tests.conftest import ROOT
 
@@ -167,3 +167,22 @@ def test_an_unknown_loss_is_refused_when_the_configuration_is_read(run_config):
 def test_a_users_own_function_that_is_none_is_refused_with_the_known_names(run_config, name, reason):
     with pytest.raises(ConfigError, match=f"{reason}.*use ot, sinkhorn-divergence"):
         make_loss(run_config(**{"distill.loss": name}))
+
+
+def test_the_content_of_a_loss_changes_with_its_source_or_its_matrix_and_with_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    source, matrix = tmp_path / "lost.py", tmp_path / "costs.csv"
+    source.write_text("def loss(logits, soft_labels, weights):\n    return logits.sum()\n")
+    matrix.write_text("0,1,2\n1,0,1\n2,1,0\n")
+
+    def found(**keys):
+        named = {key.replace("_", "."): value for key, value in keys.items()}
+        return loss_content(RunConfig.from_mapping({"task": "nli", "transport.cost": str(matrix), **named}))
+
+    own, read = found(distill_loss="lost:loss"), found(distill_loss="ot")
+    assert found(distill_loss="kl") == []
+    assert (own, read) == (found(distill_loss="lost:loss", seed=2), found(distill_loss="sinkhorn-divergence"))
+    source.write_text(source.read_text() + "# changed\n")
+    matrix.write_text("0,1,3\n1,0,2\n3,2,0\n")
+    assert own != found(distill_loss="lost:loss")
+    assert read != found(distill_loss="ot")

@@ -10,8 +10,9 @@ from knot_fed.config import PrivacyConfig, RunConfig, Scalar, kebab, readers_of
 from knot_fed.errors import ConfigError, RunFolderError
 from knot_fed.files import shorten_paths
 from knot_fed.preflight.unread import READERS
+from knot_fed.runs.sweep_tables import METHOD
 from knot_fed.sweep.content import CONTENT, SEVERAL
-from knot_fed.sweep.folder import NOT_OF_A_RUN
+from knot_fed.sweep.folder import METHODS, NOT_OF_A_RUN
 
 Shape = dict[str, str]
 """Everything that shapes a result, by configuration key and `content of NAME`, without settings that are not read."""
@@ -31,6 +32,7 @@ class StudyDescription:
     folder: Path
     config: Mapping[str, Scalar]  # lacks keys that an earlier version did not have
     grid: Mapping[str, Sequence[Scalar]]
+    methods: Mapping[str, Mapping[str, Scalar]]  # settings of each method of a sweep over methods
     clients: int
     content: Mapping[str, str] | None  # digests of the data files; None if they were not recorded
     attacked: Mapping[str, Scalar]  # client and effort of an audit
@@ -42,12 +44,16 @@ class StudyDescription:
         return tuple(str(values[f"data.{key}"]) for key in ("root", "clients", "public", "transfer"))
 
     def shape(self, values: Mapping[str, Scalar]) -> Shape:
-        """Return what shapes the result of one run, given its values of the grid.
+        """Return what shapes the result of one run, given its values of the grid, and its method if it has one.
+
+        A method is what it sets; the name tells methods apart only where a sweep of an earlier version lacks that.
 
         Raises RunFolderError if the configuration is not of this version.
         """
         defaults = RunConfig().to_mapping()
-        given = {**defaults, **self.config, **values}
+        named = str(values.get(METHOD, ""))
+        chosen = {key: value for key, value in values.items() if key != METHOD or named not in self.methods}
+        given = {**defaults, **self.config, **self.methods.get(named, {}), **chosen}
         try:
             run = RunConfig.from_mapping({key: value for key, value in given.items() if key in defaults})
         except ConfigError as error:
@@ -69,7 +75,9 @@ def read_description(file: Path) -> StudyDescription:
     attacked |= {"client": found["client"]} if "client" in found else {}
     names = str(config.get("data.clients", RunConfig().data.clients)).split(",")
     clients = int(found.get("clients", len(names)))
-    return StudyDescription(file.parent, config, found.get("grid", {}), clients, found.get(CONTENT), attacked)
+    return StudyDescription(
+        file.parent, config, found.get("grid", {}), found.get(METHODS, {}), clients, found.get(CONTENT), attacked
+    )
 
 
 def settle_unknown(described: Sequence[StudyDescription]) -> tuple[list[StudyDescription], list[str]]:

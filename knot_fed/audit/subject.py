@@ -12,6 +12,7 @@ from knot_fed.errors import ConfigError
 from knot_fed.federation.client.release import TEACHERS
 from knot_fed.federation.client.settings import Client
 from knot_fed.federation.server.learning import round_seed
+from knot_fed.federation.server.public_owner import as_teacher
 from knot_fed.federation.server.run import pretrained_student, read_server_data, start_student
 from knot_fed.geometry import evaluation_labels, learnt_ground_cost
 from knot_fed.losses import learns_cost, make_loss
@@ -102,7 +103,8 @@ class OpenedRun:
         """Return the answer of the pretrained student as one more teacher; empty if it is not pretrained."""
         if not self.config.student.pretrain:
             return []
-        own = public_teacher(self.config, [self.pretrained()], self.public)
+        teacher = as_teacher(self.config, self.pretrained(), self.public)
+        own = public_teacher(self.config, [teacher], self.public, self.transfer.texts)
         return [mechanism_of(own.run.privacy).answer(own, texts)]
 
     def consensus(self, answers: Mapping[str, TeacherAnswer], public: Sequence[TeacherAnswer] = ()) -> Consensus:

@@ -98,7 +98,7 @@ class Mechanism(ABC):
         frozen encoders and of logits; None disables them.
         """
         models, reused = self._models(plan, folder, features)
-        return OwnTeacher(plan.run, models, plan.noise, plan.examples, plan.seed, logits), reused
+        return OwnTeacher(plan.run, models, plan.noise, plan.examples, plan.transfer, plan.seed, logits), reused
 
     def _models(
         self, plan: TeacherPlan, folder: Path | None, features: Path | None
@@ -137,8 +137,8 @@ class Mechanism(ABC):
     ) -> Float[np.ndarray, "examples"]:
         """Return the score per text that the run weighs by; 0 if none is needed or allowed to leave."""
         return teacher_scores(
-            teacher.run.weights.scheme, teacher.trained, soft_labels, texts=texts, examples=teacher.examples,
-            seed=teacher.seed,
+            teacher.run.weights.scheme, teacher.trained, soft_labels, texts=texts, transfer=teacher.transfer,
+            examples=teacher.examples, seed=teacher.seed,
         )  # fmt: skip
 
     def answer(self, teacher: OwnTeacher, texts: Sequence[Text], *, rows: Rows | None = None) -> TeacherAnswer:

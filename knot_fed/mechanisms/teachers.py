@@ -23,6 +23,7 @@ class TeacherPlan:
     run: RunConfig  # after the client's policy has tightened it
     spec: ModelSpec
     examples: SplitExamples
+    transfer: Sequence[Text]  # the whole set, of which a request may ask a part
     seed: int  # of initial parameters, order and dropout
     noise: NoiseEvent | None  # result of `Mechanism.noise_event`; None without a guarantee
     student: TrainedState | None = None  # that teachers start from; None if it has another architecture, or none came
@@ -43,6 +44,7 @@ class OwnTeacher:
     models: Sequence[TextClassifier | None]  # one, one per start, or one per shard; None for a shard without records
     noise: NoiseEvent | None
     examples: SplitExamples  # what it was trained on and selected by
+    transfer: Sequence[Text]  # as in `TeacherPlan`
     seed: int  # of the random sequences that the prediction bias is measured on
     logits: Path | None = None  # cache of logits; None disables it
 
@@ -74,7 +76,9 @@ class OwnTeacher:
         return prediction_bias(self.trained, seed=seed)
 
 
-def public_teacher(run: RunConfig, models: Sequence[TextClassifier], public: SplitExamples) -> OwnTeacher:
+def public_teacher(
+    run: RunConfig, models: Sequence[TextClassifier], public: SplitExamples, transfer: Sequence[Text]
+) -> OwnTeacher:
     """Return models trained on public examples as one more teacher, without a privacy mechanism."""
     plain = run.privacy.model_copy(update={"mechanism": NO_MECHANISM, "compression": "none"})
-    return OwnTeacher(run.model_copy(update={"privacy": plain}), models, None, public, run.seed)
+    return OwnTeacher(run.model_copy(update={"privacy": plain}), models, None, public, transfer, run.seed)

@@ -20,7 +20,12 @@ from knot_fed.models.huggingface.head import FeatureExtractor, HeadClassifier, e
 from knot_fed.models.huggingface.lora import LoraClassifier, build_lora, merged
 from knot_fed.models.huggingface.pretrained import HF, is_path, is_pretrained
 from knot_fed.models.huggingface.prompted import build_prompted
-from knot_fed.models.huggingface.transformer import TransformerClassifier, build_pretrained, build_tiny_bert
+from knot_fed.models.huggingface.transformer import (
+    TransformerClassifier,
+    build_pretrained,
+    build_tiny_bert,
+    tiny_bert_positions,
+)
 from knot_fed.models.ngram_bag import NgramBag
 from knot_fed.models.plugins import build_plugin, is_plugin_model, plugin_identity
 from knot_fed.models.text_classifier import ModelSpec, TextClassifier
@@ -200,18 +205,22 @@ def model_identity(spec: ModelSpec) -> list[object]:
 def same_architecture(spec: ModelSpec, other: ModelSpec) -> bool:
     """Return whether a classifier of one specification can load the trained state of the other.
 
-    Lengths may differ, and the bits of frozen weights under adapters.
+    Lengths may differ, and the bits of frozen weights under adapters; tiny-bert has a parameter for each position.
 
     Examples
     --------
     >>> spec = ModelSpec("ngram-bag", "all", ("bad", "good"), paired=False, max_length=128)
     >>> same_architecture(spec, replace(spec, max_length=64)), same_architecture(spec, replace(spec, name="tiny-bert"))
     (True, False)
+    >>> tiny = replace(spec, name="tiny-bert")
+    >>> same_architecture(tiny, replace(tiny, max_length=512)), same_architecture(tiny, replace(tiny, max_length=1024))
+    (True, False)
     """
     lora = spec.lora
     if lora is not None and other.lora is not None:
         lora = lora.model_copy(update={"quantize": other.lora.quantize})
-    return replace(spec, max_length=other.max_length, lora=lora) == other
+    same_shapes = spec.name != "tiny-bert" or tiny_bert_positions(spec) == tiny_bert_positions(other)
+    return same_shapes and replace(spec, max_length=other.max_length, lora=lora) == other
 
 
 def _reduced_precision(spec: ModelSpec) -> list[str]:

@@ -14,6 +14,10 @@ def _transport(key: str) -> Condition:
     return lambda run: any(key in TRANSPORT_KEYS.get(loss, frozenset()) for loss in loss_keys(run).values())
 
 
+def _reads_any_cost(run: RunConfig) -> bool:
+    return any(reads_cost(run, key=key) for key in loss_keys(run))
+
+
 def _mechanism(setting: str) -> tuple[Condition, str]:
     needs = f"privacy.mechanism = {' or '.join(readers_of(setting))}"
     return lambda run: setting in run.privacy.facts.reads, needs
@@ -94,11 +98,11 @@ READERS: Mapping[str, tuple[Condition, str]] = {
     "weights.era-temperature": (lambda run: run.weights.pooling == "era", "weights.pooling = era"),
     "weights.trim": (lambda run: run.weights.pooling == "trimmed-mean", "weights.pooling = trimmed-mean"),
     "transport.cost": (
-        lambda run: reads_cost(run) or (run.labels.geometry == "auto" and run.geometry == "embedding"),
+        lambda run: _reads_any_cost(run) or (run.labels.geometry == "auto" and run.geometry == "embedding"),
         "distill.loss = ot or sinkhorn-divergence",
     ),
     "transport.encoder": (
-        lambda run: run.geometry == "embedding" or (run.transport.cost == "embedding" and reads_cost(run)),
+        lambda run: run.geometry == "embedding" or (run.transport.cost == "embedding" and _reads_any_cost(run)),
         "transport.cost = embedding",
     ),
     "transport.solver": (_transport("transport.solver"), "distill.loss = ot"),

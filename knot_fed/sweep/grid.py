@@ -21,6 +21,11 @@ SHAPING = ("task", "model", "trainable", "lora.", "prompt.", "labels.", "data.",
 """Prefixes of keys that change the data, the teachers or the student's start, and so the baselines."""
 OF_ROUNDS = ("teacher.start", "teacher.round-epochs", "student.restart")
 """Keys under these prefixes that no baseline reads."""
+START = ("model", "trainable", "lora.", "student.")
+START_TRAINED = (*START, "teacher.")
+"""Prefixes of keys that determine a student's start, new or pretrained."""
+NO_START = (*OF_ROUNDS, "teacher.models", "teacher.calibrate", "teacher.temperature")
+"""Keys under these prefixes that do not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,7 @@ class Cell:
     @property
     def shaping(self) -> dict[str, Scalar]:
         """Values of the grid that change the data, the teachers or the student's start."""
-        return {key: value for key, value in self.values.items() if key.startswith(SHAPING) and key not in OF_ROUNDS}
+        return _shaping(self.values)
 
     @property
     def reference(self) -> str:
@@ -105,27 +110,40 @@ def make_cells(
     ConfigError if a combination is not a valid configuration, or two give run folders of the same name.
     """
     cells: dict[str, Cell] = {}
-    laid = {name: RunConfig.from_mapping(base.to_mapping() | dict(preset)) for name, preset in (methods or {}).items()}
+    study: dict[str, Scalar] = {**base.to_mapping()}
+    laid: dict[str, dict[str, Scalar]] = {name: {**study, **preset} for name, preset in (methods or {}).items()}
     combinations = itertools.product(seeds, laid or [""], itertools.product(*grid.values()))
     for seed, method, combination in combinations:
-        over = laid.get(method, base)
+        over = laid.get(method, study)
         set_here = _without_unread(dict(zip(grid, combination, strict=True)), over)
         values = {METHOD: method, **set_here} if method else set_here
         name = _cell_name(seed, values)
         if name not in cells:
-            laid_over = set_here | {SEED: seed, "name": name}
-            config, study = (RunConfig.from_mapping(given.to_mapping() | laid_over) for given in (over, base))
-            cells[name] = Cell(name, seed, values, config, study)
+            own: dict[str, Scalar] = {SEED: seed, "name": name}
+            config = RunConfig.from_mapping(over | set_here | own)
+            of_study = RunConfig.from_mapping(study | _shaping(set_here) | own) if method else config
+            cells[name] = Cell(name, seed, values, config, of_study)
         elif cells[name].values != values:
             raise ConfigError(f"--grid: two combinations would share the run folder {name}; rename one of the values")
-    _check_geometry(list(cells.values()))
+    _check_baselines(list(cells.values()))
     return list(cells.values())
 
 
-def _check_geometry(cells: Sequence[Cell]) -> None:
-    """Refuse to compare SD and W1 of cells that measure them in different geometries."""
+def _shaping(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    return {key: value for key, value in values.items() if key.startswith(SHAPING) and key not in OF_ROUNDS}
+
+
+def _check_baselines(cells: Sequence[Cell]) -> None:
+    """Refuse to compare cells that measure SD and W1 in different geometries, or whose students start differently."""
     found = dict[str, tuple[str, str]]()
     for cell in cells:
+        start, of_study = _start(cell.config), _start(cell.study)
+        other = ", ".join(sorted(key for key in start if start[key] != of_study[key]))
+        if other:
+            raise ConfigError(
+                f"--methods {cell.values[METHOD]}: sets {other}, which changes the student's start too, and all methods"
+                " of a table start from the study's; set it in the study"
+            )
         geometry = cell.config.geometry
         measured = geometry, cell.config.transport.encoder if geometry == "embedding" else ""
         if found.setdefault(cell.reference, measured) != measured:
@@ -135,11 +153,18 @@ def _check_geometry(cells: Sequence[Cell]) -> None:
             )
 
 
-def _without_unread(values: dict[str, Scalar], base: RunConfig) -> dict[str, Scalar]:
-    read = TRANSPORT_KEYS.get(str(values.get("distill.loss", base.distill.loss)), frozenset())
-    pooling = values.get("weights.pooling", base.weights.pooling)
+def _start(config: RunConfig) -> dict[str, Scalar]:
+    """Return what determines the student's start beside the data."""
+    trained = START_TRAINED if config.student.pretrain else START
+    return {key: value for key, value in config.to_mapping().items() if key.startswith(trained) and key not in NO_START}
+
+
+def _without_unread(values: dict[str, Scalar], over: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    given = {**over, **values}
+    losses = [given["distill.loss"], *([given["personal.loss"]] if given["personal.consensus"] != "none" else [])]
+    read = frozenset[str]().union(*(TRANSPORT_KEYS.get(str(loss), frozenset()) for loss in losses))
     unread = {key for key in values if key.startswith("transport.") and key not in read}
-    unread |= set() if pooling in WEIGHTED else {"weights.scheme", "weights.power"}
+    unread |= set() if given["weights.pooling"] in WEIGHTED else {"weights.scheme", "weights.power"}
     return {key: value for key, value in values.items() if key not in unread}
 
 

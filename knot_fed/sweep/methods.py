@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from knot_fed.config import RunConfig, Scalar, check_known_keys, known_keys
-from knot_fed.config.overrides import PACKAGE, read_override
+from knot_fed.config.overrides import PACKAGE, absolute, read_override
 from knot_fed.errors import ConfigError, shown
 from knot_fed.sweep.grid import SEED, SET_BY_SWEEP
 
@@ -42,7 +42,8 @@ def read_methods(text: str) -> dict[str, dict[str, Scalar]]:
         name = Path(part).stem
         if name in methods:
             raise ConfigError(f"--methods {shown(text)}: {name} is given twice; give each method once")
-        methods[name] = read_override(part if part.endswith(".toml") else str(PLACE / f"{part}.toml"))
+        given = read_override(part if part.endswith(".toml") else str(PLACE / f"{part}.toml"))
+        methods[name] = {key: absolute(key, value) for key, value in given.items()}
         check_known_keys(methods[name], known=known_keys(RunConfig), where=f"--methods {name}")
         taken = sorted(key for key in methods[name] if key in (*SET_BY_SWEEP, SEED))
         if taken:

@@ -10,6 +10,7 @@ from knot_fed.data.private import join_examples
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.federation.client.release import TEACHERS, teacher_plan
 from knot_fed.federation.client.settings import Client
+from knot_fed.federation.server.public_owner import as_teacher
 from knot_fed.federation.server.run import pretrained_student, public_domain, read_server_data, student_spec
 from knot_fed.geometry import evaluation_labels
 from knot_fed.mechanisms import OwnTeacher, mechanism_of, public_teacher, received_answer
@@ -102,7 +103,9 @@ def open_client(config: RunConfig, index: int, count: int) -> Client:
 def train_as_run(
     client: Client, examples: SplitExamples, transfer: TransferSet, *, seed: int, folder: Path | None
 ) -> OwnTeacher:
-    """Train a client's teacher as a run does, or load it from the folder."""
+    """Train a client's teacher as a run does in one training from nothing, or load it from the folder."""
+    settings = client.run.teacher.model_copy(update={"start": "scratch"})
+    client = replace(client, run=client.run.model_copy(update={"teacher": settings}))
     plan = teacher_plan(client, examples, transfer, seed=seed, asked=len(transfer))
     return mechanism_of(plan.run.privacy).train(plan, folder=folder, features=client.features)[0]
 
@@ -115,9 +118,10 @@ def open_owners(config: RunConfig, transfer: TransferSet, public: SplitExamples,
         teacher = train_as_run(client, examples, transfer, seed=client.seed(), folder=client.state / TEACHERS)
         owners.append(DataOwner(client.name, teacher, examples))
     if config.student.pretrain:
-        student = pretrained_student(config, public, transfer)
+        pretrained = as_teacher(config, pretrained_student(config, public, transfer), public)
         name = public_domain(config, [owner.name for owner in owners])
-        owners.append(DataOwner(name, public_teacher(config, [student], public), public, is_server=True))
+        teacher = public_teacher(config, [pretrained], public, transfer.texts)
+        owners.append(DataOwner(name, teacher, public, is_server=True))
     return owners
 
 

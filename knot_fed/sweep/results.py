@@ -20,7 +20,7 @@ def cell_rows(cell: Cell, summary: dict[str, Any]) -> list[Row]:
     """Return the rows of one finished cell, its student after distillation."""
     flat = cell.config.to_mapping()
     described: Row = {setting: flat[key] for setting, key in SETTING_KEYS.items()}
-    if cell.config.distill.loss not in TRANSPORT_KEYS:
+    if cell.config.distill.loss not in TRANSPORT_KEYS and "transport.cost" not in cell.values:
         described["cost"] = ""
     described["weights"] = cell.config.weights.weighting
     described |= {key: value for key, value in cell.values.items() if key not in SETTING_KEYS.values()}

@@ -32,6 +32,7 @@ def teacher_scores(
     soft_labels: SoftLabels,
     *,
     texts: Sequence[Text],
+    transfer: Sequence[Text],
     examples: SplitExamples,
     seed: int,
 ) -> Float[np.ndarray, "examples"]:
@@ -43,12 +44,14 @@ def teacher_scores(
         By `SchemeFacts.reads`: `text_density` for density, `domain_scores` for domain; for confidence, and for
         plug-ins, `prediction_confidence`, with the histogram of arg-max predictions as bias under
         `histogram-confidence`; `selected_texts` for selective, `training_fit` for adafd, `expected_reliability` for
-        reliability. The last two are 0 for a client of one label, which fits it and predicts it by answering nothing
-        else.
+        reliability. The last two are 0 for a teacher trained on one label, which fits it and predicts it by answering
+        nothing else.
     models
         Those whose mean prediction the soft labels are.
-    texts, examples
-        The public texts, and the client's own examples; the test split is not read.
+    texts, transfer
+        The public texts to score, and the whole transfer set, against which `domain` tells the private texts.
+    examples
+        The client's own; the test split is not read.
     seed
         Of the random sequences on which the bias is measured.
     """
@@ -58,10 +61,11 @@ def teacher_scores(
     if reads == "density":
         return text_density(texts, examples.train.texts)
     if reads == "domain":
-        return domain_scores(texts, examples.train.texts, models)
+        return domain_scores(texts, examples.train.texts, models, transfer=transfer)
     if reads == "selection":
         return selected_texts(texts, examples)
-    if reads in ("training-loss", "reliability") and len(np.unique(examples.train.labels)) == 1:
+    trained = any(model.trains for model in models)
+    if trained and reads in ("training-loss", "reliability") and len(np.unique(examples.train.labels)) == 1:
         return np.zeros(len(soft_labels), dtype=np.float32)
     if reads == "training-loss":
         return np.full(len(soft_labels), training_fit(models, examples.train), dtype=np.float32)
@@ -120,43 +124,49 @@ def text_density(texts: Sequence[Text], private: Sequence[Text]) -> Float[np.nda
 
 
 def domain_scores(
-    texts: Sequence[Text], private: Sequence[Text], models: Sequence[TextClassifier]
+    texts: Sequence[Text], private: Sequence[Text], models: Sequence[TextClassifier], *, transfer: Sequence[Text]
 ) -> Float[np.ndarray, "examples"]:
     """Return `exp(z - 4)` for each text, in [exp(-8), 1], where z says how much it is like the private texts.
 
-    A linear classifier is trained to tell the private texts from the others, on the models' frozen features, or else on
-    hashed words. Its log-odds estimate the ratio of the two densities (Sugiyama et al. 2012); z is that, standardised
-    over the texts and cut at -4 and 4, so that clients with more or fewer texts are comparable. Weights are then
-    `softmax(power * z)` over the teachers: each answers for its own domain, as in a mixture of local experts (Jacobs et
-    al. 1991). Shao et al. 2024 select texts by such a ratio.
+    A linear classifier is trained to tell the private texts from the transfer set, on the models' frozen features, or
+    else on hashed words. Its log-odds estimate the ratio of the two densities (Sugiyama et al. 2012); z is that,
+    standardised over the transfer set and cut at -4 and 4, so that clients with more or fewer texts are comparable, and
+    a text has one score whichever others are asked with it. Weights are then `softmax(power * z)` over the teachers:
+    each answers for its own domain, as in a mixture of local experts (Jacobs et al. 1991). Shao et al. 2024 select
+    texts by such a ratio.
 
     It reveals what `text_density` does: which of the texts are like the private ones.
 
     Examples
     --------
-    >>> scores = domain_scores(["a clean room", "bond yields fell"], ["clean room", "room with a view"], [])
+    >>> transfer = ["a clean room", "bond yields fell"]
+    >>> scores = domain_scores(transfer, ["clean room", "room with a view"], [], transfer=transfer)
     >>> bool(scores[0] > scores[1])
     True
     """
-    found, own = _features([*texts], [*private], models)
+    found, own, asked = _features([*transfer], [*private], [*texts], models)
     classifier = LogisticRegression(C=DOMAIN_REGULARISATION, max_iter=DOMAIN_STEPS)
-    classifier.fit(_stacked(own, found), np.repeat([1, 0], [len(private), len(texts)]))
-    odds = classifier.decision_function(found)
-    deviation = float(odds.std())
-    z = (odds - odds.mean()) / deviation if deviation > 0 else np.zeros(len(texts))
+    classifier.fit(_stacked(own, found), np.repeat([1, 0], [len(private), len(transfer)]))
+    usual = classifier.decision_function(found)
+    deviation = float(usual.std())
+    z = (classifier.decision_function(asked) - usual.mean()) / deviation if deviation > 0 else np.zeros(len(texts))
     scores: Float[np.ndarray, examples] = np.exp(np.clip(z, -MOST_DEVIATION, MOST_DEVIATION) - MOST_DEVIATION)
     return scores.astype(np.float32)
 
 
-def _features(texts: list[Text], private: list[Text], models: Sequence[TextClassifier]) -> tuple[Any, Any]:
-    """Return rows for both lists of texts: the models' frozen features, standardised over the texts, or TF-IDF."""
+def _features(
+    transfer: list[Text], private: list[Text], texts: list[Text], models: Sequence[TextClassifier]
+) -> tuple[Any, Any, Any]:
+    """Return rows for the three lists: the models' frozen features, standardised over the transfer set, or TF-IDF."""
     frozen = models[0].frozen_features if models else None
     if frozen is None:
         words = HashingVectorizer(n_features=HASHED_WORDS, alternate_sign=False, norm=None)
-        pipeline = make_pipeline(words, TfidfTransformer())
-        return pipeline.fit_transform(_joined(texts)), pipeline.transform(_joined(private))
-    scaler = StandardScaler().fit(found := frozen(texts))
-    return scaler.transform(found), scaler.transform(frozen(private))
+        pipeline = make_pipeline(words, TfidfTransformer()).fit(_joined(transfer))
+        return tuple(pipeline.transform(_joined(each)) for each in (transfer, private, texts))
+    found = frozen(transfer)
+    scaler = StandardScaler().fit(found)
+    asked = found if texts == transfer else frozen(texts)
+    return scaler.transform(found), scaler.transform(frozen(private)), scaler.transform(asked)
 
 
 def _stacked(first: Any, second: Any) -> Any:

@@ -16,8 +16,10 @@ from knot_fed.cli.main import app
 from knot_fed.config import RunConfig
 from knot_fed.config.choices import POOLINGS
 from knot_fed.data.reviews import builtin_examples
+from knot_fed.federation.server.public_owner import PublicOwner
 from knot_fed.federation.server.run import start_student
 from knot_fed.labels import LabelSpace, check_soft_labels
+from knot_fed.sweep.references import open_owners
 from knot_fed.training.teacher import predict_soft_labels
 
 pytestmark = pytest.mark.slow
@@ -91,6 +93,19 @@ def test_an_audited_teacher_is_the_runs_own_and_a_student_is_distilled_anew_each
     told = [predict_soft_labels(student, texts) for student in students]
     np.testing.assert_array_equal(*told)
     assert np.abs(told[0] - before).max() > 0
+
+
+@pytest.mark.parametrize("calibrate", [False, True])
+def test_the_public_teacher_of_audits_and_baselines_answers_as_the_servers_own(config, calibrate):
+    config = RunConfig.from_mapping(config.to_mapping() | {"teacher.calibrate": calibrate, "student.pretrain": True})
+    opened = OpenedRun.open(config, clients=3)
+    owner = PublicOwner(config, opened.pretrained(), opened.public, opened.transfer)
+    asked = owner.answer(opened.pretrained()).soft_labels
+    texts = opened.transfer.texts
+    (audited,) = opened.public_answers(texts)
+    np.testing.assert_array_equal(audited.soft_labels, asked)
+    *_, server = open_owners(config, opened.transfer, opened.public, 3)
+    np.testing.assert_array_equal(server.answer(texts, config.weights).soft_labels, asked)
 
 
 @pytest.mark.parametrize("mechanism", ["dp-sgd", "pate", "gaussian"])

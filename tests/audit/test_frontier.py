@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+import math
 import re
 import shutil
 import tomllib
@@ -260,3 +261,28 @@ def test_folders_that_are_no_sweep_and_no_audit_are_refused(folders, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(RunFolderError, match="neither a sweep nor an audit"):
         price_of_privacy([folders[0], tmp_path / "empty"])
+
+
+def test_a_method_is_what_it_sets_and_an_audit_of_its_run_joins_it(study, tmp_path):
+    """A guarantee that a method sets is a guarantee, and the methods' names compare nothing."""
+    methods = {"plain": {}, "noisy": {"privacy.mechanism": "dp-sgd", "privacy.epsilon": 2.0}}
+    folder = tmp_path / "methods"
+    config = study()
+    SweepFolder.open(folder, config=config, grid={}, clients=3, seeds=[1, 2, 3], methods=methods)
+    rows = [{"seed": seed, "line": "student before", "domain": "mean", "sd": 1.0} for seed in (1, 2, 3)]
+    rows += [
+        {"cell": f"{seed}{name}", "method": name, "seed": seed, "line": "student after", "domain": "mean"}
+        | {"loss": "ot", "objective": config.distill.objective, "weights": "uniform", "cost": "augmented"}
+        | {"sd": sd + 0.01 * seed, "macro_f1": 0.4, "bytes_up": 1e5}
+        for name, sd in (("plain", 0.8), ("noisy", 0.9))
+        for seed in (1, 2, 3)
+    ]
+    pd.DataFrame(rows).reindex(columns=[*RESULTS, "method"]).to_csv(folder / "results.csv", index=False)
+    pd.DataFrame(columns=list(COMPARISON)).to_csv(folder / "comparison.csv", index=False)
+    audited = audit(tmp_path / "audit", private(study), bounds=[0.5])
+    table = price_of_privacy([folder, audited]).table
+    assert [tuple(row) for row in table[["mechanism", "epsilon"]].to_numpy()] == [("dp-sgd", 2.0), ("none", math.inf)]
+    noisy = table[table["mechanism"] == "dp-sgd"].iloc[0]
+    assert noisy["unit"] == "example"
+    assert noisy["audited_epsilon"] == 0.5
+    assert noisy["gain_kept"] == pytest.approx(0.08 / 0.18)

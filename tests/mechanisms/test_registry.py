@@ -31,7 +31,7 @@ def test_the_class_of_a_mechanism_does_what_the_registry_declares(name):
     assert isinstance(mechanism, RowMechanism) == (facts.noise_on == "rows")
     spec, examples = ModelSpec("ngram-bag", "all", ("a", "b"), False, 16), SplitExamples(FEW, FEW, FEW)
     run = RunConfig(privacy=privacy, weights=WeightsConfig(scheme="uniform"))
-    plan = TeacherPlan(run, spec, examples, 1, NoiseEvent(1.0))
+    plan = TeacherPlan(run, spec, examples, FEW.texts, 1, NoiseEvent(1.0))
     assert (mechanism.schedule(plan) is not None) == (facts.noise_on == "teacher")
     assert (mechanism.noise_event(privacy, texts=3, asked=3) is not None) == facts.has_guarantee
     assert all(hasattr(privacy, setting) for setting in facts.reads)

@@ -146,3 +146,9 @@ def test_the_defaults_are_silent_and_a_sweep_is_told_only_of_what_no_cell_reads(
     cells = [RunConfig.from_mapping({"transport.cost": "semantic", "distill.loss": loss}) for loss in ("ot", "entropy")]
     assert unread_settings(cells) == []
     assert len(unread_settings(cells[1:])) == 1
+
+
+def test_a_ground_cost_that_personal_models_read_has_an_effect():
+    others = {"distill.loss": "kl", "personal.consensus": "pooled", "personal.loss": "ot"}
+    run = RunConfig.from_mapping({"transport.cost": "semantic", **others})
+    assert not [line for line in unread_settings([run]) if "transport" in line]

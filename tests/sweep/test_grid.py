@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from knot_fed.config import RunConfig
 from knot_fed.config.overrides import resolve_config
 from knot_fed.errors import ConfigError
 from knot_fed.sweep.folder import SweepFolder
@@ -118,3 +119,11 @@ def test_a_weighting_is_not_varied_under_a_pooling_that_weighs_nobody():
     grid = parse_grid("weights.scheme=uniform,size weights.pooling=mean,median", base)
     cells = make_cells(base, grid, [1])
     assert [cell.config.weights.weighting for cell in cells] == ["uniform", "unweighted median", "size"]
+
+
+def test_a_ground_cost_is_varied_where_personal_models_read_it():
+    base = RunConfig.from_mapping({"distill.loss": "kl", "personal.consensus": "pooled", "personal.loss": "ot"})
+    grid = parse_grid("transport.cost=semantic,zero-one", base)
+    assert [cell.config.transport.cost for cell in make_cells(base, grid, [1])] == ["semantic", "zero-one"]
+    (cell,) = make_cells(RunConfig.from_mapping({"distill.loss": "kl"}), grid, [1])
+    assert cell.values == {}

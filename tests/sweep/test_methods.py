@@ -104,3 +104,44 @@ def test_what_is_no_method_is_refused_in_one_sentence(tmp_path, monkeypatch, tex
     (tmp_path / "mine.toml").write_text(content)
     with pytest.raises(ConfigError, match=said):
         read_methods(text)
+
+
+@pytest.mark.parametrize(
+    ("methods", "grid"),
+    [("ds-fl,fedmd", "weights.pooling=era,mean"), ("ds-fl,fedmd", "teacher.start=personal,scratch")],
+)
+def test_a_grid_may_set_what_the_study_alone_could_not(methods, grid):
+    cells = make_cells(BASE, parse_grid(grid, BASE), [1], read_methods(methods))
+    assert len(cells) == 4
+    assert {cell.study.weights.pooling for cell in cells} == {BASE.weights.pooling}
+    assert {cell.study.teacher.start for cell in cells} == {BASE.teacher.start}
+
+
+@pytest.mark.parametrize(
+    ("setting", "refused"),
+    [
+        ("student.pretrain = false", True),
+        ("teacher.epochs = 3", True),
+        ("model = 'tiny-bert'", True),
+        ("teacher.calibrate = true", False),
+        ("teacher.models = 'ngram-bag'", False),
+        ("student.restart = false", False),
+    ],
+)
+def test_a_method_that_changes_the_students_start_is_refused(tmp_path, setting, refused):
+    """The start is a line of the study, from which every method's share of the gap counts."""
+    own = tmp_path / "mine.toml"
+    own.write_text(setting)
+    if not refused:
+        assert len(make_cells(BASE, {}, [1], read_methods(f"{own},knot"))) == 2
+        return
+    key = setting.partition(" ")[0]
+    with pytest.raises(ConfigError, match=f"mine: sets {key}, which changes the student's start"):
+        make_cells(BASE, {}, [1], read_methods(f"{own},knot"))
+
+
+def test_relative_paths_in_a_method_count_from_the_folder_of_the_call(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "costs.csv").write_text("0,1\n1,0\n")
+    (tmp_path / "mine.toml").write_text("transport.cost = 'costs.csv'")
+    assert read_methods("mine.toml")["mine"] == {"transport.cost": str(tmp_path.resolve() / "costs.csv")}

@@ -40,7 +40,7 @@ def teacher():
 
 def scores(teacher, scheme):
     soft_labels = predict_soft_labels(teacher, TEXTS)
-    return teacher_scores(scheme, [teacher], soft_labels, texts=TEXTS, examples=EXAMPLES, seed=1)
+    return teacher_scores(scheme, [teacher], soft_labels, texts=TEXTS, transfer=TEXTS, examples=EXAMPLES, seed=1)
 
 
 @pytest.mark.parametrize("scheme", [name for name, facts in SCHEMES.items() if facts.reads in ("nothing", "examples")])
@@ -65,7 +65,7 @@ def test_each_scheme_is_sent_its_own_score(teacher):
 def test_a_client_of_one_label_reports_no_fit_and_no_reliability(teacher, scheme):
     one = SplitExamples(*(LabelledTexts(("so", "fine"), np.array([1, 1])),) * 3)
     soft_labels = predict_soft_labels(teacher, TEXTS)
-    assert not teacher_scores(scheme, [teacher], soft_labels, texts=TEXTS, examples=one, seed=1).any()
+    assert not teacher_scores(scheme, [teacher], soft_labels, texts=TEXTS, transfer=TEXTS, examples=one, seed=1).any()
     assert scores(teacher, scheme).all()
 
 
@@ -152,7 +152,7 @@ def test_domain_scores_rank_texts_by_the_ratio_of_the_densities():
     generator = np.random.default_rng(0)
     own = {f"own {row}": generator.normal((1, 0), 1, 2) for row in range(400)}
     found = {f"found {row}": generator.normal((0, 0), 1, 2) for row in range(400)}
-    scores = domain_scores([*found], [*own], [Blobs(own | found)])
+    scores = domain_scores([*found], [*own], [Blobs(own | found)], transfer=[*found])
     assert ((np.exp(-8) <= scores) & (scores <= 1)).all()
     along = np.array([row[0] for row in found.values()])
     assert np.corrcoef(np.log(scores), along)[0, 1] > 0.95
@@ -162,10 +162,32 @@ def test_domain_scores_rank_texts_by_the_ratio_of_the_densities():
 
 @given(st.integers(1, 40))
 def test_domain_scores_do_not_depend_on_how_many_private_texts_there_are(repeats):
-    once = domain_scores(TEXTS, ["a clean room", "fine"], [])
-    again = domain_scores(TEXTS, ["a clean room", "fine"] * repeats, [])
+    once = domain_scores(TEXTS, ["a clean room", "fine"], [], transfer=TEXTS)
+    again = domain_scores(TEXTS, ["a clean room", "fine"] * repeats, [], transfer=TEXTS)
     assert (np.argsort(once, kind="stable") == np.argsort(again, kind="stable")).all()
 
 
 def test_texts_that_are_all_alike_are_of_no_domain():
-    np.testing.assert_allclose(domain_scores(["a", "a"], ["a b", "c"], []), np.exp(-4), rtol=1e-6)
+    np.testing.assert_allclose(domain_scores(["a", "a"], ["a b", "c"], [], transfer=["a", "a"]), np.exp(-4), rtol=1e-6)
+
+
+@given(st.sets(st.integers(0, 2), min_size=1))
+def test_a_text_has_one_domain_score_whichever_others_are_asked_with_it(asked):
+    """Rounds ask for slices, and baselines for the texts of one domain at a time."""
+    private, rows = ["a clean room", "fine"], sorted(asked)
+    found = {text: np.array([len(text), text.count("o")], float) for text in [*TEXTS, *private]}
+    for models in ([], [Blobs(found)]):
+        whole = domain_scores(TEXTS, private, models, transfer=TEXTS)
+        part = domain_scores([TEXTS[row] for row in rows], private, models, transfer=TEXTS)
+        np.testing.assert_allclose(part, whole[rows], rtol=1e-6)
+
+
+@pytest.mark.parametrize("scheme", ["adafd", "reliability"])
+def test_a_teacher_without_training_is_weighed_whatever_labels_its_owner_has(scheme):
+    class Untrained(NgramBag):
+        trains = False
+
+    model = Untrained(ModelSpec("ngram-bag", "all", LabelSpace.preset("nli").names, False, 32, ()))
+    one = SplitExamples(*[LabelledTexts(PRIVATE.texts, np.array([1, 1]))] * 3)
+    rows = predict_soft_labels(model, TEXTS)
+    assert teacher_scores(scheme, [model], rows, texts=TEXTS, transfer=TEXTS, examples=one, seed=1).all()

@@ -19,8 +19,9 @@ from knot_fed.federation.client.held_texts import requested_texts
 from knot_fed.federation.client.release import TEACHERS
 from knot_fed.federation.client.settings import Client
 from knot_fed.federation.wire import personal_wire
+from knot_fed.geometry.matrix_file import SUFFIXES
 from knot_fed.labels import LabelSpace
-from knot_fed.losses import TRANSPORT_KEYS, make_loss
+from knot_fed.losses import loss_content, make_loss, reads_cost
 from knot_fed.mechanisms import TeacherPlan
 from knot_fed.models import (
     ModelSpec,
@@ -95,7 +96,7 @@ def check_own_loss(client: Client) -> None:
         return
     if is_plugin(loss) and loss not in policy.models:
         raise PolicyError("personal.loss is a function that only the server names; add it to models in the policy")
-    if "transport.cost" in TRANSPORT_KEYS.get(loss, ()) and run.ground_cost.endswith((".npy", ".csv")):
+    if reads_cost(run, key="personal.loss") and run.ground_cost.endswith(SUFFIXES):
         raise PolicyError(
             "transport.cost is a file, which only the server has; use a named cost, or another personal.loss"
         )
@@ -151,8 +152,10 @@ class PersonalMaking:
     def personal(self, alone: TextClassifier) -> TextClassifier:
         """Load or train the personal model, and enter it as the run's newest one."""
         client, models, number = self.client, PersonalModels(self.client.state), self.request.slice.round
-        with client.ledger.locked():
-            before = models.before(self.run, number, resumed=client.run.resume)
+        before = ""
+        if client.run.personal.when == "rounds":
+            with client.ledger.locked():
+                before = models.before(self.run, number, resumed=client.run.resume)
         digest = self._digest(before)
         model, _ = load_or_train(
             models.folder(digest), partial(self._train, alone, models.folder(before) if before else None),
@@ -183,14 +186,14 @@ class PersonalMaking:
             start, self.request.soft_labels, client.run.personal.model_dump(exclude={"consensus", "when"}),
             client.run.transport.model_dump(), client.run.label_space().to_json(), self.settings.model_dump(),
             self.transfer.fingerprint, asked.start, asked.stop, asked.round, client.seed(),
-            None if kept is None else kept.tolist(),
+            None if kept is None else kept.tolist(), *loss_content(client.run, key="personal.loss"),
         )  # fmt: skip
 
     def _plain_plan(self) -> TeacherPlan:
         run = self.client.run
         privacy = run.privacy.model_copy(update={"mechanism": NO_MECHANISM})
         plain = run.model_copy(update={"privacy": privacy, "teacher": self.settings})
-        return TeacherPlan(plain, self.spec, self.examples, self.client.seed(), None)
+        return TeacherPlan(plain, self.spec, self.examples, self.transfer.texts, self.client.seed(), None)
 
 
 class Both(NamedTuple):

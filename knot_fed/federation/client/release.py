@@ -81,7 +81,7 @@ def teacher_plan(
     if privacy.facts.has_guarantee:
         covered = strict.teacher.model_copy(update={"class_weights": "none"})
         strict = strict.model_copy(update={"teacher": covered})
-    return TeacherPlan(strict, client.spec(transfer), examples, seed, noise, student)
+    return TeacherPlan(strict, client.spec(transfer), examples, transfer.texts, seed, noise, student)
 
 
 class _Release:

@@ -60,7 +60,7 @@ class KeptAnswers:
     clients: dict[str, KeptClient]
     answers: Mapping[str, TeacherAnswer]  # empty after a secure sum
     pooled: SoftLabels | None = None
-    scored: bool = False  # whether the answers had scores, which the weighting scheme read
+    scored: bool = False  # whether the answers had scores, which the weighting scheme read; in version 0.1 always
     selected: Float[np.ndarray, "texts"] | None = None
 
     @classmethod
@@ -116,7 +116,7 @@ class KeptAnswers:
                 name: TeacherAnswer(arrays["soft_labels"][row], arrays["scores"][row], clients[name].examples)
                 for row, name in enumerate(facts["answered"])
             }
-            sums = arrays.get("pooled"), facts["scored"], arrays.get("selected")
+            sums = arrays.get("pooled"), facts.get("scored", True), arrays.get("selected")
             return cls(facts["fingerprint"], clients, answers, *sums)
         except OSError as error:
             raise RunFolderError(

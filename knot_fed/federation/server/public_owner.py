@@ -11,6 +11,15 @@ from knot_fed.training.teacher import calibrate, train_teacher
 from knot_fed.types import SplitExamples, TeacherAnswer
 
 
+def as_teacher(config: RunConfig, pretrained: TextClassifier, public: SplitExamples) -> TextClassifier:
+    """Return the pretrained student as a teacher: itself, or a calibrated copy if `teacher.calibrate` says so."""
+    if not config.teacher.calibrate:
+        return pretrained
+    teacher = copy.deepcopy(pretrained)
+    calibrate(teacher, public.val)
+    return teacher
+
+
 class PublicOwner:
     """Answers as a client would without a privacy mechanism: by a teacher of the public examples.
 
@@ -27,10 +36,9 @@ class PublicOwner:
         self, config: RunConfig, pretrained: TextClassifier, public: SplitExamples, transfer: TransferSet
     ) -> None:
         self._config = config
-        kept = config.teacher.start == "both" or config.teacher.calibrate
-        self._pretrained = copy.deepcopy(pretrained) if kept else pretrained
-        if config.teacher.calibrate:
-            calibrate(self._pretrained, public.val)
+        teacher = as_teacher(config, pretrained, public)
+        again = teacher is pretrained and config.teacher.start == "both"
+        self._pretrained = copy.deepcopy(teacher) if again else teacher
         self._public = public
         self._texts = transfer.texts
 
@@ -44,5 +52,5 @@ class PublicOwner:
                 feature_cache=Path(self._config.state_dir) / "features", start=trained_state(student),
             )  # fmt: skip
             models.append(teacher)
-        own = public_teacher(self._config, models, self._public)
+        own = public_teacher(self._config, models, self._public, self._texts)
         return mechanism_of(own.run.privacy).answer(own, self._texts)

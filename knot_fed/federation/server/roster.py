@@ -267,7 +267,11 @@ class Roster:
         return [self.message(content, record, "evaluate") for record in self.present()]
 
     def read_metrics(self, replies: Iterable[Message], domains: dict[str, Metrics]) -> None:
-        """Enter the metrics by client name; a missing answer is logged, and its reason entered in the record."""
+        """Replace the clients' metrics by these; a missing answer is logged, and its reason entered in the record."""
+        for record in self.joined():
+            domains.pop(record.name, None)  # of an earlier student
+            if record.name in self.outcome.before:
+                record.unmeasured = ""
         for record, reply in self.by_client(replies):
             try:
                 domains[record.name] = student_wire.unpack_metrics(
@@ -278,6 +282,8 @@ class Roster:
                 self.log_reply(reply, record, outcome=f"rejected: {error}")
                 logger.warning("%s: evaluation: %s", record.name, error)
                 record.unmeasured = str(error)
-        for record in self.present():
+        present = self.present()
+        for record in self.joined():
             if record.name not in domains:
-                record.unmeasured = record.unmeasured or "gave no metrics in time"
+                reason = "gave no metrics in time" if record in present else "was not connected when it was asked"
+                record.unmeasured = record.unmeasured or reason

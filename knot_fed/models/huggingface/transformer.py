@@ -29,6 +29,11 @@ NO_CLASSIFIER = "use trainable = 'head', or another model"
 SPECIAL = {f"{role}_token": f"[{role.upper()}]" for role in ("pad", "unk", "cls", "sep", "mask")}
 
 
+def tiny_bert_positions(spec: ModelSpec) -> int:
+    """Return the number of positions, each with a trained vector, of tiny-bert."""
+    return max(TINY_BERT_POSITIONS, spec.max_length)
+
+
 class TransformerClassifier(TextClassifier):
     """A transformers sequence classifier with its tokenizer."""
 
@@ -160,7 +165,7 @@ def build_tiny_bert(spec: ModelSpec) -> TransformerClassifier:
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=512,
-        max_position_embeddings=max(TINY_BERT_POSITIONS, spec.max_length),
+        max_position_embeddings=tiny_bert_positions(spec),
         num_labels=len(names),
         id2label=names,
         label2id={name: index for index, name in names.items()},

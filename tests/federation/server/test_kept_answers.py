@@ -14,6 +14,7 @@ from knot_fed.federation.server.facts import privacy_facts
 from knot_fed.federation.server.kept_answers import KeptAnswers
 from knot_fed.federation.server.roster import ClientRecord, Roster
 from knot_fed.federation.wire.exchange import Claim
+from knot_fed.runs.arrays import pack_file, read_file
 from knot_fed.runs.run_folder import RunFolder
 from tests.federation.server.test_federated_run import folder_of, run, timeless
 
@@ -103,6 +104,14 @@ def test_after_a_secure_sum_only_the_sum_is_kept(small):
     kept = KeptAnswers.load(folder, 1)
     assert not kept.answers
     assert (kept.pooled == np.load(folder.path / POOLED.format(1))).all()
+
+
+def test_answers_of_version_0_1_can_be_distilled(small):
+    """They do not say whether they have scores, which then all had."""
+    folder, _ = run(small({"weights.scheme": "confidence"}), "older")
+    facts, arrays = read_file(folder.answers(1))
+    folder.write_answers(1, pack_file({key: facts[key] for key in facts if key != "scored"}, arrays))
+    assert KeptAnswers.load(folder, 1).scored
 
 
 def test_the_answers_of_a_resumed_run_state_the_epsilon_that_its_summary_states(small):

@@ -109,6 +109,31 @@ def test_a_client_that_comes_after_the_first_measurement_is_in_the_same_state_in
     assert "restaurants" not in summary["domains"]
 
 
+def test_a_client_that_is_gone_at_the_last_measurement_has_no_metrics_of_an_earlier_student(small):
+    asked = iter(range(9))
+
+    def last(reply):
+        """Kill it at the third measurement, also where it is asked once more."""
+        died = killed("evaluate")(reply)
+        return died if died is not reply and next(asked) >= 2 else reply
+
+    summary = run_with(small({"min-teachers": 2, "rounds": 2}), last).read_summary()
+    assert "restaurants" not in summary["domains"]
+    assert {client["name"] for client in summary["clients"] if client["unmeasured"]} == {"restaurants"}
+
+
+def test_a_client_that_failed_at_an_earlier_measurement_is_measured_at_the_end(small):
+    asked = iter(range(4))
+
+    def middle(reply):
+        died = killed("evaluate")(reply)
+        return died if died is not reply and next(asked) in (1, 2) else reply
+
+    summary = run_with(small({"min-teachers": 2, "rounds": 2}), middle).read_summary()
+    assert "restaurants" in summary["domains"]
+    assert {client["unmeasured"] for client in summary["clients"]} == {""}
+
+
 def test_a_run_whose_clients_are_all_measured_tells_of_none_that_is_not(small):
     summary = run_with(small(), lambda reply: reply).read_summary()
     assert "not measured" not in shown(summary)

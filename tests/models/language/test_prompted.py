@@ -199,7 +199,7 @@ def test_lora_needs_a_model_that_takes_adapters(run_config):
 def test_its_cost_is_that_of_reading_the_texts(run_config, gpt):
     part = LabelledTexts(READ, np.arange(20) % 3)
     config = run_config(**{"labels.names": "bad,so_so,good", "task": "own"})
-    plan = TeacherPlan(config, spec_of(gpt), SplitExamples(part, part, part), 1, None)
+    plan = TeacherPlan(config, spec_of(gpt), SplitExamples(part, part, part), part.texts, 1, None)
     cost = estimate_cost(plan, build_classifier(plan.spec, seed=1), READ, key=b"k" * 32)
     assert (cost.steps, cost.shards) == (0, 0)
     assert cost.seconds > 0
