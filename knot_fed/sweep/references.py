@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from knot_fed.aggregation import find_consensus
 from knot_fed.config import NodeConfig, RunConfig, WeightsConfig
 from knot_fed.data.private import join_examples
@@ -60,25 +62,23 @@ def reference_rows(config: RunConfig, *, clients: int, weightings: Sequence[Weig
     tests[public_domain(config, tests)] = public.test
     central = _trained_on_all(config, transfer, owners) if config.teacher.epochs else None
 
-    def answers(texts: Sequence[Text]) -> dict[tuple[str, str], SoftLabels]:
-        answered = reference_answers(owners, texts, weightings)
-        return answered | ({(CENTRALISED, ""): predict_soft_labels(central, texts)} if central is not None else {})
-
-    temperatures = {
-        line: fit_temperature(soft_labels, public.val.labels) for line, soft_labels in answers(public.val.texts).items()
-    }
-    lines: dict[tuple[str, str], list[Row]] = {}
-    for domain, test in tests.items():
-        for line, soft_labels in answers(test.texts).items():
-            measured = evaluate_classifier(
-                soft_labels, test.labels, evaluation_labels(config), temperature=temperatures[line]
-            )
-            lines.setdefault(line, []).append({"domain": domain} | measured.to_mapping())
-    return [
-        {"seed": config.seed, "line": line, "weights": weighting} | row
-        for (line, weighting), rows in lines.items()
-        for row in with_mean(rows)
-    ]
+    texts = [*public.val.texts, *(text for test in tests.values() for text in test.texts)]
+    answers = reference_answers(owners, texts, weightings)
+    answers |= {(CENTRALISED, ""): predict_soft_labels(central, texts)} if central is not None else {}
+    ends = np.cumsum([len(public.val), *map(len, tests.values())])[:-1]
+    rows = []
+    for (line, weighting), soft_labels in answers.items():
+        of_validation, *of_tests = np.split(soft_labels, ends)
+        temperature = fit_temperature(of_validation, public.val.labels)
+        measured = [
+            {"domain": domain}
+            | evaluate_classifier(
+                answered, test.labels, evaluation_labels(config), temperature=temperature
+            ).to_mapping()
+            for (domain, test), answered in zip(tests.items(), of_tests, strict=True)
+        ]
+        rows += [{"seed": config.seed, "line": line, "weights": weighting} | row for row in with_mean(measured)]
+    return rows
 
 
 def reference_answers(

@@ -283,6 +283,6 @@ def test_a_method_is_what_it_sets_and_an_audit_of_its_run_joins_it(study, tmp_pa
     table = price_of_privacy([folder, audited]).table
     assert [tuple(row) for row in table[["mechanism", "epsilon"]].to_numpy()] == [("dp-sgd", 2.0), ("none", math.inf)]
     noisy = table[table["mechanism"] == "dp-sgd"].iloc[0]
-    assert noisy["unit"] == "example"
+    assert noisy["unit"] == "record"
     assert noisy["audited_epsilon"] == 0.5
     assert noisy["gain_kept"] == pytest.approx(0.08 / 0.18)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
-from safetensors import SafetensorError
+from jaxtyping import Float, Shaped, UInt8
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
 from knot_fed.files import make_folder, write_file
@@ -16,6 +16,8 @@ from knot_fed.files import make_folder, write_file
 Features = Float[np.ndarray, "examples width"]
 ComputeFeatures = Callable[[list[str]], Features]
 Keys = UInt8[np.ndarray, "examples bytes"]
+Strings = Shaped[np.ndarray, "examples"]
+"""Keys as byte strings, which can be sorted; all have one length, so that zeros at the end do not matter."""
 KEY_BYTES = 16
 
 logger = logging.getLogger("knot_fed")
@@ -33,7 +35,7 @@ class FeatureCache:
         kept, keys = _read(file), _keys(texts)
         if kept is not None and np.array_equal(kept[0], keys):
             return kept[1]
-        known = self._known({key.tobytes() for key in keys})
+        known = self._known(keys)
         missing = {key.tobytes(): text for key, text in zip(keys, texts, strict=True) if key.tobytes() not in known}
         known |= dict(zip(missing, compute(list(missing.values())), strict=True)) if missing else {}
         features = np.stack([known[key.tobytes()] for key in keys])
@@ -43,17 +45,33 @@ class FeatureCache:
             write_file(file, save({"keys": keys, "features": features, "digest": digest}))
         return features
 
-    def _known(self, wanted: set[bytes]) -> dict[bytes, Float[np.ndarray, "width"]]:
-        """Read files until all wanted features are found."""
+    def _known(self, keys: Keys) -> dict[bytes, Float[np.ndarray, "width"]]:
+        """Read files until the features of all keys are found; of the others only their keys are read."""
         known: dict[bytes, Float[np.ndarray, width]] = {}
+        wanted = np.unique(_as_strings(keys))
         for file in sorted(self._folder.glob("*.safetensors")):
-            kept = _read(file)
-            if kept is not None:
-                rows = zip((key.tobytes() for key in kept[0]), kept[1], strict=True)
-                known |= {key: row for key, row in rows if key in wanted}
-            if len(known) == len(wanted):
+            if not np.isin(_keys_of(file), wanted).any() or (kept := _read(file)) is None:
+                continue
+            found = np.isin(_as_strings(kept[0]), wanted)
+            known |= {key.tobytes(): row for key, row in zip(kept[0][found], kept[1][found], strict=True)}
+            wanted = wanted[~np.isin(wanted, _as_strings(kept[0]))]
+            if not len(wanted):
                 break
         return known
+
+
+def _keys_of(file: Path) -> Strings:
+    """Read the keys alone, unchecked; none of a damaged file, which is removed."""
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            return _as_strings(opened.get_tensor("keys"))
+    except (SafetensorError, OSError):
+        _read(file)
+        return _as_strings(np.zeros((0, KEY_BYTES), np.uint8))
+
+
+def _as_strings(keys: Keys) -> Strings:
+    return np.ascontiguousarray(keys).view(f"S{KEY_BYTES}").ravel()
 
 
 def _keys(texts: list[str]) -> Keys:
