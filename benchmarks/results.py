@@ -24,8 +24,8 @@ from knot_fed.types import MEAN
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 SWEEPS, TABLES = RESULTS / "sweeps", RESULTS / "tables"
-DECIDING = "recipe", "broad"
-"""First words of the names of sweeps that decide together: of the tasks' own transfer sets, and of broad ones."""
+DECIDING = "recipe", "first", "broad"
+"""First words of the names of sweeps that decide together: of the recipe, and of the first one with own and broad sets."""
 TASKS = {"sentiment": "sentiment", "nli": "inference", "emotion": "emotion"}
 FILES = {"sentiment": "sentiment-minilm.toml", "nli": "nli.toml", "emotion": "emotion.toml"}
 START, END = "<!-- results: written by python -m benchmarks.results -->", "<!-- end of results -->"
