@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 SWEEPS, TABLES = RESULTS / "sweeps", RESULTS / "tables"
 DECIDING = "recipe", "first", "broad"
-"""First words of the names of sweeps that decide together; `broad` are of the first recipe, with broad transfer sets."""
+"""First words of the names of sweeps that decide together; `broad` are of the first recipe, with broad sets."""
 TASKS = {"sentiment": "sentiment", "nli": "inference", "emotion": "emotion"}
 FILES = {"sentiment": "sentiment-minilm.toml", "nli": "nli.toml", "emotion": "emotion.toml"}
 START, END = "<!-- results: written by python -m benchmarks.results -->", "<!-- end of results -->"
