@@ -190,14 +190,14 @@ def learns_cost(config: RunConfig) -> bool:
 def loss_content(config: RunConfig, *, key: LossKey = "distill.loss") -> list[str]:
     """Return digests of a plug-in's source and of the matrix that the loss reads, since files may change.
 
-    A plug-in without a source file, such as a callable object, has none.
+    A plug-in without a source file, such as a callable object, has none; a file that is missing is left to `make_loss`.
     """
     name = config.distill.loss if key == "distill.loss" else config.personal.loss
-    if name not in BUILDERS:
-        with contextlib.suppress(TypeError, OSError):
+    with contextlib.suppress(TypeError, OSError):
+        if name not in BUILDERS:
             return [source_digest(load_plugin(name, key=key, known=tuple(BUILDERS)))]
-    if reads_cost(config, key=key) and config.ground_cost.endswith(SUFFIXES):
-        return [hashlib.sha256(Path(config.ground_cost).read_bytes()).hexdigest()]
+        if reads_cost(config, key=key) and config.ground_cost.endswith(SUFFIXES):
+            return [hashlib.sha256(Path(config.ground_cost).read_bytes()).hexdigest()]
     return []
 
 
