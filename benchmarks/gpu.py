@@ -21,10 +21,13 @@ import torch
 
 from benchmarks.gpu_loss import Times, bandwidth, block_sizes, competitor, compiled_kl, loss_times
 from benchmarks.gpu_report import markdown
+from benchmarks.gpu_runs import RUNS, SMALL_RUNS, whole_run
 from benchmarks.gpu_step import distillation_step
 
 ROOT = Path(__file__).parents[1]
-BUDGET_SECONDS, TEST_SECONDS = 285.0, 150.0
+BUDGET_SECONDS = 285.0
+LIMITS = {"tests": 150.0, "runs": 90.0}
+"""Seconds of the groups that may take long on a slow machine."""
 GPU_TESTS = ("tests/transport", "tests/models/test_device.py", "tests/training/test_fitting.py")
 CPU_TESTS = ("-k", "fused_kernels or compiles", "tests/transport/test_losses.py")
 LOSSES = ((65536, 5, 4), (65536, 7, 4), (4096, 5, 4), (4096, 7, 4), (4096, 28, 4), (4096, 64, 4))
@@ -89,6 +92,12 @@ def time_losses(device):
         run_part(f"blocks {shape}", partial(block_sizes, times, *shape))
 
 
+def time_runs(device):
+    small = device.type == "cpu"
+    for name in SMALL_RUNS if small else RUNS:
+        run_part(f"run of {name}", partial(whole_run, name, small=small))
+
+
 def time_students(device):
     small, times = device.type == "cpu", Times(device)
     for name, sizes in (SMALL_STUDENTS if small else STUDENTS).items():
@@ -112,6 +121,7 @@ def time_others(device):
 GROUPS = {
     "losses": time_losses,
     "tests": lambda device: run_part("tests", partial(run_tests, device)),
+    "runs": time_runs,
     "students": time_students,
     "others": time_others,
 }
@@ -152,7 +162,7 @@ def main():
     arguments.out.mkdir(parents=True, exist_ok=True)
     for group in GROUPS:
         left = BUDGET_SECONDS - (time.monotonic() - started)
-        left = min(left, TEST_SECONDS) if group == "tests" else left
+        left = min(left, LIMITS.get(group, left))
         results["parts"] += run_group(group, ["--cpu"] if arguments.cpu else [], left)
         results["total_seconds"] = round(time.monotonic() - started, 1)
         (arguments.out / "gpu.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

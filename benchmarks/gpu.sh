@@ -1,5 +1,5 @@
 #!/bin/sh
-# The tests and the times of a GPU, on a bare CUDA machine without a network, in under five minutes.
+# The tests, the times and whole runs of a GPU, on a bare CUDA machine without a network, in under five minutes.
 #
 #     benchmarks/gpu.sh [WHEELS] [--cpu] [--out FOLDER]
 #
@@ -15,6 +15,14 @@
 #         --platform manylinux_2_34_x86_64 --platform manylinux_2_27_x86_64 -d .gpu \
 #         POT==0.9.7.post1 geomloss==0.3.1 beartype pydantic==2.14.3 pydantic-core==2.50.4 annotated-types \
 #         typing-inspection typing-extensions cryptography cffi pycparser opacus==1.6.0 tomli-w
+#
+# Whole runs need Flower too. Add, with the same options and `--platform manylinux_2_24_x86_64` (21 MB), and this
+# package's own wheel by `python3 -m pip wheel --no-deps -w .gpu .`:
+#
+#         flwr==1.41.0 flwr-datasets==0.6.1 datasets==4.8.5 dill==0.4.1 multiprocess==0.70.19 xxhash
+#         grpcio==1.85.1 grpcio-health-checking==1.81.1 protobuf==6.33.6 iterators pycryptodome alembic sqlalchemy mako
+#         fastapi==0.138.2 starlette==1.3.1 uvicorn==0.49.0 typer==0.20.1 click==8.4.2 prompt-toolkit wcwidth tomli
+#         greenlet dp-accounting==0.6.0 dm-tree
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python3}
@@ -42,12 +50,21 @@ NEEDED="torch=torch triton=triton transformers=transformers tokenizers=tokenizer
  pytest=pytest hypothesis=hypothesis pydantic=pydantic pydantic_core=pydantic-core annotated_types=annotated-types
  typing_inspection=typing-inspection typing_extensions=typing-extensions cryptography=cryptography
  _cffi_backend=cffi pycparser=pycparser"
-OPTIONAL="ot=POT geomloss=geomloss beartype=beartype opacus=opacus tomli_w=tomli-w"
+OPTIONAL="ot=POT geomloss=geomloss beartype=beartype opacus=opacus tomli_w=tomli-w flwr=flwr peft=peft
+ dp_accounting=dp-accounting"
 
+install() { # into the temporary folder, from the wheels alone
+    "$python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps --find-links "$wheels" \
+        --target "$site" "$@" 2>/dev/null || true # what is still missing is told below
+}
+
+for wheel in "$wheels"/flwr-*.whl; do
+    # Flower's own needs fit each other: they are taken from the wheels whatever this Python has
+    [ ! -f "$wheel" ] || install "$wheels"/*.whl
+done
 for name in $(missing $NEEDED $OPTIONAL); do
     # pydantic and its core fit each other in one version only: they are carried together
-    "$python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps --find-links "$wheels" \
-        --target "$site" "$name" 2>/dev/null || true # what is still missing is told below
+    install "$name"
 done
 absent=$(missing $NEEDED)
 if [ -n "$absent" ]; then

@@ -14,6 +14,10 @@ STEP = {
     "step_ms": "step, ms", "texts_per_second": "texts/s", "loss_us": "loss, us", "share_of_loss": "share of the loss",
     "peak_GB": "peak, GB",
 }  # fmt: skip
+RUN = {
+    "run_seconds": "s", "sd_before": "SD before", "sd_after": "after", "accuracy_before": "accuracy before",
+    "accuracy_after": "after", "peak_GB": "peak, GB", "device": "device",
+}  # fmt: skip
 
 
 def markdown(results):
@@ -29,6 +33,7 @@ def markdown(results):
     lines += ["Microseconds of a batch of B texts, L labels, K teachers; medians.", ""]
     lines += _table("(B, L, K)", LOSS, _by_shape(parts))
     lines += _table("step of", STEP, {p["part"].replace("step of ", ""): p for p in parts if "step_ms" in p})
+    lines += _table("run of", RUN, {p["part"].replace("run of ", ""): p for p in parts if "run_seconds" in p})
     lines += [f"Tests: {part['summary']}" for part in parts if "summary" in part]
     lines += [f"- {line}" for part in parts for line in part.get("skipped", [])]
     lines += [f"Best block and warps, {part['part']}: {part['best']}" for part in parts if "best" in part]

@@ -9,6 +9,7 @@ import pytest
 from benchmarks import gpu
 from benchmarks.gpu_loss import floor_bytes
 from benchmarks.gpu_report import markdown
+from benchmarks.gpu_runs import SMALL_RUNS, whole_run
 from tests.conftest import ROOT
 
 
@@ -70,14 +71,25 @@ def test_the_page_says_that_no_gpu_was_had_and_lists_what_failed():
         {"part": "loss (64, 5, 4)", "floor_us": 1.0, "ours_us": 2.0, "seconds": 1.0},
         {"part": "geomloss (64, 5, 4)", "us": 70.0, "seconds": 1.0},
         {"part": "step of BERT, bfloat16", "step_ms": 3.0, "share_of_loss": 0.01, "seconds": 1.0},
+        {"part": "run of tiny-bert", "run_seconds": 9.5, "sd_before": 1.2, "sd_after": 1.1, "seconds": 10.0},
         {"part": "tests", "error": "pytest ended with 1", "summary": "1 failed", "seconds": 1.0},
     ]
     page = markdown({"on_a_gpu": False, "total_seconds": 5.0, "parts": parts})
     assert "No GPU was had" in page
     assert "| (64, 5, 4) | 1.0 | 2.0 | 70.0 |" in page
     assert "| BERT, bfloat16 | 3.0 | 0.01 |" in page
+    assert "| tiny-bert | 9.5 | 1.2 | 1.1 |" in page
     assert "Failed:\n\n- tests: pytest ended with 1\n" in page
     assert "No GPU was had" not in markdown({"on_a_gpu": True, "total_seconds": 5.0, "parts": parts})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL_RUNS)
+def test_a_whole_run_is_a_row_with_its_metrics_and_its_device(name):
+    row = whole_run(name, small=True)
+    assert row["device"].startswith("CPU")
+    assert 0.5 < row["sd_after"] < 2
+    assert 0 < row["accuracy_after"] < 1
 
 
 def test_the_floor_counts_each_array_once():
