@@ -53,6 +53,7 @@ class PromptedClassifier(TextClassifier):
         accepted = inspect.signature(network.forward).parameters
         self._numbered = "position_ids" in accepted
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        self._cache = "cache" if "cache" in accepted else "past_key_values"  # before transformers 5.24
         self._prior: torch.Tensor | None = None
         self._calibrate = prompt.calibrate
 
@@ -139,7 +140,7 @@ class PromptedClassifier(TextClassifier):
         for word in self._words:
             total = first[:, word[0]]
             if len(word) > 1:
-                total = total + self._continued(copy.deepcopy(read.past_key_values), word, mask, lengths)
+                total = total + self._continued(copy.deepcopy(read[self._cache]), word, mask, lengths)
             columns.append(total / len(word))
         return torch.stack(columns, dim=1)
 
@@ -149,7 +150,7 @@ class PromptedClassifier(TextClassifier):
         """Return the sum of the log-probabilities of a word's tokens after its first."""
         given = torch.tensor(word[:-1], device=mask.device).expand(len(mask), -1)
         places = lengths[:, None] + torch.arange(len(word) - 1, device=mask.device)
-        read = self._read(given, torch.cat([mask, torch.ones_like(given)], dim=1), places, past_key_values=cache)
+        read = self._read(given, torch.cat([mask, torch.ones_like(given)], dim=1), places, **{self._cache: cache})
         wanted = torch.tensor(word[1:], device=mask.device).expand(len(mask), -1)
         found: torch.Tensor = read.logits.float().log_softmax(dim=-1).gather(2, wanted[:, :, None])
         return found[:, :, 0].sum(dim=1)
