@@ -15,7 +15,8 @@ from knot_fed.data.private import parts_of, read_labelled_texts, seed_key, texts
 from knot_fed.data.reading.files import read_table, short_name
 from knot_fed.data.reading.label_values import read_labels
 from knot_fed.data.transfer_set import TransferSet
-from knot_fed.errors import ConfigError, KnotError
+from knot_fed.errors import ConfigError, KnotError, PolicyError
+from knot_fed.federation.client.personal import MEASURED
 from knot_fed.federation.client.settings import Client, read_policy
 from knot_fed.federation.wire import envelope, exchange
 from knot_fed.files import check_writable
@@ -25,7 +26,9 @@ from knot_fed.privacy.policy import ReleasePolicy
 from knot_fed.privacy.policy_checks import (
     BUDGETS,
     check_epsilon,
+    check_evaluations,
     check_limits,
+    check_own_metrics,
     check_scheme_may_enter_sum,
     check_soft_labels_may_leave_alone,
     check_student_accepted,
@@ -120,9 +123,36 @@ def _check_run(run: RunConfig, policy: ReleasePolicy) -> str:
         "scores for each text": reports_scores(run.weights.scheme) and not policy.share_confidences,
         "the number of examples": scheme_reads(run.weights.scheme) == "examples" and not policy.share_example_counts,
         "a personal model": run.personal.consensus != "none" and not policy.accept_consensus,
+        **_withheld_metrics(run, policy),
     }
     names = [name for name, is_withheld in withheld.items() if is_withheld]
     return f"not given: {', '.join(names)}" if names else "nothing that the run asks for is refused"
+
+
+def _withheld_metrics(run: RunConfig, policy: ReleasePolicy) -> dict[str, bool]:
+    """Say whether metrics of the student, before the first round and after each, and of personal models are refused."""
+    students, guaranteed = run.rounds + 1, run.privacy.facts.has_guarantee
+    used = float(students)
+
+    def check_students() -> None:
+        check_evaluations(0.0, 0.0, policy=policy, models=students)
+
+    def check_personal() -> None:
+        check_own_metrics(guaranteed=guaranteed, policy=policy)
+        check_evaluations(used, used, policy=policy, models=MEASURED)
+
+    return {
+        f"metrics of all {students} students": _refused(check_students),
+        "metrics of the personal model": run.personal.consensus != "none" and _refused(check_personal),
+    }
+
+
+def _refused(check: Callable[[], None]) -> bool:
+    try:
+        check()
+    except PolicyError:
+        return True
+    return False
 
 
 def _check_file(client: Client) -> list[CheckResult]:
@@ -222,8 +252,8 @@ def _open(folder: Path) -> bool:
 
 def _check_ledger(client: Client, node: NodeConfig) -> str:
     """Check that the policy would allow one more run over the client's transfer set."""
-    policy, transfer = read_policy(node.policy), client.transfer_set()
+    policy, transfer, run = read_policy(node.policy), client.transfer_set(), client.run
     before = Ledger(client.state).released_in_life()
-    asked = len(transfer) if transfer else 0
+    asked = len(transfer) * run.rounds // run.slices if transfer else 0  # a text asked again counts again
     check_limits(asked, policy=policy, released_in_run=0.0, released_in_life=before)
     return f"{before:.0f} texts answered so far" + (f", {asked} more allowed" if asked else "")

@@ -27,7 +27,11 @@ SETTING_KEYS = {
 SETTINGS = tuple(SETTING_KEYS)
 MEASURES = tuple(measure for measure, _ in COLUMNS)
 TRAFFIC = ("bytes_up", "bytes_down", "seconds")
-GAINS = {"gain_sd": ("sd", -1, "own SD gain ↑"), "gain_macro_f1": ("macro_f1", 1, "own F1 gain ↑")}
+GAINS = {
+    "gain_sd": ("sd", -1, "own SD gain ↑"),
+    "gain_sd_calibrated": ("sd_calibrated", -1, "own SD cal. gain ↑"),
+    "gain_macro_f1": ("macro_f1", 1, "own F1 gain ↑"),
+}
 """Columns of the clients' personal gains: the metric, the sign that makes a larger gain better, and the heading."""
 GAINED = "own: what a personal model is better by than its client's teacher alone, on its test split"
 PER_CLIENT = (*TRAFFIC, *GAINS)

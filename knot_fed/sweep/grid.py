@@ -24,6 +24,8 @@ OF_ROUNDS = ("teacher.start", "teacher.round-epochs", "student.restart")
 START = ("model", "trainable", "lora.", "student.")
 START_TRAINED = (*START, "teacher.")
 """Prefixes of keys that determine a student's start, new or pretrained."""
+OF_WEIGHTS = ("weights.power", "weights.trim", "weights.era-temperature")
+"""Keys that change pooled soft labels beside the scheme and the pooling, by which results name them."""
 NO_START = (*OF_ROUNDS, "teacher.models", "teacher.calibrate", "teacher.temperature")
 """Keys under these prefixes that do not."""
 
@@ -42,6 +44,11 @@ class Cell:
     def shaping(self) -> dict[str, Scalar]:
         """Values of the grid that change the data, the teachers or the student's start."""
         return _shaping(self.values)
+
+    @property
+    def weighing(self) -> dict[str, Scalar]:
+        """Values of the grid that tell the study's weighting from others of the same scheme and pooling."""
+        return {} if METHOD in self.values else {key: self.values[key] for key in self.values if key in OF_WEIGHTS}
 
     @property
     def reference(self) -> str:

@@ -1,13 +1,15 @@
 """Baselines of a sweep: each teacher alone, their ensemble, and a model trained on everybody's private examples."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
 from knot_fed.aggregation import find_consensus
-from knot_fed.config import NodeConfig, RunConfig, WeightsConfig
+from knot_fed.config import NodeConfig, RunConfig, Scalar, WeightsConfig
 from knot_fed.data.private import join_examples
 from knot_fed.data.transfer_set import TransferSet
 from knot_fed.federation.client.release import TEACHERS, teacher_plan
@@ -26,9 +28,16 @@ from knot_fed.training.teacher import predict_soft_labels
 from knot_fed.types import SoftLabels, SplitExamples, TeacherAnswer, Text
 
 
+class Ensemble(NamedTuple):
+    """A weighting of the teachers' answers, and the keys that tell it from others of its scheme and pooling."""
+
+    weights: WeightsConfig
+    told: Mapping[str, Scalar] = MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True)
 class DataOwner:
-    """A client, or the server with its public examples, with its teacher as the runs of this seed trained it."""
+    """A client, or the server with its public examples, with its teacher as one training from nothing makes it."""
 
     name: str
     teacher: OwnTeacher
@@ -41,7 +50,7 @@ class DataOwner:
         return received_answer(replace(self.teacher, run=run), texts)
 
 
-def reference_rows(config: RunConfig, *, clients: int, weightings: Sequence[WeightsConfig]) -> list[Row]:
+def reference_rows(config: RunConfig, *, clients: int, weightings: Sequence[Ensemble]) -> list[Row]:
     """Measure the baselines of one seed on every domain; needs the private data of all clients.
 
     Teachers, from the state folder or trained there, answer for the test texts as they answer a server: with the noise
@@ -64,10 +73,11 @@ def reference_rows(config: RunConfig, *, clients: int, weightings: Sequence[Weig
 
     texts = [*public.val.texts, *(text for test in tests.values() for text in test.texts)]
     answers = reference_answers(owners, texts, weightings)
-    answers |= {(CENTRALISED, ""): predict_soft_labels(central, texts)} if central is not None else {}
+    if central is not None:
+        answers.append(({"line": CENTRALISED, "weights": ""}, predict_soft_labels(central, texts)))
     ends = np.cumsum([len(public.val), *map(len, tests.values())])[:-1]
     rows = []
-    for (line, weighting), soft_labels in answers.items():
+    for named, soft_labels in answers:
         of_validation, *of_tests = np.split(soft_labels, ends)
         temperature = fit_temperature(of_validation, public.val.labels)
         measured = [
@@ -77,21 +87,23 @@ def reference_rows(config: RunConfig, *, clients: int, weightings: Sequence[Weig
             ).to_mapping()
             for (domain, test), answered in zip(tests.items(), of_tests, strict=True)
         ]
-        rows += [{"seed": config.seed, "line": line, "weights": weighting} | row for row in with_mean(measured)]
+        rows += [{"seed": config.seed} | named | row for row in with_mean(measured)]
     return rows
 
 
 def reference_answers(
-    owners: Sequence[DataOwner], texts: Sequence[Text], weightings: Sequence[WeightsConfig]
-) -> dict[tuple[str, str], SoftLabels]:
-    """Return the soft labels of each teacher, and of their ensemble by weighting, by line and weighting."""
-    answers = {
-        (f"teacher {owner.name}", ""): owner.answer(texts, owner.teacher.run.weights).soft_labels for owner in owners
-    }
+    owners: Sequence[DataOwner], texts: Sequence[Text], weightings: Sequence[Ensemble]
+) -> list[tuple[Row, SoftLabels]]:
+    """Return the soft labels of each teacher, and of their ensemble by weighting, with the columns that name them."""
+    answers: list[tuple[Row, SoftLabels]] = [
+        ({"line": f"teacher {owner.name}", "weights": ""}, owner.answer(texts, owner.teacher.run.weights).soft_labels)
+        for owner in owners
+    ]
     ordered = sorted(owners, key=lambda owner: (owner.is_server, owner.name))  # as a run does, since sums round
-    for weights in weightings:
+    for weights, told in weightings:
         answered = [owner.answer(texts, weights) for owner in ordered]
-        answers[ENSEMBLE, weights.weighting] = find_consensus(answered, weights, owners[0].teacher.run.distill).pooled
+        pooled = find_consensus(answered, weights, owners[0].teacher.run.distill).pooled
+        answers.append(({"line": ENSEMBLE, "weights": weights.weighting} | dict(told), pooled))
     return answers
 
 

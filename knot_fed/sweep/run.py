@@ -23,7 +23,7 @@ from knot_fed.launch.submission import Submitter
 from knot_fed.sweep.answers import Federation, State, distil_cell, has_answers, share_answers
 from knot_fed.sweep.folder import SweepFolder
 from knot_fed.sweep.grid import Cell
-from knot_fed.sweep.references import reference_rows
+from knot_fed.sweep.references import Ensemble, reference_rows
 from knot_fed.sweep.results import Row, before_rows, cell_rows, fedavg_rows, tidy
 from knot_fed.system.processes import stop_children, worker_pool
 
@@ -190,10 +190,11 @@ def _summary(sweep: Sweep, runs: Path, cell: Cell) -> dict[str, Any]:
 
 def _references(sweep: Sweep, firsts: Sequence[Cell], progress: Progress) -> list[Row]:
     """Compute the baselines of each seed and start, in processes of one thread each."""
-    weightings = list({cell.study.weights.weighting: cell.study.weights for cell in sweep.cells}.values())
+    weightings = {(cell.study.weights.weighting, *cell.weighing.values()): cell for cell in sweep.cells}
+    ensembles = [Ensemble(cell.study.weights, cell.weighing) for cell in weightings.values()]
     missing = [cell for cell in firsts if sweep.folder.load_references(cell.reference) is None]
     with worker_pool(sweep.jobs) as pool:
-        work = partial(reference_rows, clients=sweep.clients, weightings=weightings)
+        work = partial(reference_rows, clients=sweep.clients, weightings=ensembles)
         computed = pool.map(work, [cell.study for cell in missing])
         for done, (cell, rows) in enumerate(zip(missing, computed, strict=True), start=1):
             sweep.folder.save_references(cell.reference, rows)

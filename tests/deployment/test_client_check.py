@@ -103,6 +103,17 @@ def test_a_spent_ledger_is_a_problem(run_config, settings, tmp_path):
     assert "90 of max-texts-in-life = 100 used" in details(findings)
 
 
+def test_texts_that_are_asked_in_every_round_count_in_every_round(run_config, settings):
+    (told,) = [each.detail for each in check_client(run_config(), settings) if each.check == "releases so far"]
+    texts = int(told.rpartition(", ")[2].split()[0])
+    rounds = 100 // texts + 1
+    sliced = check_client(run_config(keys={"rounds": rounds}), settings)
+    assert outcomes(sliced)["releases so far"] == "ok"
+    again = check_client(run_config(keys={"rounds": rounds, "round-texts": "all"}), settings)
+    assert outcomes(again)["releases so far"] == "problem"
+    assert f"{rounds * texts} texts asked with 0 of max-texts-in-life = 100 used" in details(again)
+
+
 def test_a_state_folder_that_others_may_enter_is_told(run_config, settings, tmp_path):
     (tmp_path / "state").chmod(0o700)
     assert "open to other users" not in details(check_client(run_config(), settings))
@@ -160,7 +171,23 @@ def test_the_command_prints_the_table_and_ends_with_one_sentence(settings):
         ("require-secure-sum = true", {}, "problem", "only in a secure sum"),
         ('require = ["dp-sgd"]', {}, "problem", "is less than the policy asks; use dp-sgd"),
         ("max-epsilon = 4", {}, "problem", "beyond max-epsilon = 4"),
-        ("max-epsilon = 4", {"privacy.mechanism": "dp-sgd", "privacy.epsilon": 2.0}, "ok", "nothing"),
+        ("max-epsilon = 4", {"privacy.mechanism": "dp-sgd", "privacy.epsilon": 2.0}, "ok", "given: metrics of all 2 "),
+        ("take-part-in-evaluation = false", {"rounds": 3}, "ok", "not given: metrics of all 4 students"),
+        ("max-evaluations-per-run = 4", {"rounds": 3}, "ok", "nothing that the run asks for is refused"),
+        ("max-evaluations-per-run = 4", {"rounds": 4}, "ok", "not given: metrics of all 5 students"),
+        ("max-evaluations-per-run = 3", {"personal.consensus": "pooled"}, "ok", "not given: metrics of the personal"),
+        (
+            'require = ["dp-sgd"]\nevaluate-without-guarantee = true',
+            {"privacy.mechanism": "dp-sgd", "personal.consensus": "student"},
+            "ok",
+            "nothing that the run asks for is refused",
+        ),
+        (
+            "accept-student = true",
+            {"privacy.mechanism": "dp-sgd", "personal.consensus": "student"},
+            "ok",
+            "not given: metrics of the personal model",
+        ),
         ("share-confidences = false", {"weights.scheme": "selective"}, "ok", "not given: scores for each text"),
         ("share-example-counts = false", {"weights.scheme": "size"}, "ok", "not given: the number of examples"),
         ("accept-consensus = false", {"personal.consensus": "pooled"}, "ok", "not given: a personal model"),

@@ -14,7 +14,7 @@ from knot_fed.models import ModelSpec
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.runs.statistics import ENSEMBLE
 from knot_fed.server_app import federate
-from knot_fed.sweep.references import open_owners, reference_answers
+from knot_fed.sweep.references import Ensemble, open_owners, reference_answers
 from tests.fakes import InProcessGrid, virtual_clients
 
 QUICK = {"teacher.epochs": 1, "privacy.epochs": 2, "privacy.sampling-rate": 0.1, "privacy.shards": 3}
@@ -85,7 +85,12 @@ def test_the_ensemble_of_run_audit_and_sweep_agrees_to_the_last_bit(small, mecha
             assert set(np.unique(answer.soft_labels)) == {0.0, 1.0}
             assert (answer.soft_labels.sum(axis=1) == 1).all()
     audited = federation.consensus(answers, federation.public_answers(texts)).pooled
-    baseline = reference_answers(owners(config, federation), texts, [config.weights])[ENSEMBLE, "confidence"]
+    sharper = Ensemble(config.weights.model_copy(update={"power": 4.0}), {"weights.power": 4.0})
+    found = reference_answers(owners(config, federation), texts, [Ensemble(config.weights), sharper])
+    (named, baseline), (other, by_power) = found[-2:]
+    assert named == {"line": ENSEMBLE, "weights": "confidence"}
+    assert other == named | {"weights.power": 4.0}
+    assert not np.array_equal(by_power, baseline)
     np.testing.assert_array_equal(audited, in_run)
     np.testing.assert_array_equal(baseline, in_run)
     assert len(np.unique(in_run, axis=0)) > 1

@@ -39,6 +39,13 @@ def test_a_solver_of_transport_is_not_varied_under_the_sinkhorn_divergence():
     assert len(make_cells(BASE, blurs, [1])) == 3
 
 
+def test_cells_of_one_scheme_are_told_apart_by_the_power_of_their_weights():
+    cells = make_cells(BASE, parse_grid("weights.scheme=size,confidence weights.power=1.0,4.0", BASE), [1])
+    assert [cell.weighing for cell in cells] == [{"weights.power": 1.0}, {"weights.power": 4.0}] * 2
+    of_methods = make_cells(BASE, parse_grid("weights.power=1.0,4.0", BASE), [1], {"a": {"weights.scheme": "size"}})
+    assert all(cell.weighing == {} for cell in of_methods)  # their ensemble is the study's
+
+
 def test_cells_share_reference_lines_unless_data_teachers_or_start_differ():
     cells = make_cells(BASE, parse_grid("distill.loss=ot,entropy teacher.temperature=1,2", BASE), [1, 2])
     assert sorted({cell.reference for cell in cells}) == ["seed1-1.0", "seed1-2.0", "seed2-1.0", "seed2-2.0"]

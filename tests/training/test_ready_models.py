@@ -12,7 +12,7 @@ from knot_fed.federation.client.release import teacher_plan
 from knot_fed.labels import LabelSpace
 from knot_fed.models import ModelSpec, build_classifier, trained_state
 from knot_fed.preflight.models import check_models
-from knot_fed.sweep.references import reference_rows
+from knot_fed.sweep.references import Ensemble, reference_rows
 from knot_fed.training.kept_teachers import load_or_train_teacher, teacher_digest
 from tests.federation.client.owners import Owner
 from tests.federation.server.test_federated_run import run
@@ -97,5 +97,5 @@ def test_an_audit_of_ready_models_is_refused(run_config, tmp_path):
 
 def test_a_sweep_of_ready_models_has_no_centralised_line(run_config, ready):
     config = run_config(model=ready, keys={"teacher.epochs": 0, "data.limit": 60})
-    lines = {row["line"] for row in reference_rows(config, clients=3, weightings=[config.weights])}
+    lines = {row["line"] for row in reference_rows(config, clients=3, weightings=[Ensemble(config.weights)])}
     assert lines == {"teacher phones", "teacher restaurants", "teacher hotels", "teacher books", "ensemble"}
