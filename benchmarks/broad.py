@@ -83,8 +83,8 @@ def _write(source: Path, folder: Path, rows: Sequence[dict[str, str]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for file in source.glob("*.jsonl.gz"):
         link = folder / file.name
-        if not link.exists():
-            link.symlink_to(file.resolve())
+        link.unlink(missing_ok=True)  # of another source
+        link.symlink_to(file.resolve())
     with gzip.open(folder / "broad.jsonl.gz", "wt", encoding="utf-8") as lines:
         lines.writelines(json.dumps(row) + "\n" for row in rows)
 

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from scipy.stats import t as student_t
 
 from knot_fed.errors import KnotError, RunFolderError
-from knot_fed.runs.results import MEASURES, read_sweep
-from knot_fed.runs.statistics import CENTRALISED, pair_with_baseline, paired_interval, verdict_of
+from knot_fed.runs.results import BEFORE, MEASURES, read_sweep
+from knot_fed.runs.statistics import CENTRALISED, matching_rows, pair_with_baseline, paired_interval, verdict_of
 from knot_fed.types import MEAN
 
 OVER_ALL = "over all"
@@ -26,7 +26,8 @@ def random_effects(
     """Return the mean effect over data sets and its 95 % interval.
 
     The variance between data sets is that of DerSimonian and Laird (1986), and the interval that of Hartung and Knapp
-    (2001), by Student's t with one degree of freedom less than data sets. It is infinite for a single one.
+    (2001), by Student's t with one degree of freedom less than data sets. It is infinite for a single one. Where a set
+    has a variance of zero, as if no student moved, or none, with one seed, all sets count alike.
 
     Parameters
     ----------
@@ -41,11 +42,13 @@ def random_effects(
     sets = len(means)
     if sets < 2:
         return float(means.mean()), -np.inf, np.inf
-    weights = 1 / np.maximum(variances, np.finfo(float).tiny)
-    common = np.average(means, weights=weights)
-    excess = float((weights * (means - common) ** 2).sum()) - (sets - 1)
-    between = max(0.0, excess / float(weights.sum() - (weights**2).sum() / weights.sum()))
-    weights = 1 / np.maximum(variances + between, np.finfo(float).tiny)
+    weights = np.ones(sets)
+    if (variances > 0).all():
+        weights = 1 / variances
+        common = np.average(means, weights=weights)
+        excess = float((weights * (means - common) ** 2).sum()) - (sets - 1)
+        between = max(0.0, excess / float(weights.sum() - (weights**2).sum() / weights.sum()))
+        weights = 1 / (variances + between)
     mean = float(np.average(means, weights=weights))
     spread = float((weights * (means - mean) ** 2).sum()) / (sets - 1) / float(weights.sum())
     half = float(student_t.ppf(0.975, sets - 1)) * np.sqrt(spread)
@@ -85,23 +88,29 @@ def differences_table(sweeps: Sequence[Path]) -> pd.DataFrame:
 
 
 def shares_table(sweeps: Sequence[Path]) -> pd.DataFrame:
-    """Return, by data set, line and further key, the share of the gap in SD that is closed, in percent, over seeds."""
+    """Return, by data set, line and further key, the share of the gap in SD that is closed, in percent.
+
+    It is the mean of the seeds' shares; `closed` of other tables is the share of the means. A line is held against the
+    start and the centralised model that agree with it in all keys that they have.
+    """
     rows = []
     for sweep in sweeps:
         results = read_sweep(sweep)
-        frame, keys = results.frame[results.frame["domain"] == MEAN], ["line", "loss", *results.further_keys]
-        start, goal = (
-            frame[frame["line"] == line].drop_duplicates("seed").set_index("seed")["sd"]
-            for line in ("student before", CENTRALISED)
-        )
-        for cell, group in frame.groupby([frame[key].fillna("") for key in keys], sort=False):
+        further, keys = results.further_keys, ["line", "loss", *results.further_keys]
+        frame = results.frame[results.frame["domain"] == MEAN].fillna(dict.fromkeys(keys, ""))
+        for cell, group in frame.groupby(keys, sort=False):
+            named = dict(zip(keys, cell, strict=True))
+            start, goal = (
+                matching_rows(frame, line, named, further).groupby("seed")["sd"].mean()
+                for line in (BEFORE, CENTRALISED)
+            )
             by_seed = group.groupby("seed")["sd"].mean()
             closed = 100 * (start - by_seed) / (start - goal)
             closed = closed.dropna().to_numpy()
             low, high = paired_interval(closed) if len(closed) else (np.nan, np.nan)
             means = {key: group[key].mean() for key in ("macro_f1", "accuracy", "bytes_up")}
             facts = {"seeds": len(closed), "closed": closed.mean() if len(closed) else np.nan, "low": low, "high": high}
-            rows.append({"data": sweep.name, **dict(zip(keys, cell, strict=True)), **facts, **means})
+            rows.append({"data": sweep.name, **named, **facts, **means})
     return pd.DataFrame(rows)
 
 

@@ -8,6 +8,7 @@ import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from jaxtyping import Float
 
 from benchmarks import decide
 from knot_fed.config import RunConfig
+from knot_fed.errors import RunFolderError
 from knot_fed.runs.results import AFTER, BEFORE, FEDAVG, GAINS, read_sweep
 from knot_fed.runs.statistics import CENTRALISED, paired_interval, summarise_lines, verdict_of
 from knot_fed.runs.sweep_tables import METHOD
@@ -49,19 +51,34 @@ MEASURES = {
 
 
 def keep(name: str, sweep: Path) -> None:
-    """Keep the means over domains of a finished sweep below docs/results/sweeps."""
-    found = read_sweep(sweep)
+    """Keep the means over domains of a finished sweep below docs/results/sweeps.
+
+    Raises RunFolderError, before anything is written, if a setting would tell of a folder of this machine.
+    """
+    found, told = read_sweep(sweep), tomllib.loads((sweep / "sweep.toml").read_text(encoding="utf-8"))
+    told["config"] |= {"data.root": _placed(Path(told["config"]["data.root"]))}
+    if told["config"]["model"].startswith("hf:"):
+        told["config"]["model"] = "hf:sentence-transformers/all-MiniLM-L6-v2"
+    _check_no_path(told, sweep)
     folder = SWEEPS / name
     folder.mkdir(parents=True, exist_ok=True)
     frame = found.frame[found.frame["domain"] == MEAN]
     frame.assign(examples="").to_csv(folder / "results.csv", index=False, float_format="%.6g")
     comparison = found.comparison[found.comparison["domain"] == MEAN]
     comparison.to_csv(folder / "comparison.csv", index=False, float_format="%.6g")
-    told = tomllib.loads((sweep / "sweep.toml").read_text(encoding="utf-8"))
-    told["config"] |= {"data.root": _placed(Path(told["config"]["data.root"]))}
-    if told["config"]["model"].startswith("hf:"):
-        told["config"]["model"] = "hf:sentence-transformers/all-MiniLM-L6-v2"
     (folder / "sweep.toml").write_text(tomli_w.dumps(told), encoding="utf-8")
+
+
+def _check_no_path(told: dict[str, Any], sweep: Path) -> None:
+    """Refuse settings of the study, its methods or its grid that hold an absolute path."""
+    given = [*told["config"].items(), *((key, each) for key, values in told["grid"].items() for each in values)]
+    given += [pair for method in told.get("methods", {}).values() for pair in method.items()]
+    for key, value in given:
+        names = value.split(",") if isinstance(value, str) else []
+        if any(Path(name.rpartition(":")[2]).is_absolute() for name in names):
+            raise RunFolderError(
+                f"{sweep}: {key} = {value!r} is a path of this machine; name a hub id or a relative path"
+            )
 
 
 def _placed(root: Path) -> str:
@@ -219,7 +236,10 @@ def main() -> None:
     """Keep a sweep, or write the tables."""
     match sys.argv[1:]:
         case ["keep", name, sweep]:
-            keep(name, Path(sweep))
+            try:
+                keep(name, Path(sweep))
+            except RunFolderError as error:
+                sys.exit(f"benchmarks.results: {error}")
         case ["write"]:
             write()
         case _:

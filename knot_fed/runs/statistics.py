@@ -168,7 +168,7 @@ def gap_closed(means: pd.DataFrame, line: Mapping[Hashable, Any], keys: Sequence
     if line["line"] != AFTER:
         return float("nan")
     start, after, centralised, ensemble = (
-        _matching(means, name, line, keys).groupby("seed")[measure].mean()
+        matching_rows(means, name, line, keys).groupby("seed")[measure].mean()
         for name in (BEFORE, AFTER, CENTRALISED, ENSEMBLE)
     )
     by_seed = pd.concat([start, after, centralised if centralised.notna().any() else ensemble], axis=1).dropna()
@@ -178,7 +178,7 @@ def gap_closed(means: pd.DataFrame, line: Mapping[Hashable, Any], keys: Sequence
     return float((after - start) / way) if forward else float("nan")
 
 
-def _matching(means: pd.DataFrame, name: str, line: Mapping[Hashable, Any], keys: Sequence[str]) -> pd.DataFrame:
+def matching_rows(means: pd.DataFrame, name: str, line: Mapping[Hashable, Any], keys: Sequence[str]) -> pd.DataFrame:
     """Return the rows of a line that agree with a cell in all settings that they have."""
     rows = means[means["line"] == name]
     for key in keys:

@@ -105,14 +105,15 @@ def _per_client(lines: pd.DataFrame) -> list[Table]:
         for line in lines.to_dict("records")
     ]
     tables = [narrow_table(["line"], ["W1 ↓", "kB up", "kB down", "seconds"], rows=rows)]
-    gained = lines.dropna(subset=[*GAINS])
+    gained = lines.dropna(subset=[*GAINS], how="all")
     if len(gained):
         tables.append(
             narrow_table(
                 ["line"],
                 [heading for *_, heading in GAINS.values()],
                 rows=[
-                    [line["called"], *(f"{line[gain]:+.3f}" for gain in GAINS)] for line in gained.to_dict("records")
+                    [line["called"], *(_shown(line[gain], "{:+.3f}".format) for gain in GAINS)]
+                    for line in gained.to_dict("records")
                 ],
                 caption=GAINED,
             )

@@ -21,7 +21,7 @@ from knot_fed.deployment.status_tables import status_tables
 from knot_fed.privacy.ledger.entry import LedgerEntry
 from knot_fed.reporting.comparison import write_comparison
 from knot_fed.runs.narrow import narrow_table
-from knot_fed.runs.results import read_sweep
+from knot_fed.runs.results import GAINS, read_sweep
 from knot_fed.runs.sweep_tables import sweep_tables
 from knot_fed.runs.tables import summary_table
 from knot_fed.system.terminal import make_console
@@ -109,13 +109,21 @@ def test_personal_gains_stand_in_the_tables_of_methods_that_make_personal_models
     after = results.frame["line"] == "student after"
     results.frame["method"] = results.comparison["method"] = "knot"
     assert "own SD gain" not in shown(sweep_tables(results, ["method"]))
-    results.frame.loc[after & (results.frame["loss"] == "kl"), ["gain_sd", "gain_macro_f1"]] = 0.0625, -0.03125
-    gained = r"knot, kl, uniform weights +│ +\+0\.062 │ +-0\.031 │"
+    results.frame.loc[after & (results.frame["loss"] == "kl"), [*GAINS]] = 0.0625, 0.125, -0.03125
+    gained = r"knot, kl, uniform weights +│ +\+0\.062 │ +\+0\.125 │ +-0\.031 │"
     assert re.search(gained, shown(sweep_tables(results, ["method"]), width=110))
     write_comparison(results, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert "own SD gain" in page
     assert "+0.062" in page
+
+
+def test_a_sweep_of_an_earlier_version_shows_the_gains_that_it_has(tmp_path):
+    results = read_sweep(make_sweep(tmp_path / "sweep"))
+    results.frame["method"] = results.comparison["method"] = "knot"
+    results.frame.loc[results.frame["line"] == "student after", ["gain_sd", "gain_macro_f1"]] = 0.0625, -0.03125
+    gained = r"knot, kl, uniform weights +│ +\+0\.062 │ +│ +-0\.031 │"
+    assert re.search(gained, shown(sweep_tables(results, ["method"]), width=110))
 
 
 def test_a_sweep_of_methods_names_the_weighting_of_each_ensemble_if_there_are_several(tmp_path):
@@ -139,9 +147,9 @@ def test_a_sweep_of_methods_names_the_weighting_of_each_ensemble_if_there_are_se
 
 def test_a_table_of_an_earlier_version_has_no_gains(tmp_path):
     folder = make_sweep(tmp_path / "sweep")
-    table = pd.read_csv(folder / "results.csv").drop(columns=["gain_sd", "gain_macro_f1"])
+    table = pd.read_csv(folder / "results.csv").drop(columns=[*GAINS])
     table.to_csv(folder / "results.csv", index=False)
-    assert read_sweep(folder).frame[["gain_sd", "gain_macro_f1"]].isna().all(axis=None)
+    assert read_sweep(folder).frame[[*GAINS]].isna().all(axis=None)
 
 
 def test_a_sweep_without_the_entropy_loss_shows_no_differences(tmp_path):
