@@ -138,7 +138,7 @@ class Mechanism(ABC):
         """Return the score per text that the run weighs by; 0 if none is needed or allowed to leave."""
         return teacher_scores(
             teacher.run.weights.scheme, teacher.trained, soft_labels, texts=texts, transfer=teacher.transfer,
-            examples=teacher.examples, seed=teacher.seed,
+            examples=teacher.examples, seed=teacher.seed, temperature=teacher.run.teacher.temperature,
         )  # fmt: skip
 
     def answer(self, teacher: OwnTeacher, texts: Sequence[Text], *, rows: Rows | None = None) -> TeacherAnswer:

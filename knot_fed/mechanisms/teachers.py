@@ -72,8 +72,8 @@ class OwnTeacher:
         return np.asarray(np.mean(rows, axis=0, dtype=np.float64), dtype=np.float32)
 
     def bias(self, *, seed: int) -> Float[np.ndarray, "classes"]:
-        """Return the prediction bias, averaged over the models; it never leaves a client."""
-        return prediction_bias(self.trained, seed=seed)
+        """Return the prediction bias at the temperature of the answers, averaged over the models; it never leaves."""
+        return prediction_bias(self.trained, seed=seed, temperature=self.run.teacher.temperature)
 
 
 def public_teacher(

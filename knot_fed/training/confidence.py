@@ -35,6 +35,7 @@ def teacher_scores(
     transfer: Sequence[Text],
     examples: SplitExamples,
     seed: int,
+    temperature: float = 1.0,
 ) -> Float[np.ndarray, "examples"]:
     """Compute the float32 score in [0, sqrt(2)] per text that a weighting scheme reads; 0 if it reads none.
 
@@ -54,6 +55,8 @@ def teacher_scores(
         The client's own; the test split is not read.
     seed
         Of the random sequences on which the bias is measured.
+    temperature
+        That of the soft labels, at which the bias is measured too.
     """
     if not reports_scores(scheme):
         return np.zeros(len(soft_labels), dtype=np.float32)
@@ -71,25 +74,27 @@ def teacher_scores(
         return np.full(len(soft_labels), training_fit(models, examples.train), dtype=np.float32)
     if reads == "reliability":
         return expected_reliability(soft_labels, label_precision(models, examples.val))
-    bias = prediction_bias(models, seed=seed, histogram=scheme == "histogram-confidence")
+    bias = prediction_bias(models, seed=seed, temperature=temperature, histogram=scheme == "histogram-confidence")
     return prediction_confidence(soft_labels, bias)
 
 
 def prediction_bias(
-    models: Sequence[TextClassifier], *, seed: int, histogram: bool = False
+    models: Sequence[TextClassifier], *, seed: int, temperature: float = 1.0, histogram: bool = False
 ) -> Float[np.ndarray, "classes"]:
-    """Return the mean prediction on random token sequences, averaged over the models.
+    """Return the mean of `softmax(logits / temperature)` on random token sequences, averaged over the models.
 
     With `histogram`, return the add-one-smoothed frequencies of arg-max predictions, as KNOT's public code does; its
     paper averages soft labels.
     """
-    biases = [_bias_of(model, np.random.default_rng(seed), histogram=histogram) for model in models]
+    biases = [_bias_of(model, np.random.default_rng(seed), temperature, histogram=histogram) for model in models]
     return np.asarray(np.mean(biases, axis=0))
 
 
-def _bias_of(model: TextClassifier, generator: np.random.Generator, *, histogram: bool) -> Float[np.ndarray, "classes"]:
+def _bias_of(
+    model: TextClassifier, generator: np.random.Generator, temperature: float, *, histogram: bool
+) -> Float[np.ndarray, "classes"]:
     logits = predict_logits(model, model.random_items(generator, RANDOM_SEQUENCES)).astype(np.float64)
-    drawn = softmax(logits, axis=1).astype(np.float32)
+    drawn = softmax(logits / temperature, axis=1).astype(np.float32)
     counts = np.bincount(drawn.argmax(axis=1), minlength=drawn.shape[1]) + 1
     bias: Float[np.ndarray, classes] = counts / counts.sum() if histogram else drawn.mean(axis=0, dtype=np.float64)
     return bias

@@ -109,9 +109,9 @@ def test_a_sweep_whose_settings_tell_of_a_folder_of_the_machine_is_not_kept(tmp_
     shutil.copytree(SWEEPS / "recipe-sentiment", sweep)
     monkeypatch.setattr(results, "SWEEPS", tmp_path / "kept")
     told = (sweep / "sweep.toml").read_text()
-    for key, given in (("transport.encoder", "hf:/home/me/model"), ("teacher.models", "ngram-bag,hf:/home/me/model")):
-        (sweep / "sweep.toml").write_text(told.replace(f'"{key}" = ""', f'"{key}" = "{given}"'))
-        with pytest.raises(RunFolderError, match=f"{key} = '{given}' is a path of this machine; name a hub id"):
+    for key, name in (("transport.encoder", "hf:/home/me/model"), ("teacher.models", "ngram-bag,hf:/home/me/model")):
+        (sweep / "sweep.toml").write_text(told.replace(f'"{key}" = ""', f'"{key}" = "{name}"'))
+        with pytest.raises(RunFolderError, match=f"{key} = '{name}' is a path of this machine; name a hub id"):
             results.keep("own", sweep)
         assert not (tmp_path / "kept").exists()
     (sweep / "sweep.toml").write_text(told)

@@ -61,6 +61,18 @@ def test_each_scheme_is_sent_its_own_score(teacher):
     assert (scores(teacher, "histogram-confidence") != scores(teacher, "confidence")).any()
 
 
+def test_a_teacher_that_answers_by_its_bias_has_no_confidence_at_any_temperature(teacher):
+    for temperature in (0.5, 2.0):
+        bias = prediction_bias([teacher], seed=1, temperature=temperature)
+        rows = np.repeat(bias[None], len(TEXTS), axis=0).astype(np.float32)
+        found = teacher_scores(
+            "confidence", [teacher], rows, texts=TEXTS, transfer=TEXTS, examples=EXAMPLES, seed=1,
+            temperature=temperature,
+        )  # fmt: skip
+        np.testing.assert_allclose(found, 0, atol=1e-6)
+        assert prediction_confidence(rows, prediction_bias([teacher], seed=1)).min() > 1e-3
+
+
 @pytest.mark.parametrize("scheme", ["adafd", "reliability"])
 def test_a_client_of_one_label_reports_no_fit_and_no_reliability(teacher, scheme):
     one = SplitExamples(*(LabelledTexts(("so", "fine"), np.array([1, 1])),) * 3)

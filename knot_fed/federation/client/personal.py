@@ -1,5 +1,6 @@
 """A client's personal model: made from its own examples and the consensus, and kept; only metrics may leave."""
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -44,7 +45,7 @@ from knot_fed.privacy.policy_checks import (
 )
 from knot_fed.training.evaluation import evaluate_classifier
 from knot_fed.training.kept_teachers import load_or_train, load_or_train_teacher, teacher_digest
-from knot_fed.training.personal.distilling import train_personal
+from knot_fed.training.personal.distilling import LEAST_VALIDATION, selects_epoch, train_personal
 from knot_fed.training.personal.kept import PersonalModels, personal_digest
 from knot_fed.training.teacher import best_temperature, predict_soft_labels
 from knot_fed.types import Metrics, SplitExamples, Text
@@ -52,6 +53,8 @@ from knot_fed.types import Metrics, SplitExamples, Text
 MEASURED = 2
 """Models whose metrics leave: the teacher alone, and the personal model."""
 UNTRAINED = "a prompted teacher is never trained, so there is no personal model"
+
+logger = logging.getLogger("knot_fed")
 
 
 @guard_handler(personal_wire.DONE, personal_wire.BEFORE, personal_wire.AFTER)
@@ -167,6 +170,11 @@ class PersonalMaking:
 
     def _train(self, alone: TextClassifier, before: Path | None) -> TextClassifier:
         client, seed = self.client, self.client.seed()
+        if not selects_epoch(self.examples.val):
+            logger.info(
+                "%s: its validation split has fewer than %d examples or one label, so its personal model is that of the"
+                " last epoch, and may be worse than its teacher", client.name, LEAST_VALIDATION,
+            )  # fmt: skip
         if before is not None:
             model = load_classifier(before, feature_cache=client.features)
         else:

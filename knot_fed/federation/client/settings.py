@@ -180,8 +180,15 @@ class Client:
 
     def _personal_model(self, run: str, *, before: int) -> models.TextClassifier | None:
         """Load this run's newest personal model of an earlier round, if teachers start from it."""
+        if self.run.teacher.start != "personal":
+            return None
         kept = PersonalModels(self.state)
-        digest = kept.before(run, before, resumed=self.run.resume) if self.run.teacher.start == "personal" else ""
+        digest = kept.before(run, before, resumed=self.run.resume)
+        if not digest and before > 1:
+            logger.info(
+                "%s: no personal model of an earlier round of this run is in its state folder, so its teacher starts"
+                " from nothing", self.name,
+            )  # fmt: skip
         return models.load_classifier(kept.folder(digest), feature_cache=self.features) if digest else None
 
     def evaluation_labels(self, content: RecordDict) -> LabelSpace:
