@@ -27,8 +27,8 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 SWEEPS, TABLES = RESULTS / "sweeps", RESULTS / "tables"
 DECIDING = "recipe", "first", "broad", "later"
-"""First words of the names of sweeps that decide together; `broad` are of the first recipe with broad sets, `later` of the
-present one."""
+"""First words of the names of sweeps that decide together: `broad` are of the first recipe with broad sets, `later` of
+the present one."""
 TASKS = {"sentiment": "sentiment", "nli": "inference", "emotion": "emotion"}
 FILES = {"sentiment": "sentiment-minilm.toml", "nli": "nli.toml", "emotion": "emotion.toml"}
 START, END = "<!-- results: written by python -m benchmarks.results -->", "<!-- end of results -->"
