@@ -19,13 +19,15 @@ from pathlib import Path
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-from knot_fed.errors import KnotError
+from knot_fed.errors import ConfigError, KnotError
 from knot_fed.models import ModelSpec, build_classifier
 
 OTHERS = 2150
 """Texts of each foreign kind in a transfer set of single texts."""
 PAIRS, NEAREST = 6000, 20
 """Made pairs, and the rank by cosine of the second sentence, at most."""
+
+BROAD = "broad.jsonl.gz"
 
 
 def public_rows(folder: Path, name: str, *, split: str = "") -> list[dict[str, str]]:
@@ -59,6 +61,8 @@ def near_pairs(sentences: Sequence[str], encoder: str, *, count: int, seed: int)
 
 def build(source: Path, out: Path, encoder: str, *, seed: int = 1) -> dict[str, int]:
     """Write the folders `sentiment` and `nli`, and return the number of rows of each transfer set."""
+    if out.resolve() == source.resolve():
+        raise ConfigError(f"{out}: is the folder of the data too; name a new one")
     films = {name: public_rows(source / "sentiment", name) for name in ("movie_a", "movie_b")}
     reviews = [row["text"] for row in films["movie_b"]]
     reviews += [row["text"] for row in films["movie_a"] if row["split"] == "train"]
@@ -81,11 +85,13 @@ def build(source: Path, out: Path, encoder: str, *, seed: int = 1) -> dict[str, 
 
 def _write(source: Path, folder: Path, rows: Sequence[dict[str, str]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    for link in folder.iterdir():
+        if link.is_symlink():  # of another source
+            link.unlink()
     for file in source.glob("*.jsonl.gz"):
-        link = folder / file.name
-        link.unlink(missing_ok=True)  # of another source
-        link.symlink_to(file.resolve())
-    with gzip.open(folder / "broad.jsonl.gz", "wt", encoding="utf-8") as lines:
+        if file.name != BROAD and not (folder / file.name).exists():
+            (folder / file.name).symlink_to(file.resolve())
+    with gzip.open(folder / BROAD, "wt", encoding="utf-8") as lines:
         lines.writelines(json.dumps(row) + "\n" for row in rows)
 
 

@@ -18,6 +18,8 @@ from knot_fed.runs.statistics import CENTRALISED, matching_rows, pair_with_basel
 from knot_fed.types import MEAN
 
 OVER_ALL = "over all"
+LEAST_SHARE = 1e-9
+"""Of the largest variance: below it, a data set's seeds agree but for rounding."""
 
 
 def random_effects(
@@ -26,8 +28,8 @@ def random_effects(
     """Return the mean effect over data sets and its 95 % interval.
 
     The variance between data sets is that of DerSimonian and Laird (1986), and the interval that of Hartung and Knapp
-    (2001), by Student's t with one degree of freedom less than data sets. It is infinite for a single one. Where a set
-    has a variance of zero, as if no student moved, or none, with one seed, all sets count alike.
+    (2001), by Student's t with one degree of freedom less than data sets. It is infinite for a single one. If a set's
+    variance is nothing beside the others' (no student moved) or unknown (one seed), all sets count alike.
 
     Parameters
     ----------
@@ -43,7 +45,7 @@ def random_effects(
     if sets < 2:
         return float(means.mean()), -np.inf, np.inf
     weights = np.ones(sets)
-    if (variances > 0).all():
+    if (variances > LEAST_SHARE * variances.max()).all():
         weights = 1 / variances
         common = np.average(means, weights=weights)
         excess = float((weights * (means - common) ** 2).sum()) - (sets - 1)
@@ -91,7 +93,7 @@ def shares_table(sweeps: Sequence[Path]) -> pd.DataFrame:
     """Return, by data set, line and further key, the share of the gap in SD that is closed, in percent.
 
     It is the mean of the seeds' shares; `closed` of other tables is the share of the means. A line is held against the
-    start and the centralised model that agree with it in all keys that they have.
+    start and the centralised model of the same setting.
     """
     rows = []
     for sweep in sweeps:

@@ -16,7 +16,8 @@
 #         POT==0.9.7.post1 geomloss==0.3.1 beartype pydantic==2.14.3 pydantic-core==2.50.4 annotated-types \
 #         typing-inspection typing-extensions cryptography cffi pycparser opacus==1.6.0 tomli-w
 #
-# Whole runs need Flower too. Add, with the same options and `--platform manylinux_2_24_x86_64` (21 MB), and this
+# Whole runs need Flower too, and here peft, accelerate, absl-py, attrs, mpmath, wrapt, opt-einsum, annotated-doc,
+# shellingham, pathspec, seaborn, filelock, httpx, jinja2, matplotlib and rich. Add, with the same options and `--platform manylinux_2_24_x86_64` (21 MB), and this
 # package's own wheel by `python3 -m pip wheel --no-deps -w .gpu .`:
 #
 #         flwr==1.41.0 flwr-datasets==0.6.1 datasets==4.8.5 dill==0.4.1 multiprocess==0.70.19 xxhash
@@ -35,7 +36,7 @@ esac
 site=$(mktemp -d)
 trap 'rm -rf "$site"' EXIT
 trap 'exit 130' INT TERM
-export PYTHONPATH="$site:$root" HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error TOKENIZERS_PARALLELISM=false
+export PYTHONPATH="$root:$site" HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error TOKENIZERS_PARALLELISM=false
 
 missing() { # names whose module cannot be found; an optional one is marked by a question mark
     "$python" - "$@" <<'EOF'
@@ -61,6 +62,7 @@ install() { # into the temporary folder, from the wheels alone
 for wheel in "$wheels"/flwr-*.whl; do
     # Flower's own needs fit each other: they are taken from the wheels whatever this Python has
     [ ! -f "$wheel" ] || install "$wheels"/*.whl
+    [ ! -f "$wheel" ] || [ -d "$site/flwr" ] || echo "gpu.sh: $wheels does not install as a whole; whole runs fail" >&2
 done
 for name in $(missing $NEEDED $OPTIONAL); do
     # pydantic and its core fit each other in one version only: they are carried together

@@ -30,6 +30,8 @@ def whole_run(name, *, small):
         settings = _merged(SMALL if small else QUICK, RUNS[name], _folders(Path(folder)))
         settings = _merged(settings, _decoders(Path(folder)) if name.startswith(DECODERS) else {})
         settings["device"] = "cpu" if small else "cuda"
+        if not small:
+            torch.cuda.reset_peak_memory_stats()
         started = time.monotonic()
         summary = Federation(RunConfig(**settings)).run(echo=None).summary
         taken = time.monotonic() - started
@@ -39,7 +41,6 @@ def whole_run(name, *, small):
             for when, metrics in (("before", before), ("after", after))}  # fmt: skip
     if not small:
         row["peak_GB"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
-        torch.cuda.reset_peak_memory_stats()
     return row
 
 

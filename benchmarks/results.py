@@ -76,7 +76,7 @@ def _check_no_path(told: dict[str, Any], sweep: Path) -> None:
     given += [pair for method in told.get("methods", {}).values() for pair in method.items()]
     for key, value in given:
         names = value.split(",") if isinstance(value, str) else []
-        if any(Path(name.rpartition(":")[2]).is_absolute() for name in names):
+        if any(Path(name.strip().rpartition(":")[2]).expanduser().is_absolute() for name in names):
             raise RunFolderError(
                 f"{sweep}: {key} = {value!r} is a path of this machine; name a hub id or a relative path"
             )

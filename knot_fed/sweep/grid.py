@@ -24,8 +24,8 @@ OF_ROUNDS = ("teacher.start", "teacher.round-epochs", "student.restart")
 START = ("model", "trainable", "lora.", "student.")
 START_TRAINED = (*START, "teacher.")
 """Prefixes of keys that determine a student's start, new or pretrained."""
-OF_WEIGHTS = ("weights.power", "weights.trim", "weights.era-temperature")
-"""Keys that change pooled soft labels beside the scheme and the pooling, by which results name them."""
+OF_POOLING = {"weights.power": WEIGHTED, "weights.trim": ("trimmed-mean",), "weights.era-temperature": ("era",)}
+"""Keys that change pooled soft labels beside the scheme and the pooling, and the poolings that read them."""
 NO_START = (*OF_ROUNDS, "teacher.models", "teacher.calibrate", "teacher.temperature")
 """Keys under these prefixes that do not."""
 
@@ -48,7 +48,9 @@ class Cell:
     @property
     def weighing(self) -> dict[str, Scalar]:
         """Values of the grid that tell the study's weighting from others of the same scheme and pooling."""
-        return {} if METHOD in self.values else {key: self.values[key] for key in self.values if key in OF_WEIGHTS}
+        pooling = self.study.weights.pooling
+        read = {key for key, poolings in OF_POOLING.items() if pooling in poolings and METHOD not in self.values}
+        return {key: value for key, value in self.values.items() if key in read}
 
     @property
     def reference(self) -> str:

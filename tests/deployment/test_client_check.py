@@ -114,6 +114,13 @@ def test_texts_that_are_asked_in_every_round_count_in_every_round(run_config, se
     assert f"{rounds * texts} texts asked with 0 of max-texts-in-life = 100 used" in details(again)
 
 
+def test_evaluations_of_earlier_runs_count_for_metrics(run_config, settings, tmp_path):
+    (tmp_path / "policy.toml").write_text("max-evaluations-in-life = 3\n")
+    Ledger(tmp_path / "state").record(LedgerEntry(run="1", evaluations=2))
+    (told,) = [each.detail for each in check_client(run_config(), settings) if each.check == "run under the policy"]
+    assert told == "not given: metrics of more than 1 of the 2 students"
+
+
 def test_a_state_folder_that_others_may_enter_is_told(run_config, settings, tmp_path):
     (tmp_path / "state").chmod(0o700)
     assert "open to other users" not in details(check_client(run_config(), settings))
@@ -171,10 +178,10 @@ def test_the_command_prints_the_table_and_ends_with_one_sentence(settings):
         ("require-secure-sum = true", {}, "problem", "only in a secure sum"),
         ('require = ["dp-sgd"]', {}, "problem", "is less than the policy asks; use dp-sgd"),
         ("max-epsilon = 4", {}, "problem", "beyond max-epsilon = 4"),
-        ("max-epsilon = 4", {"privacy.mechanism": "dp-sgd", "privacy.epsilon": 2.0}, "ok", "given: metrics of all 2 "),
-        ("take-part-in-evaluation = false", {"rounds": 3}, "ok", "not given: metrics of all 4 students"),
+        ("max-epsilon = 4", {"privacy.mechanism": "dp-sgd", "privacy.epsilon": 2.0}, "ok", "given: metrics of any "),
+        ("take-part-in-evaluation = false", {"rounds": 3}, "ok", "not given: metrics of any student"),
         ("max-evaluations-per-run = 4", {"rounds": 3}, "ok", "nothing that the run asks for is refused"),
-        ("max-evaluations-per-run = 4", {"rounds": 4}, "ok", "not given: metrics of all 5 students"),
+        ("max-evaluations-per-run = 4", {"rounds": 4}, "ok", "not given: metrics of more than 4 of the 5 students"),
         ("max-evaluations-per-run = 3", {"personal.consensus": "pooled"}, "ok", "not given: metrics of the personal"),
         (
             'require = ["dp-sgd"]\nevaluate-without-guarantee = true',

@@ -39,7 +39,10 @@ def test_a_precise_data_set_counts_for_more_where_all_agree_but_for_noise():
     assert mean == pytest.approx(1 / 101)  # inverse variances, since nothing varies between the sets
 
 
-@pytest.mark.parametrize("variances", [[0.0, 1e-6, 1e-6], [np.nan, 1e-6, 1e-6], [0.0, 0.0, 0.0]])
+@pytest.mark.parametrize(
+    "variances",
+    [[0.0, 1e-6, 1e-6], [7.7e-34, 1e-6, 1e-6], [1e-24, 1e-5, 1e-5], [np.nan, 1e-6, 1e-6], [0.0, 0.0, 0.0]],
+)
 def test_a_data_set_without_variance_between_seeds_does_not_take_all_the_weight(variances):
     means = np.array([0.0, 0.01, 0.02])
     mean, low, high = random_effects(means, np.array(variances))
