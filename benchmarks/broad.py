@@ -85,7 +85,7 @@ def build(source: Path, out: Path, encoder: str, *, seed: int = 1) -> dict[str, 
 
 def _write(source: Path, folder: Path, rows: Sequence[dict[str, str]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for link in folder.iterdir():
+    for link in folder.glob("*.jsonl.gz"):
         if link.is_symlink():  # of another source
             link.unlink()
     for file in source.glob("*.jsonl.gz"):

@@ -17,8 +17,8 @@
 #         typing-inspection typing-extensions cryptography cffi pycparser opacus==1.6.0 tomli-w
 #
 # Whole runs need Flower too, and here peft, accelerate, absl-py, attrs, mpmath, wrapt, opt-einsum, annotated-doc,
-# shellingham, pathspec, seaborn, filelock, httpx, jinja2, matplotlib and rich. Add, with the same options and `--platform manylinux_2_24_x86_64` (21 MB), and this
-# package's own wheel by `python3 -m pip wheel --no-deps -w .gpu .`:
+# shellingham, pathspec, seaborn, filelock, httpx, jinja2, matplotlib and rich. Add, with the same options and
+# `--platform manylinux_2_24_x86_64` (21 MB), and this package's own wheel by `python3 -m pip wheel --no-deps -w .gpu .`:
 #
 #         flwr==1.41.0 flwr-datasets==0.6.1 datasets==4.8.5 dill==0.4.1 multiprocess==0.70.19 xxhash
 #         grpcio==1.85.1 grpcio-health-checking==1.81.1 protobuf==6.33.6 iterators pycryptodome alembic sqlalchemy mako
@@ -38,7 +38,7 @@ trap 'rm -rf "$site"' EXIT
 trap 'exit 130' INT TERM
 export PYTHONPATH="$root:$site" HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error TOKENIZERS_PARALLELISM=false
 
-missing() { # names whose module cannot be found; an optional one is marked by a question mark
+missing() { # names of those packages, given as MODULE=NAME, whose module cannot be found
     "$python" - "$@" <<'EOF'
 import sys
 from importlib.util import find_spec

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import torch
 
-QUICK = {"teacher": {"epochs": 3}, "distill": {"epochs": 3}, "data": {"limit": 1000}}
-SMALL = {"teacher": {"epochs": 1}, "distill": {"epochs": 1}, "data": {"limit": 60}}
+QUICK = {"teacher.epochs": 3, "distill.epochs": 3, "data.limit": 1000, "device": "cuda"}
+SMALL = {"teacher.epochs": 1, "distill.epochs": 1, "data.limit": 60, "device": "cpu"}
 RUNS = {
     "ngram-bag": {},
     "tiny-bert": {"model": "tiny-bert"},
     "tiny-bert, two rounds from the student": {
-        "model": "tiny-bert", "rounds": 2, "round_texts": "all", "teacher": {"start": "student"},
-        "personal": {"consensus": "student"},
+        "model": "tiny-bert", "rounds": 2, "round-texts": "all", "teacher.start": "student",
+        "personal.consensus": "student",
     },
-    "ngram-bag by DP-SGD": {"privacy": {"mechanism": "dp-sgd"}},
+    "ngram-bag by DP-SGD": {"privacy.mechanism": "dp-sgd"},
     "a tiny Llama and GPT-2 by adapters, a prompted Qwen": {"trainable": "lora"},
 }  # fmt: skip
 DECODERS = "a tiny Llama"
@@ -26,26 +26,18 @@ def whole_run(name, *, small):
     """Run a federation of three clients; return its seconds, the student's metrics before and after, and the memory."""
     from knot_fed import Federation, RunConfig  # needs Flower, without which all other parts run
 
-    with tempfile.TemporaryDirectory() as folder:
-        settings = _merged(SMALL if small else QUICK, RUNS[name], _folders(Path(folder)))
-        settings = _merged(settings, _decoders(Path(folder)) if name.startswith(DECODERS) else {})
-        settings["device"] = "cpu" if small else "cuda"
-        if not small:
-            torch.cuda.reset_peak_memory_stats()
-        started = time.monotonic()
-        summary = Federation(RunConfig(**settings)).run(echo=None).summary
-        taken = time.monotonic() - started
-    before, after = (summary["student"][when] for when in ("before", "after"))
-    row = {"run_seconds": round(taken, 1), "device": summary["device"]}
-    row |= {f"{key}_{when}": round(metrics[key], 4) for key in ("sd", "accuracy")
-            for when, metrics in (("before", before), ("after", after))}  # fmt: skip
     if not small:
-        row["peak_GB"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
-    return row
-
-
-def _folders(folder):
-    return {"runs_dir": str(folder / "runs"), "state_dir": str(folder / "state"), "name": "run"}
+        torch.cuda.reset_peak_memory_stats()
+    with tempfile.TemporaryDirectory() as folder:
+        keys = (SMALL if small else QUICK) | RUNS[name] | {"runs-dir": f"{folder}/runs", "state-dir": f"{folder}/state"}
+        keys |= _decoders(Path(folder)) if name.startswith(DECODERS) else {}
+        started = time.monotonic()
+        summary = Federation(RunConfig.from_mapping(keys)).run(echo=None).summary
+        taken = time.monotonic() - started
+    row = {"run_seconds": round(taken, 1), "device": summary["device"]}
+    for when, metrics in summary["student"].items():
+        row |= {f"{key}_{when}": round(metrics[key], 4) for key in ("sd", "accuracy")}
+    return row if small else row | {"peak_GB": round(torch.cuda.max_memory_allocated() / 1e9, 2)}
 
 
 def _decoders(folder):
@@ -54,13 +46,4 @@ def _decoders(folder):
 
     teachers = [write_family(folder / name, f"{name} without padding") for name in ("llama", "gpt-2")]
     teachers.append(write_causal(folder / "qwen", "qwen without padding"))
-    return {"teacher": {"models": ",".join(teachers)}, "student": {"model": "ngram-bag", "pretrain": False}}
-
-
-def _merged(*settings):
-    """Join nested settings; later ones win."""
-    joined = {}
-    for mapping in settings:
-        for key, value in mapping.items():
-            joined[key] = _merged(joined.get(key, {}), value) if isinstance(value, dict) else value
-    return joined
+    return {"teacher.models": ",".join(teachers), "student.model": "ngram-bag", "student.pretrain": False}

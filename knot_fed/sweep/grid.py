@@ -48,9 +48,10 @@ class Cell:
     @property
     def weighing(self) -> dict[str, Scalar]:
         """Values of the grid that tell the study's weighting from others of the same scheme and pooling."""
+        if METHOD in self.values:
+            return {}  # all methods share the study's
         pooling = self.study.weights.pooling
-        read = {key for key, poolings in OF_POOLING.items() if pooling in poolings and METHOD not in self.values}
-        return {key: value for key, value in self.values.items() if key in read}
+        return {key: value for key, value in self.values.items() if pooling in OF_POOLING.get(key, ())}
 
     @property
     def reference(self) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -29,10 +28,10 @@ from knot_fed.types import SoftLabels, SplitExamples, TeacherAnswer, Text
 
 
 class Ensemble(NamedTuple):
-    """A weighting of the teachers' answers, and the keys that tell it from others of its scheme and pooling."""
+    """A weighting of the teachers' answers, and the grid values that tell it from others of its scheme and pooling."""
 
     weights: WeightsConfig
-    told: Mapping[str, Scalar] = MappingProxyType({})
+    values: Mapping[str, Scalar]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +99,10 @@ def reference_answers(
         for owner in owners
     ]
     ordered = sorted(owners, key=lambda owner: (owner.is_server, owner.name))  # as a run does, since sums round
-    for weights, told in weightings:
+    for weights, values in weightings:
         answered = [owner.answer(texts, weights) for owner in ordered]
         pooled = find_consensus(answered, weights, owners[0].teacher.run.distill).pooled
-        answers.append(({"line": ENSEMBLE, "weights": weights.weighting} | dict(told), pooled))
+        answers.append(({"line": ENSEMBLE, "weights": weights.weighting} | dict(values), pooled))
     return answers
 
 

@@ -2,10 +2,12 @@
 
 import gzip
 import json
+import shutil
 
 import pytest
 
 from benchmarks.broad import build, main, near_pairs, public_rows
+from knot_fed.errors import ConfigError
 from tests.models.tiny_models import write_bert
 
 WORDS = ("room", "phone", "film", "night", "boat", "tree", "road", "song")
@@ -46,6 +48,17 @@ def test_it_holds_texts_of_the_public_files_without_labels_and_links_the_others(
     assert not any("song" in row["text"] for row in single if row["text"].startswith("movie_a")), "its test split"
     assert not any("sick" in row["text_a"] or "product" in row["text_a"] for row in pairs)
     assert public_rows(tmp_path / "broad" / "nli", "sick") == public_rows(source / "nli", "sick")
+
+
+def test_the_folder_of_the_data_is_not_built_into_and_links_follow_another_source(source, tmp_path):
+    encoder, before = write_bert(tmp_path / "bert"), public_rows(source / "nli", "sick")
+    with pytest.raises(ConfigError, match="is the folder of the data too; name a new one"):
+        build(source, source, encoder)
+    assert public_rows(source / "nli", "sick") == before
+    build(source, tmp_path / "broad", encoder)
+    shutil.copytree(source, tmp_path / "other")
+    build(tmp_path / "other", tmp_path / "broad", encoder)
+    assert (tmp_path / "broad" / "nli" / "sick.jsonl.gz").resolve().is_relative_to(tmp_path / "other")
 
 
 def test_no_sentence_is_paired_with_itself(tmp_path):

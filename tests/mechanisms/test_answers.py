@@ -86,7 +86,7 @@ def test_the_ensemble_of_run_audit_and_sweep_agrees_to_the_last_bit(small, mecha
             assert (answer.soft_labels.sum(axis=1) == 1).all()
     audited = federation.consensus(answers, federation.public_answers(texts)).pooled
     sharper = Ensemble(config.weights.model_copy(update={"power": 4.0}), {"weights.power": 4.0})
-    found = reference_answers(owners(config, federation), texts, [Ensemble(config.weights), sharper])
+    found = reference_answers(owners(config, federation), texts, [Ensemble(config.weights, {}), sharper])
     (named, baseline), (other, by_power) = found[-2:]
     assert named == {"line": ENSEMBLE, "weights": "confidence"}
     assert other == named | {"weights.power": 4.0}

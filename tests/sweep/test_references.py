@@ -22,7 +22,7 @@ def test_reference_lines_are_of_the_teachers_of_the_runs(run_config, mechanism):
     folder = RunFolder.create(Path(config.runs_dir), "run")
     federate(InProcessGrid(virtual_clients(config, 3)), config, folder)
     before = sorted(Path(config.state_dir).glob("*/teachers/*"))
-    rows = reference_rows(config, clients=3, weightings=[Ensemble(config.weights)])
+    rows = reference_rows(config, clients=3, weightings=[Ensemble(config.weights, {})])
     trained = set(Path(config.state_dir).glob("*/teachers/*")) - set(before)
     assert [path.parts[-3] for path in trained] == ["centralised"]
     assert {row["line"] for row in rows} >= {"teacher phones", "ensemble", "centralised"}

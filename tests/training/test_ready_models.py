@@ -97,5 +97,5 @@ def test_an_audit_of_ready_models_is_refused(run_config, tmp_path):
 
 def test_a_sweep_of_ready_models_has_no_centralised_line(run_config, ready):
     config = run_config(model=ready, keys={"teacher.epochs": 0, "data.limit": 60})
-    lines = {row["line"] for row in reference_rows(config, clients=3, weightings=[Ensemble(config.weights)])}
+    lines = {row["line"] for row in reference_rows(config, clients=3, weightings=[Ensemble(config.weights, {})])}
     assert lines == {"teacher phones", "teacher restaurants", "teacher hotels", "teacher books", "ensemble"}
