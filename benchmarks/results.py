@@ -26,9 +26,9 @@ from knot_fed.types import MEAN
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 SWEEPS, TABLES = RESULTS / "sweeps", RESULTS / "tables"
-DECIDING = "recipe", "first", "broad", "later"
-"""First words of the names of sweeps that decide together: `broad` are of the first recipe with broad sets, `later` of
-the present one."""
+DECIDING = "recipe", "second", "first", "broad", "later"
+"""First words of the names of sweeps that decide together: of the present recipe and the two before it, then with broad
+transfer sets, `broad` of the first recipe and `later` of the second."""
 TASKS = {"sentiment": "sentiment", "nli": "inference", "emotion": "emotion"}
 FILES = {"sentiment": "sentiment-minilm.toml", "nli": "nli.toml", "emotion": "emotion.toml"}
 START, END = "<!-- results: written by python -m benchmarks.results -->", "<!-- end of results -->"
