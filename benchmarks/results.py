@@ -26,9 +26,9 @@ from knot_fed.types import MEAN
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 SWEEPS, TABLES = RESULTS / "sweeps", RESULTS / "tables"
-DECIDING = "recipe", "second", "first", "broad", "later"
+DECIDING = "recipe", "second", "first", "broad", "earlier"
 """First words of the names of sweeps that decide together: of the present recipe and the two before it, then with broad
-transfer sets, `broad` of the first recipe and `later` of the second."""
+transfer sets, `broad` of the present recipe and `earlier` of the first."""
 TASKS = {"sentiment": "sentiment", "nli": "inference", "emotion": "emotion"}
 FILES = {"sentiment": "sentiment-minilm.toml", "nli": "nli.toml", "emotion": "emotion.toml"}
 START, END = "<!-- results: written by python -m benchmarks.results -->", "<!-- end of results -->"
@@ -84,7 +84,9 @@ def _check_no_path(told: dict[str, Any], sweep: Path) -> None:
 
 def _placed(root: Path) -> str:
     """Return a folder of data as the pages name it."""
-    return f"../shared/data/{root.name}" if root.parent.name == "data" else f"data/{root.parent.name}/{root.name}"
+    if root.parent.name != "data":
+        return f"data/{root.parent.name}/{root.name}"
+    return f"../shared/data/{root.name}" if root.parent.parent.name == "shared" else f"data/{root.name}"
 
 
 def lines_table(name: str) -> pd.DataFrame:
