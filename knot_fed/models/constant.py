@@ -23,6 +23,7 @@ class ConstantClassifier(TextClassifier):
     """The same logits for every text."""
 
     default_learning_rate = 5e-3
+    tempered = False
 
     def __init__(self, spec: ModelSpec, label: int | None = None) -> None:
         super().__init__(spec)

@@ -11,6 +11,8 @@ from knot_fed.sweep.grid import SEED, SET_BY_SWEEP
 PLACE = Path("simulations/methods")
 OF_STUDY = ("task", "data.", "labels.")
 """Prefixes of keys that all methods of a table must have in common."""
+SHAPING_ANSWERS = "teacher.calibrate", "teacher.temperature", "teacher.label-smoothing"
+"""Settings of all teachers that no shipped method sets, and that change what a method is."""
 AVERAGING = "fedavg"
 """The method that is a strategy of its own: a baseline of every sweep, and no cell."""
 
@@ -56,6 +58,16 @@ def read_methods(text: str) -> dict[str, dict[str, Scalar]]:
     if set(methods) == {AVERAGING}:
         raise ConfigError(f"--methods {AVERAGING}: is a baseline, and no cell is left; name one more method")
     return methods
+
+
+def settings_of_study(base: RunConfig, methods: Methods) -> list[str]:
+    """Return a note for each setting of the study that shapes the answers of methods that do not set it."""
+    notes, plain, given = [], RunConfig().to_mapping(), base.to_mapping()
+    for key in SHAPING_ANSWERS:
+        names = [name for name, values in methods.items() if name != AVERAGING and key not in values]
+        if given[key] != plain[key] and names:
+            notes.append(f"{key} = {shown(given[key])} of the study also holds for {', '.join(names)}")
+    return notes
 
 
 def lay_methods(base: RunConfig, methods: Methods) -> tuple[RunConfig, dict[str, Mapping[str, Scalar]], bool]:

@@ -10,6 +10,8 @@ from knot_fed.types import SoftLabels
 LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.05, 20.0
 """Range of the search: a classifier that is always right would be sharpened without limit."""
 SMALLEST_PROBABILITY = 1e-30
+LEAST_VALIDATION = 20
+"""Validation examples from which a teacher's temperature is fitted, and the epoch of a personal model chosen."""
 
 
 def temper(soft_labels: SoftLabels, temperature: float) -> SoftLabels:

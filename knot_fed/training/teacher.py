@@ -29,7 +29,7 @@ from knot_fed.models import (
     trained_state,
 )
 from knot_fed.privacy.noise import NoiseSource
-from knot_fed.training.calibration import LEAST_TEMPERATURE, fit_temperature
+from knot_fed.training.calibration import LEAST_TEMPERATURE, LEAST_VALIDATION, fit_temperature
 from knot_fed.training.cross_entropy import CrossEntropy
 from knot_fed.training.dp_sgd import PrivateSchedule, fit_privately
 from knot_fed.training.fitting import Schedule, fit, fit_all_epochs
@@ -106,8 +106,12 @@ def validation_score(model: TextClassifier, validation: LabelledTexts) -> Callab
 def calibrate(model: TextClassifier, validation: LabelledTexts) -> None:
     """Divide a teacher's logits by the temperature that fits its own validation split best, as part of its parameters.
 
-    Not if it is right on the whole split, since no temperature fits best then.
+    Not if the split has fewer than `LEAST_VALIDATION` examples, where one mistake more or less decides, and not if
+    it is right on the whole split, since no temperature fits best then.
     """
+    if len(validation) < LEAST_VALIDATION:
+        logger.info("a validation split has fewer than %d examples, so its teacher is not calibrated", LEAST_VALIDATION)
+        return
     temperature = best_temperature(model, validation)
     if temperature < 1.01 * LEAST_TEMPERATURE:
         logger.warning("a teacher is right on its whole validation split, so it is not calibrated")
@@ -164,7 +168,7 @@ def predict_soft_labels(
     texts
         Single texts or pairs, as the model was built for.
     temperature
-        > 0; above 1 flattens the distributions.
+        > 0; above 1 flattens the distributions. A constant is not sharpened: the mass that it spreads is fixed.
     kept
         Folder that caches logits under a digest of parameters and texts; None: no cache.
 
@@ -177,7 +181,8 @@ def predict_soft_labels(
         kinds = ("pairs", "single texts") if model.spec.paired else ("single texts", "pairs")
         raise ModelError(f"the model reads {kinds[0]}, these are {kinds[1]}; use data of the run's task")
     logits = _kept_logits(model, texts, kept) if kept else predict_logits(model, model.encode(texts))
-    rows: SoftLabels = softmax(logits.astype(np.float64) / temperature, axis=1).astype(np.float32)
+    divisor = temperature if model.tempered else 1.0
+    rows: SoftLabels = softmax(logits.astype(np.float64) / divisor, axis=1).astype(np.float32)
     return rows
 
 

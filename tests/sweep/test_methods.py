@@ -2,12 +2,13 @@
 
 import pytest
 
+from knot_fed.config import RunConfig
 from knot_fed.config.overrides import resolve_config
 from knot_fed.errors import ConfigError
 from knot_fed.sweep.answers import State, share_answers
 from knot_fed.sweep.folder import SweepFolder
 from knot_fed.sweep.grid import make_cells, parse_grid
-from knot_fed.sweep.methods import lay_methods, read_methods, shipped_methods
+from knot_fed.sweep.methods import lay_methods, read_methods, settings_of_study, shipped_methods
 from tests.conftest import ROOT
 
 BASE = resolve_config(ROOT, ["distill.loss=entropy", "teacher.epochs=2"], num_supernodes=3)
@@ -73,6 +74,17 @@ def test_federated_averaging_cannot_change_the_other_methods(tmp_path):
     own.write_text("[fedavg]\nepochs = 2\n")
     study, *_ = lay_methods(BASE, read_methods(f"knot,{own}"))
     assert study.to_mapping() == BASE.to_mapping() | {"fedavg.epochs": 2}
+
+
+def test_settings_of_the_study_that_shape_all_methods_are_told(tmp_path):
+    own = tmp_path / "own.toml"
+    own.write_text("[teacher]\ntemperature = 0.7\n")
+    sharpened = RunConfig.from_mapping(BASE.to_mapping() | {"teacher.temperature": 0.5})
+    methods = read_methods(f"knot,ds-fl,fedavg,{own}")
+    assert settings_of_study(sharpened, methods) == [
+        "teacher.temperature = 0.5 of the study also holds for knot, ds-fl"
+    ]
+    assert settings_of_study(BASE, methods) == []
 
 
 def test_a_sweep_of_other_methods_is_refused_in_its_folder(tmp_path):

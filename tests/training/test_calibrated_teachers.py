@@ -6,7 +6,8 @@ import pytest
 from knot_fed.config import TeacherConfig
 from knot_fed.errors import ConfigError
 from knot_fed.models import ModelSpec
-from knot_fed.training.calibration import fit_temperature, negative_log_likelihood, temper
+from knot_fed.training.calibration import LEAST_VALIDATION, fit_temperature, negative_log_likelihood, temper
+from knot_fed.training.confidence import prediction_bias, prediction_confidence
 from knot_fed.training.kept_teachers import load_or_train_teacher, teacher_digest
 from knot_fed.training.teacher import calibrate, predict_soft_labels, train_teacher
 from knot_fed.types import LabelledTexts, SplitExamples
@@ -51,10 +52,26 @@ def test_a_constant_teacher_and_an_empty_validation_split_are_left_as_they_are()
     one_label = SplitExamples(*(LabelledTexts(("a", "b"), np.array([2, 2])) for _ in range(3)))
     constant = train_teacher(SPEC, one_label, CALIBRATED, seed=1)
     np.testing.assert_allclose(predict_soft_labels(constant, ["x"]), [[1 / 30, 1 / 30, 28 / 30]], atol=1e-6)
+    np.testing.assert_array_equal(
+        predict_soft_labels(constant, ["x"], temperature=0.5), predict_soft_labels(constant, ["x"])
+    )
+    assert prediction_confidence(
+        predict_soft_labels(constant, ["x"], temperature=0.5), prediction_bias([constant], seed=1, temperature=0.5)
+    ) == pytest.approx(0.0, abs=1e-6)
     plain = train_teacher(SPEC, EXAMPLES, PLAIN, seed=1)
     before = predict_soft_labels(plain, ["x"])
     calibrate(plain, LabelledTexts((), np.zeros(0, dtype=np.int64)))
     np.testing.assert_array_equal(predict_soft_labels(plain, ["x"]), before)
+
+
+@pytest.mark.parametrize(("count", "changes"), [(LEAST_VALIDATION - 1, False), (LEAST_VALIDATION, True)])
+def test_a_few_validation_examples_are_too_few_for_a_temperature(count, changes, caplog):
+    teacher = train_teacher(SPEC, EXAMPLES, PLAIN, seed=1)
+    before = predict_soft_labels(teacher, ["x"])
+    with caplog.at_level("INFO"):
+        calibrate(teacher, part("val", count, 5))
+    assert (np.abs(predict_soft_labels(teacher, ["x"]) - before).max() > 1e-3) == changes
+    assert ("fewer than 20 examples" in caplog.text) != changes
 
 
 def test_a_teacher_that_is_right_on_its_whole_validation_split_is_not_sharpened_without_limit(caplog):

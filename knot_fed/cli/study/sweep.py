@@ -37,7 +37,7 @@ def sweep(
     from knot_fed.runs.sweep_tables import METHOD
     from knot_fed.sweep.folder import SweepFolder
     from knot_fed.sweep.grid import make_cells, parse_grid, parse_seeds
-    from knot_fed.sweep.methods import lay_methods, read_methods
+    from knot_fed.sweep.methods import lay_methods, read_methods, settings_of_study
     from knot_fed.sweep.run import Sweep, run_sweep
     from knot_fed.system.machine import usable_cpus
 
@@ -49,7 +49,7 @@ def sweep(
     values, chosen = parse_grid(grid, base), parse_seeds(seeds)
     cells = make_cells(base, values, chosen, named)
     notes = dict.fromkeys(note for cell in cells for note in check_run(cell.config, clients=clients))
-    for note in [*unread_settings([cell.config for cell in cells]), *notes]:
+    for note in [*settings_of_study(base, named), *unread_settings([cell.config for cell in cells]), *notes]:
         echo_line(console, f"note: {note}")
     place = study_folder("sweeps", overrides, out)
     folder = SweepFolder.open(place, config=base, grid=values, clients=clients, seeds=chosen, methods=named)

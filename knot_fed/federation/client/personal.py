@@ -43,9 +43,10 @@ from knot_fed.privacy.policy_checks import (
     check_test_size,
     rounded_metrics,
 )
+from knot_fed.training.calibration import LEAST_VALIDATION
 from knot_fed.training.evaluation import evaluate_classifier
 from knot_fed.training.kept_teachers import load_or_train, load_or_train_teacher, teacher_digest
-from knot_fed.training.personal.distilling import LEAST_VALIDATION, selects_epoch, train_personal
+from knot_fed.training.personal.distilling import selects_epoch, train_personal
 from knot_fed.training.personal.kept import PersonalModels, personal_digest
 from knot_fed.training.teacher import best_temperature, predict_soft_labels
 from knot_fed.types import Metrics, SplitExamples, Text

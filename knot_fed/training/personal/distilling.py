@@ -13,13 +13,11 @@ from jaxtyping import Int
 from knot_fed.config import PersonalConfig, TeacherConfig
 from knot_fed.losses import Loss
 from knot_fed.models import TextClassifier, device_of
+from knot_fed.training.calibration import LEAST_VALIDATION
 from knot_fed.training.distillation import PublicCrossEntropy
 from knot_fed.training.fitting import Schedule, fit, fit_all_epochs
 from knot_fed.training.teacher import validation_score
 from knot_fed.types import LabelledTexts, SoftLabels, SplitExamples, Text
-
-LEAST_VALIDATION = 20
-"""Validation examples, of two labels or more, from which an epoch is selected; with fewer all epochs are run."""
 
 
 class OwnCrossEntropy(PublicCrossEntropy):
