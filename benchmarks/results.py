@@ -26,9 +26,9 @@ from knot_fed.types import MEAN
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 SWEEPS, TABLES = RESULTS / "sweeps", RESULTS / "tables"
-DECIDING = "recipe", "second", "first", "broad", "earlier"
-"""First words of the names of sweeps that decide together: of the present recipe and the two before it, then with broad
-transfer sets, `broad` of the present recipe and `earlier` of the first."""
+DECIDING = "recipe", "other", "second", "first", "broad", "earlier"
+"""First words of the names of sweeps that decide together: of the present recipe, on the three tasks and on other data,
+of the two before it, then with broad transfer sets, `broad` of the present recipe and `earlier` of the first."""
 TASKS = {"sentiment": "sentiment", "nli": "inference", "emotion": "emotion"}
 FILES = {"sentiment": "sentiment-minilm.toml", "nli": "nli.toml", "emotion": "emotion.toml"}
 START, END = "<!-- results: written by python -m benchmarks.results -->", "<!-- end of results -->"
