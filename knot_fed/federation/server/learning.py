@@ -22,7 +22,10 @@ from knot_fed.transport import GroundCost, check_ground_cost
 from knot_fed.types import SoftLabels, SplitExamples
 
 GROUND_COST = "ground-cost.csv"
-REMEDY = "try another distill.learning-rate, a larger distill.patience, or a start trained for fewer teacher.epochs"
+REMEDY = (
+    "try another distill.learning-rate, a larger distill.patience, distill.objective = 'pooled', or a start trained for"
+    " fewer teacher.epochs"
+)
 """For a student that keeps its start."""
 
 logger = logging.getLogger("knot_fed")
