@@ -1,6 +1,6 @@
 """Settings of distillation compared on validation splits, so that a choice sees no test figure.
 
-python -m benchmarks.choose runs/seed16 runs/seed18 --clients 4 --try distill.objective=pooled --try "distill.epochs=16"
+python -m benchmarks.choose runs/seed16 runs/seed18 --try distill.objective=pooled --try "distill.epochs=16"
 
 Each run is of another seed, with the answers that it kept; each --try is distilled from them anew. Figures are means
 over the validation splits of the clients and of the public set, and over the runs; SD is a share of the start's.
@@ -16,8 +16,10 @@ import pandas as pd
 from knot_fed import load_student
 from knot_fed.config import RunConfig
 from knot_fed.config.overrides import second_config
-from knot_fed.errors import KnotError
+from knot_fed.data.partition import client_shard
+from knot_fed.errors import ConfigError, KnotError
 from knot_fed.federation.from_answers import distil_from_answers
+from knot_fed.federation.server.kept_answers import KeptAnswers
 from knot_fed.federation.server.run import read_server_data, start_student
 from knot_fed.geometry import evaluation_labels
 from knot_fed.models import TextClassifier, use_device, use_threads
@@ -29,7 +31,7 @@ from knot_fed.training.teacher import best_temperature, predict_soft_labels
 from knot_fed.types import Metrics
 
 
-def compare(runs: Sequence[Path], variants: Sequence[str], *, clients: int) -> pd.DataFrame:
+def compare(runs: Sequence[Path], variants: Sequence[str]) -> pd.DataFrame:
     """Return one row for each variant: its figures on the validation splits, means over the runs.
 
     Parameters
@@ -38,18 +40,18 @@ def compare(runs: Sequence[Path], variants: Sequence[str], *, clients: int) -> p
         Folders of finished simulations with `keep-answers = true`.
     variants
         Settings that change no answer, as `knot-fed distil` takes them.
-    clients
-        Number of virtual clients of the runs.
 
     Raises
     ------
     KnotError
-        If a run has no answers, or a setting changes what clients answer.
+        If a run has no answers or is no simulation, or a setting changes what clients answer.
     """
     rows = []
     for run in runs:
         source = RunFolder.open(run)
-        start = _measure_start(second_config(source.read_config(), [], source=source.path), clients)
+        config = second_config(source.read_config(), [], source=source.path)
+        clients = count_clients(source, config)
+        start = _measure_start(config, clients)
         for variant in variants:
             found = _measure_variant(source, variant, clients)
             rows.append(
@@ -57,6 +59,17 @@ def compare(runs: Sequence[Path], variants: Sequence[str], *, clients: int) -> p
                 | {"accuracy ↑": found.accuracy, "macro-F1 ↑": found.macro_f1, "W1 ↓": found.w1}
             )
     return pd.DataFrame(rows).groupby("settings", sort=False).mean()
+
+
+def count_clients(source: RunFolder, config: RunConfig) -> int:
+    """Return the number of virtual clients of a run; ConfigError if its clients were others."""
+    names = {*KeptAnswers.load(source, 1).clients}
+    if names != {client_shard(index, len(names), config.data.client_names).name for index in range(len(names))}:
+        raise ConfigError(
+            f"{source.path}: its clients were {', '.join(sorted(names)[:5])}, whose validation splits are not here;"
+            " give the folder of a simulation"
+        )
+    return len(names)
 
 
 def measure(student: TextClassifier, config: RunConfig, *, clients: int) -> Metrics:
@@ -92,12 +105,11 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="run folders, one for each seed")
-    parser.add_argument("--clients", type=int, required=True, help="virtual clients of the runs")
     parser.add_argument("--try", dest="variants", action="append", required=True, metavar="SETTINGS")
     given = parser.parse_args()
     try:
         with notes_to(lambda _: None):  # a run's own tables are of test splits
-            table = compare(given.runs, given.variants, clients=given.clients)
+            table = compare(given.runs, given.variants)
     except KnotError as error:
         parser.error(f"{error}")
     with pd.option_context("display.width", 160, "display.float_format", "{:.3f}".format):

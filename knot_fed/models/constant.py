@@ -23,7 +23,7 @@ class ConstantClassifier(TextClassifier):
     """The same logits for every text."""
 
     default_learning_rate = 5e-3
-    tempered = False
+    least_temperature = 1.0  # flattened as other teachers are, and never sharpened
 
     def __init__(self, spec: ModelSpec, label: int | None = None) -> None:
         super().__init__(spec)

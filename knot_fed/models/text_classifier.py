@@ -110,8 +110,8 @@ class TextClassifier(nn.Module, ABC):
     """Name prefixes of parameters that DP-SGD freezes, since noise on that many would drown the others."""
     trains: bool = True
     """Whether training changes it; a prompted model answers as it is."""
-    tempered: bool = True
-    """Whether the temperature of answers divides its logits."""
+    least_temperature: float = 0.0
+    """Lowest temperature that divides the logits of its answers."""
     mixed_precision: bool = False
     """Whether it keeps its accuracy under autocast to bfloat16, as transformers do."""
 

@@ -94,7 +94,7 @@ def _bias_of(
     model: TextClassifier, generator: np.random.Generator, temperature: float, *, histogram: bool
 ) -> Float[np.ndarray, "classes"]:
     logits = predict_logits(model, model.random_items(generator, RANDOM_SEQUENCES)).astype(np.float64)
-    drawn = softmax(logits / (temperature if model.tempered else 1.0), axis=1).astype(np.float32)
+    drawn = softmax(logits / max(temperature, model.least_temperature), axis=1).astype(np.float32)
     counts = np.bincount(drawn.argmax(axis=1), minlength=drawn.shape[1]) + 1
     bias: Float[np.ndarray, classes] = counts / counts.sum() if histogram else drawn.mean(axis=0, dtype=np.float64)
     return bias

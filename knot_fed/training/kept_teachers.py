@@ -21,6 +21,7 @@ from knot_fed.models import (
     save_classifier,
 )
 from knot_fed.privacy.noise import NoiseSource
+from knot_fed.training.calibration import LEAST_VALIDATION
 from knot_fed.training.dp_sgd import PrivateSchedule
 from knot_fed.training.teacher import train_private_teacher, train_teacher
 from knot_fed.types import LabelledTexts, SplitExamples, TrainedState
@@ -157,6 +158,10 @@ def read_settings(settings: TeacherConfig, *, unread: Set[str] = NOT_OF_TRAINING
     """
     defaults = TeacherConfig().model_dump()
     given = settings.model_dump(exclude={*unread})
+    if settings.calibrate and "calibrate" in given:
+        given["calibrate"] = (
+            LEAST_VALIDATION  # a teacher that was calibrated on fewer examples is not taken for this one
+        )
     return {key: value for key, value in given.items() if key in OF_0_1 or value != defaults[key]}
 
 

@@ -181,7 +181,7 @@ def predict_soft_labels(
         kinds = ("pairs", "single texts") if model.spec.paired else ("single texts", "pairs")
         raise ModelError(f"the model reads {kinds[0]}, these are {kinds[1]}; use data of the run's task")
     logits = _kept_logits(model, texts, kept) if kept else predict_logits(model, model.encode(texts))
-    divisor = temperature if model.tempered else 1.0
+    divisor = max(temperature, model.least_temperature)
     rows: SoftLabels = softmax(logits.astype(np.float64) / divisor, axis=1).astype(np.float32)
     return rows
 

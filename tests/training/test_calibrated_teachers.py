@@ -55,9 +55,12 @@ def test_a_constant_teacher_and_an_empty_validation_split_are_left_as_they_are()
     np.testing.assert_array_equal(
         predict_soft_labels(constant, ["x"], temperature=0.5), predict_soft_labels(constant, ["x"])
     )
-    assert prediction_confidence(
-        predict_soft_labels(constant, ["x"], temperature=0.5), prediction_bias([constant], seed=1, temperature=0.5)
-    ) == pytest.approx(0.0, abs=1e-6)
+    flattened = temper(predict_soft_labels(constant, ["x"]), 2.0)
+    np.testing.assert_allclose(predict_soft_labels(constant, ["x"], temperature=2.0), flattened, atol=1e-6)
+    for temperature in (0.5, 2.0):
+        rows = predict_soft_labels(constant, ["x"], temperature=temperature)
+        bias = prediction_bias([constant], seed=1, temperature=temperature)
+        assert prediction_confidence(rows, bias) == pytest.approx(0.0, abs=1e-6)
     plain = train_teacher(SPEC, EXAMPLES, PLAIN, seed=1)
     before = predict_soft_labels(plain, ["x"])
     calibrate(plain, LabelledTexts((), np.zeros(0, dtype=np.int64)))
