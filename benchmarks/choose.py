@@ -22,13 +22,14 @@ from knot_fed.federation.from_answers import distil_from_answers
 from knot_fed.federation.server.kept_answers import KeptAnswers
 from knot_fed.federation.server.run import read_server_data, start_student
 from knot_fed.geometry import evaluation_labels
+from knot_fed.labels import LabelSpace
 from knot_fed.models import TextClassifier, use_device, use_threads
 from knot_fed.runs.log import notes_to
 from knot_fed.runs.run_folder import RunFolder
 from knot_fed.sweep.references import open_client
 from knot_fed.training.evaluation import evaluate_classifier, mean_metrics
 from knot_fed.training.teacher import best_temperature, predict_soft_labels
-from knot_fed.types import Metrics
+from knot_fed.types import LabelledTexts, Metrics
 
 
 def compare(runs: Sequence[Path], variants: Sequence[str]) -> pd.DataFrame:
@@ -50,10 +51,10 @@ def compare(runs: Sequence[Path], variants: Sequence[str]) -> pd.DataFrame:
     for run in runs:
         source = RunFolder.open(run)
         config = second_config(source.read_config(), [], source=source.path)
-        clients = count_clients(source, config)
-        start = _measure_start(config, clients)
+        splits = validation_splits(config, clients=count_clients(source, config))
+        start = _measure_start(config, splits)
         for variant in variants:
-            found = _measure_variant(source, variant, clients)
+            found = _measure_variant(source, variant, splits)
             rows.append(
                 {"settings": variant, "SD ↓": found.sd / start.sd, "SD cal. ↓": found.sd_calibrated / start.sd}
                 | {"accuracy ↑": found.accuracy, "macro-F1 ↑": found.macro_f1, "W1 ↓": found.w1}
@@ -72,33 +73,37 @@ def count_clients(source: RunFolder, config: RunConfig) -> int:
     return len(names)
 
 
-def measure(student: TextClassifier, config: RunConfig, *, clients: int) -> Metrics:
-    """Evaluate a student on the validation splits of all virtual clients and of the public set; a plain mean."""
-    public = read_server_data(config)[1].val
+def validation_splits(config: RunConfig, *, clients: int) -> list[LabelledTexts]:
+    """Return the validation splits of all virtual clients, and of the public set, which is the last."""
     splits = [open_client(config, index, clients).examples()[0].val for index in range(clients)]
-    temperature, labels = best_temperature(student, public), evaluation_labels(config)
+    return [*splits, read_server_data(config)[1].val]
+
+
+def measure(student: TextClassifier, splits: Sequence[LabelledTexts], labels: LabelSpace) -> Metrics:
+    """Return the plain mean of a student's metrics over `splits`; the last fits the temperature of `sd_calibrated`."""
+    temperature = best_temperature(student, splits[-1])
     return mean_metrics(
         [
             evaluate_classifier(
                 predict_soft_labels(student, split.texts), split.labels, labels, temperature=temperature
             )
-            for split in (*splits, public)
+            for split in splits
         ]
     )
 
 
-def _measure_start(config: RunConfig, clients: int) -> Metrics:
+def _measure_start(config: RunConfig, splits: Sequence[LabelledTexts]) -> Metrics:
     use_threads(config.threads or 1)
     use_device(config)
     transfer, public = read_server_data(config)
-    return measure(start_student(config, public, transfer), config, clients=clients)
+    return measure(start_student(config, public, transfer), splits, evaluation_labels(config))
 
 
-def _measure_variant(source: RunFolder, variant: str, clients: int) -> Metrics:
+def _measure_variant(source: RunFolder, variant: str, splits: Sequence[LabelledTexts]) -> Metrics:
     with tempfile.TemporaryDirectory() as folder:
         config = second_config(source.read_config(), [variant, {"runs-dir": folder}], source=source.path)
         made = distil_from_answers(source, config, report=False)
-        return measure(load_student(made.path), config, clients=clients)
+        return measure(load_student(made.path), splits, evaluation_labels(config))
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from benchmarks.choose import compare, main, measure
+from benchmarks.choose import compare, main, measure, validation_splits
 from knot_fed import load_student
 from knot_fed.federation.server.run import read_server_data, start_student
 from knot_fed.sweep.references import open_client
@@ -20,11 +20,12 @@ def test_figures_are_means_over_runs_and_the_runs_own_settings_give_its_own_stud
     folders = [run(config, f"kept-{config.seed}")[0].path for config in configs]
     repeated, longer = "distill.epochs=2", "distill.epochs=6"
     table = compare(folders, [repeated, longer])
-    own = [measure(load_student(folder), config, clients=3) for folder, config in zip(folders, configs, strict=True)]
-    starts = []
-    for config in configs:
-        transfer, public = read_server_data(config)
-        starts.append(measure(start_student(config, public, transfer), config, clients=3))
+    own, starts = [], []
+    for folder, config in zip(folders, configs, strict=True):
+        (transfer, public), splits = read_server_data(config), validation_splits(config, clients=3)
+        start = start_student(config, public, transfer)
+        own.append(measure(load_student(folder), splits, config.label_space()))
+        starts.append(measure(start, splits, config.label_space()))
     share = np.mean([student.sd / start.sd for student, start in zip(own, starts, strict=True)])
     assert table.loc[repeated, "SD ↓"] == pytest.approx(share, abs=1e-9)
     assert table.loc[repeated, "accuracy ↑"] == pytest.approx(np.mean([each.accuracy for each in own]))
@@ -47,7 +48,7 @@ def test_only_validation_splits_are_measured(small):
         )
         for part in splits
     ]  # fmt: skip
-    found = measure(student, config, clients=3)
+    found = measure(student, validation_splits(config, clients=3), config.label_space())
     assert found.macro_f1 == pytest.approx(np.mean(scores))
     assert found.examples == sum(map(len, splits))
 
