@@ -65,19 +65,19 @@ def check_cost(cost: RequestCost, *, policy: ReleasePolicy) -> None:
 
 
 def personal_cost(
-    plan: TeacherPlan, model: TextClassifier, texts: Sequence[Text], *, alone: bool, key: bytes
+    plan: TeacherPlan, model: TextClassifier, texts: Sequence[Text], *, teacher: bool, key: bytes
 ) -> RequestCost:
-    """Estimate the training of a personal model, and with `alone` of the teacher that it starts from.
+    """Estimate the training of a personal model, and with `teacher` of the teacher that it starts from.
 
     Each step trains on a batch of the texts, whose number the server knows, and on as many own examples.
     """
     settings, personal = plan.run.teacher, plan.run.personal
     steps = personal.epochs * math.ceil(len(texts) / settings.batch_size)
-    teacher = estimate_cost(plan, model, texts, key=key) if alone else RequestCost(0, 1, 0, 0.0)
+    before = estimate_cost(plan, model, texts, key=key) if teacher else RequestCost(0, 1, 0, 0.0)
     to_read, to_train = _trial_seconds(model, _of_all_lengths(texts))
     size = FLOAT_BYTES * sum(parameter.numel() for parameter in model.parameters())
     seconds = to_read * len(texts) + to_train * steps * 2 * settings.batch_size
-    return RequestCost(teacher.steps + steps, 1, teacher.bytes + size, teacher.seconds + seconds)
+    return RequestCost(before.steps + steps, 1, before.bytes + size, before.seconds + seconds)
 
 
 def averaging_cost(settings: TeacherConfig, examples: int, *, key: bytes) -> RequestCost:

@@ -48,7 +48,7 @@ from knot_fed.training.evaluation import evaluate_classifier
 from knot_fed.training.kept_teachers import load_or_train, load_or_train_teacher, teacher_digest
 from knot_fed.training.personal.distilling import selects_epoch, train_personal
 from knot_fed.training.personal.kept import PersonalModels, personal_digest
-from knot_fed.training.teacher import best_temperature, predict_soft_labels
+from knot_fed.training.teacher import best_temperature, predict_soft_labels, train_teacher
 from knot_fed.types import Metrics, SplitExamples, Text
 
 MEASURED = 2
@@ -111,7 +111,8 @@ class PersonalMaking:
     """How one request makes a personal model; the same request, also of a resumed run, makes the same.
 
     It starts from the run's model of an earlier round, or else from the client's teacher alone: trained on the own
-    examples without noise, since neither leaves. Where that teacher is a constant, it starts from a new model.
+    examples without noise, since neither leaves. Where that teacher is a constant, it starts from a new model. Where
+    teachers start from personal models, the model of an earlier round first has the same epochs on the own examples.
     """
 
     client: Client
@@ -141,11 +142,11 @@ class PersonalMaking:
     def alone(self) -> TextClassifier:
         """Load or train the client's teacher alone; refuse a request that would cost more than the policy allows."""
         client, seed = self.client, self.client.seed()
-        digest = teacher_digest(self.spec, self.examples, self.settings, seed)
+        kept = (client.state / TEACHERS / teacher_digest(self.spec, self.examples, self.settings, seed)).is_dir()
         if client.policy.limits_cost:
             cost = personal_cost(
                 self._plain_plan(), build_classifier(self.spec, seed=0), self.texts, key=client.secret(),
-                alone=not (client.state / TEACHERS / digest).is_dir(),
+                teacher=not kept or (self._teacher_goes_on and self.request.slice.round > 1),
             )  # fmt: skip
             check_cost(cost, policy=client.policy)
         return load_or_train_teacher(
@@ -177,7 +178,7 @@ class PersonalMaking:
                 " last epoch, and may be worse than its teacher", client.name, LEAST_VALIDATION,
             )  # fmt: skip
         if before is not None:
-            model = load_classifier(before, feature_cache=client.features)
+            model = self._gone_on(before)
         else:
             model = build_classifier(self.spec, seed=seed, feature_cache=client.features)
             if not isinstance(alone, ConstantClassifier):
@@ -188,6 +189,21 @@ class PersonalMaking:
         )  # fmt: skip
         return model
 
+    def _gone_on(self, before: Path) -> TextClassifier:
+        """Return the model of an earlier round, as this round's teacher went on from it, but without noise."""
+        model = load_classifier(before, feature_cache=self.client.features)
+        if not self._teacher_goes_on:
+            return model
+        return train_teacher(
+            model.spec, self.examples, self.settings, seed=self.client.seed(), feature_cache=self.client.features,
+            start=trained_state(model),
+        )  # fmt: skip
+
+    @property
+    def _teacher_goes_on(self) -> bool:
+        """Whether teachers are trained further from the personal model of an earlier round."""
+        return self.settings.start == "personal" and self.settings.epochs > 0
+
     def _digest(self, before: str) -> str:
         client, asked, kept = self.client, self.request.slice, self.request.kept
         start = before or teacher_digest(self.spec, self.examples, self.settings, client.seed())
@@ -196,6 +212,7 @@ class PersonalMaking:
             client.run.transport.model_dump(), client.run.label_space().to_json(), self.settings.model_dump(),
             self.transfer.fingerprint, asked.start, asked.stop, asked.round, client.seed(),
             None if kept is None else kept.tolist(), *loss_content(client.run, key="personal.loss"),
+            *(["after the round's teacher"] if before and self._teacher_goes_on else []),
         )  # fmt: skip
 
     def _plain_plan(self) -> TeacherPlan:

@@ -66,7 +66,7 @@ class Owner:
         content = self.ask("train", request(transfer, **where))
         assert envelope.refusal_of(content) is None, envelope.refusal_of(content)
         rows_asked = where.get("stop", len(transfer)) - where.get("start", 0)
-        return self.read(content, examples=rows_asked)
+        return self.read(content, examples=rows_asked, round_number=where.get("round_number", 1))
 
     def read(self, content, *, examples, round_number=1, held=None):
         """Read soft labels as the server does, which may hold an earlier answer's arrays."""

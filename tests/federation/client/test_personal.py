@@ -58,6 +58,21 @@ def test_a_model_of_an_earlier_round_is_gone_on_from_only_where_one_is_made_in_e
     assert (digests[0] != digests[2]) == goes_on
 
 
+ROUNDS = KEYS | {"personal.when": "rounds", "rounds": 2, "teacher.start": "personal", "teacher.round-epochs": 2}
+
+
+def test_a_model_goes_on_from_the_teacher_that_answered_in_the_same_round(tmp_path):
+    """With a learning rate of nearly 0 the distillation leaves the model as the round's teacher."""
+    rates = {"teacher.learning-rate": 0.002, "personal.learning-rate": 1e-9}
+    owner, predicted = owner_of(tmp_path, "accept-student = true", keys=ROUNDS | rates), []
+    for number in (1, 2):
+        answered = owner.soft_labels(round_number=number).answer.soft_labels
+        replied(owner, consensus(number=number), number=number)
+        predicted.append(predict_soft_labels(load_classifier(owner.state / "personal"), PUBLIC.texts))
+        np.testing.assert_allclose(predicted[-1], answered, atol=1e-4)
+    assert np.abs(predicted[1] - predicted[0]).max() > 0.01
+
+
 def test_an_owner_that_accepts_no_consensus_refuses_it_in_one_sentence(tmp_path):
     owner = owner_of(tmp_path, "accept-consensus = false")
     assert refused(owner, consensus()) == (
@@ -167,6 +182,15 @@ def test_a_costly_personal_model_is_refused_before_any_training(tmp_path):
     owner = owner_of(tmp_path, "max-steps = 5000", keys=KEYS | {"personal.epochs": 10_000})
     assert "more than max-steps = 5000" in refused(owner, consensus())
     assert not (owner.state / "teachers").exists()
+
+
+def test_a_costly_teacher_that_a_model_goes_on_from_is_refused_before_any_training(tmp_path):
+    owner = owner_of(tmp_path, "max-steps = 5000\naccept-student = true", keys=ROUNDS)
+    replied(owner, consensus())
+    kept = (owner.state / "personal").resolve()
+    owner.run(keys=ROUNDS | {"teacher.round-epochs": 10_000})
+    assert "more than max-steps = 5000" in owner.refusal(personal_wire.KIND, consensus(number=2))
+    assert (owner.state / "personal").resolve() == kept
 
 
 def test_a_restarted_owner_loads_the_model_of_the_same_request(tmp_path):
