@@ -1,7 +1,9 @@
 """Methods as cells: their settings are laid over the study, and the grid's over both."""
 
 import pytest
+from typer.testing import CliRunner
 
+from knot_fed.cli.main import app
 from knot_fed.config import RunConfig
 from knot_fed.config.overrides import resolve_config
 from knot_fed.errors import ConfigError
@@ -85,6 +87,16 @@ def test_settings_of_the_study_that_shape_all_methods_are_told(tmp_path):
         "teacher.temperature = 0.5 of the study also holds for knot, ds-fl"
     ]
     assert settings_of_study(BASE, methods) == []
+
+
+def test_the_command_tells_these_settings_before_anything_runs(tmp_path):
+    taken = tmp_path / "notes.txt"
+    taken.touch()
+    arguments = ["teacher.temperature=0.5", "--methods", "knot,ds-fl", "--app", str(ROOT), "--out", str(taken)]
+    result = CliRunner().invoke(app, ["sweep", *arguments])
+    assert "note: teacher.temperature = 0.5 of the study also holds for knot, ds-fl" in " ".join(result.stdout.split())
+    assert result.exit_code == 1
+    assert "cannot be a folder" in result.stderr
 
 
 def test_a_sweep_of_other_methods_is_refused_in_its_folder(tmp_path):
