@@ -104,19 +104,19 @@ def validation_score(model: TextClassifier, validation: LabelledTexts) -> Callab
 
 
 def calibrate(model: TextClassifier, validation: LabelledTexts) -> None:
-    """Divide a teacher's logits by the temperature that fits its own validation split best, as part of its parameters.
+    """Divide a model's logits by the temperature that fits its own validation split best, as part of its parameters.
 
     Not if the split has fewer than `LEAST_VALIDATION` examples, where one mistake more or less decides, and not if
     it is right on the whole split, since no temperature fits best then.
     """
     if len(validation) < LEAST_VALIDATION:
-        logger.info("a validation split has fewer than %d examples, so its teacher is not calibrated", LEAST_VALIDATION)
+        logger.info("a validation split has fewer than %d examples, so its model is not calibrated", LEAST_VALIDATION)
         return
     temperature = best_temperature(model, validation)
     if temperature < 1.01 * LEAST_TEMPERATURE:
-        logger.warning("a teacher is right on its whole validation split, so it is not calibrated")
+        logger.warning("a model is right on its whole validation split, so it is not calibrated")
     elif not model.divide_logits(temperature):
-        logger.warning("%s: its output layer is not known, so the teacher is not calibrated", model.spec.name)
+        logger.warning("%s: its output layer is not known, so it is not calibrated", model.spec.name)
 
 
 def train_private_teacher(

@@ -14,7 +14,7 @@ from knot_fed.models import ModelSpec, build_classifier, load_classifier, train_
 from knot_fed.training.kept_teachers import load_or_train
 from knot_fed.training.personal.distilling import selects_epoch, train_personal
 from knot_fed.training.personal.kept import PersonalModels, personal_digest
-from knot_fed.training.teacher import predict_soft_labels
+from knot_fed.training.teacher import best_temperature, predict_soft_labels
 from knot_fed.types import LabelledTexts, SplitExamples
 
 NAMES = ("bad", "plain", "good")
@@ -76,6 +76,23 @@ def test_a_consensus_that_harms_leaves_the_start_where_the_own_validation_split_
         start, examples, PUBLIC, swapped, ForwardKL(), PersonalConfig(epochs=5, weight=1000.0), TEACHER, seed=1
     )
     assert all(np.array_equal(before[name], value) for name, value in trained_state(start).items())
+
+
+@pytest.mark.parametrize(("val", "calibrated"), [(40, True), (19, False)])
+def test_a_model_is_calibrated_as_its_teacher_is(val, calibrated):
+    """A third of the validation labels are noise, so that no label is certain."""
+    held = labelled(val)
+    noisy = LabelledTexts(held.texts, np.where(np.arange(val) % 3 == 0, 2 - held.labels, held.labels))
+    models = []
+    for calibrate in (False, True):
+        models.append(build_classifier(SPEC, seed=0))
+        settings = TEACHER.model_copy(update={"calibrate": calibrate})
+        examples = SplitExamples(labelled(60), noisy, labelled(4))
+        train_personal(models[-1], examples, PUBLIC, CONSENSUS, ForwardKL(), FEW, settings, seed=1)
+    temperature = best_temperature(models[0], noisy)
+    assert not 0.8 < temperature < 1.25
+    expected = predict_soft_labels(models[0], PUBLIC, temperature=temperature if calibrated else 1.0)
+    np.testing.assert_allclose(predict_soft_labels(models[1], PUBLIC), expected, atol=1e-5)
 
 
 def test_the_loss_of_a_step_is_the_cross_entropy_plus_the_weight_times_the_loss():

@@ -213,6 +213,7 @@ class PersonalMaking:
             self.transfer.fingerprint, asked.start, asked.stop, asked.round, client.seed(),
             None if kept is None else kept.tolist(), *loss_content(client.run, key="personal.loss"),
             *(["after the round's teacher"] if before and self._teacher_goes_on else []),
+            *(["calibrated"] if self.settings.calibrate else []),
         )  # fmt: skip
 
     def _plain_plan(self) -> TeacherPlan:

@@ -16,7 +16,7 @@ from knot_fed.models import TextClassifier, device_of
 from knot_fed.training.calibration import LEAST_VALIDATION
 from knot_fed.training.distillation import PublicCrossEntropy
 from knot_fed.training.fitting import Schedule, fit, fit_all_epochs
-from knot_fed.training.teacher import validation_score
+from knot_fed.training.teacher import calibrate, validation_score
 from knot_fed.types import LabelledTexts, SoftLabels, SplitExamples, Text
 
 
@@ -40,14 +40,14 @@ def train_personal(
     An epoch goes once over the texts of the consensus. Each step minimises the cross-entropy of as many own examples,
     drawn with replacement, plus `settings.weight` times `loss` on the batch. The epoch with the highest macro-F1 on the
     validation split is kept, the start being one of them; without `LEAST_VALIDATION` examples of two labels, the last.
-    The test split is never read.
+    Under `teacher.calibrate` the result is calibrated on that split, as a teacher is. The test split is never read.
 
     Parameters
     ----------
     soft_labels
         One distribution for each of `texts`.
     teacher
-        Batch size, patience, weight decay and class weights.
+        Batch size, patience, weight decay, class weights and calibration.
     seed
         Of order, drawn examples and dropout.
 
@@ -69,10 +69,12 @@ def train_personal(
         settings.epochs, teacher.patience, teacher.batch_size, settings.learning_rate, teacher.weight_decay,
         loss=f"cross-entropy plus {settings.loss}",
     )  # fmt: skip
-    if not selects_epoch(examples.val):
+    if selects_epoch(examples.val):
+        fit(model, items, batch_loss, validation_score(model, examples.val), schedule, seed=seed)
+    else:
         fit_all_epochs(model, items, batch_loss, schedule, seed=seed)
-        return
-    fit(model, items, batch_loss, validation_score(model, examples.val), schedule, seed=seed)
+    if teacher.calibrate:
+        calibrate(model, examples.val)
 
 
 def selects_epoch(validation: LabelledTexts) -> bool:
