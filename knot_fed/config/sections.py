@@ -96,7 +96,10 @@ class TeacherConfig(Section):
         "scratch", description=f"what a round's teacher starts from: {described(choices.STARTS)}"
     )
     round_epochs: int = Field(
-        0, ge=0, le=10_000, description="epochs of a teacher that starts from the student, at most; 0: epochs"
+        0,
+        ge=0,
+        le=10_000,
+        description="epochs of a teacher that starts from the student or a personal model, at most; 0: epochs",
     )
     epochs: int = Field(30, ge=0, le=10_000, description="at most; 0: use a ready model without training")
     patience: Epochs = Field(5, description="epochs without a better validation macro-F1 before stopping")
@@ -125,7 +128,7 @@ class TeacherConfig(Section):
 
     @property
     def epochs_from_student(self) -> int:
-        """Epochs of a teacher that starts from the student, at most."""
+        """Epochs of a teacher that starts from the student or from a personal model, at most."""
         return self.round_epochs or self.epochs
 
     @property

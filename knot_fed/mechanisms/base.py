@@ -89,6 +89,10 @@ class Mechanism(ABC):
         each = math.ceil(examples / teachers / settings.batch_size)
         return settings.epochs_of_round * each * teachers, min(settings.batch_size, examples)
 
+    def scorings(self, run: RunConfig) -> int:
+        """Return how often the validation split is scored to select epochs, at most."""
+        return self.training(run).epochs_of_round
+
     def train(
         self, plan: TeacherPlan, *, folder: Path | None, features: Path | None, logits: Path | None = None
     ) -> tuple[OwnTeacher, bool]:

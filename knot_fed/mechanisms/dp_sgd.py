@@ -51,3 +51,7 @@ class DpSgd(Mechanism):
     def steps(self, run: RunConfig, examples: int) -> tuple[int, int]:
         """Return the configured steps and the expected size of a Poisson sample."""
         return run.privacy.steps, math.ceil(run.privacy.sampling_rate * examples)
+
+    def scorings(self, run: RunConfig) -> int:  # noqa: ARG002
+        """Return 0: no validation split is read."""
+        return 0

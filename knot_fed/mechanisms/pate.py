@@ -28,6 +28,10 @@ class Pate(RowMechanism):
         """Return the teacher's settings with `privacy.epochs`, all of which are run."""
         return run.teacher.model_copy(update={"epochs": run.privacy.epochs})
 
+    def scorings(self, run: RunConfig) -> int:  # noqa: ARG002
+        """Return 0: no validation split is read."""
+        return 0
+
     def teacher_digest(self, plan: TeacherPlan) -> str:
         """Return a digest of all shards together."""
         read = read_settings(self.training(plan.run), unread=UNREAD) | {"shards": plan.run.privacy.shards}

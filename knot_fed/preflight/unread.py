@@ -70,7 +70,10 @@ READERS: Mapping[str, tuple[Condition, str]] = {
     ),
     "teacher.max-length": (lambda run: named_models(run) != {"ngram-bag"}, "a model other than ngram-bag"),
     **{
-        f"teacher.{key}": (lambda run: run.teacher.epochs > 0, "teacher.epochs above 0")
+        f"teacher.{key}": (
+            lambda run: run.teacher.epochs > 0 or PERSONAL[0](run),
+            f"teacher.epochs above 0, or {PERSONAL[1]}",
+        )
         for key in ("patience", "class-weights", "calibrate")
     },
     **{

@@ -103,20 +103,21 @@ def validation_score(model: TextClassifier, validation: LabelledTexts) -> Callab
     return macro_f1
 
 
-def calibrate(model: TextClassifier, validation: LabelledTexts) -> None:
+def calibrate(model: TextClassifier, validation: LabelledTexts, *, what: str = "teacher") -> None:
     """Divide a model's logits by the temperature that fits its own validation split best, as part of its parameters.
 
+    `what` it is, a log line says where it is left as it was.
     Not if the split has fewer than `LEAST_VALIDATION` examples, where one mistake more or less decides, and not if
     it is right on the whole split, since no temperature fits best then.
     """
     if len(validation) < LEAST_VALIDATION:
-        logger.info("a validation split has fewer than %d examples, so its model is not calibrated", LEAST_VALIDATION)
+        logger.info("a %s has fewer than %d validation examples, so it is not calibrated", what, LEAST_VALIDATION)
         return
     temperature = best_temperature(model, validation)
     if temperature < 1.01 * LEAST_TEMPERATURE:
-        logger.warning("a model is right on its whole validation split, so it is not calibrated")
+        logger.warning("a %s is right on its whole validation split, so it is not calibrated", what)
     elif not model.divide_logits(temperature):
-        logger.warning("%s: its output layer is not known, so it is not calibrated", model.spec.name)
+        logger.warning("%s: its output layer is not known, so the %s is not calibrated", model.spec.name, what)
 
 
 def train_private_teacher(

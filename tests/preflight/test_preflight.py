@@ -150,6 +150,7 @@ def test_what_only_the_run_can_know_is_left_to_it(override):
         (["seed=1", "--grid", "distil.loss=ot"], "unknown key"),
         (["seed=1", "--grid", "transport.cost=semantic,sematic"], "sematic"),
         (["seed=1", "--seeds", "2,2"], "given twice"),
+        (["seed=1", "--methods", ""], "--methods '': unknown method"),
         (["seed=1", "--num-supernodes", "1"], "min-teachers = 2, but there are 1 clients"),
         (["seed=1", "--out", "notes.txt"], "notes.txt: cannot be a folder"),
         (["seed=1", "--out", "broken"], "not valid TOML"),

@@ -125,6 +125,13 @@ def test_epochs_of_a_round_are_told_where_a_mechanism_or_the_lack_of_a_start_rul
     assert len(told("teacher.round-epochs", others)) == unread
 
 
+@pytest.mark.parametrize("key", ["teacher.patience", "teacher.class-weights", "teacher.calibrate"])
+def test_settings_of_training_are_read_by_a_personal_model_of_a_ready_teacher(key):
+    ready = {"teacher.epochs": 0, "model": "hf:someone/reviews", "student.pretrain": False}
+    assert len(told(key, ready)) == 1
+    assert told(key, ready | {"personal.consensus": "pooled"}) == []
+
+
 @pytest.mark.parametrize(("strategy", "unread"), [("knot", True), ("fedavg", False)])
 def test_keys_of_the_baseline_are_told_in_a_run_that_only_distils(monkeypatch, strategy, unread):
     def stop(*_, **__):

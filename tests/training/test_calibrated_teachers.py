@@ -74,7 +74,7 @@ def test_a_few_validation_examples_are_too_few_for_a_temperature(count, changes,
     with caplog.at_level("INFO"):
         calibrate(teacher, part("val", count, 5))
     assert (np.abs(predict_soft_labels(teacher, ["x"]) - before).max() > 1e-3) == changes
-    assert ("fewer than 20 examples" in caplog.text) != changes
+    assert ("fewer than 20 validation examples" in caplog.text) != changes
 
 
 def test_a_teacher_that_is_right_on_its_whole_validation_split_is_not_sharpened_without_limit(caplog):

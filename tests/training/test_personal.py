@@ -1,5 +1,6 @@
 """Personal models: trained on own examples and a consensus, kept under what determines them."""
 
+import shutil
 from functools import partial
 
 import numpy as np
@@ -9,6 +10,7 @@ from transformers import AutoModelForSequenceClassification
 
 from knot_fed.config import PersonalConfig, TeacherConfig
 from knot_fed.errors import ModelError
+from knot_fed.files import keep_folder
 from knot_fed.losses import ForwardKL
 from knot_fed.models import ModelSpec, build_classifier, load_classifier, train_vocabulary, trained_state
 from knot_fed.training.kept_teachers import load_or_train
@@ -116,7 +118,7 @@ def test_a_transformers_personal_model_loads_without_this_package(tmp_path):
         train_personal(model, split(), PUBLIC, CONSENSUS, ForwardKL(), PersonalConfig(epochs=1), TEACHER, seed=1)
         return model
 
-    models, digest = PersonalModels(tmp_path), personal_digest("start", CONSENSUS, "settings")
+    models, digest = PersonalModels(tmp_path), personal_digest(["", "start"], CONSENSUS, "settings")
     kept, loaded = load_or_train(models.folder(digest), train, what="personal model")
     models.enter("7", 1, digest, folder="first")
     assert not loaded
@@ -128,7 +130,7 @@ def test_a_transformers_personal_model_loads_without_this_package(tmp_path):
 
 def entered(models, *made_models):
     for run, number, digest in made_models:
-        models.folder(digest).mkdir(parents=True, exist_ok=True)
+        keep_folder(models.folder(digest), lambda folder: (folder / "parameters").write_text("7"))
         models.enter(run, number, digest, folder=f"folder-{run}")
 
 
@@ -146,7 +148,7 @@ def test_a_resumed_run_goes_on_from_the_models_of_its_own_folder_whatever_ran_in
     models, (one, other, again) = PersonalModels(tmp_path), (letter * 64 for letter in "abc")
     entered(models, ("7", 1, one), ("8", 1, other), ("8", 2, other))
     assert models.before("9", 2, resumed="folder-7") == one
-    models.folder(again).mkdir()
+    entered(models, ("9", 2, again))
     models.enter("9", 2, again, folder="folder-7")
     assert models.before("10", 2, resumed="folder-7") == one
     assert models.before("10", 3, resumed="folder-7") == again
@@ -159,8 +161,16 @@ def test_a_model_that_was_deleted_and_damaged_lines_are_left_out(tmp_path):
     history = tmp_path / "personal-models" / "history.jsonl"
     history.write_text(history.read_text() + '{"run": "7", "round": 1, "digest": "../../x"}\n{half')
     assert models.before("7", 2) == "a" * 64
-    models.folder("a" * 64).rmdir()
+    shutil.rmtree(models.folder("a" * 64))
     assert models.before("7", 2) == ""
+
+
+def test_a_run_goes_on_from_the_newest_model_that_is_not_damaged_and_tells_so(tmp_path, caplog):
+    models = PersonalModels(tmp_path)
+    entered(models, ("7", 1, "a" * 64), ("7", 2, "b" * 64))
+    (models.folder("b" * 64) / "parameters").write_text("8")
+    assert models.before("7", 3) == "a" * 64
+    assert "a kept personal model is damaged" in caplog.text
 
 
 def test_a_disk_that_takes_nothing_is_told(tmp_path):
@@ -171,7 +181,8 @@ def test_a_disk_that_takes_nothing_is_told(tmp_path):
 
 
 def test_the_digest_changes_with_everything_that_training_reads():
-    digest = partial(personal_digest, "start", CONSENSUS)
-    found = {digest(1), digest(2), personal_digest("other", CONSENSUS, 1), personal_digest("start", CONSENSUS[::-1], 1)}
-    assert len(found) == 4
+    digest = partial(personal_digest, ["a", "b"], CONSENSUS)
+    starts = [["c", "b"], ["a", "c"], ["", "b"]]
+    found = {digest(1), digest(2), *(personal_digest(start, CONSENSUS, 1) for start in starts)}
+    assert len(found | {personal_digest(["a", "b"], CONSENSUS[::-1], 1)}) == 6
     assert digest(1) in found

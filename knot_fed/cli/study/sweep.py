@@ -18,7 +18,9 @@ def sweep(
     configs: Configs = None,
     seeds: Seeds = "5",
     grid: Annotated[str, typer.Option(help="'key=value,value key=value,value': runs all combinations.")] = "",
-    methods: Annotated[str, typer.Option(help="Names in simulations/methods, or TOML files: one cell each.")] = "",
+    methods: Annotated[
+        str | None, typer.Option(help="Names in simulations/methods, or TOML files: one cell each.")
+    ] = None,
     run_config: RunConfig = None,
     app: App = None,
     num_supernodes: Clients = 0,
@@ -43,7 +45,7 @@ def sweep(
 
     overrides = given(configs, run_config)
     study = resolve_config(app, overrides, num_supernodes=num_supernodes)
-    base, named, averaged = lay_methods(study, read_methods(methods) if methods else {})
+    base, named, averaged = lay_methods(study, {} if methods is None else read_methods(methods))
     clients = num_supernodes or len(base.data.client_names)
     check_ray_address(ray_address)
     values, chosen = parse_grid(grid, base), parse_seeds(seeds)

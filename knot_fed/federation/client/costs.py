@@ -45,8 +45,8 @@ def estimate_cost(plan: TeacherPlan, model: TextClassifier, texts: Sequence[Text
     to_read, to_train = _trial_seconds(model, _of_all_lengths(texts))
     if not model.trains:
         return RequestCost(0, 0, size + answers, (to_read + to_train) * len(texts))
-    read = train + val + shards * len(texts)
-    return RequestCost(steps, shards, size * shards + answers, to_read * read + to_train * steps * batch)
+    read, trained = train + val + shards * len(texts), steps * batch + mechanism.scorings(plan.run) * val
+    return RequestCost(steps, shards, size * shards + answers, to_read * read + to_train * trained)
 
 
 def check_cost(cost: RequestCost, *, policy: ReleasePolicy) -> None:
@@ -65,19 +65,24 @@ def check_cost(cost: RequestCost, *, policy: ReleasePolicy) -> None:
 
 
 def personal_cost(
-    plan: TeacherPlan, model: TextClassifier, texts: Sequence[Text], *, teacher: bool, key: bytes
+    plan: TeacherPlan, model: TextClassifier, texts: Sequence[Text], *, teachers: int, key: bytes
 ) -> RequestCost:
-    """Estimate the training of a personal model, and with `teacher` of the teacher that it starts from.
+    """Estimate the training of a personal model, and of `teachers` that are trained before it.
 
-    Each step trains on a batch of the texts, whose number the server knows, and on as many own examples.
+    Each step trains on a batch of the texts, whose number the server knows, and on as many own examples. After each
+    epoch the validation split is scored.
     """
     settings, personal = plan.run.teacher, plan.run.personal
     steps = personal.epochs * math.ceil(len(texts) / settings.batch_size)
-    before = estimate_cost(plan, model, texts, key=key) if teacher else RequestCost(0, 1, 0, 0.0)
+    teacher = estimate_cost(plan, model, texts, key=key) if teachers else RequestCost(0, 1, 0, 0.0)
+    train, val = (rounded_up(len(part), key=key) for part in (plan.examples.train, plan.examples.val))
     to_read, to_train = _trial_seconds(model, _of_all_lengths(texts))
     size = FLOAT_BYTES * sum(parameter.numel() for parameter in model.parameters())
-    seconds = to_read * len(texts) + to_train * steps * 2 * settings.batch_size
-    return RequestCost(before.steps + steps, 1, before.bytes + size, before.seconds + seconds)
+    seconds = to_read * (len(texts) + train + val)
+    seconds += to_train * (steps * 2 * settings.batch_size + personal.epochs * val)
+    return RequestCost(
+        teachers * teacher.steps + steps, 1, teachers * teacher.bytes + size, teachers * teacher.seconds + seconds
+    )
 
 
 def averaging_cost(settings: TeacherConfig, examples: int, *, key: bytes) -> RequestCost:

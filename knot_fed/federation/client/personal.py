@@ -146,7 +146,7 @@ class PersonalMaking:
         if client.policy.limits_cost:
             cost = personal_cost(
                 self._plain_plan(), build_classifier(self.spec, seed=0), self.texts, key=client.secret(),
-                teacher=not kept or (self._teacher_goes_on and self.request.slice.round > 1),
+                teachers=(not kept) + (self._teacher_goes_on and self.request.slice.round > 1),
             )  # fmt: skip
             check_cost(cost, policy=client.policy)
         return load_or_train_teacher(
@@ -206,9 +206,9 @@ class PersonalMaking:
 
     def _digest(self, before: str) -> str:
         client, asked, kept = self.client, self.request.slice, self.request.kept
-        start = before or teacher_digest(self.spec, self.examples, self.settings, client.seed())
+        alone = teacher_digest(self.spec, self.examples, self.settings, client.seed())
         return personal_digest(
-            start, self.request.soft_labels, client.run.personal.model_dump(exclude={"consensus", "when"}),
+            [before, alone], self.request.soft_labels, client.run.personal.model_dump(exclude={"consensus", "when"}),
             client.run.transport.model_dump(), client.run.label_space().to_json(), self.settings.model_dump(),
             self.transfer.fingerprint, asked.start, asked.stop, asked.round, client.seed(),
             None if kept is None else kept.tolist(), *loss_content(client.run, key="personal.loss"),

@@ -184,7 +184,7 @@ class Client:
             return None
         kept = PersonalModels(self.state)
         digest = kept.before(run, before, resumed=self.run.resume)
-        if not digest and before > 1:
+        if not digest and before > 1 and not self.model.startswith(PROMPT):
             logger.info(
                 "%s: no personal model of an earlier round of this run is in its state folder, so its teacher starts"
                 " from nothing", self.name,

@@ -40,7 +40,7 @@ def train_personal(
     An epoch goes once over the texts of the consensus. Each step minimises the cross-entropy of as many own examples,
     drawn with replacement, plus `settings.weight` times `loss` on the batch. The epoch with the highest macro-F1 on the
     validation split is kept, the start being one of them; without `LEAST_VALIDATION` examples of two labels, the last.
-    Under `teacher.calibrate` the result is calibrated on that split, as a teacher is. The test split is never read.
+    Under `teacher.calibrate` the result is calibrated on that split. The test split is never read.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def train_personal(
     else:
         fit_all_epochs(model, items, batch_loss, schedule, seed=seed)
     if teacher.calibrate:
-        calibrate(model, examples.val)
+        calibrate(model, examples.val, what="personal model")
 
 
 def selects_epoch(validation: LabelledTexts) -> bool:

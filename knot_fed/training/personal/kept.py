@@ -2,26 +2,34 @@
 
 import hashlib
 import json
+import logging
 import re
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from knot_fed.errors import ModelError, writing_failed
-from knot_fed.files import write_file
+from knot_fed.errors import DamagedError, ModelError, writing_failed
+from knot_fed.files import check_folder, write_file
 from knot_fed.types import SoftLabels
 
 PERSONAL, MODELS, HISTORY = "personal", "personal-models", "history.jsonl"
 """In a client's state folder: the newest personal model, all of them, and which run has made which."""
 LONGEST_HISTORY = 10_000
 
+logger = logging.getLogger("knot_fed")
 
-def personal_digest(start: str, soft_labels: SoftLabels, *read: object) -> str:
-    """Return the digest of a personal model: of its start, the consensus, and JSON values of all else that is read."""
-    digest = hashlib.sha256(json.dumps([start, *read], sort_keys=True).encode())
+
+def personal_digest(start: Sequence[str], soft_labels: SoftLabels, *read: object) -> str:
+    """Return the digest of a personal model: of the consensus, and JSON values of all else that is read.
+
+    `start` has the digests of the personal model that it goes on from, empty if there is none, and of the teacher
+    alone, which stand for the model, the examples and the settings.
+    """
+    digest = hashlib.sha256(json.dumps([[*start], *read], sort_keys=True).encode())
     digest.update(np.ascontiguousarray(soft_labels, dtype=np.float32).tobytes())
     return digest.hexdigest()
 
@@ -44,12 +52,12 @@ class PersonalModels:
     def before(self, run: str, round_number: int, *, resumed: str = "") -> str:
         """Return the digest of the run's newest personal model of an earlier round; empty if there is none.
 
-        Asked again in the same round, it is the same. A resumed run has another number, and goes on from the models
-        that were entered for its folder, whose name is `resumed`.
+        A damaged one is left out, with a warning. Asked again in the same round, it is the same. A resumed run has
+        another number, and goes on from the models that were entered for its folder, whose name is `resumed`.
         """
         ours = [made for made in self._history() if (made.folder == resumed if resumed else made.run == run)]
         found = [made.digest for made in ours if made.round < round_number]
-        return found[-1] if found and self.folder(found[-1]).is_dir() else ""
+        return next((digest for digest in reversed(found) if self._is_whole(digest)), "")
 
     def enter(self, run: str, round_number: int, digest: str, *, folder: str) -> None:
         """Record that a run has made a kept model in a round, and let `personal` be that one; raises ModelError.
@@ -67,6 +75,16 @@ class PersonalModels:
                 link.rename(self.current)
         except OSError as error:
             raise ModelError(f"a personal model cannot be kept in state-dir: {writing_failed(error)}") from None
+
+    def _is_whole(self, digest: str) -> bool:
+        if not self.folder(digest).is_dir():
+            return False
+        try:
+            check_folder(self.folder(digest))
+        except DamagedError as error:
+            logger.warning("a kept personal model is damaged (%s); the run does not go on from it", error)
+            return False
+        return True
 
     def _history(self) -> list["MadeModel"]:
         """Read the history; a line that is damaged is left out, since its model can be made again."""

@@ -1,15 +1,17 @@
 """The owner, not the server, decides what shapes the private examples and what a request may cost."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from knot_fed.config.choices import STARTS
-from knot_fed.federation.client.costs import estimate_cost, rounded_up
+from knot_fed.federation.client.costs import estimate_cost, personal_cost, rounded_up
 from knot_fed.federation.client.release import teacher_plan
 from knot_fed.federation.wire import envelope, student_wire
 from knot_fed.models import ModelSpec, build_classifier, trained_state
+from knot_fed.types import LabelledTexts
 from tests.federation.client.owners import LABELS, PUBLIC, Owner, request, rows, student
 
 
@@ -129,6 +131,24 @@ def test_an_estimate_is_of_the_order_of_what_is_done(tmp_path):
     assert done <= cost.steps <= 2 * done + 3
     assert cost.bytes >= 4 * sum(p.numel() for p in build_classifier(plan.spec, seed=0).parameters())
     assert 0 < cost.seconds < 60
+
+
+@pytest.mark.parametrize("personal", [False, True])
+def test_a_cost_covers_the_validation_split_which_is_scored_after_each_epoch(tmp_path, personal):
+    seconds = []
+    for epochs in (1, 200):
+        keys = {"teacher.epochs": epochs, "personal.epochs": epochs, "personal.consensus": "pooled"}
+        client = Owner(tmp_path / "mine", examples=rows(20)).run(keys=keys).client()
+        plan = teacher_plan(client, client.examples()[0], PUBLIC, seed=1, asked=len(PUBLIC))
+        val = LabelledTexts(("it is good",) * 20_000, np.zeros(20_000, dtype=np.int64))
+        plan = replace(plan, examples=replace(plan.examples, val=val))
+        model = build_classifier(plan.spec, seed=0)
+        if personal:
+            cost = personal_cost(plan, model, PUBLIC.texts, teachers=0, key=b"secret")
+        else:
+            cost = estimate_cost(plan, model, PUBLIC.texts, key=b"secret")
+        seconds.append(cost.seconds)
+    assert seconds[1] > 20 * seconds[0]
 
 
 @pytest.mark.parametrize("start", STARTS)

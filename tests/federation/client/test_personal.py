@@ -10,7 +10,7 @@ from knot_fed.data.transfer_set import TransferSet
 from knot_fed.federation.wire import envelope, exchange, personal_wire
 from knot_fed.models import load_classifier
 from knot_fed.training.teacher import predict_soft_labels
-from tests.federation.client.owners import LABELS, PUBLIC, Owner, rows
+from tests.federation.client.owners import LABELS, PUBLIC, SPEC, Owner, rows
 
 KEYS = {"personal.consensus": "pooled", "personal.epochs": 2}
 FLAT = np.full((len(PUBLIC), 5), 0.2, np.float32)
@@ -187,10 +187,18 @@ def test_a_costly_personal_model_is_refused_before_any_training(tmp_path):
 def test_a_costly_teacher_that_a_model_goes_on_from_is_refused_before_any_training(tmp_path):
     owner = owner_of(tmp_path, "max-steps = 5000\naccept-student = true", keys=ROUNDS)
     replied(owner, consensus())
-    kept = (owner.state / "personal").resolve()
     owner.run(keys=ROUNDS | {"teacher.round-epochs": 10_000})
     assert "more than max-steps = 5000" in owner.refusal(personal_wire.KIND, consensus(number=2))
-    assert (owner.state / "personal").resolve() == kept
+
+
+def test_a_teacher_from_nothing_and_one_that_goes_on_from_a_model_are_both_counted(tmp_path):
+    """Each alone takes 100 steps."""
+    keys = ROUNDS | {"teacher.batch-size": 1000, "teacher.round-epochs": 100}
+    owner = owner_of(tmp_path, "max-steps = 150\naccept-student = true", keys=keys)
+    replied(owner, consensus())
+    replied(owner, consensus(number=2), number=2)
+    owner.run(keys=keys | {"teacher.weight-decay": 0.1})
+    assert "more than max-steps = 150" in owner.refusal(personal_wire.KIND, consensus(number=2))
 
 
 def test_a_restarted_owner_loads_the_model_of_the_same_request(tmp_path):
@@ -210,6 +218,35 @@ def test_a_damaged_personal_model_is_made_again(tmp_path):
     (owner.state / "personal" / "parameters.safetensors").write_bytes(b"")
     (owner.state / "personal-models" / "history.jsonl").write_bytes(b"\xff\n{}\n")
     assert replied(owner, consensus()) == first
+
+
+@pytest.mark.parametrize("damaged", ["parameters.safetensors", "knot_fed.json"])
+def test_a_damaged_model_of_an_earlier_round_is_told_and_not_gone_on_from(tmp_path, caplog, damaged):
+    owner = owner_of(tmp_path, "accept-student = true", keys=ROUNDS)
+    replied(owner, consensus())
+    (owner.state / "personal" / damaged).write_bytes(b"")
+    alone = owner.soft_labels().answer.soft_labels
+    np.testing.assert_array_equal(owner.soft_labels(round_number=2).answer.soft_labels, alone)
+    replied(owner, consensus(number=2), number=2)
+    assert "a kept personal model is damaged" in caplog.text
+
+
+def test_a_prompted_teacher_which_is_never_trained_is_not_said_to_start_from_nothing(tmp_path, caplog):
+    client = owner_of(tmp_path, "accept-student = true", keys=ROUNDS, model="prompt:/absent").client()
+    part = exchange.TrainRequest(2, PUBLIC.fingerprint, 0, len(PUBLIC), PUBLIC)
+    with caplog.at_level("INFO"):
+        assert client.teacher_start(part, SPEC, run="7") is None
+    assert "from nothing" not in caplog.text
+
+
+def test_examples_that_an_owner_has_withdrawn_shape_no_model_of_a_later_request(tmp_path):
+    owner, made = owner_of(tmp_path, keys=KEYS | {"personal.when": "rounds", "rounds": 2}), []
+    replied(owner, consensus())
+    for examples in (rows(), [row for row in rows() if row["label"] != 1]):
+        owner.write(examples)
+        replied(owner, consensus(number=2), number=2)
+        made.append((owner.state / "personal").resolve().name)
+    assert made[0] != made[1]
 
 
 def test_an_owner_of_one_label_learns_the_others_from_the_consensus(tmp_path):
