@@ -90,8 +90,9 @@ class Mechanism(ABC):
         return settings.epochs_of_round * each * teachers, min(settings.batch_size, examples)
 
     def scorings(self, run: RunConfig) -> int:
-        """Return how often the validation split is scored to select epochs, at most."""
-        return self.training(run).epochs_of_round
+        """Return how often the validation split is scored, at most: before the first epoch and after each."""
+        settings = self.training(run)
+        return settings.epochs_of_round + (2 if settings.start == "both" else 1)
 
     def train(
         self, plan: TeacherPlan, *, folder: Path | None, features: Path | None, logits: Path | None = None

@@ -106,7 +106,7 @@ def validation_score(model: TextClassifier, validation: LabelledTexts) -> Callab
 def calibrate(model: TextClassifier, validation: LabelledTexts, *, what: str = "teacher") -> None:
     """Divide a model's logits by the temperature that fits its own validation split best, as part of its parameters.
 
-    `what` it is, a log line says where it is left as it was.
+    `what` names the model in log lines.
     Not if the split has fewer than `LEAST_VALIDATION` examples, where one mistake more or less decides, and not if
     it is right on the whole split, since no temperature fits best then.
     """

@@ -114,7 +114,6 @@ def test_a_sweep_of_other_methods_is_refused_in_its_folder(tmp_path):
 @pytest.mark.parametrize(
     ("text", "content", "said"),
     [
-        ("", "", f"'': unknown method; use {', '.join(shipped_methods())}, or a TOML file"),
         ("knot,odd", "", f"'odd': unknown method; use {', '.join(shipped_methods())}, or a TOML file"),
         ("knot,knot", "", "knot is given twice"),
         ("fedavg", "", "is a baseline, and no cell is left"),

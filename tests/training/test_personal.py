@@ -165,12 +165,12 @@ def test_a_model_that_was_deleted_and_damaged_lines_are_left_out(tmp_path):
     assert models.before("7", 2) == ""
 
 
-def test_a_run_goes_on_from_the_newest_model_that_is_not_damaged_and_tells_so(tmp_path, caplog):
-    models = PersonalModels(tmp_path)
+def test_the_newest_model_that_is_not_damaged_is_found_and_the_others_are_reported(tmp_path, caplog):
+    models = PersonalModels(tmp_path, client="phones")
     entered(models, ("7", 1, "a" * 64), ("7", 2, "b" * 64))
     (models.folder("b" * 64) / "parameters").write_text("8")
     assert models.before("7", 3) == "a" * 64
-    assert "a kept personal model is damaged" in caplog.text
+    assert "phones: a personal model of an earlier round cannot be used" in caplog.text
 
 
 def test_a_disk_that_takes_nothing_is_told(tmp_path):

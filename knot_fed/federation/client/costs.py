@@ -4,7 +4,7 @@ import hmac
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -65,24 +65,31 @@ def check_cost(cost: RequestCost, *, policy: ReleasePolicy) -> None:
 
 
 def personal_cost(
-    plan: TeacherPlan, model: TextClassifier, texts: Sequence[Text], *, teachers: int, key: bytes
+    plan: TeacherPlan, model: TextClassifier, texts: Sequence[Text], *, teachers: Sequence[int], key: bytes
 ) -> RequestCost:
-    """Estimate the training of a personal model, and of `teachers` that are trained before it.
+    """Estimate the training of a personal model, and of teachers of `teachers` epochs each that are trained before it.
 
-    Each step trains on a batch of the texts, whose number the server knows, and on as many own examples. After each
-    epoch the validation split is scored.
+    Each step trains on a batch of the texts, whose number the server knows, and on as many own examples. The validation
+    split is scored before the first epoch and after each.
     """
     settings, personal = plan.run.teacher, plan.run.personal
     steps = personal.epochs * math.ceil(len(texts) / settings.batch_size)
-    teacher = estimate_cost(plan, model, texts, key=key) if teachers else RequestCost(0, 1, 0, 0.0)
+    before = [estimate_cost(_with_epochs(plan, epochs), model, texts, key=key) for epochs in teachers]
     train, val = (rounded_up(len(part), key=key) for part in (plan.examples.train, plan.examples.val))
     to_read, to_train = _trial_seconds(model, _of_all_lengths(texts))
     size = FLOAT_BYTES * sum(parameter.numel() for parameter in model.parameters())
     seconds = to_read * (len(texts) + train + val)
-    seconds += to_train * (steps * 2 * settings.batch_size + personal.epochs * val)
+    seconds += to_train * (steps * 2 * settings.batch_size + (personal.epochs + 1) * val)
     return RequestCost(
-        teachers * teacher.steps + steps, 1, teachers * teacher.bytes + size, teachers * teacher.seconds + seconds
-    )
+        sum(cost.steps for cost in before) + steps, 1, sum(cost.bytes for cost in before) + size,
+        sum(cost.seconds for cost in before) + seconds,
+    )  # fmt: skip
+
+
+def _with_epochs(plan: TeacherPlan, epochs: int) -> TeacherPlan:
+    """Return the plan of one teacher of so many epochs."""
+    teacher = plan.run.teacher.model_copy(update={"start": "scratch", "epochs": epochs})
+    return replace(plan, run=plan.run.model_copy(update={"teacher": teacher}))
 
 
 def averaging_cost(settings: TeacherConfig, examples: int, *, key: bytes) -> RequestCost:

@@ -45,7 +45,12 @@ from knot_fed.privacy.policy_checks import (
 )
 from knot_fed.training.calibration import LEAST_VALIDATION
 from knot_fed.training.evaluation import evaluate_classifier
-from knot_fed.training.kept_teachers import load_or_train, load_or_train_teacher, teacher_digest
+from knot_fed.training.kept_teachers import (
+    digest_of_training,
+    load_or_train,
+    load_or_train_teacher,
+    teacher_digest,
+)
 from knot_fed.training.personal.distilling import selects_epoch, train_personal
 from knot_fed.training.personal.kept import PersonalModels, personal_digest
 from knot_fed.training.teacher import best_temperature, predict_soft_labels, train_teacher
@@ -146,7 +151,7 @@ class PersonalMaking:
         if client.policy.limits_cost:
             cost = personal_cost(
                 self._plain_plan(), build_classifier(self.spec, seed=0), self.texts, key=client.secret(),
-                teachers=(not kept) + (self._teacher_goes_on and self.request.slice.round > 1),
+                teachers=self._epochs_of_teachers(alone=not kept),
             )  # fmt: skip
             check_cost(cost, policy=client.policy)
         return load_or_train_teacher(
@@ -156,7 +161,8 @@ class PersonalMaking:
 
     def personal(self, alone: TextClassifier) -> TextClassifier:
         """Load or train the personal model, and enter it as the run's newest one."""
-        client, models, number = self.client, PersonalModels(self.client.state), self.request.slice.round
+        client, number = self.client, self.request.slice.round
+        models = PersonalModels(client.state, client=client.name)
         before = ""
         if client.run.personal.when == "rounds":
             with client.ledger.locked():
@@ -178,7 +184,7 @@ class PersonalMaking:
                 " last epoch, and may be worse than its teacher", client.name, LEAST_VALIDATION,
             )  # fmt: skip
         if before is not None:
-            model = self._gone_on(before)
+            model = self._started_from(before)
         else:
             model = build_classifier(self.spec, seed=seed, feature_cache=client.features)
             if not isinstance(alone, ConstantClassifier):
@@ -189,10 +195,10 @@ class PersonalMaking:
         )  # fmt: skip
         return model
 
-    def _gone_on(self, before: Path) -> TextClassifier:
-        """Return the model of an earlier round, as this round's teacher went on from it, but without noise."""
+    def _started_from(self, before: Path) -> TextClassifier:
+        """Return the model of an earlier round; if this round's teacher starts from it, trained as that is."""
         model = load_classifier(before, feature_cache=self.client.features)
-        if not self._teacher_goes_on:
+        if not self._teacher_starts_from_it:
             return model
         return train_teacher(
             model.spec, self.examples, self.settings, seed=self.client.seed(), feature_cache=self.client.features,
@@ -200,20 +206,24 @@ class PersonalMaking:
         )  # fmt: skip
 
     @property
-    def _teacher_goes_on(self) -> bool:
-        """Whether teachers are trained further from the personal model of an earlier round."""
+    def _teacher_starts_from_it(self) -> bool:
+        """Whether teachers start from the personal model of an earlier round."""
         return self.settings.start == "personal" and self.settings.epochs > 0
+
+    def _epochs_of_teachers(self, *, alone: bool) -> list[int]:
+        """Return the epochs of the teachers that are trained before the model: the one alone, and this round's."""
+        again = self._teacher_starts_from_it and self.request.slice.round > 1
+        return [self.settings.epochs] * alone + [self.settings.epochs_from_student] * again
 
     def _digest(self, before: str) -> str:
         client, asked, kept = self.client, self.request.slice, self.request.kept
-        alone = teacher_digest(self.spec, self.examples, self.settings, client.seed())
+        parts = [self.examples.train, self.examples.val]
+        training = digest_of_training(self.spec, parts, self.settings.model_dump(), client.seed())
         return personal_digest(
-            [before, alone], self.request.soft_labels, client.run.personal.model_dump(exclude={"consensus", "when"}),
-            client.run.transport.model_dump(), client.run.label_space().to_json(), self.settings.model_dump(),
-            self.transfer.fingerprint, asked.start, asked.stop, asked.round, client.seed(),
-            None if kept is None else kept.tolist(), *loss_content(client.run, key="personal.loss"),
-            *(["after the round's teacher"] if before and self._teacher_goes_on else []),
-            *(["calibrated"] if self.settings.calibrate else []),
+            [before, training], self.request.soft_labels,
+            client.run.personal.model_dump(exclude={"consensus", "when"}), client.run.transport.model_dump(),
+            client.run.label_space().to_json(), self.transfer.fingerprint, asked.start, asked.stop, asked.round,
+            client.seed(), None if kept is None else kept.tolist(), *loss_content(client.run, key="personal.loss"),
         )  # fmt: skip
 
     def _plain_plan(self) -> TeacherPlan:

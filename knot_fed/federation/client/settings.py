@@ -182,7 +182,7 @@ class Client:
         """Load this run's newest personal model of an earlier round, if teachers start from it."""
         if self.run.teacher.start != "personal":
             return None
-        kept = PersonalModels(self.state)
+        kept = PersonalModels(self.state, client=self.name)
         digest = kept.before(run, before, resumed=self.run.resume)
         if not digest and before > 1 and not self.model.startswith(PROMPT):
             logger.info(

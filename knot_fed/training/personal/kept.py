@@ -26,8 +26,8 @@ logger = logging.getLogger("knot_fed")
 def personal_digest(start: Sequence[str], soft_labels: SoftLabels, *read: object) -> str:
     """Return the digest of a personal model: of the consensus, and JSON values of all else that is read.
 
-    `start` has the digests of the personal model that it goes on from, empty if there is none, and of the teacher
-    alone, which stand for the model, the examples and the settings.
+    `start` has the digest of the personal model that it starts from, empty if there is none, and one of the examples,
+    the architecture and the settings of training.
     """
     digest = hashlib.sha256(json.dumps([[*start], *read], sort_keys=True).encode())
     digest.update(np.ascontiguousarray(soft_labels, dtype=np.float32).tobytes())
@@ -38,10 +38,11 @@ class PersonalModels:
     """The personal models in a client's state folder, each under the digest of everything that determines it.
 
     `personal` is a link to the newest one, and a history tells which run made which, in which round. A caller holds the
-    lock of the client's ledger while it enters one.
+    lock of the client's ledger while it enters one. `client` is the client's name in log lines.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, *, client: str = "") -> None:
+        self._client = client
         self.current = state / PERSONAL
         self._folder = state / MODELS
 
@@ -52,8 +53,9 @@ class PersonalModels:
     def before(self, run: str, round_number: int, *, resumed: str = "") -> str:
         """Return the digest of the run's newest personal model of an earlier round; empty if there is none.
 
-        A damaged one is left out, with a warning. Asked again in the same round, it is the same. A resumed run has
-        another number, and goes on from the models that were entered for its folder, whose name is `resumed`.
+        A missing or damaged one is left out, with a warning, and the one before it is returned. Asked again in the same
+        round, it is the same. A resumed run has another number, and the models that were entered for its folder, whose
+        name is `resumed`, are its own.
         """
         ours = [made for made in self._history() if (made.folder == resumed if resumed else made.run == run)]
         found = [made.digest for made in ours if made.round < round_number]
@@ -77,14 +79,19 @@ class PersonalModels:
             raise ModelError(f"a personal model cannot be kept in state-dir: {writing_failed(error)}") from None
 
     def _is_whole(self, digest: str) -> bool:
-        if not self.folder(digest).is_dir():
-            return False
         try:
-            check_folder(self.folder(digest))
+            if self.folder(digest).is_dir():
+                check_folder(self.folder(digest))
+                return True
+            found = f"{digest}: no such folder"
         except DamagedError as error:
-            logger.warning("a kept personal model is damaged (%s); the run does not go on from it", error)
-            return False
-        return True
+            found = str(error)
+        logger.warning(
+            "%s: a personal model of an earlier round cannot be used (%s); an earlier one is, or none",
+            self._client,
+            found,
+        )
+        return False
 
     def _history(self) -> list["MadeModel"]:
         """Read the history; a line that is damaged is left out, since its model can be made again."""

@@ -144,7 +144,7 @@ def test_a_cost_covers_the_validation_split_which_is_scored_after_each_epoch(tmp
         plan = replace(plan, examples=replace(plan.examples, val=val))
         model = build_classifier(plan.spec, seed=0)
         if personal:
-            cost = personal_cost(plan, model, PUBLIC.texts, teachers=0, key=b"secret")
+            cost = personal_cost(plan, model, PUBLIC.texts, teachers=[], key=b"secret")
         else:
             cost = estimate_cost(plan, model, PUBLIC.texts, key=b"secret")
         seconds.append(cost.seconds)

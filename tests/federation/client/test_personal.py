@@ -11,6 +11,7 @@ from knot_fed.federation.wire import envelope, exchange, personal_wire
 from knot_fed.models import load_classifier
 from knot_fed.training.teacher import predict_soft_labels
 from tests.federation.client.owners import LABELS, PUBLIC, SPEC, Owner, rows
+from tests.models.tiny_models import write_trained
 
 KEYS = {"personal.consensus": "pooled", "personal.epochs": 2}
 FLAT = np.full((len(PUBLIC), 5), 0.2, np.float32)
@@ -49,7 +50,7 @@ def test_an_owner_keeps_a_personal_model_and_gets_rounded_metrics_of_two_models_
 
 
 @pytest.mark.parametrize(("when", "goes_on"), [("end", False), ("rounds", True)])
-def test_a_model_of_an_earlier_round_is_gone_on_from_only_where_one_is_made_in_each(tmp_path, when, goes_on):
+def test_a_model_of_an_earlier_round_is_started_from_only_where_one_is_made_in_each(tmp_path, when, goes_on):
     """A history of another run of the same name must not decide what a model made at the end starts from."""
     owner, digests = owner_of(tmp_path, keys=KEYS | {"personal.when": when, "rounds": 2}), []
     for number in (2, 1, 2):
@@ -61,7 +62,7 @@ def test_a_model_of_an_earlier_round_is_gone_on_from_only_where_one_is_made_in_e
 ROUNDS = KEYS | {"personal.when": "rounds", "rounds": 2, "teacher.start": "personal", "teacher.round-epochs": 2}
 
 
-def test_a_model_goes_on_from_the_teacher_that_answered_in_the_same_round(tmp_path):
+def test_a_model_starts_from_the_teacher_that_answered_in_the_same_round(tmp_path):
     """With a learning rate of nearly 0 the distillation leaves the model as the round's teacher."""
     rates = {"teacher.learning-rate": 0.002, "personal.learning-rate": 1e-9}
     owner, predicted = owner_of(tmp_path, "accept-student = true", keys=ROUNDS | rates), []
@@ -184,21 +185,25 @@ def test_a_costly_personal_model_is_refused_before_any_training(tmp_path):
     assert not (owner.state / "teachers").exists()
 
 
-def test_a_costly_teacher_that_a_model_goes_on_from_is_refused_before_any_training(tmp_path):
+def test_a_costly_teacher_that_starts_from_a_model_is_refused_before_any_training(tmp_path):
     owner = owner_of(tmp_path, "max-steps = 5000\naccept-student = true", keys=ROUNDS)
     replied(owner, consensus())
+    made = sorted((owner.state / "personal-models").iterdir())
     owner.run(keys=ROUNDS | {"teacher.round-epochs": 10_000})
     assert "more than max-steps = 5000" in owner.refusal(personal_wire.KIND, consensus(number=2))
+    assert sorted((owner.state / "personal-models").iterdir()) == made
 
 
-def test_a_teacher_from_nothing_and_one_that_goes_on_from_a_model_are_both_counted(tmp_path):
-    """Each alone takes 100 steps."""
-    keys = ROUNDS | {"teacher.batch-size": 1000, "teacher.round-epochs": 100}
-    owner = owner_of(tmp_path, "max-steps = 150\naccept-student = true", keys=keys)
+def test_a_teacher_from_nothing_and_one_that_starts_from_a_model_are_both_counted(tmp_path):
+    """They take 60 and 50 steps, and the model itself 2."""
+    keys = ROUNDS | {"teacher.batch-size": 1000, "teacher.epochs": 60, "teacher.round-epochs": 50}
+    owner = owner_of(tmp_path, "max-steps = 100\naccept-student = true", keys=keys)
     replied(owner, consensus())
     replied(owner, consensus(number=2), number=2)
     owner.run(keys=keys | {"teacher.weight-decay": 0.1})
-    assert "more than max-steps = 150" in owner.refusal(personal_wire.KIND, consensus(number=2))
+    assert "more than max-steps = 100" in owner.refusal(personal_wire.KIND, consensus(number=2))
+    (owner.folder / "policy.toml").write_text("max-steps = 112\naccept-student = true")
+    replied(owner, consensus(number=2), number=2)
 
 
 def test_a_restarted_owner_loads_the_model_of_the_same_request(tmp_path):
@@ -221,14 +226,14 @@ def test_a_damaged_personal_model_is_made_again(tmp_path):
 
 
 @pytest.mark.parametrize("damaged", ["parameters.safetensors", "knot_fed.json"])
-def test_a_damaged_model_of_an_earlier_round_is_told_and_not_gone_on_from(tmp_path, caplog, damaged):
+def test_a_damaged_model_of_an_earlier_round_is_reported_and_not_used(tmp_path, caplog, damaged):
     owner = owner_of(tmp_path, "accept-student = true", keys=ROUNDS)
     replied(owner, consensus())
     (owner.state / "personal" / damaged).write_bytes(b"")
     alone = owner.soft_labels().answer.soft_labels
     np.testing.assert_array_equal(owner.soft_labels(round_number=2).answer.soft_labels, alone)
     replied(owner, consensus(number=2), number=2)
-    assert "a kept personal model is damaged" in caplog.text
+    assert "hospital: a personal model of an earlier round cannot be used" in caplog.text
 
 
 def test_a_prompted_teacher_which_is_never_trained_is_not_said_to_start_from_nothing(tmp_path, caplog):
@@ -239,8 +244,11 @@ def test_a_prompted_teacher_which_is_never_trained_is_not_said_to_start_from_not
     assert "from nothing" not in caplog.text
 
 
-def test_examples_that_an_owner_has_withdrawn_shape_no_model_of_a_later_request(tmp_path):
-    owner, made = owner_of(tmp_path, keys=KEYS | {"personal.when": "rounds", "rounds": 2}), []
+@pytest.mark.parametrize("ready", [False, True])
+def test_a_model_is_made_again_where_the_examples_have_changed_after_an_earlier_round(tmp_path, ready):
+    model = {"model": write_trained(tmp_path / "ready", LABELS.names)} if ready else {}
+    keys = KEYS | {"personal.when": "rounds", "rounds": 2} | ({"teacher.epochs": 0} if ready else {})
+    owner, made = owner_of(tmp_path, keys=keys, **model), []
     replied(owner, consensus())
     for examples in (rows(), [row for row in rows() if row["label"] != 1]):
         owner.write(examples)
