@@ -106,9 +106,8 @@ def validation_score(model: TextClassifier, validation: LabelledTexts) -> Callab
 def calibrate(model: TextClassifier, validation: LabelledTexts, *, what: str = "teacher") -> None:
     """Divide a model's logits by the temperature that fits its own validation split best, as part of its parameters.
 
-    `what` names the model in log lines.
-    Not if the split has fewer than `LEAST_VALIDATION` examples, where one mistake more or less decides, and not if
-    it is right on the whole split, since no temperature fits best then.
+    The model is left unchanged if the split has fewer than `LEAST_VALIDATION` examples, where one mistake more or less
+    decides, and if it is right on the whole split, since no temperature fits best then. `what` names it in log lines.
     """
     if len(validation) < LEAST_VALIDATION:
         logger.info("a %s has fewer than %d validation examples, so it is not calibrated", what, LEAST_VALIDATION)

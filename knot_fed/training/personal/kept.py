@@ -87,10 +87,9 @@ class PersonalModels:
         except DamagedError as error:
             found = str(error)
         logger.warning(
-            "%s: a personal model of an earlier round cannot be used (%s); an earlier one is, or none",
-            self._client,
-            found,
-        )
+            "%s: a personal model of an earlier round cannot be used (%s), so one before it is used, or none; to use"
+            " it, restore it in the state folder from a backup", self._client, found,
+        )  # fmt: skip
         return False
 
     def _history(self) -> list["MadeModel"]:

@@ -50,7 +50,7 @@ def test_an_owner_keeps_a_personal_model_and_gets_rounded_metrics_of_two_models_
 
 
 @pytest.mark.parametrize(("when", "goes_on"), [("end", False), ("rounds", True)])
-def test_a_model_of_an_earlier_round_is_started_from_only_where_one_is_made_in_each(tmp_path, when, goes_on):
+def test_a_model_starts_from_that_of_an_earlier_round_only_where_one_is_made_in_each(tmp_path, when, goes_on):
     """A history of another run of the same name must not decide what a model made at the end starts from."""
     owner, digests = owner_of(tmp_path, keys=KEYS | {"personal.when": when, "rounds": 2}), []
     for number in (2, 1, 2):
